@@ -1,0 +1,35 @@
+"""catalogproc: masses, ages and atmospheres of giant stars from Gaia XP spectra."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# The public face. Each name is imported when it is first asked for, so that the command
+# line answers at once: torch alone takes seconds.
+_HOME = {
+    "CatalogprocError": "catalogproc.errors",
+    "Job": "catalogproc.job",
+    "load_job": "catalogproc.job",
+    "load_contract": "catalogproc.contract",
+    "read_spectra": "catalogproc.sources.xp",
+    "load_bundle": "catalogproc.network.bundle",
+    "Predictor": "catalogproc.network.predictor",
+    "Simulator": "catalogproc.science.simulate",
+    "verify": "catalogproc.catalog.verify",
+    "export": "catalogproc.catalog.export",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'catalogproc' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,300 @@
+"""A table contract: the single source of a column's name, type, unit, UCD and meaning.
+
+Contracts are declared in schemas/*.toml. Arrow schemas, FITS cards, VOTable fields,
+checks and documentation are all made from them, so that no column is described twice.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalogproc.errors import ContractError
+from catalogproc.resources import shipped
+
+_ARROW: dict[str, pa.DataType] = {
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "int16": pa.int16(),
+    "float64": pa.float64(),
+    "float32": pa.float32(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "list<float32>": pa.list_(pa.float32()),
+    "list<float64>": pa.list_(pa.float64()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. ``minimum`` and ``maximum`` are inclusive; NaN and null are outside them.
+
+    ``required`` columns must be present in a table that claims the contract; others may
+    be absent. ``nullable`` columns may hold nulls.
+    """
+
+    name: str
+    type: str
+    description: str
+    unit: str = ""
+    ucd: str = ""
+    required: bool = True
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return _ARROW[self.type]
+
+    def arrow_field(self) -> pa.Field:
+        """The Arrow field, with unit, UCD and description as its metadata."""
+        stated = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
+        return pa.field(
+            self.name,
+            self.arrow_type,
+            nullable=self.nullable,
+            metadata={key: value for key, value in stated.items() if value},
+        )
+
+    def null_value(self) -> Any:
+        """What stands for "not known" where nulls are not allowed."""
+        if self.type.startswith("float"):
+            return float("nan")
+        return {"bool": False, "string": ""}.get(self.type, 0)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A named, versioned list of columns."""
+
+    name: str
+    version: int
+    description: str
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Column:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise ContractError(
+                f"no such column in the contract {self.name}",
+                wanted=", ".join(self.names),
+                found=name,
+            ) from None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.required)
+
+    def arrow_schema(self, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+        """The Arrow schema, every column with its unit, UCD and description."""
+        stated = {"contract": self.name, "contract_version": str(self.version)}
+        return pa.schema(
+            [column.arrow_field() for column in self.columns],
+            metadata=stated | dict(metadata or {}),
+        )
+
+    def check(self, table: pa.Table, where: object = None) -> None:
+        """Raise ContractError unless the table holds exactly this contract.
+
+        Names and their order, types, nulls and ranges are checked; NaN passes any range.
+        """
+        if tuple(table.column_names) != self.names:
+            missing = [name for name in self.names if name not in table.column_names]
+            extra = [name for name in table.column_names if name not in self]
+            raise ContractError(
+                f"the table's columns are not those of {self.name}",
+                wanted=", ".join(self.names),
+                found=f"missing {missing or 'none'}, unknown {extra or 'none'}",
+                where=where,
+            )
+        for column in self.columns:
+            self._check_column(column, table.column(column.name), where)
+
+    def _check_column(self, column: Column, values: pa.ChunkedArray, where: object) -> None:
+        at = column.name if where is None else f"{where}, column {column.name}"
+        if values.type != column.arrow_type:
+            raise ContractError(
+                f"wrong type in {self.name}", wanted=column.type, found=values.type, where=at
+            )
+        if values.null_count and not column.nullable:
+            raise ContractError(
+                f"nulls in {self.name}", wanted="none", found=values.null_count, where=at
+            )
+        for limit, beyond, word in (
+            (column.minimum, pc.less, "at least"),
+            (column.maximum, pc.greater, "at most"),
+        ):
+            if limit is None or not len(values):
+                continue
+            bad = pc.sum(beyond(values, pa.scalar(limit).cast(values.type))).as_py() or 0
+            if bad:
+                raise ContractError(
+                    f"values out of range in {self.name}",
+                    wanted=f"{word} {limit:g}",
+                    found=f"{bad} rows beyond it",
+                    where=at,
+                )
+
+    def assemble(self, values: Mapping[str, Any], rows: int) -> pa.Table:
+        """A table of this contract from arrays by name; what is absent becomes "not known".
+
+        Raises ContractError for a name that the contract does not have.
+        """
+        unknown = [name for name in values if name not in self]
+        if unknown:
+            raise ContractError(f"columns that {self.name} does not have", found=unknown)
+        arrays = []
+        for column in self.columns:
+            if column.name not in values:
+                filler = None if column.nullable else column.null_value()
+                given: Any = pa.repeat(pa.scalar(filler, column.arrow_type), rows)
+            else:
+                given = values[column.name]
+            arrays.append(_as_arrow(given, column))
+        return pa.Table.from_arrays(arrays, schema=self.arrow_schema())
+
+    def votable_metadata(self) -> dict[str, dict[str, str]]:
+        """Unit, UCD and description by column, as VOTable FIELD attributes."""
+        return {
+            column.name: {
+                "unit": column.unit,
+                "ucd": column.ucd,
+                "description": column.description,
+            }
+            for column in self.columns
+        }
+
+    def fits_cards(self, number: int, name: str) -> list[tuple[str, str, str]]:
+        """FITS cards (keyword, value, comment) of the column that stands at ``number`` (from 1).
+
+        astropy writes TTYPE, TFORM and TUNIT itself; TUCD and TCOMM are what it leaves out.
+        """
+        column = self[name]
+        cards = [(f"TCOMM{number}", column.description, "")]
+        if column.ucd:
+            cards.append((f"TUCD{number}", column.ucd, ""))
+        return cards
+
+    def markdown(self) -> str:
+        """The columns as a Markdown table, for the documentation."""
+        lines = ["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|"]
+        for column in self.columns:
+            lines.append(
+                f"| `{column.name}` | {column.type} | {column.unit or '-'} "
+                f"| {column.ucd or '-'} | {column.description} |"
+            )
+        return "\n".join(lines)
+
+
+def _as_arrow(values: Any, column: Column) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if not isinstance(values, pa.Array):
+        # Without a type, Python integers could pass through a float and lose digits.
+        given = None if isinstance(values, np.ndarray) else column.arrow_type
+        values = pa.array(values, type=given)
+    return values if values.type == column.arrow_type else values.cast(column.arrow_type)
+
+
+@cache
+def load_contract(name: str) -> Contract:
+    """The contract declared in schemas/<name>.toml.
+
+    Raises
+    ------
+    ContractError
+        No such file, or a column that lacks a name, type or description, or has a key or
+        a type that contracts do not know.
+    """
+    path = shipped("schemas") / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.toml"))
+        raise ContractError("no such contract", wanted=", ".join(known), found=name)
+    declared = tomllib.loads(path.read_text(encoding="utf-8"))
+    columns = []
+    for row in declared.get("column", []):
+        try:
+            column = Column(**row)
+        except TypeError as error:
+            raise ContractError(f"a column is declared wrongly: {error}", where=path) from None
+        if column.type not in _ARROW:
+            raise ContractError(
+                "unknown column type", wanted=", ".join(_ARROW), found=column.type, where=path
+            )
+        columns.append(column)
+    if len({column.name for column in columns}) != len(columns):
+        raise ContractError("a column is declared twice", where=path)
+    return Contract(name, declared["version"], declared["description"], tuple(columns))
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One bit of quality_flags."""
+
+    bit: int
+    name: str
+    description: str
+    source: str
+
+    @property
+    def value(self) -> int:
+        return 1 << self.bit
+
+
+@dataclass(frozen=True)
+class Flags:
+    """All bits, and the two summaries made of them."""
+
+    flags: tuple[Flag, ...]
+    good_params: int
+    good_mass_age: int
+
+    @cached_property
+    def _by_name(self) -> dict[str, Flag]:
+        return {flag.name: flag for flag in self.flags}
+
+    def __getitem__(self, name: str) -> Flag:
+        return self._by_name[name]
+
+    def mask(self, *names: str) -> int:
+        return sum(self._by_name[name].value for name in names)
+
+    def words(self, value: int) -> list[str]:
+        """The names of the bits that are set in a value."""
+        return [flag.name for flag in self.flags if value & flag.value]
+
+
+@cache
+def load_flags() -> Flags:
+    """The flags declared in schemas/flags.toml."""
+    declared = tomllib.loads((shipped("schemas") / "flags.toml").read_text(encoding="utf-8"))
+    flags = tuple(Flag(**row) for row in declared["flag"])
+    if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
+        raise ContractError("flag bits must be distinct and 0 to 30", where="schemas/flags.toml")
+    values = {flag.name: flag.value for flag in flags}
+
+    def mask(rule: str) -> int:
+        return sum(values[name] for name in declared[rule]["clear"])
+
+    params = mask("good_params")
+    return Flags(flags, params, params | mask("good_mass_age"))

@@ -1,0 +1,160 @@
+"""A job: what is science in a run or in a training, read from a TOML file.
+
+Where and how (folders, workers, devices) is the command line's; what comes out is the
+job's. The hash of a job is over everything in it that can change a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from catalogproc.errors import JobError
+from catalogproc.resources import shipped
+
+T = TypeVar("T")
+
+LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run computes.
+
+    Attributes
+    ----------
+    labels
+        Tokens that the model is asked for.
+    inputs
+        Tokens, besides the spectral coefficients, that the model may read.
+    coefficients
+        How many coefficients a band are read at most, the lowest first.
+    mask_irrelevant
+        Leave out coefficients past the number of relevant bases, as in training.
+    chunk_rows
+        About how many stars make a chunk, a part of the catalog.
+    """
+
+    name: str
+    description: str = ""
+    labels: tuple[str, ...] = LABELS
+    inputs: tuple[str, ...] = ("bprp", "jh", "jk", "logebv")
+    coefficients: int = 30
+    mask_irrelevant: bool = True
+    chunk_rows: int = 50_000
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "inputs"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise JobError("a token is named twice", found=values, where=f"job.{name}")
+        if not self.labels:
+            raise JobError("a job needs at least one label", where="job.labels")
+        for name in ("coefficients", "chunk_rows"):
+            if getattr(self, name) < 1:
+                raise JobError(
+                    "must be positive", wanted="1 or more", found=getattr(self, name),
+                    where=f"job.{name}",
+                )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in it that can change a number, for the hash and for provenance."""
+        content = asdict(self)
+        del content["name"], content["description"]
+        return content
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of :meth:`to_dict` as canonical JSON."""
+        return _hash(self.to_dict())
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a training does; each table is read by the module of its name."""
+
+    name: str
+    bundle: str
+    description: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    simulation: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def hash(self) -> str:
+        content = asdict(self)
+        del content["name"], content["description"]
+        return _hash(content)
+
+
+def load_job(name_or_path: str | Path) -> Job:
+    """The run job of a shipped name, or in a TOML file. Raises JobError, naming the field."""
+    path, content = _read(name_or_path, "run")
+    return _build(Job, content, path)
+
+
+def load_training_job(name_or_path: str | Path) -> TrainingJob:
+    """The training job of a shipped name, or in a TOML file. Raises JobError."""
+    path, content = _read(name_or_path, "train")
+    return _build(TrainingJob, content, path)
+
+
+def shipped_jobs() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in shipped("jobs").glob("*.toml")))
+
+
+def _hash(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(name_or_path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    path = Path(name_or_path)
+    if not path.is_file() and path.suffix != ".toml":
+        path = shipped("jobs") / f"{path}.toml"
+    if not path.is_file():
+        raise JobError(
+            "no such job",
+            wanted=f"a TOML file, or one of {', '.join(shipped_jobs())}",
+            found=str(name_or_path),
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise JobError("the job file cannot be read", found=error, where=path) from None
+    found = content.pop("kind", None)
+    if found != kind:
+        raise JobError("a job of another kind", wanted=f'kind = "{kind}"', found=found, where=path)
+    content.setdefault("name", path.stem)
+    return path, content
+
+
+def _build(kind: type[T], content: dict[str, Any], path: Path) -> T:
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    for name, value in content.items():
+        if name not in known:
+            raise JobError(
+                "a field that jobs do not have",
+                wanted=", ".join(known), found=name, where=path,
+            )  # fmt: skip
+        content[name] = _typed(value, str(known[name].type), f"{path}, field {name}")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise JobError("a field is missing", found=error, where=path) from None
+
+
+def _typed(value: Any, declared: str, where: str) -> Any:
+    """The TOML value as the dataclass declares it, or a JobError."""
+    if declared == "tuple[str, ...]" and isinstance(value, list):
+        if all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif type(value) is {"str": str, "bool": bool, "int": int}.get(declared, dict):
+        return value
+    raise JobError("wrong type", wanted=declared, found=repr(value), where=where)

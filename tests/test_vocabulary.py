@@ -1,0 +1,50 @@
+"""The vocabulary is data: Gaia DR3's is shipped, another release's is another file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalogproc.errors import ContractError
+from catalogproc.resources import shipped
+from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
+
+
+def test_numbers_are_those_of_the_seed_model() -> None:
+    vocabulary = load_vocabulary()
+    assert len(vocabulary) == 120
+    numbers = {"bp0": 1, "bp54": 55, "rp0": 56, "rp54": 110, "bprp": 111, "jk": 113, "teff": 114}
+    numbers |= {"logg": 115, "m_h": 116, "logebv": 117, "g_fakemag": 118, "mass": 119}
+    for name, number in numbers.items():
+        assert vocabulary.number(name) == number
+    assert vocabulary.number("log_age") == 120
+    assert vocabulary.coefficients("bp") == vocabulary.coefficients("rp") == 55
+    assert np.array_equal(vocabulary.coefficient_columns("rp"), np.arange(55, 110))
+
+
+def test_another_release_needs_no_code(tmp_path: Path) -> None:
+    text = (shipped("schemas") / "vocabulary.toml").read_text()
+    path = tmp_path / "dr4.toml"
+    path.write_text(text.replace("count = 55", "count = 51", 1))
+    vocabulary = load_vocabulary(path)
+    assert (vocabulary.coefficients("bp"), vocabulary.coefficients("rp")) == (51, 55)
+    assert vocabulary.number("rp0") == 52
+
+
+def test_round_trip_through_rows() -> None:
+    vocabulary = load_vocabulary()
+    assert Vocabulary.from_rows(vocabulary.to_rows()) == vocabulary
+
+
+def test_unknown_token_lists_the_known_ones() -> None:
+    with pytest.raises(ContractError, match="bp0 … bp54, rp0 … rp54, bprp") as caught:
+        load_vocabulary().number("vmag")
+    assert "vmag" in str(caught.value)
+
+
+def test_numbers_must_run_without_a_gap() -> None:
+    token = Token(2, "x", "label", "", "identity", "x", "x")
+    with pytest.raises(ContractError, match="must run 1, 2, 3"):
+        Vocabulary((token,))
