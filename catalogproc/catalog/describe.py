@@ -1,0 +1,136 @@
+"""What a table, the flags, a model, a job or a finished catalog is, for people to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from catalogproc.contract import Contract, load_contract, load_flags
+from catalogproc.errors import JobError
+from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipped_jobs
+from catalogproc.resources import shipped
+
+CONTRACTS = ("catalog", "xp_continuous", "gaia_source", "rejected", "receipt")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, some words, and a table under them; any of the last two may be empty."""
+
+    title: str
+    text: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe(what: str) -> list[Section]:
+    """Sections that explain a contract, ``flags``, a model, a job or a run's folder.
+
+    Raises
+    ------
+    JobError
+        Nothing of that name is known; the message lists what is.
+    """
+    path = Path(what)
+    if what in CONTRACTS:
+        return [_contract(load_contract(what))]
+    if what == "flags":
+        return _flags()
+    if (path / "run.json").is_file():
+        return _run(path)
+    if (path / "bundle.toml").is_file() or what == "default" or what in _models():
+        return _model(what)
+    if path.suffix == ".toml" or what in shipped_jobs():
+        return [_job(what)]
+    raise JobError(
+        "nothing of that name",
+        wanted=", ".join((*CONTRACTS, "flags", "default", *_models(), *shipped_jobs()))
+        + ", a job file, a bundle's folder or a run's folder",
+        found=what,
+    )
+
+
+def _models() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in shipped("model").glob("*/bundle.toml")))
+
+
+def _contract(contract: Contract) -> Section:
+    rows = tuple(
+        (column.name, column.type, column.unit, column.ucd, column.description)
+        for column in contract.columns
+    )
+    header = ("column", "type", "unit", "UCD", "meaning")
+    return Section(
+        f"{contract.name}, version {contract.version}", contract.description, header, rows
+    )
+
+
+def _flags() -> list[Section]:
+    flags = load_flags()
+    header = ("bit", "value", "name", "set when", "source", "excluded from")
+    rows = tuple(
+        (str(f.bit), str(f.value), f.name, f.description, f.source, _excluded_from(f.value))
+        for f in flags.flags
+    )
+    return [Section("quality_flags", "A set bit warns; clear bits promise nothing.", header, rows)]
+
+
+def _excluded_from(value: int) -> str:
+    flags = load_flags()
+    if value & flags.good_params:
+        return "good_params, good_mass_age"
+    return "good_mass_age" if value & flags.good_mass_age else ""
+
+
+def _job(what: str) -> Section:
+    job: Job | TrainingJob
+    try:
+        job = load_job(what)
+    except JobError:
+        job = load_training_job(what)
+    rows = tuple((item.name, _text(getattr(job, item.name))) for item in fields(job)[1:])
+    return Section(f"{job.name}, hash {job.hash[:8]}", "", ("field", "value"), rows)
+
+
+def _model(what: str) -> list[Section]:
+    from catalogproc.network.bundle import load_bundle
+
+    bundle = load_bundle(what)
+    facts = (
+        ("hash", bundle.hash),
+        ("folder", str(bundle.path)),
+        ("reads", bundle.vocabulary.summary()),
+        *((name, _text(value)) for name, value in asdict(bundle.shape).items()),
+        *((name, _text(value)) for name, value in bundle.training.items()),
+    )
+    sections = [Section(bundle.name, bundle.description, ("field", "value"), facts)]
+    card = bundle.path / "CARD.md"
+    if card.is_file():
+        sections.append(Section("its card", card.read_text(encoding="utf-8")))
+    return sections
+
+
+def _run(folder: Path) -> list[Section]:
+    summary = folder / "summary.json"
+    if not summary.is_file():
+        return [Section(str(folder), "This run has not ended: the same command goes on with it.")]
+    content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    rows = tuple((name, _text(value)) for name, value in content.items())
+    return [Section(str(folder), "A run of catalogproc.", ("field", "value"), rows)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    return str(value)

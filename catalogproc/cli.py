@@ -1,0 +1,338 @@
+"""The command line: the verbs, and no logic."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catalogproc import __version__
+from catalogproc.errors import CatalogprocError
+
+if TYPE_CHECKING:
+    from catalogproc.cluster.plan import Plan
+
+app = typer.Typer(
+    name="catalogproc",
+    help="Masses, ages and atmospheres of giant stars from Gaia XP spectra.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# Options that take all the words up to the next option, as the shell expands them.
+_MANY = ("--input", "--gaia-source")
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(StrEnum):
+    """What a catalog is exported to."""
+
+    fits = "fits"
+    votable = "votable"
+    parquet = "parquet"
+
+
+Input = Annotated[
+    list[str],
+    typer.Option("--input", metavar="FILE...", help="XP spectra: files, quoted globs or folders."),
+]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")]
+GaiaSource = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gaia-source",
+        metavar="FILE...",
+        help="Photometry, parallaxes, 2MASS, E(B-V): joined by source_id.",
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a bundle's folder.")
+]
+JobName = Annotated[
+    str, typer.Option("--job", metavar="NAME|FILE", help="A shipped job, or a TOML file.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that stands: tcp://…"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Workers of the embedded cluster [default: by machine]."),
+]
+DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+
+
+@app.command()
+def run(
+    input: Input,
+    output: Output,
+    gaia_source: GaiaSource = None,
+    model: Model = "default",
+    job: JobName = "gaia-dr3-giants",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: DeviceName = Device.auto,
+) -> None:
+    """Turn XP spectra into a catalog. The same command again goes on where it stopped."""
+    from catalogproc.cluster.plan import make_plan
+    from catalogproc.cluster.run import Where
+    from catalogproc.cluster.run import run as run_plan
+
+    plan = make_plan(input, output, gaia_source or (), model, job)
+    _print_plan(plan, short=True)
+    where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    with _progress("stars") as progress:
+        account = run_plan(plan, where, progress=progress, announce=_say)
+    for line in account.lines():
+        _say(line)
+    raise typer.Exit(account.exit_code)
+
+
+@app.command()
+def check(
+    input: Input,
+    output: Output,
+    gaia_source: GaiaSource = None,
+    model: Model = "default",
+    job: JobName = "gaia-dr3-giants",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: DeviceName = Device.auto,
+) -> None:
+    """Try everything that can be refused before a run starts, and write nothing."""
+    from catalogproc.cluster.plan import check as check_plan
+    from catalogproc.cluster.plan import make_plan
+    from catalogproc.cluster.run import Where
+
+    plan = make_plan(input, output, gaia_source or (), model, job)
+    where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    for line in check_plan(plan, where):
+        _say(line)
+    _say("ready to run")
+
+
+@app.command()
+def plan(
+    input: Input,
+    output: Output,
+    gaia_source: GaiaSource = None,
+    model: Model = "default",
+    job: JobName = "gaia-dr3-giants",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: DeviceName = Device.auto,
+) -> None:
+    """List the chunks of a run: what is done, and what remains. Writes nothing."""
+    from catalogproc.cluster.plan import make_plan
+
+    _print_plan(make_plan(input, output, gaia_source or (), model, job), short=False)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Recount and rehash a finished catalog."""
+    from catalogproc.catalog.verify import verify as verify_catalog
+
+    for line in verify_catalog(folder).lines():
+        _say(line)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    format: Annotated[Format, typer.Option("--format", help="What to write.")],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+) -> None:
+    """Write a finished catalog as one file that TOPCAT and Astropy open."""
+    from catalogproc.catalog.export import export as export_catalog
+
+    rows = export_catalog(folder, format.value, output, overwrite=overwrite)
+    _say(f"{rows:,} stars written to {output}")
+
+
+@app.command()
+def convert(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="XP spectra, any format.")],
+    output: Output,
+    correlations: Annotated[
+        bool, typer.Option("--correlations", help="Keep the correlations (15 times the size).")
+    ] = False,
+    chunk_rows: Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows a file.")] = 50_000,
+) -> None:
+    """Rewrite spectra of any archive format as Parquet."""
+    from catalogproc.sources.chunks import expand
+    from catalogproc.sources.convert import convert as convert_files
+
+    written = convert_files(expand(files), output, correlations=correlations, chunk_rows=chunk_rows)
+    for path in written:
+        _say(str(path))
+
+
+@app.command()
+def describe(
+    what: Annotated[str, typer.Argument(metavar="catalog|xp_continuous|flags|MODEL|JOB|DIR")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Explain a table, the flags, a model, a job or a finished catalog."""
+    from catalogproc.catalog.describe import describe as describe_it
+
+    sections = describe_it(what)
+    if as_json:
+        _say(json.dumps([section.to_dict() for section in sections], indent=1))
+        return
+    from rich.table import Table
+
+    for section in sections:
+        _console().print(f"\n[bold]{section.title}[/bold]", highlight=False)
+        if section.text:
+            _console().print(section.text, markup=False, highlight=False)
+        if section.rows:
+            table = Table(*section.header, box=None, pad_edge=False, header_style="bold")
+            for row in section.rows:
+                table.add_row(*row)
+            _console().print(table, markup=False)
+
+
+@app.command()
+def simulate(
+    stars: Annotated[int, typer.Option("--stars", min=1, help="How many.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed, the same stars.")],
+    output: Output,
+) -> None:
+    """Draw giants with known truth: spectra, photometry and a truth table."""
+    from catalogproc.science.simulate import Simulator, write_stars
+
+    for path in write_stars(Simulator().draw(stars, seed), output):
+        _say(str(path))
+
+
+@app.command()
+def train(
+    job: Annotated[str, typer.Option("--job", metavar="NAME|FILE", help="A training job.")],
+    output: Output,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    device: DeviceName = Device.auto,
+) -> None:
+    """Train a model by its recipe, into a bundle."""
+    from catalogproc.job import load_training_job
+    from catalogproc.science.recipe import train_bundle
+
+    with _progress("steps") as progress:
+        bundle = train_bundle(
+            load_training_job(job), output, resume=resume, device=device.value, progress=progress
+        )
+    _say(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+
+
+def main() -> None:
+    """The entry point: words spread, errors in the user's words, exit codes 0, 1 and 2."""
+    try:
+        app(args=_spread(sys.argv[1:]), prog_name="catalogproc", standalone_mode=True)
+    except CatalogprocError as error:
+        _console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _console(stderr=True).print("stopped: the same command goes on from here", style="yellow")
+        sys.exit(130)
+
+
+def _spread(words: list[str]) -> list[str]:
+    """``--input a b`` as ``--input a --input b``, so that the shell may expand a glob."""
+    spread: list[str] = []
+    option = ""
+    for word in words:
+        if word.startswith("-") and word != "-":
+            option = word if word in _MANY else ""
+            if not option:
+                spread.append(word)
+        elif option:
+            spread += [option, word]
+        else:
+            spread.append(word)
+    return spread
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"catalogproc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Masses, ages and atmospheres of giant stars from Gaia XP spectra."""
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    # Piped, a table must not be folded at 80 columns: it is for another program to read.
+    width = None if sys.stdout.isatty() else 200
+    return Console(stderr=stderr, soft_wrap=stderr, width=None if stderr else width)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _print_plan(plan: Plan, short: bool) -> None:
+    for line in plan.lines(short=short):
+        _say(line)
+
+
+@contextmanager
+def _progress(unit: str) -> Iterator[Progress]:
+    """A bar with rate and time left on a terminal; a line now and then elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = _console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + ", {task.fields[rate]:,.0f}/s,"),
+        TimeRemainingColumn(),
+        TextColumn("left {task.fields[note]}"),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield Progress(unit, bar, bar.add_task("", total=None, rate=0.0, note=""))
+
+
+class Progress:
+    """What long work reports to: ``progress(done, total, note)``."""
+
+    _QUIET_SECONDS = 10.0
+
+    def __init__(self, unit: str, bar: Any, task: Any) -> None:
+        self._unit, self._bar, self._task = unit, bar, task
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        now = time.monotonic()
+        rate = done / max(now - self._start, 1e-9)
+        self._bar.update(self._task, completed=done, total=total, rate=rate, note=note)
+        if self._bar.disable and now - self._last >= self._QUIET_SECONDS:
+            self._last = now
+            of = f" of {total:,}" if total else ""
+            typer.echo(f"{done:,}{of} {self._unit}, {rate:,.0f}/s {note}".rstrip(), err=True)

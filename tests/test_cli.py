@@ -1,0 +1,86 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from catalogproc import __version__
+from catalogproc.cli import _spread
+from catalogproc.contract import load_contract, load_flags
+
+
+def catalogproc(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "catalogproc", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_glob_that_the_shell_expanded_is_taken_whole() -> None:
+    words = [
+        "run",
+        "--input",
+        "a",
+        "b",
+        "--workers",
+        "2",
+        "--gaia-source",
+        "c",
+        "d",
+        "--output",
+        "e",
+    ]
+    assert _spread(words) == [
+        *("run", "--input", "a", "--input", "b", "--workers", "2"),
+        *("--gaia-source", "c", "--gaia-source", "d", "--output", "e"),
+    ]
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = catalogproc("--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    for verb in ("run", "check", "plan", "verify", "export", "convert", "describe", "train"):
+        assert verb in done.stdout
+    assert statistics.median(seconds) < 0.5
+
+
+def test_version() -> None:
+    assert catalogproc("--version").stdout.strip() == f"catalogproc {__version__}"
+
+
+def test_describe_prints_every_column_and_flag() -> None:
+    catalog = catalogproc("describe", "catalog")
+    assert all(name in catalog.stdout for name in load_contract("catalog").names)
+    flags = catalogproc("describe", "flags", "--json")
+    names = [row[2] for row in json.loads(flags.stdout)[0]["rows"]]
+    assert names == [flag.name for flag in load_flags().flags]
+
+
+@pytest.mark.parametrize("what", ["xp_continuous", "demo", "gaia-dr3-giants", "default"])
+def test_describe_knows(what: str) -> None:
+    done = catalogproc("describe", what)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_what_is_refused_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    for words in (
+        ("describe", "nonsense"),
+        ("run", "--input", str(tmp_path / "absent*.parquet"), "--output", str(tmp_path / "out")),
+        ("run", "--output", str(tmp_path / "out")),
+        ("plan", "--input", "x", "--output", "y", "--job", "nonsense"),
+    ):
+        done = catalogproc(*words)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stderr
+    assert not (tmp_path / "out").exists()
