@@ -1,0 +1,1 @@
+"""From predictions to a table that can be trusted."""
