@@ -1,0 +1,1 @@
+"""What drives the chunks: the only part that knows Dask."""
