@@ -1,0 +1,184 @@
+"""Parquet parts of a contract, streamed, whole or not at all, described from within."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catalogproc.catalog.files import BUFFER, WholeFile
+from catalogproc.catalog.votable import dataless_votable
+from catalogproc.contract import Contract
+
+ROW_GROUP = 65_536
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished file: its path relative to the output folder, its rows and its SHA-256."""
+
+    path: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
+class PartWriter:
+    """One Parquet part of a contract, written batch by batch, whole or not at all.
+
+    Rows are gathered into row groups of :data:`ROW_GROUP` rows, so memory holds one row
+    group and one batch, however many rows the part gets. The same rows give the same bytes
+    whatever the batches they came in.
+
+    Parameters
+    ----------
+    folder, subfolder, stem
+        The part is ``folder/subfolder/stem.parquet``.
+    contract
+        What every batch is checked against, and what describes each column in the file.
+    metadata
+        Further lines for the file: model, run, provenance. They should hold nothing that
+        changes from one try to the next, or the same chunk gets other bytes.
+    allow_empty
+        Whether a part without rows is written; where it is not, ``part`` stays None.
+
+    Attributes
+    ----------
+    part
+        The finished part, once the ``with`` block has been left without an exception.
+
+    Raises
+    ------
+    CatalogprocError
+        The part cannot be written. No file is left behind.
+    ContractError
+        A batch breaks the contract.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        subfolder: str,
+        stem: str,
+        contract: Contract,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        allow_empty: bool = True,
+        row_group: int = ROW_GROUP,
+        overwrite: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.contract = contract
+        self.rows = 0
+        self.part: Part | None = None
+        self._allow_empty = allow_empty
+        self._row_group = row_group
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._metadata = dict(metadata or {})
+        self._schema = contract.arrow_schema()
+        self._widths = {f.name: 1 for f in self._schema if pa.types.is_string(f.type)}
+        self._file = WholeFile(self.folder / subfolder / f"{stem}.parquet", overwrite=overwrite)
+        self._parquet: Any
+
+    def __enter__(self) -> Self:
+        self._file.__enter__()
+        self._parquet = parquet_writer(self._file, self._schema)
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of the contract."""
+        self.contract.check(table, where=self._file.path)
+        self._waiting.append(pa.Table.from_arrays(table.columns, schema=self._schema))
+        self._waiting_rows += table.num_rows
+        self.rows += table.num_rows
+        for name, width in self._widths.items():
+            longest = pc.max(pc.utf8_length(table.column(name))).as_py()
+            self._widths[name] = max(width, longest or 0)
+        if self._waiting_rows >= self._row_group:
+            self._write_groups(self._waiting_rows // self._row_group * self._row_group)
+
+    def _write_groups(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        # One chunk a column, or the pages would follow the batches that the rows came in.
+        group = waiting.slice(0, rows).combine_chunks()
+        self._parquet.write_table(group, row_group_size=self._row_group)
+        rest = waiting.slice(rows)
+        self._waiting, self._waiting_rows = [rest], rest.num_rows
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None or not (self.rows or self._allow_empty):
+            self._discard()
+            return
+        try:
+            if self._waiting_rows:
+                self._write_groups(self._waiting_rows)
+            self._parquet.add_key_value_metadata(self._final_metadata())
+            self._parquet.close()
+        except BaseException:
+            self._discard()
+            raise
+        self._file.commit()
+        path = self._file.path.relative_to(self.folder).as_posix()
+        self.part = Part(path, self.rows, self._file.sha256, self._file.bytes)
+
+    def _final_metadata(self) -> dict[bytes, bytes]:
+        """The file's metadata and its Arrow schema, once the strings' widths are known.
+
+        astropy needs the widths, and looks for them in the VOTable document and in the Arrow
+        schema; pyarrow by itself would store the schema when the file is begun.
+        """
+        schema = described_schema(self.contract, self._metadata, self._widths)
+        stored = base64.b64encode(schema.serialize().to_pybytes())
+        return dict(schema.metadata) | {b"ARROW:schema": stored}
+
+    def _discard(self) -> None:
+        # Else pyarrow's writer would try to write a footer when it is collected.
+        self._parquet.is_open = False
+        self._file.discard()
+
+
+def described_schema(
+    contract: Contract, metadata: Mapping[str, str], widths: Mapping[str, int]
+) -> pa.Schema:
+    """The contract's Arrow schema with VOParquet's, astropy's and the given metadata.
+
+    VOParquet (IVOA note, version 1.0) keeps a VOTable without data in the file's metadata;
+    astropy reads units, UCDs and descriptions from it with ``format="parquet.votable"``.
+    ``widths`` are the characters of the string columns.
+    """
+    voparquet = {
+        "IVOA.VOTable-Parquet.version": "1.0",
+        "IVOA.VOTable-Parquet.content": dataless_votable(contract, widths),
+    }
+    astropy = {f"table::len::{name}": str(width) for name, width in widths.items()}
+    return contract.arrow_schema(voparquet | astropy | dict(metadata))
+
+
+def parquet_writer(sink: Any, schema: pa.Schema) -> Any:
+    """A pyarrow ParquetWriter with this project's settings.
+
+    Only strings are dictionary-encoded: the other columns hardly repeat a value.
+    """
+    strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        store_schema=False,  # PartWriter stores it when the part is complete
+        use_dictionary=strings,
+        write_page_checksum=True,
+        data_page_size=BUFFER,
+    )
