@@ -1,0 +1,1 @@
+"""Physical quantities of stars, and what the model reads of them."""

@@ -1,0 +1,321 @@
+"""From screened spectra and their companion to what the model reads.
+
+``tokens`` is the one way from files to the model, in inference and in evaluation alike;
+``from_stars`` is its second half, for stars that come from a simulation. Every number of a
+star follows from that star alone, bit for bit, whatever batch it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from catalogproc.errors import JobError
+from catalogproc.features import astrometry, dust, photometry, spectra
+from catalogproc.features.stars import StarTable, read
+from catalogproc.job import Job
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+READABLE = ("bprp", "jh", "jk", "logebv", "g_fakemag")
+"""Tokens, besides the coefficients, that can be had from spectra and companion."""
+
+_BLOCK = 2048  # rows at a time: their coefficients stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the model reads of N stars, and what was used to make it.
+
+    ``values`` and ``errors`` are dense (N, V), in the tokens' physical units; NaN is an
+    absent token, and an error that is not known. Everything else is (N,); NaN is unknown.
+
+    Attributes
+    ----------
+    g_mag, g_flux, bp_rp, e_bp_rp
+        Photometry used: mag, electrons per second, mag, mag.
+    synthetic
+        G or BP - RP (or both) were made from the spectrum, as none was given.
+    parallax_zp, parallax_zpc, e_parallax
+        Zero-point, corrected parallax and its error, mas.
+    parallax_usable
+        The parallax is good enough to be read (``astrometry.parallax_usable``).
+    pseudo_luminosity, e_pseudo_luminosity
+        Of the parallax and G as observed, good enough or not.
+    n_bp_relevant, n_rp_relevant
+        Coefficients that carry signal; 0 where the band is missing.
+    bp, rp
+        The model reads at least one coefficient of the band.
+    has_tmass
+        The model reads 2MASS colours.
+    ra, dec, l, b
+        Position, degrees; healpix29 is its nested HEALPix pixel of order 29, or -1.
+    excess_factor, blended_fraction
+        phot_bp_rp_excess_factor; blended over all BP and RP transits.
+    params_solved
+        astrometric_params_solved, 0 where unknown.
+    multiple_or_variable
+        Gaia says non-single star, or variable.
+    """
+
+    values: Float
+    errors: Float
+    g_mag: Float
+    g_flux: Float
+    bp_rp: Float
+    e_bp_rp: Float
+    synthetic: Mask
+    parallax_zp: Float
+    parallax_zpc: Float
+    e_parallax: Float
+    parallax_usable: Mask
+    pseudo_luminosity: Float
+    e_pseudo_luminosity: Float
+    ruwe: Float
+    n_bp_relevant: NDArray[np.int16]
+    n_rp_relevant: NDArray[np.int16]
+    bp: Mask
+    rp: Mask
+    has_tmass: Mask
+    ra: Float
+    dec: Float
+    l: Float  # noqa: E741 (galactic longitude has no other name)
+    b: Float
+    healpix29: NDArray[np.int64]
+    excess_factor: Float
+    blended_fraction: Float
+    params_solved: NDArray[np.int16]
+    multiple_or_variable: Mask
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def check_inputs(job: Job, vocabulary: Vocabulary) -> None:
+    """Raise JobError for an input that cannot be had from files, or that the model lacks."""
+    wanted = [name for name in READABLE if name in vocabulary]
+    unknown = [name for name in job.inputs if name not in wanted]
+    if unknown:
+        raise JobError(
+            "inputs that cannot be read from spectra and gaia_source",
+            wanted=" | ".join(wanted), found=", ".join(unknown), where="job.inputs",
+        )  # fmt: skip
+
+
+def tokens(
+    batch: pa.RecordBatch | pa.Table,
+    companion: pa.Table | None,
+    vocabulary: Vocabulary,
+    job: Job,
+) -> Tokens:
+    """What the model reads of a batch of screened spectra.
+
+    Parameters
+    ----------
+    batch
+        Columns of the contract xp_continuous, lists of the vocabulary's lengths.
+    companion
+        Columns of the contract gaia_source, row by row the stars of ``batch``; None where
+        the run has no such table.
+
+    Present are the tokens in ``job.inputs`` that are known, and of each band the first
+    ``job.coefficients`` that are relevant (all of those, without ``job.mask_irrelevant``);
+    a coefficient of exactly zero is none (Leung & Bovy 2024). G and BP - RP come from the
+    companion where it has them, else from the spectrum, star by star.
+
+    Raises
+    ------
+    JobError
+        An input that cannot be had.
+    ReleaseError
+        Spectra of another number of coefficients; or no photometry for spectra of a release
+        that GaiaXPy has no filter tables for.
+    CountError
+        The companion's rows are not the batch's.
+    """
+    return from_stars(read(batch, companion, vocabulary), vocabulary, job)
+
+
+def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
+    """What the model reads of stars; see :func:`tokens`."""
+    check_inputs(job, vocabulary)
+    size = len(stars)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars)
+        zp, parallax, e_parallax = _parallax(stars, g_mag)
+        f, e_f = astrometry.pseudo_luminosity(parallax, e_parallax, g_mag)
+        ruwe = stars.column("ruwe")
+        usable = astrometry.parallax_usable(zp, e_parallax, ruwe) & np.isfinite(f)
+        (jh, e_jh), (jk, e_jk) = _tmass_colours(stars)
+        inputs = {
+            "bprp": (bp_rp, e_bp_rp),
+            "jh": (jh, e_jh),
+            "jk": (jk, e_jk),
+            "logebv": (dust.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
+            "g_fakemag": (np.where(usable, f, np.nan), e_f),
+        }
+        values = np.full((size, len(vocabulary)), np.nan)
+        errors = np.full((size, len(vocabulary)), np.nan)
+        for name in job.inputs:
+            value, error = inputs[name]
+            values[:, vocabulary.column(name)] = value
+            errors[:, vocabulary.column(name)] = np.where(np.isfinite(value), error, np.nan)
+        seen = {
+            band: _spectrum(band, stars, g_flux, vocabulary, job, values, errors) for band in BANDS
+        }
+        transits = stars.column("phot_bp_n_obs") + stars.column("phot_rp_n_obs")
+        blended = stars.column("phot_bp_n_blended_transits") + stars.column(
+            "phot_rp_n_blended_transits"
+        )
+        blended_fraction = blended / np.where(transits > 0, transits, np.nan)
+    reads_tmass = bool({"jh", "jk"} & set(job.inputs))
+    ra, dec, l, b = _position(stars)  # noqa: E741
+    return Tokens(
+        values=values,
+        errors=errors,
+        g_mag=g_mag,
+        g_flux=g_flux,
+        bp_rp=bp_rp,
+        e_bp_rp=e_bp_rp,
+        synthetic=synthetic,
+        parallax_zp=zp,
+        parallax_zpc=parallax,
+        e_parallax=e_parallax,
+        parallax_usable=usable,
+        pseudo_luminosity=f,
+        e_pseudo_luminosity=e_f,
+        ruwe=ruwe,
+        n_bp_relevant=stars.n_relevant["bp"].astype(np.int16),
+        n_rp_relevant=stars.n_relevant["rp"].astype(np.int16),
+        bp=seen["bp"],
+        rp=seen["rp"],
+        has_tmass=reads_tmass & np.isfinite(jh) & np.isfinite(jk),
+        ra=ra,
+        dec=dec,
+        l=l,
+        b=b,
+        healpix29=astrometry.healpix(ra, dec),
+        excess_factor=stars.column("phot_bp_rp_excess_factor"),
+        blended_fraction=blended_fraction,
+        params_solved=np.nan_to_num(stars.column("astrometric_params_solved")).astype(np.int16),
+        multiple_or_variable=_or_false(stars.multiple_or_variable, size),
+    )
+
+
+def _spectrum(
+    band: str,
+    stars: StarTable,
+    g_flux: Float,
+    vocabulary: Vocabulary,
+    job: Job,
+    values: Float,
+    errors: Float,
+) -> Mask:
+    """Write a band's tokens into values and errors; returns which stars have any (N,)."""
+    columns = vocabulary.coefficient_columns(band)[: job.coefficients]
+    seen = np.zeros(len(stars), dtype=bool)
+    if not len(columns):
+        return seen
+    at: slice | NDArray[np.int64] = columns
+    if np.all(np.diff(columns) == 1):
+        at = slice(int(columns[0]), int(columns[-1]) + 1)
+    kept = slice(0, len(columns))
+    for rows in _blocks(len(stars)):
+        value, error = spectra.normalise(
+            stars.coefficients[band][rows, kept], stars.errors[band][rows, kept], g_flux[rows]
+        )
+        absent = ~((value != 0) & np.isfinite(value))
+        if job.mask_irrelevant:
+            count = stars.coefficients[band].shape[1]
+            absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, kept]
+        value[absent] = np.nan
+        error[absent] = np.nan
+        values[rows, at], errors[rows, at] = value, error
+        seen[rows] = ~absent.all(axis=1)
+    return seen
+
+
+def _photometry(stars: StarTable) -> tuple[Float, Float, Float, Float, Mask]:
+    """G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
+    flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
+    g_flux = spectra.g_flux(g_mag, flux)
+    g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux))
+    bp_rp = stars.column("phot_bp_mean_mag") - stars.column("phot_rp_mean_mag")
+    e_bp_rp = photometry.bp_rp_error(
+        stars.column("phot_bp_mean_flux_over_error"), stars.column("phot_rp_mean_flux_over_error")
+    )
+    no_g, no_colour = ~np.isfinite(g_flux), ~np.isfinite(bp_rp)
+    e_bp_rp[no_colour] = np.nan
+    lacking = no_g | no_colour
+    bp, rp = (stars.coefficients[band] for band in BANDS)
+    # Without any companion the refusal for another release is wanted; with one, a single star
+    # that lacks its photometry must not fail all the others.
+    if lacking.any() and (
+        not stars.companion or photometry.can_synthesise(bp.shape[1], rp.shape[1])
+    ):
+        rows: slice | Mask = slice(None) if lacking.all() else lacking
+        made = photometry.synthetic_photometry(
+            bp[rows], rp[rows], stars.errors["bp"][rows], stars.errors["rp"][rows]
+        )
+        g_mag[no_g] = made.g[no_g[rows]]
+        g_flux[no_g] = spectra.g_flux(made.g)[no_g[rows]]
+        bp_rp[no_colour] = (made.bp - made.rp)[no_colour[rows]]
+        error = photometry.bp_rp_error(
+            photometry.MAGNITUDE_PER_RELATIVE / made.e_bp,
+            photometry.MAGNITUDE_PER_RELATIVE / made.e_rp,
+        )
+        e_bp_rp[no_colour] = error[no_colour[rows]]
+    return g_mag, g_flux, bp_rp, e_bp_rp, lacking
+
+
+def _tmass_colours(stars: StarTable) -> tuple[tuple[Float, Float], tuple[Float, Float]]:
+    """J - H and J - Ks, each with its error (N,)."""
+    good = np.ones(len(stars), dtype=bool) if stars.tmass_good is None else stars.tmass_good
+    j, e_j, h, e_h, k, e_k = (
+        photometry.tmass_magnitude(stars.column(name), good)
+        for name in ("j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom")
+    )
+    return photometry.colour(j, h, e_j, e_h), photometry.colour(j, k, e_j, e_k)
+
+
+def _parallax(stars: StarTable, g_mag: Float) -> tuple[Float, Float, Float]:
+    """Zero-point, corrected parallax and its error, mas (N,)."""
+    latitude = stars.column("ecl_lat")
+    rows = np.isnan(latitude) & np.isfinite(stars.column("ra"))
+    if rows.any():
+        latitude = latitude.copy()
+        latitude[rows] = astrometry.ecliptic_latitude(
+            stars.column("ra")[rows], stars.column("dec")[rows]
+        )
+    zp = astrometry.zero_point(
+        g_mag,
+        stars.column("nu_eff_used_in_astrometry"),
+        stars.column("pseudocolour"),
+        latitude,
+        stars.column("astrometric_params_solved"),
+    )
+    return zp, stars.column("parallax") - zp, stars.column("parallax_error")
+
+
+def _position(stars: StarTable) -> tuple[Float, Float, Float, Float]:
+    """ra, dec, l, b in degrees (N,); the galactic ones computed where they are not given."""
+    ra, dec, l, b = (stars.column(name) for name in ("ra", "dec", "l", "b"))  # noqa: E741
+    rows = (np.isnan(l) | np.isnan(b)) & np.isfinite(ra) & np.isfinite(dec)
+    if rows.any():
+        l, b = l.copy(), b.copy()  # noqa: E741
+        l[rows], b[rows] = astrometry.galactic(ra[rows], dec[rows])
+    return ra, dec, l, b
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+
+
+def _or_false(given: Mask | None, size: int) -> Mask:
+    return np.zeros(size, dtype=bool) if given is None else given
