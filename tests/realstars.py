@@ -116,6 +116,33 @@ def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
     return result
 
 
+@cache
+def unfolded_passbands() -> tuple[np.ndarray, np.ndarray]:
+    """Photon-weighted pass-bands (3, L) of G, BP, RP on GaiaXPy's wavelengths in nm (L,).
+
+    The flux in a band is the sum over wavelengths of pass-band times spectrum, and the
+    spectrum is linear in the coefficients: non-negative, smooth least squares.
+    """
+    gaiaxpy()
+    from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
+    from scipy.optimize import nnls
+
+    from catalogproc.features import photometry
+
+    system = photometry.passbands()
+    wavelength, merge = load_xpmerge_from_xml(bp_model="v375wi")
+    design = load_xpsampling_from_xml(bp_model="v375wi")
+    matrix = np.vstack([design[name] * merge[name] for name in ("bp", "rp")])
+    matrix /= np.abs(matrix).max()
+    smooth = 1e-2 * np.diff(np.eye(len(wavelength)), 2, axis=0)
+    found = []
+    for index in range(len(system.names)):
+        weights = np.concatenate([system.weights[name][index] for name in ("bp", "rp")])
+        target = np.concatenate([weights / np.abs(weights).max(), np.zeros(len(smooth))])
+        found.append(nnls(np.vstack([matrix, smooth]), target, maxiter=20_000)[0])
+    return np.array(found), wavelength
+
+
 def nulled(table: pa.Table, band: str, rows: list[int]) -> pa.Table:
     """The table with a band missing in some rows."""
     keep = pa.array([row not in rows for row in range(len(table))])

@@ -51,33 +51,9 @@ def test_magnitudes_are_those_that_gaia_measured() -> None:
 def test_the_functionals_are_the_published_pass_bands() -> None:
     """Unfold the pass-band from GaiaXPy's weights with its design matrices, two tables that
     were made apart: its pivot wavelength is the published one (Riello et al. 2021, table 2)."""
-    band, wavelength = unfolded_passbands()
+    band, wavelength = realstars.unfolded_passbands()
     pivot = np.sqrt(band.sum(axis=1) / (band / wavelength**2).sum(axis=1))
     assert pivot == pytest.approx([621.79, 510.97, 776.91], rel=0.006)
-
-
-def unfolded_passbands() -> tuple[np.ndarray, np.ndarray]:
-    """Photon-weighted pass-bands (3, L) of G, BP, RP on GaiaXPy's wavelengths in nm (L,).
-
-    The flux in a band is the sum over wavelengths of pass-band times spectrum, and the
-    spectrum is linear in the coefficients: non-negative, smooth least squares.
-    """
-    realstars.gaiaxpy()
-    from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
-    from scipy.optimize import nnls
-
-    system = photometry.passbands()
-    wavelength, merge = load_xpmerge_from_xml(bp_model="v375wi")
-    design = load_xpsampling_from_xml(bp_model="v375wi")
-    matrix = np.vstack([design[name] * merge[name] for name in ("bp", "rp")])
-    matrix /= np.abs(matrix).max()
-    smooth = 1e-2 * np.diff(np.eye(len(wavelength)), 2, axis=0)
-    found = []
-    for index in range(len(system.names)):
-        weights = np.concatenate([system.weights[name][index] for name in ("bp", "rp")])
-        target = np.concatenate([weights / np.abs(weights).max(), np.zeros(len(smooth))])
-        found.append(nnls(np.vstack([matrix, smooth]), target, maxiter=20_000)[0])
-    return np.array(found), wavelength
 
 
 def test_a_hundred_times_the_light_is_five_magnitudes() -> None:
