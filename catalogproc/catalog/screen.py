@@ -28,6 +28,7 @@ REASONS = (
     "bad_value",
     "bad_error",
     "no_coefficients",
+    "no_tokens",
 )
 """Why a row is rejected; where several reasons hold, the first of these is given."""
 
@@ -138,6 +139,33 @@ def screen(
         _Fault("no_coefficients", absent, _always("BP and RP are both absent")),
     ]
     return _part(batch, faults, file)
+
+
+def screen_tokens(
+    spectra: pa.RecordBatch, readable: Mask, file: str
+) -> tuple[pa.RecordBatch, pa.Table]:
+    """Part off the spectra of which, with all that is known of the star, nothing can be read.
+
+    A spectrum is divided by the G flux. That of a star of which one band is absent cannot
+    be made from the spectrum, and where no G magnitude was given either, no token remains:
+    an answer would be the model's prior, and none of this star's.
+
+    Parameters
+    ----------
+    spectra
+        Rows that :func:`screen` found good.
+    readable
+        The model has at least one token to read (N,).
+    file
+        Name of the input file.
+
+    Returns
+    -------
+    good, rejected
+        As :func:`screen` gives them.
+    """
+    why = "one band is absent and no G magnitude was given: nothing to divide the spectrum by"
+    return _part(spectra, [_Fault("no_tokens", ~readable, _always(why))], file)
 
 
 @dataclass(frozen=True)
