@@ -50,8 +50,8 @@ def test_the_ratio_of_extinctions_is_the_published_one() -> None:
     assert (np.diff(ratio) > 0).all()
     dusty = np.array([0.01, 0.3, 1.0, 3.0])
 
-
-X
+    ratio = dust.g_extinction(dusty, np.full(4, 4800.0)) / dust.v_extinction(dusty)
+    assert (np.diff(ratio) < 0).all()
 
 
 def test_extinction_stays_sane_outside_its_range() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -52,8 +53,14 @@ class StarTable:
     def column(self, name: str) -> Float:
         """A companion column (N,), NaN where unknown."""
         if name not in self.companion:
-            return np.full(len(self), np.nan)
+            return self._unknown
         return np.asarray(self.companion[name], dtype=np.float64)
+
+    @cached_property
+    def _unknown(self) -> Float:
+        nan = np.full(len(self), np.nan)
+        nan.flags.writeable = False  # many columns share it
+        return nan
 
 
 def read(
