@@ -18,6 +18,8 @@ from catalogproc.catalog.records import null_integer, record_dtype, records
 from catalogproc.contract import Column, Contract
 
 BLOCK = 2880
+CARD_ROOM = 64
+"""Characters of a card for a value and its comment, less quotes and signs."""
 
 _FORMATS = {
     "int64": ("K", "I20"),
@@ -36,7 +38,7 @@ def write_fits(
     *,
     widths: Mapping[str, int],
     rows: int,
-    cards: Mapping[str, tuple[Any, str]],
+    cards: Mapping[str, tuple[str | int, str]],
 ) -> None:
     """Write a table of a contract as the first extension of a FITS file.
 
@@ -57,7 +59,7 @@ def write_fits(
     dtype = record_dtype(contract, widths)
     header = _table_header(contract, widths, rows, dtype.itemsize)
     for keyword, (value, comment) in cards.items():
-        header[keyword] = (value, comment)
+        header[keyword] = _card(value, comment)
     file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
     file.write(header.tostring().encode("ascii"))
     for batch in batches:
@@ -79,6 +81,13 @@ def _table_header(contract: Contract, widths: Mapping[str, int], rows: int, widt
         for keyword, value, comment in reversed(contract.fits_cards(number, column.name)):
             header.insert(last, (keyword, value, comment), after=True)
     return header
+
+
+def _card(value: str | int, comment: str) -> tuple[str | int, str]:
+    """A card's value in ASCII, with its comment where there is room for it."""
+    if isinstance(value, str):
+        value = value.encode("ascii", "replace").decode()
+    return value, comment if len(str(value)) + len(comment) <= CARD_ROOM else ""
 
 
 def _column(column: Column, widths: Mapping[str, int]) -> Any:

@@ -36,6 +36,18 @@ class InputFile:
     rows: int | None = None
 
 
+def shown_path(path: Path) -> str:
+    """A file's path as run.json and provenance.json may hold it: without a user's name.
+
+    Below the working folder it is relative to it, below the home folder it starts with ~.
+    """
+    path = Path(path)
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_absolute() and path.is_relative_to(base) and base != Path("/"):
+            return prefix + path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
 @dataclass(frozen=True)
 class RunIdentity:
     """What makes a run this run: job, model, input, companions and the contracts' versions.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -85,6 +86,9 @@ class Receipt:
                 raise ValueError(f"field {name} is {content[name]!r}, not {wanted.__name__}")
         if unknown := sorted(set(content) - set(_TYPES)):
             raise ValueError(f"unknown fields {unknown}")
+        for name in ("started", "finished"):
+            if datetime.fromisoformat(content[name]).tzinfo is None:
+                raise ValueError(f"field {name} has no time zone")
         return cls(**content)
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:

@@ -30,62 +30,63 @@ class Part:
     bytes: int
 
 
-class PartWriter:
-    """One Parquet part of a contract, written batch by batch, whole or not at all.
+class TableWriter:
+    """A Parquet file of a contract, written batch by batch, whole or not at all.
 
     Rows are gathered into row groups of :data:`ROW_GROUP` rows, so memory holds one row
-    group and one batch, however many rows the part gets. The same rows give the same bytes
+    group and one batch, however many rows the file gets. The same rows give the same bytes
     whatever the batches they came in.
 
     Parameters
     ----------
-    folder, subfolder, stem
-        The part is ``folder/subfolder/stem.parquet``.
+    path
+        The file.
     contract
         What every batch is checked against, and what describes each column in the file.
     metadata
         Further lines for the file: model, run, provenance. They should hold nothing that
-        changes from one try to the next, or the same chunk gets other bytes.
+        changes from one try to the next, or the same rows get other bytes.
     allow_empty
-        Whether a part without rows is written; where it is not, ``part`` stays None.
+        Whether a file without rows is written.
+    overwrite
+        Whether a file of that name may be replaced.
 
     Attributes
     ----------
-    part
-        The finished part, once the ``with`` block has been left without an exception.
+    rows
+        Rows that were handed over.
+    written
+        Whether the file stands under its name.
 
     Raises
     ------
     CatalogprocError
-        The part cannot be written. No file is left behind.
+        The file cannot be written. Nothing is left behind.
     ContractError
         A batch breaks the contract.
     """
 
     def __init__(
         self,
-        folder: Path,
-        subfolder: str,
-        stem: str,
+        path: Path,
         contract: Contract,
         metadata: Mapping[str, str] | None = None,
         *,
         allow_empty: bool = True,
-        row_group: int = ROW_GROUP,
         overwrite: bool = True,
+        row_group: int = ROW_GROUP,
     ) -> None:
-        self.folder = Path(folder)
         self.contract = contract
         self.rows = 0
-        self.part: Part | None = None
+        self.written = False
+        self._metadata = dict(metadata or {})
         self._allow_empty = allow_empty
         self._row_group = row_group
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._metadata = dict(metadata or {})
         self._schema = contract.arrow_schema()
         self._widths = {f.name: 1 for f in self._schema if pa.types.is_string(f.type)}
-        self._file = WholeFile(self.folder / subfolder / f"{stem}.parquet", overwrite=overwrite)
+        self._file = WholeFile(path, overwrite=overwrite)
         self._parquet: Any
 
     def __enter__(self) -> Self:
@@ -131,8 +132,7 @@ class PartWriter:
             self._discard()
             raise
         self._file.commit()
-        path = self._file.path.relative_to(self.folder).as_posix()
-        self.part = Part(path, self.rows, self._file.sha256, self._file.bytes)
+        self.written = True
 
     def _final_metadata(self) -> dict[bytes, bytes]:
         """The file's metadata and its Arrow schema, once the strings' widths are known.
@@ -148,6 +148,43 @@ class PartWriter:
         # Else pyarrow's writer would try to write a footer when it is collected.
         self._parquet.is_open = False
         self._file.discard()
+
+
+class PartWriter(TableWriter):
+    """A part of a catalog: ``folder/subfolder/stem.parquet``.
+
+    The other parameters are those of :class:`TableWriter`. ``part`` is the finished part
+    once the ``with`` block has been left without an exception, and None before and where
+    there was no row and ``allow_empty`` is False.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        subfolder: str,
+        stem: str,
+        contract: Contract,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        allow_empty: bool = True,
+        overwrite: bool = True,
+        row_group: int = ROW_GROUP,
+    ) -> None:
+        self._path = f"{subfolder}/{stem}.parquet"
+        super().__init__(
+            Path(folder) / self._path,
+            contract,
+            metadata,
+            allow_empty=allow_empty,
+            overwrite=overwrite,
+            row_group=row_group,
+        )
+
+    @property
+    def part(self) -> Part | None:
+        if not self.written:
+            return None
+        return Part(self._path, self.rows, self._file.sha256, self._file.bytes)
 
 
 def described_schema(
