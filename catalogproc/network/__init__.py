@@ -1,0 +1,1 @@
+"""The trained model, and nothing of Gaia: tokens in, tokens out."""

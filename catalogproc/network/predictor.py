@@ -1,0 +1,174 @@
+"""Any tokens in, any labels out, fast, and the same whatever else is in the batch.
+
+Where the time goes is the arithmetic (SCIENCE.md 4.3), so speed comes from what is left
+out: absent tokens are not computed, stars with as many tokens share a batch without
+padding, all labels of a star are answered from one encoding of it, and what depends on
+a label alone is computed once a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogproc.errors import BundleError, ContractError, JobError
+from catalogproc.network.bundle import Bundle
+from catalogproc.network.onednn import use_onednn
+from catalogproc.network.transformer import PADDING, Transformer
+
+# Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.
+SLICE = 16_384
+# At most so many tokens, and so many answers, in one pass through the network: on a CPU
+# what keeps the activations in its caches, on a GPU what fills it.
+BUDGET = {"cpu": (4_096, 1_024), "cuda": (262_144, 65_536)}
+PRECISIONS = {"float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers for N stars and K labels, in the tokens' units.
+
+    ``mean`` and ``sigma`` are float32 (N, K). ``sigma`` is one standard deviation of the
+    Gaussian that the network states. Both are NaN for a star with an infinite input.
+    """
+
+    labels: tuple[str, ...]
+    mean: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+
+
+class Predictor:
+    """A bundle on a device, ready to answer; safe to share between threads.
+
+    The answer for a star does not depend on the other stars, on their order or on the
+    batches, except for the rounding of float32: less than 1e-4 of its sigma.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise JobError("unknown precision", wanted=" | ".join(PRECISIONS), found=precision)
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.dtype = PRECISIONS[precision]
+        self._network: Transformer = bundle.network(device).to(self.dtype)
+        if self.device.type == "cpu":
+            use_onednn(self._network)
+
+    def predict(self, values: NDArray[np.floating], labels: Sequence[str]) -> Prediction:
+        """Answer ``labels`` for each star.
+
+        ``values`` (N, V) holds tokens in their physical units, in the vocabulary's order;
+        NaN where a token is absent. A star without any token gets the model's prior.
+
+        Raises
+        ------
+        ContractError
+            A label or a number of columns that the vocabulary does not have.
+        BundleError
+            A label that the model was not trained to answer.
+        """
+        columns = self._columns(labels)
+        if values.ndim != 2 or values.shape[1] != len(self.bundle.vocabulary):
+            raise ContractError(
+                "values must have one column a token",
+                wanted=f"(N, {len(self.bundle.vocabulary)})",
+                found=values.shape,
+            )
+        mean = np.empty((len(values), len(columns)), dtype=np.float32)
+        sigma = np.empty_like(mean)
+        scale = self.bundle.standardisation.scale[columns]
+        center = self.bundle.standardisation.center[columns]
+        requests = torch.from_numpy(columns + 1).to(self.device)
+        for start in range(0, len(values), SLICE):
+            rows = slice(start, start + SLICE)
+            z_mean, z_log_variance = self._answer(values[rows], requests)
+            mean[rows] = z_mean * scale + center
+            sigma[rows] = np.exp(0.5 * z_log_variance) * scale
+        return Prediction(tuple(labels), mean, sigma)
+
+    def self_check(self) -> None:
+        """Raise BundleError if a stored question does not get its stored answer here."""
+        check = self.bundle.self_check
+        answer = self.predict(check.values, check.labels)
+        error = np.abs(answer.mean - check.mean) / check.sigma
+        error = np.fmax(error, np.abs(answer.sigma / check.sigma - 1))
+        if not (error <= check.tolerance).all():  # also where it is NaN
+            star, label = np.unravel_index(np.argmax(np.nan_to_num(error, nan=np.inf)), error.shape)
+            raise BundleError(
+                "the model does not give its stored answers on this device",
+                wanted=f"{check.labels[label]} = {check.mean[star, label]:.6g}"
+                f" ± {check.sigma[star, label]:.3g}, within {check.tolerance:g} of the latter",
+                found=f"{answer.mean[star, label]:.6g} ± {answer.sigma[star, label]:.3g}",
+                where=f"{self.bundle.path}, check {star}, on {self.device}",
+            )
+
+    def _columns(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        columns = self.bundle.vocabulary.columns(labels)
+        untrained = sorted(set(labels) - set(self.bundle.requestable))
+        if untrained:
+            raise BundleError(
+                "the model was not trained to answer this",
+                wanted=", ".join(self.bundle.requestable),
+                found=", ".join(untrained),
+                where=self.bundle.path,
+            )
+        return columns
+
+    @torch.inference_mode()
+    def _answer(
+        self, values: NDArray[np.floating], requests: Tensor
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Standardised mean and log variance (n, K) of one slice."""
+        standardisation = self.bundle.standardisation
+        # An infinity is the caller's fault; it must make its own star NaN and nothing else.
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = (values - standardisation.center) / standardisation.scale
+            ids, x = pack(z)
+        counts = np.count_nonzero(ids != PADDING, axis=1)
+        order = np.argsort(-counts, kind="stable")
+        answers = torch.empty(
+            (2, len(values), len(requests)), dtype=torch.float32, device=self.device
+        )
+        for batch in self._batches(counts[order], len(requests)):
+            rows = order[batch]
+            width = max(1, counts[rows[0]])
+            mean, log_variance = self._network(
+                torch.from_numpy(ids[rows, :width]).to(self.device),
+                torch.from_numpy(x[rows, :width]).to(self.device, self.dtype),
+                requests,
+            )
+            answers[0, rows], answers[1, rows] = mean.float(), log_variance.float()
+        z_mean, z_log_variance = answers.cpu().numpy().astype(np.float64)
+        return z_mean, z_log_variance
+
+    def _batches(self, counts: NDArray[np.int64], requests: int) -> Iterator[slice]:
+        """Slices of stars that are sorted by falling number of tokens."""
+        tokens, answers = BUDGET.get(self.device.type, BUDGET["cuda"])
+        start = 0
+        while start < len(counts):
+            size = min(tokens // max(1, int(counts[start])), answers // max(1, requests))
+            yield slice(start, start + max(1, size))
+            start += max(1, size)
+
+
+def pack(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Leave out what is absent: dense (N, V) to token numbers and values, both (N, T).
+
+    NaN is absent. Tokens keep their order; T is the largest number of tokens of a star,
+    at least 1; the rest of a shorter row is padding, number 0 and value 0.
+    """
+    present = ~np.isnan(values)
+    counts = np.count_nonzero(present, axis=1)
+    width = max(1, int(counts.max(initial=0)))
+    filled = np.arange(width) < counts[:, None]  # (N, T), as many a row as present (N, V) has
+    numbers = np.broadcast_to(np.arange(1, values.shape[1] + 1), values.shape)
+    ids = np.full(filled.shape, PADDING, dtype=np.int64)
+    x = np.zeros(filled.shape, dtype=np.float32)
+    ids[filled] = numbers[present]
+    x[filled] = values[present]
+    return ids, x

@@ -1,0 +1,227 @@
+"""The whole network: any tokens of a star in, any token of it out, with an uncertainty.
+
+A token is a pair (number, standardised value). An encoder reads the tokens that are
+present; a decoder looks up the answer to each request in what the encoder made of them.
+Requests never see each other, so any number of them can be asked at once and none
+changes another's answer. The order of tokens carries no meaning.
+
+Architecture: Leung & Bovy 2024 (MNRAS 527, 1494), as extended by Zhang et al. 2026
+(arXiv:2603.03732): 8,846,041 parameters with 120 tokens and the default shape. Letters
+in the comments: N stars, T tokens a star, K requests a star, D width, H heads, E = D / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catalogproc.errors import JobError
+
+PADDING = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of every part.
+
+    ``tokens`` is the vocabulary's length V. ``encoder`` and ``decoder`` list their blocks
+    as (attention heads, feed-forward width); ``head`` lists the hidden layers between
+    the decoder and the two outputs.
+    """
+
+    tokens: int
+    width: int = 128
+    encoder: tuple[tuple[int, int], ...] = ((16, 1024), (8, 512))
+    decoder: tuple[tuple[int, int], ...] = ((16, 3096), (8, 1548), (4, 774))
+    head: tuple[int, ...] = (3096, 1548, 774, 387)
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        sizes = [self.tokens, self.width, *self.head]
+        sizes += [size for block in (*self.encoder, *self.decoder) for size in block]
+        if not all(isinstance(size, int) and size > 0 for size in sizes) or not self.decoder:
+            raise JobError("a network needs positive whole sizes and a decoder", found=self)
+        for heads, _ in (*self.encoder, *self.decoder):
+            if self.width % heads:
+                raise JobError(
+                    "attention heads must divide the width",
+                    wanted=f"a divisor of {self.width}",
+                    found=heads,
+                )
+        if not 0.0 <= self.dropout < 1.0:
+            raise JobError("dropout is a probability", wanted="0 to 1", found=self.dropout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for TOML and JSON; :meth:`from_dict` takes them back."""
+        content = asdict(self)
+        for name in ("encoder", "decoder"):
+            content[name] = [list(block) for block in content[name]]
+        content["head"] = list(self.head)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Shape:
+        """Raises JobError for a field that shapes do not have, or of the wrong kind."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(content) - set(known))
+        if unknown:
+            raise JobError("unknown fields of a network", wanted=known, found=unknown)
+        given = dict(content)
+        try:
+            for name in ("encoder", "decoder"):
+                if name in given:
+                    given[name] = tuple((heads, inner) for heads, inner in given[name])
+            if "head" in given:
+                given["head"] = tuple(given["head"])
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            raise JobError("a network's field is missing or wrong", found=error) from None
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one learned key and value that is always there.
+
+    The same function as ``torch.nn.MultiheadAttention(add_bias_kv=True)``: the extra key
+    and value are appended after the projection and never masked, so that a star without
+    a single token still has something to attend to and gets a finite answer.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.bias_key_value = nn.Parameter(torch.empty(2 * width))
+        self.out = nn.Linear(width, width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch.nn.MultiheadAttention's own: Xavier over the three projections as one matrix."""
+        width = self.query.in_features
+        bound = (6 / (width + 3 * width)) ** 0.5
+        nn.init.uniform_(self.query.weight, -bound, bound)
+        nn.init.uniform_(self.key_value.weight, -bound, bound)
+        nn.init.normal_(self.bias_key_value, std=(2 / (1 + width)) ** 0.5)
+        for layer in (self.query, self.key_value, self.out):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        # x (N or 1, K, D), memory (N, T, D), mask (N, 1, 1, T + 1) or None for all present
+        n, t, d = memory.shape
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N or 1, H, K, E)
+        kv = self.key_value(memory)  # (N, T, 2 D)
+        extra = self.bias_key_value.to(kv.dtype).expand(n, 1, 2 * d)
+        kv = torch.cat([kv, extra], dim=1)  # (N, T + 1, 2 D)
+        k, v = kv.view(n, t + 1, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T + 1, E)
+        y = F.scaled_dot_product_attention(
+            q.expand(n, -1, -1, -1),
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (N, H, K, E)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (N, K, D)
+        return out
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward layer, each added to what came in and normalised."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.widen = _dense(width, inner)
+        self.narrow = _dense(inner, width)
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.norm_attention(x + self.drop(self.attention(x, memory, mask)))  # (N, K, D)
+        y = self.narrow(F.gelu(self.widen(x)))
+        x = self.norm_feed_forward(x + self.drop(y))  # (N, K, D)
+        return x
+
+
+class Transformer(nn.Module):
+    """Encoder, decoder and head of one :class:`Shape`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        d, dropout = shape.width, shape.dropout
+        self.weight = nn.Parameter(torch.empty(shape.tokens + 1, d))
+        self.bias = nn.Parameter(torch.empty(shape.tokens + 1, d))
+        self.encoder = nn.ModuleList(Block(d, h, inner, dropout) for h, inner in shape.encoder)
+        self.decoder = nn.ModuleList(Block(d, h, inner, dropout) for h, inner in shape.decoder)
+        widths = (d, *shape.head)
+        self.head = nn.ModuleList(_dense(a, b) for a, b in pairwise(widths))
+        self.mean = _dense(widths[-1], 1)
+        self.log_variance = _dense(widths[-1], 1)
+        self.drop = nn.Dropout(dropout)
+        for table in (self.weight, self.bias):
+            nn.init.xavier_uniform_(table)
+            with torch.no_grad():
+                table[PADDING] = 0.0
+
+    def encode(self, ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of the tokens, and which of its rows are real.
+
+        ``ids`` (N, T) are token numbers, 0 where padded; ``values`` (N, T) standardised.
+        Returns memory (N, T, D) and present (N, T); rows that are not present are noise,
+        which :meth:`decode` never looks at.
+        """
+        present = ids != PADDING  # (N, T)
+        mask = attention_mask(present)
+        scale = F.embedding(ids, self.weight, padding_idx=PADDING)  # (N, T, D)
+        shift = F.embedding(ids, self.bias, padding_idx=PADDING)
+        x = F.gelu(torch.addcmul(shift, scale, values.unsqueeze(-1)))
+        for block in self.encoder:
+            x = block(x, x, mask)
+        return x, present
+
+    def decode(self, memory: Tensor, present: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (N, K), standardised, of each requested token.
+
+        ``requests`` are token numbers: (K,), the same for all stars, or (N, K). In the
+        first case all that depends on the request alone is computed once, not per star.
+        """
+        mask = attention_mask(present)
+        x = F.embedding(requests, self.weight, padding_idx=PADDING)  # (K, D) or (N, K, D)
+        if x.dim() == 2:
+            x = x.unsqueeze(0)  # (1, K, D)
+        for block in self.decoder:
+            x = block(x, memory, mask)  # (N, K, D)
+        for layer in self.head:
+            x = self.drop(F.gelu(layer(x)))
+        return self.mean(x).squeeze(-1), self.log_variance(x).squeeze(-1)
+
+    def forward(self, ids: Tensor, values: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`encode`, then :meth:`decode`."""
+        memory, present = self.encode(ids, values)
+        return self.decode(memory, present, requests)
+
+
+def attention_mask(present: Tensor) -> Tensor | None:
+    """(N, 1, 1, T + 1), True where a key may be looked at; None if every key may.
+
+    The last key is the learned one, which always may.
+    """
+    # Without a mask the CPU's kernel is faster; on a GPU, asking would stall its queue.
+    if not present.is_cuda and bool(present.all()):
+        return None
+    return F.pad(present, (0, 1), value=True)[:, None, None, :]
+
+
+def _dense(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with He's uniform initialisation, as in the seed model."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.kaiming_uniform_(layer.weight)
+    return layer
