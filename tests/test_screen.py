@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogproc.catalog.screen import REASONS, Duplicates, screen
+from catalogproc.catalog.screen import REASONS, Duplicates, screen, screen_tokens
 from catalogproc.contract import load_contract
 from catalogproc.vocabulary import load_vocabulary
 
@@ -99,7 +99,7 @@ REASON = {
 
 
 def test_every_reason_is_tried():
-    assert set(REASON.values()) == set(REASONS)
+    assert set(REASON.values()) | {"no_tokens"} == set(REASONS)
     assert set(REASON) == set(BROKEN)
 
 
@@ -126,7 +126,8 @@ def test_one_band_absent_is_ordinary(band, absent):
     )
     good, rejected = run(batch)
     assert len(rejected) == 0
-    assert len(good) == 12
+    lost = {f"{band}_coefficients": None, f"{band}_coefficient_errors": None}
+    assert good.equals(change(spectra(), 3, **lost))
 
 
 def test_a_broken_band_takes_the_good_one_with_it():
@@ -186,6 +187,19 @@ def test_a_rejected_row_is_still_the_first_of_its_star():
     batch = change(batch, 8, source_id=batch.column("source_id")[3].as_py())
     rejected = run(batch)[1]
     assert rejected.column("reason").to_pylist() == ["bad_value", "duplicate"]
+
+
+def test_spectra_of_which_nothing_can_be_read():
+    batch = spectra()
+    readable = np.ones(12, dtype=bool)
+    assert screen_tokens(batch, readable, FILE)[0].equals(batch)
+    readable[4] = False
+    good, rejected = screen_tokens(batch, readable, FILE)
+    load_contract("rejected").check(rejected)
+    assert good.column("row").to_pylist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    (row,) = rejected.to_pylist()
+    assert (row["row"], row["reason"]) == (4, "no_tokens")
+    assert "no G magnitude" in row["detail"]
 
 
 def test_large_identifiers_stay_exact():

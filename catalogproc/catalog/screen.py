@@ -104,8 +104,9 @@ def screen(
     Returns
     -------
     good, rejected
-        The batch without the rejected rows, in its order, and a table of the contract
-        rejected. Their lengths add up to that of the batch.
+        The batch without the rejected rows, in its order, absent bands null whatever
+        they were before, and a table of the contract rejected. Their lengths add up to
+        that of the batch.
 
     Notes
     -----
@@ -138,7 +139,7 @@ def screen(
         *(band.faults[2] for band in bands),
         _Fault("no_coefficients", absent, _always("BP and RP are both absent")),
     ]
-    return _part(batch, faults, file)
+    return _part(_without_absent(batch, bands), faults, file)
 
 
 def screen_tokens(
@@ -229,6 +230,20 @@ def _inspect(batch: pa.RecordBatch, band: str, wanted: int) -> _Band:
             ),
         ),
     )
+
+
+def _without_absent(batch: pa.RecordBatch, bands: list[_Band]) -> pa.RecordBatch:
+    """The batch with absent bands as nulls; itself where they are already."""
+    for name, band in zip(BANDS, bands, strict=True):
+        for column in (f"{name}_coefficients", f"{name}_coefficient_errors"):
+            at = batch.schema.get_field_index(column)
+            values = batch.column(at)
+            written = band.absent & _true(values.is_valid())
+            if written.any():
+                nothing = pa.scalar(None, values.type)
+                cleared = pc.if_else(pa.array(written), nothing, values)
+                batch = batch.set_column(at, batch.schema.field(at), cleared)
+    return batch
 
 
 def _part(
