@@ -295,7 +295,7 @@ def test_dev_full_gives_the_real_error_of_a_full_disk(tmp_path: Path) -> None:
         with WholeFile(tmp_path / "x") as file:
             file.write(b"1")
             file._file.close()
-            file._file = open("/dev/full", "wb")
+            file._file = Path("/dev/full").open("wb")  # noqa: SIM115
             file.write(b"2" * 10)
 
     with pytest.raises(CatalogprocError, match="no space left"):

@@ -7,6 +7,8 @@ else is state: what remains to be done follows from the receipts alone.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -18,7 +20,9 @@ import pyarrow.parquet as pq
 
 from catalogproc.catalog.files import as_json, is_temporary, write_whole
 from catalogproc.catalog.identity import (
+    CATALOG,
     RECEIPTS,
+    REJECTED,
     InputFile,
     RunIdentity,
     claim,
@@ -80,15 +84,15 @@ class Receipt:
         for name, wanted in _TYPES.items():
             if name not in content:
                 raise ValueError(f"field {name} is missing")
-            if type(content[name]) is not wanted and not (
-                wanted is float and type(content[name]) is int
-            ):
-                raise ValueError(f"field {name} is {content[name]!r}, not {wanted.__name__}")
+            _check_value(name, content[name], wanted)
         if unknown := sorted(set(content) - set(_TYPES)):
             raise ValueError(f"unknown fields {unknown}")
         for name in ("started", "finished"):
             if datetime.fromisoformat(content[name]).tzinfo is None:
                 raise ValueError(f"field {name} has no time zone")
+        for name, folder in (("catalog_part", CATALOG), ("rejected_part", REJECTED)):
+            if content[name] and not re.fullmatch(rf"{folder}/[^/]+\.parquet", content[name]):
+                raise ValueError(f"field {name} names no part: {content[name]!r}")
         return cls(**content)
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:
@@ -100,10 +104,21 @@ class Receipt:
         return tuple(part for part in both if part[0])
 
 
-_TYPES: dict[str, type] = {
-    item.name: {"str": str, "int": int, "float": float}.get(str(item.type), dict)
-    for item in fields(Receipt)
-}
+_TYPES = {item.name: str(item.type) for item in fields(Receipt)}
+
+
+def _check_value(name: str, value: object, wanted: str) -> None:
+    """Raise ValueError unless a JSON value is of a type as the dataclass writes it."""
+    if wanted.startswith("Mapping"):
+        if type(value) is not dict:
+            raise ValueError(f"field {name} is {value!r}, not an object")
+        inner = wanted.removeprefix("Mapping[str, ").removesuffix("]")
+        for held in value.values():
+            _check_value(name, held, inner)
+        return
+    kinds = {"str": (str,), "int": (int,), "float": (float, int)}[wanted]
+    if type(value) not in kinds or (isinstance(value, int | float) and not 0 <= value < math.inf):
+        raise ValueError(f"field {name} holds {value!r}, wanted {wanted}")
 
 
 def write_receipt(folder: Path, receipt: Receipt) -> Path:
