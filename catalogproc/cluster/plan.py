@@ -1,0 +1,330 @@
+"""What a run will do: chunks less valid receipts. Nothing here writes a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from catalogproc.catalog.identity import FOLDERS, RUN_FILE, read_identity
+from catalogproc.catalog.receipts import (
+    InputFile,
+    RunIdentity,
+    compare,
+    is_valid,
+    read_receipt,
+    receipt_files,
+)
+from catalogproc.cluster.account import Failure, rows_of
+from catalogproc.cluster.machine import Where, crew, standing
+from catalogproc.errors import InputError, Refusal, ResumeError
+from catalogproc.job import Job, load_job
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
+from catalogproc.sources.gaia import open_companion
+from catalogproc.sources.xp import check_release
+
+if TYPE_CHECKING:
+    from catalogproc.vocabulary import Vocabulary
+
+LOCK_FILE = ".lock"
+BYTES_A_ROW = 300
+"""About what a star takes in the output folder."""
+_READERS = 8
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts.
+
+    Attributes
+    ----------
+    chunks
+        All chunks, in the order of the files and of their rows.
+    done
+        Identifiers of the chunks whose receipts are valid.
+    spoilt
+        Identifiers of those that have a receipt which proves nothing: they are done anew.
+    unreadable
+        Files that could not be cut into chunks, each with its cause.
+    """
+
+    job: Job
+    bundle: Bundle
+    inputs: tuple[Path, ...]
+    companions: tuple[Path, ...]
+    output: Path
+    identity: RunIdentity
+    chunks: tuple[Chunk, ...]
+    done: frozenset[str]
+    spoilt: frozenset[str]
+    unreadable: tuple[Failure, ...]
+
+    @cached_property
+    def todo(self) -> tuple[Chunk, ...]:
+        """What remains."""
+        return tuple(chunk for chunk in self.chunks if chunk.id not in self.done)
+
+    @property
+    def rows_todo(self) -> int | None:
+        """Rows that remain, where every file tells."""
+        return _total(self.todo)
+
+    def surveyed(self) -> Plan:
+        """The same plan, with the receipts as they are now."""
+        done, spoilt = survey(self.output, self.chunks, self.job, self.bundle)
+        return replace(self, done=done, spoilt=spoilt)
+
+    def lines(self, *, short: bool = False) -> list[str]:
+        """The plan for the user; where not short, a line a chunk."""
+        rows = _total(self.chunks)
+        model = f"{self.bundle.name} ({self.bundle.hash[:8]})"
+        lines = [
+            f"{_count(len(self.inputs), 'file')} of spectra"
+            + (f", {rows:,} stars" if rows is not None else "")
+            + f", in {_count(len(self.chunks), 'chunk')}; "
+            f"{len(self.done):,} done, {len(self.todo):,} to do",
+            f"job {self.job.name} ({self.job.hash[:8]}), model {model}, run {self.identity.run_id}",
+        ]
+        if self.spoilt:
+            lines.append(
+                f"{_count(len(self.spoilt), 'chunk')} of these done before, but the receipt or "
+                "the part does not hold: done anew"
+            )
+        for failure in self.unreadable:
+            lines += ["cannot be read, and will be left out:", *failure.lines()]
+        if not short:
+            lines += [self._line(chunk) for chunk in self.chunks]
+        return lines
+
+    def _line(self, chunk: Chunk) -> str:
+        state = "done" if chunk.id in self.done else "to do"
+        return f"{state:5}  {chunk.id}  {chunk.file}  {rows_of(chunk)}"
+
+
+def make_plan(
+    inputs: Sequence[str | Path],
+    output: Path,
+    companions: Sequence[str | Path] = (),
+    model: str | Path = "default",
+    job: str | Path = "gaia-dr3-giants",
+) -> Plan:
+    """Read what is asked for, and refuse what can be refused before anything starts.
+
+    Parameters
+    ----------
+    inputs, companions
+        Files, quoted globs or folders; of spectra, and of gaia_source.
+    output
+        The folder that is to hold the catalog. It need not exist.
+    model, job
+        The names of what ships, or paths.
+
+    Raises
+    ------
+    Refusal
+        In its several kinds: nothing matches the inputs, no such job or model, spectra of
+        a release that the model does not read, two files with the same content, an output
+        that cannot be written or that holds something else.
+    ResumeError
+        The output holds another run; it says which fields differ.
+    """
+    chosen, bundle = load_job(job), load_bundle(model)
+    files = tuple(expand(inputs))
+    partners = tuple(expand(companions)) if companions else ()
+    if partners:
+        open_companion(partners, None)
+    looked = _each(lambda path: _look(path, chosen, bundle.vocabulary), files)
+    identity = RunIdentity.of(
+        chosen,
+        bundle,
+        [look.file for look in looked],
+        [InputFile(str(path), fingerprint(path)) for path in partners],
+    )
+    _refuse_twins(identity)
+    chunks = tuple(chunk for look in looked for chunk in look.chunks)
+    output = Path(output)
+    refuse_output(output, identity)
+    done, spoilt = survey(output, chunks, chosen, bundle)
+    return Plan(
+        job=chosen,
+        bundle=bundle,
+        inputs=files,
+        companions=partners,
+        output=output,
+        identity=identity,
+        chunks=chunks,
+        done=done,
+        spoilt=spoilt,
+        unreadable=tuple(look.failure for look in looked if look.failure is not None),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    file: InputFile
+    chunks: tuple[Chunk, ...]
+    failure: Failure | None
+
+
+def _look(path: Path, job: Job, vocabulary: Vocabulary) -> _Look:
+    """One input file: its fingerprint, release and chunks, or why it cannot be read."""
+    try:
+        mark = fingerprint(path)
+    except (InputError, OSError) as error:
+        return _Look(InputFile(str(path), ""), (), Failure.of_file(path, error))
+    try:
+        check_release(path, vocabulary)
+        chunks = tuple(cut([path], job.chunk_rows))
+    except (InputError, OSError) as error:
+        return _Look(InputFile(str(path), mark), (), Failure.of_file(path, error))
+    return _Look(InputFile(str(path), mark, _total(chunks)), chunks, None)
+
+
+def _refuse_twins(identity: RunIdentity) -> None:
+    first: dict[str, str] = {}
+    for file in identity.inputs:
+        if file.fingerprint in first:
+            raise Refusal(
+                "two input files have the same content: each star would come out twice",
+                wanted="each file once",
+                found=f"{first[file.fingerprint]} and {file.path}",
+                where="--input",
+            )
+        if file.fingerprint:
+            first[file.fingerprint] = file.path
+
+
+def refuse_output(output: Path, identity: RunIdentity) -> None:
+    """Refuse an output that cannot be written, or that holds something else than this run.
+
+    Raises
+    ------
+    Refusal
+        It is no folder, cannot be written, or holds files that are not a run's.
+    ResumeError
+        It holds another run; every field that differs is named.
+    """
+    if output.exists() and not output.is_dir():
+        raise Refusal("the output is not a folder", wanted="a folder, or a free name", where=output)
+    standing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not (standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)):
+        raise Refusal("the output cannot be written", where=standing, todo="give another --output")
+    if not output.exists():
+        return
+    if (output / RUN_FILE).exists():
+        if differing := compare(read_identity(output), identity):
+            raise ResumeError(
+                "the output folder holds another run",
+                found="\n    ".join(["", *differing]),
+                where=output,
+                todo="give another --output, or the same job, model and input as before",
+            )
+        return
+    ours = {LOCK_FILE, *FOLDERS}
+    if others := sorted(path.name for path in output.iterdir() if path.name not in ours):
+        raise ResumeError(
+            "the output folder holds something that is no run of catalogproc",
+            wanted="an empty folder, a free name, or the folder of the same run",
+            found=", ".join(others[:5]) + (", …" if len(others) > 5 else ""),
+            where=output,
+            todo="give another --output",
+        )
+
+
+def survey(
+    output: Path, chunks: Sequence[Chunk], job: Job, bundle: Bundle
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Identifiers of the chunks with a valid receipt, and of those with one that is not."""
+    prints = {chunk.id: chunk.fingerprint for chunk in chunks}
+    held = [path for path in receipt_files(output) if path.stem in prints]
+
+    def holds(path: Path) -> bool:
+        try:
+            receipt = read_receipt(path)
+        except InputError:
+            return False
+        return is_valid(receipt, output, job.hash, bundle.hash, prints[path.stem])
+
+    valid = _each(holds, held)
+    done = frozenset(path.stem for path, good in zip(held, valid, strict=True) if good)
+    return done, frozenset(path.stem for path in held) - done
+
+
+def check(plan: Plan, where: Where) -> list[str]:
+    """Try what :func:`catalogproc.cluster.run.run` will need, and write nothing.
+
+    Returns
+    -------
+    list of str
+        What was found to be in order, for the user.
+
+    Raises
+    ------
+    Refusal
+        Too little room on the disk, fewer GPUs than workers, no CUDA or no scheduler where
+        one was named, a model that does not give the answers stored with it.
+    """
+    from catalogproc.network.predictor import Predictor
+
+    lines = plan.lines(short=True)
+    needed, free = refuse_disk(plan)
+    lines.append(f"about {needed / 2**20:,.0f} MiB to write, {free / 2**30:,.1f} GiB free")
+    if where.scheduler is None:
+        lines.append(crew(where, len(plan.todo)).line())
+    else:
+        with standing(where.scheduler) as client:
+            count = len(client.scheduler_info(n_workers=-1)["workers"])
+        lines.append(f"{_count(count, 'worker')} at {where.scheduler}")
+    Predictor(plan.bundle).self_check()
+    lines.append(f"model {plan.bundle.name} gives the answers that are stored with it")
+    return lines
+
+
+def refuse_disk(plan: Plan) -> tuple[int, int]:
+    """Bytes that the remaining chunks will take, about, and bytes that are free.
+
+    Raises Refusal where the second is less than the first.
+    """
+    # A file that does not tell its rows holds one star in some 2 kB, packed as it may be.
+    guess = sum(
+        chunk.rows if chunk.rows is not None else Path(chunk.file).stat().st_size // 2000
+        for chunk in plan.todo
+    )
+    needed = guess * BYTES_A_ROW
+    place = next(folder for folder in (plan.output, *plan.output.absolute().parents)
+                 if folder.exists())  # fmt: skip
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise Refusal(
+            "too little room for the catalog",
+            wanted=f"about {needed / 2**30:,.1f} GiB",
+            found=f"{free / 2**30:,.1f} GiB free",
+            where=place,
+            todo="give an --output on a larger disk",
+        )
+    return needed, free
+
+
+def _total(chunks: Sequence[Chunk]) -> int | None:
+    counts = [chunk.rows for chunk in chunks]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """The function of each item, in order; files are slow to open on a shared disk."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(function, items))
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

@@ -1,0 +1,103 @@
+"""What becomes of a chunk that meets trouble, on real worker processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import deeds
+import pytest
+from distributed import Client
+
+from catalogproc.cluster import dispatch as module
+from catalogproc.cluster.devices import CPU
+from catalogproc.cluster.dispatch import Dispatch
+from catalogproc.cluster.machine import Crew, embedded
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with embedded(Crew((CPU, CPU), 1, 2**30), "127.0.0.1:0") as client:
+        yield client
+
+
+def dispatched(client: Client, folder: Path, kinds: list[str]) -> Dispatch:
+    pieces = [deeds.Piece(f"{number:02}-{kind}", kind) for number, kind in enumerate(kinds)]
+    made = Dispatch(client, "test", pieces, folder, do=deeds.do)  # type: ignore[arg-type]
+    made.run()
+    return made
+
+
+def test_every_chunk_is_done_once(client: Client, tmp_path: Path) -> None:
+    made = dispatched(client, tmp_path, ["good"] * 40)
+    assert sorted(receipt.chunk_id for receipt in made.receipts) == [
+        f"{number:02}-good" for number in range(40)
+    ]
+    assert len(list(tmp_path.iterdir())) == 40
+    assert made.rows == 400
+    assert not made.failures
+    assert not made.stopped
+    assert {receipt.worker for receipt in made.receipts} == {"0", "1"}
+
+
+def test_few_chunks_are_out_at_a_time(client: Client, tmp_path: Path) -> None:
+    flying = []
+    pieces = [deeds.Piece(f"{number:02}", "good") for number in range(60)]
+    made = Dispatch(
+        client, "test", pieces, tmp_path, do=deeds.do,  # type: ignore[arg-type]
+        report=lambda now: flying.append(len(now.flying)),
+    )  # fmt: skip
+    made.run()
+    assert len(made.receipts) == 60
+    assert max(flying) == 2 * module.AHEAD
+
+
+def test_what_passes_is_tried_again_and_what_stays_fails(client: Client, tmp_path: Path) -> None:
+    made = dispatched(client, tmp_path, ["good", "passes", "stays", "good"])
+    assert len(made.receipts) == 3
+    (failure,) = made.failures
+    assert failure.file == "stays"
+    assert failure.rows == "rows 0 to 9"
+    assert "a read error that stays" in failure.cause
+    assert failure.cause.endswith("(tried 3 times)")
+    assert len(list(tmp_path.glob("*-stays.*"))) == 3
+
+
+def test_a_bad_file_is_tried_once_and_tells_its_cause(client: Client, tmp_path: Path) -> None:
+    made = dispatched(client, tmp_path, ["broken", "bug", "good"])
+    broken, bug = sorted(made.failures, key=lambda failure: failure.chunk)
+    assert broken.kind == "InputError"
+    assert broken.cause.splitlines()[:2] == ["the file is truncated", "  wanted: a footer"]
+    assert bug.cause == "ValueError: nobody thought of this"
+    assert len(list(tmp_path.glob("*-broken.*"))) == 1
+    assert len(made.receipts) == 1
+
+
+def test_a_full_disk_ends_the_run_at_once(client: Client, tmp_path: Path) -> None:
+    made = dispatched(client, tmp_path, ["good", "full", *["good"] * 60])
+    assert "no space left" in made.stopped
+    assert not made.failures
+    assert len(made.receipts) < 60
+    # Let what is still on its way land before the next test takes the workers.
+    client.run(time.sleep, 0)
+
+
+def test_a_chunk_that_kills_its_workers_costs_itself_alone(client: Client, tmp_path: Path) -> None:
+    made = dispatched(client, tmp_path, ["good", "deadly", "large", "crowded", *["good"] * 8])
+    assert {failure.file for failure in made.failures} == {"deadly", "large"}
+    causes = {failure.file: failure.cause for failure in made.failures}
+    assert "its worker died of it" in causes["deadly"]
+    assert causes["large"] == "MemoryError"
+    assert len(made.receipts) == 10
+    assert len(list(tmp_path.glob("*-large.*"))) == 2  # the second time alone
+
+
+def test_without_workers_the_run_ends(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    made = Dispatch(client, "test", [deeds.Piece("0", "good")], tmp_path)  # type: ignore[list-item]
+    made.refused = set(client.scheduler_info(n_workers=-1)["workers"])
+    made.run()
+    assert made.stopped == "no worker with a working model is left"
