@@ -209,8 +209,8 @@ def write_bundle(
             "the folder holds a bundle already", where=folder, todo="choose another folder"
         )
     size, known = len(vocabulary), vocabulary.names
-    columns = [*vars(standardisation).values(), *vars(domain).values()]
-    sizes = [network.shape.tokens, *map(len, columns)]
+    arrays = [*vars(standardisation).values(), *vars(domain).values()]
+    sizes = [network.shape.tokens, *map(len, arrays)]
     if {*sizes} != {size} or np.shape(check_values)[1:] != (size,):
         found = f"{sizes} and check_values {np.shape(check_values)}"
         raise BundleError("parts of different vocabularies", wanted=f"{size} tokens", found=found)
@@ -223,9 +223,9 @@ def write_bundle(
         for key, value in network.state_dict().items()
     }
     weights = save(stored)
-    mean, sigma = _reference(network.shape, stored, vocabulary, standardisation, check_values,
-                             check_labels)  # fmt: skip
-    check = SelfCheck(tuple(check_labels), check_values, mean, sigma, tolerance)
+    columns = vocabulary.columns(check_labels)
+    answers = _reference(network.shape, stored, standardisation, check_values, columns)
+    check = SelfCheck(tuple(check_labels), check_values, *answers, tolerance)
     declaration = {
         "format": FORMAT,
         "name": name,
@@ -367,10 +367,9 @@ def _check_to_dict(check: SelfCheck, vocabulary: Vocabulary) -> dict[str, Any]:
 def _reference(
     shape: Shape,
     weights: Mapping[str, Any],
-    vocabulary: Vocabulary,
     standardisation: Standardisation,
     values: Floats,
-    labels: Sequence[str],
+    columns: NDArray[np.int64],
 ) -> tuple[Floats, Floats]:
     """Mean and sigma (R, K), star by star in float64: nothing in common with the predictor."""
     import torch
@@ -379,7 +378,6 @@ def _reference(
 
     network = Transformer(shape).double().eval()
     network.load_state_dict({key: value.double() for key, value in weights.items()})
-    columns = vocabulary.columns(labels)
     requests = torch.from_numpy(columns + 1)
     center, scale = standardisation.center, standardisation.scale
     answers = []
