@@ -66,11 +66,12 @@ class DuplicateSearch:
             for file in np.unique(files[1:][same_file]):
                 twice = np.unique(ids[1:][same_file & (files[1:] == file)])
                 within.setdefault(int(file), []).extend(twice.tolist())
-        return across, [self._sentence(file, within[file]) for file in sorted(within)]
+        return across, sorted(self._sentence(file, ids) for file, ids in within.items())
 
     def _sentence(self, file: int, ids: list[int]) -> str:
         named = ", ".join(map(str, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
-        return f"input {self._names[file]}: {len(ids)} source_ids stand twice: {named}"
+        words = "source_id stands" if len(ids) == 1 else "source_ids stand"
+        return f"input {self._names[file]}: {len(ids)} {words} twice: {named}"
 
     def _groups(self) -> Iterator[tuple[int, int]]:
         """Ranges of bins, the upper one exclusive, of at most ``limit`` ids where they can be."""
