@@ -1,0 +1,341 @@
+"""Columns as files have them, made columns as our contracts want them.
+
+Every dialect ends here: lists of three kinds, lists written out as text, dictionaries,
+wide and narrow numbers, numbers as text. A value that cannot be read becomes null and is
+marked; it never becomes another value, and an identifier never passes through a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+# How text tables, pandas, astropy and JSON write "nothing".
+_NOTHING = pa.array(
+    [b"", b"null", b"NULL", b"None", b"nan", b"NaN", b"NAN", b"--", b"[]", b"()", b"\\N"],
+    pa.binary(),
+)
+_LONGEST_NOTHING = 4
+_NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|[nN]a[nN])$"
+_INTEGER = r"^-?\d{1,19}$"
+_COMMA, _SPACE = ord(","), ord(" ")
+_OPEN, _CLOSE = np.frombuffer(b"[(", np.uint8), np.frombuffer(b"])", np.uint8)
+_LIST_TYPES = (
+    pt.is_list, pt.is_large_list, pt.is_fixed_size_list, pt.is_list_view, pt.is_large_list_view,
+)  # fmt: skip
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type under dictionaries, run-ends and extensions."""
+    while True:
+        if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    kind = stored_type(kind)
+    return bool(
+        pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+        or pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
+    )  # fmt: skip
+
+
+def is_list(kind: pa.DataType) -> bool:
+    kind = stored_type(kind)
+    return any(test(kind) for test in _LIST_TYPES) and is_number(kind.value_type)
+
+
+def is_integer(kind: pa.DataType) -> bool:
+    kind = stored_type(kind)
+    return bool(pt.is_integer(kind) or (pt.is_decimal(kind) and kind.scale == 0))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    kind = stored_type(kind)
+    return bool(
+        pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_boolean(kind)
+        or pt.is_null(kind)
+    )  # fmt: skip
+
+
+def identifiers(array: pa.Array) -> tuple[pa.Array, Mask]:
+    """Integers, or text of digits, as int64 without a float on the way.
+
+    Returns the array (N,), null where nothing stands or what stands cannot be read, and a
+    mask (N,) of the latter.
+    """
+    array = _plain(array)
+    if pt.is_null(array.type):
+        return array.cast(pa.int64()), np.zeros(len(array), bool)
+    if is_text(array.type):
+        return _integers_from_text(array)
+    return _cast_or_mark(array, pa.int64())
+
+
+def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Numbers or text as a numeric or boolean type; NaN and null alike become null.
+
+    Returns the array (N,) and a mask (N,) of what stands there and cannot be read.
+    """
+    array = _plain(array)
+    if pt.is_null(array.type):
+        return array.cast(kind), np.zeros(len(array), bool)
+    if is_text(array.type):
+        if pt.is_integer(kind):
+            # "31.0" is how pandas writes a 31 that has nulls beside it.
+            array = pc.replace_substring_regex(_as_string(array), r"\.0*$", "")
+            array, bad = _integers_from_text(array)
+            array, wide = _cast_or_mark(array, kind)
+            return array, bad | wide
+        array, bad = _floats_from_text(array)
+    else:
+        bad = np.zeros(len(array), bool)
+    if pt.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    if pt.is_floating(kind):
+        return array.cast(kind, safe=False), bad
+    array, unfit = _cast_or_mark(array, kind)
+    return array, bad | unfit
+
+
+def words(array: pa.Array) -> pa.Array:
+    """Text as string, null where nothing stands. Raises ArrowInvalid where it is not UTF-8."""
+    array = _plain(array)
+    if not is_text(array.type):
+        return array.cast(pa.string())
+    array = pc.utf8_trim_whitespace(array.cast(pa.string()))
+    return pc.if_else(_is_nothing(array), pa.scalar(None, pa.string()), array)
+
+
+def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Lists of numbers, or text that writes them out, as list<kind>.
+
+    ``"(a, b)"``, ``"[a,b]"``, ``"a b"`` and their like are read; a missing or empty list
+    becomes null, a missing element NaN. Null lists have no elements.
+
+    Returns the array (N,) and a mask (N,) of the lists that cannot be read.
+    """
+    array = _plain(array)
+    none = np.zeros(len(array), bool)
+    if pt.is_null(array.type):
+        return list_array(np.empty(0), np.zeros(len(array), np.int64), kind), none
+    if is_text(array.type):
+        return _lists_from_text(array, kind)
+    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    values = _plain(array.flatten()).cast(kind, safe=False)
+    return list_array(values, counts.astype(np.int64), kind), none
+
+
+def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """One column an element, as lists; a row of nothing but nulls and NaN becomes null.
+
+    A table of scalars has no other way to say that a band is missing.
+    """
+    matrix = np.empty((len(columns[0]), len(columns)), kind.to_pandas_dtype())
+    bad = np.zeros(len(matrix), bool)
+    for position, column in enumerate(columns):
+        values, unread = numbers(column, kind)
+        matrix[:, position] = values.to_numpy(zero_copy_only=False)
+        bad |= unread
+    return matrix_lists(matrix, kind, lost=bad), bad
+
+
+def matrix_lists(matrix: NDArray[Any], kind: pa.DataType, lost: Mask | None = None) -> pa.Array:
+    """Rows of a matrix (N, C) as list<kind>; null where lost, or where all elements are NaN."""
+    absent = np.isnan(matrix).all(axis=1)
+    if lost is not None:
+        absent |= lost
+    counts = np.where(absent, 0, matrix.shape[1])
+    return list_array(matrix[~absent].ravel() if absent.any() else matrix.ravel(), counts, kind)
+
+
+def list_array(values: Any, counts: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    """Lists of the given lengths (N,) from all their elements; no elements means null."""
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, kind)
+    if values.null_count:
+        values = pc.fill_null(values, float("nan"))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    empty = counts == 0
+    mask = pa.array(empty) if empty.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
+
+
+def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
+    """What stands in the given rows, shortened, fit for a message."""
+    array = _plain(array)
+    if is_text(array.type):
+        array = _as_binary(array)
+    said = []
+    for row in rows:
+        value = array[int(row)].as_py()
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        said.append(repr(text if len(text) <= 40 else text[:37] + "..."))
+    return said
+
+
+def _plain(array: Any) -> Any:
+    """The array without dictionary, run-ends, extension or chunks."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    while array.type != stored_type(array.type):
+        if isinstance(array.type, pa.BaseExtensionType):
+            array = array.storage
+        elif pt.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        else:
+            array = pc.run_end_decode(array)
+    return array
+
+
+def _as_binary(text: pa.Array) -> pa.Array:
+    return text if text.type == pa.binary() else text.cast(pa.binary())
+
+
+def _as_string(text: pa.Array) -> pa.Array:
+    """As string without a look at the encoding: only ASCII is ever taken from it."""
+    return _as_binary(text).view(pa.string())
+
+
+def _is_nothing(text: pa.Array) -> pa.Array:
+    """Which entries (N,) are null or a word for nothing; never null itself."""
+    text = _as_binary(text)
+    nothing = np.asarray(pc.is_null(text))
+    short = pc.fill_null(pc.less_equal(pc.binary_length(text), _LONGEST_NOTHING), False)
+    where = np.flatnonzero(short)
+    if len(where):
+        nothing = nothing.copy()
+        nothing[where] |= np.asarray(pc.is_in(text.take(pa.array(where)), _NOTHING))
+    return pa.array(nothing)
+
+
+def _without_nothing(text: pa.Array) -> pa.Array:
+    return pc.if_else(_is_nothing(text), pa.scalar(None, text.type), text)
+
+
+def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Cast what fits; what does not becomes null and is marked."""
+    try:
+        return array.cast(kind), np.zeros(len(array), bool)
+    except pa.ArrowInvalid:
+        pass
+    values = array.to_numpy(zero_copy_only=False)
+    present = np.asarray(pc.is_valid(array))
+    bounds = np.iinfo(kind.to_pandas_dtype())
+    fits = present.copy()
+    # Element by element: this is the path of the odd file that has such values at all.
+    fits[present] = [
+        value == value and bounds.min <= value <= bounds.max and value == int(value)
+        for value in values[present]
+    ]
+    return array.filter(pa.array(fits)).cast(kind).take(_positions(fits)), present & ~fits
+
+
+def _positions(kept: Mask) -> pa.Array:
+    """Where each row stands among the kept ones; null for the others."""
+    return pa.array(np.cumsum(kept) - 1, mask=~kept)
+
+
+def _integers_from_text(text: pa.Array) -> tuple[pa.Array, Mask]:
+    text = _as_string(text)
+    try:
+        return _without_nothing(text).cast(pa.int64()), np.zeros(len(text), bool)
+    except pa.ArrowInvalid:
+        text = pc.ascii_trim_whitespace(text)
+    nothing = np.asarray(_is_nothing(text))
+    digits = np.asarray(pc.fill_null(pc.match_substring_regex(text, _INTEGER), False))
+    # 19 digits can pass 2^63: of equal length, text orders as numbers do.
+    unsigned = pc.ascii_ltrim(text, "-")
+    wide = np.asarray(pc.fill_null(pc.equal(pc.binary_length(unsigned), 19), False))
+    beyond = np.asarray(pc.fill_null(pc.greater(unsigned, "9223372036854775807"), False))
+    fits = digits & ~(wide & beyond)
+    return text.filter(pa.array(fits)).cast(pa.int64()).take(_positions(fits)), ~fits & ~nothing
+
+
+def _floats_from_text(text: pa.Array) -> tuple[pa.Array, Mask]:
+    text = _as_string(text)
+    try:
+        return _without_nothing(text).cast(pa.float64()), np.zeros(len(text), bool)
+    except pa.ArrowInvalid:
+        text = pc.ascii_trim_whitespace(text)
+    nothing = np.asarray(_is_nothing(text))
+    fits = np.asarray(pc.fill_null(pc.match_substring_regex(text, _NUMBER), False))
+    return text.filter(pa.array(fits)).cast(pa.float64()).take(_positions(fits)), ~fits & ~nothing
+
+
+def _lists_from_text(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Split at commas, or at spaces where no row has a comma, and read all numbers at once."""
+    text = _as_binary(text)
+    present = ~np.asarray(_is_nothing(text))
+    if not present.all():
+        text = text.filter(pa.array(present))
+    _, offsets_buffer, data_buffer = text.buffers()
+    bad = np.zeros(len(present), bool)
+    if len(text) == 0 or data_buffer is None:
+        return list_array(np.empty(0), np.zeros(len(present), np.int64), kind), bad
+    offsets = np.frombuffer(offsets_buffer, np.int32)[text.offset : text.offset + len(text) + 1]
+    data = np.frombuffer(data_buffer, np.uint8)
+    begin, end = offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64)
+    bracket = np.isin(data[begin], _OPEN) & np.isin(data[end - 1], _CLOSE) & (end - begin >= 2)
+    begin, end = begin + bracket, end - bracket
+    commas = np.flatnonzero(data[offsets[0] : offsets[-1]] == _COMMA) + int(offsets[0])
+    if len(commas):
+        begins = np.sort(np.concatenate([begin, commas + 1]), kind="stable")
+        ends = np.sort(np.concatenate([commas, end]), kind="stable")
+        begins += (data[np.minimum(begins, len(data) - 1)] == _SPACE) & (begins < ends)
+        counts = np.searchsorted(commas, end) - np.searchsorted(commas, begin) + 1
+        values, unread = _tokens(begins, ends, data_buffer)
+    else:
+        values, unread, counts = _spaced(text)
+    wrong = np.zeros(len(text), bool)
+    if unread.any():
+        wrong[np.repeat(np.arange(len(text)), counts)[unread]] = True
+        values = values[~np.repeat(wrong, counts)]
+        counts = np.where(wrong, 0, counts)
+    lengths = np.zeros(len(present), np.int64)
+    lengths[present] = counts
+    bad[present] = wrong
+    return list_array(pa.array(values).cast(kind, safe=False), lengths, kind), bad
+
+
+def _spaced(text: pa.Array) -> tuple[NDArray[np.float64], Mask, NDArray[np.int64]]:
+    """Numbers (T,) with blanks between, which of them are none, and how many a row (N,) has."""
+    plain = pc.ascii_trim(_as_string(text), "[]() \t\r\n")
+    split = pc.ascii_split_whitespace(plain)
+    counts = pc.list_value_length(split).to_numpy(zero_copy_only=False).astype(np.int64)
+    floats, unread = _floats_from_text(split.flatten())
+    return floats.to_numpy(zero_copy_only=False), unread, counts
+
+
+def _tokens(
+    begins: NDArray[np.int64], ends: NDArray[np.int64], data: pa.Buffer
+) -> tuple[NDArray[np.float64], Mask]:
+    """The numbers (T,) written between each begin and end, and a mask (T,) of what is none."""
+    count = len(begins)
+    if count == 0:
+        return np.empty(0), np.zeros(0, bool)
+    offsets = np.empty(2 * count, np.int32)
+    # Token, gap, token, gap, …: the gaps are null, so that nothing is copied or read there.
+    offsets[0::2], offsets[1::2] = begins, ends
+    valid = np.full((2 * count - 1 + 7) // 8, 0b01010101, np.uint8)
+    pieces = pa.StringArray.from_buffers(
+        2 * count - 1, pa.py_buffer(offsets), data, pa.py_buffer(valid)
+    )
+    try:
+        values = np.frombuffer(pieces.cast(pa.float64()).buffers()[1], np.float64)
+        return values[: 2 * count - 1 : 2], np.zeros(count, bool)
+    except pa.ArrowInvalid:
+        floats, unread = _floats_from_text(pieces.take(pa.array(np.arange(0, 2 * count, 2))))
+        return floats.to_numpy(zero_copy_only=False), unread

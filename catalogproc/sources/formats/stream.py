@@ -1,0 +1,116 @@
+"""Bytes of a file, block by block, read ahead in a thread; gzip is opened on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.errors import InputError
+
+Bytes = NDArray[np.uint8]
+
+# Large enough to make a block's overhead small, small enough to stay near the cache.
+BLOCK = 8 << 20
+# A row longer than this is no row of a table.
+LONGEST_ROW = 64 << 20
+_GZIP = b"\x1f\x8b"
+_NEWLINE = 10
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the content begins as gzip does.
+
+    The name does not decide: browsers decompress on the way and leave it ending in .gz.
+    """
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file for reading, decompressed where its content is gzip."""
+    if not is_gzip(path):
+        return path.open("rb")
+    from isal import igzip
+
+    # igzip reads all members of a file and checks each one's length and CRC.
+    return cast(BinaryIO, igzip.open(path, "rb"))
+
+
+def head(path: Path, size: int = 4096) -> bytes:
+    """The first bytes of the (decompressed) content."""
+    with open_bytes(path) as file:
+        return file.read(size)
+
+
+def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
+    """The (decompressed) content in blocks of at most ``size`` bytes, each after ``room`` bytes.
+
+    A block is good until the next is asked for. That one is read and decompressed
+    meanwhile: into a buffer that stands ready, zlib lets go of the interpreter.
+    """
+    buffers = [np.zeros(room + size, np.uint8) for _ in range(2)]
+    with open_bytes(path) as file, ThreadPoolExecutor(1, "catalogproc-read") as pool:
+
+        def fill(buffer: Bytes) -> int:
+            return cast(int, file.readinto(buffer[room:]))  # type: ignore[attr-defined]
+
+        ahead = pool.submit(fill, buffers[0])
+        while length := ahead.result():
+            full = buffers[0]
+            buffers.reverse()
+            ahead = pool.submit(fill, buffers[0])
+            yield full[: room + length]
+
+
+def lines(path: Path, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
+    """Whole lines from byte ``start`` on, as blocks that end in a newline.
+
+    With each block stands whether the file itself ended its last line; where it did not,
+    a newline is added. A block is good until the next is asked for.
+
+    Raises
+    ------
+    InputError
+        A line is longer than 64 MiB.
+    """
+    room = 1 << 20
+    skip, rest = start, np.empty(0, np.uint8)
+    for block in blocks(path, BLOCK, room):
+        begin = room + min(skip, len(block) - room)
+        skip -= begin - room
+        newline = _last_newline(block, begin)
+        if newline < begin:
+            rest = np.concatenate([rest, block[begin:]])
+            if len(rest) > LONGEST_ROW:
+                raise InputError(
+                    "a line without an end",
+                    wanted=f"lines of at most {LONGEST_ROW >> 20} MiB",
+                    found="a longer one",
+                    where=path,
+                )
+            continue
+        if len(rest) <= begin:
+            # What was left over goes right in front, which spares copying the block.
+            block[begin - len(rest) : begin] = rest
+            yield block[begin - len(rest) : newline + 1], True
+        else:
+            yield np.concatenate([rest, block[begin : newline + 1]]), True
+        rest = block[newline + 1 :].copy()
+    if len(rest):
+        yield np.append(rest, np.uint8(_NEWLINE)), False
+
+
+def _last_newline(block: Bytes, begin: int) -> int:
+    """Position of the last newline at or after ``begin``; less than ``begin`` where none is."""
+    step = 1 << 16
+    for high in range(len(block), begin, -step):
+        low = max(high - step, begin)
+        found = np.flatnonzero(block[low:high] == _NEWLINE)
+        if len(found):
+            return low + int(found[-1])
+    return begin - 1
