@@ -146,12 +146,13 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         No such bundle, one of another format, or one in which a byte was changed.
     """
     folder = _folder(name_or_path)
-    declaration, digest = _declared(folder / DECLARATION)
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise BundleError("a bundle without weights", wanted=WEIGHTS, where=folder)
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        declaration, digest = _declared(folder / DECLARATION)
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError("a file of the bundle cannot be read", found=error) from None
     if found != declaration.get("weights_sha256"):
         raise _changed(weights, declaration.get("weights_sha256"), found)
     try:
@@ -205,9 +206,7 @@ def write_bundle(
     from safetensors.torch import save
 
     if (folder / DECLARATION).exists() and not replace:
-        raise BundleError(
-            "the folder holds a bundle already", where=folder, todo="choose another folder"
-        )
+        raise BundleError("the folder holds a bundle already", where=folder)
     size, known = len(vocabulary), vocabulary.names
     arrays = [*vars(standardisation).values(), *vars(domain).values()]
     sizes = [network.shape.tokens, *map(len, arrays)]
