@@ -20,7 +20,7 @@ from catalogproc.catalog.records import string_widths
 from catalogproc.catalog.votable import write_votable
 from catalogproc.catalog.writer import TableWriter
 from catalogproc.contract import Contract, load_contract
-from catalogproc.errors import JobError, VerifyError
+from catalogproc.errors import ContractError, JobError, VerifyError
 
 BATCH = 65_536
 
@@ -65,9 +65,12 @@ class Rows:
         """The rows in batches of at most :data:`BATCH`, read one after the other."""
         names = list(self.contract.names if columns is None else columns)
         for part in self.parts:
-            with pq.ParquetFile(part) as file:
-                for batch in file.iter_batches(BATCH, columns=names):
-                    yield batch.select(names)
+            try:
+                with pq.ParquetFile(part) as file:
+                    for batch in file.iter_batches(BATCH, columns=names):
+                        yield batch.select(names)
+            except (OSError, pa.ArrowException) as error:
+                raise _unreadable(part, error) from None
 
     @cached_property
     def count(self) -> int:
@@ -112,7 +115,7 @@ def export(
     JobError
         No such format, or a column is named twice.
     ContractError
-        No such column.
+        No such column, or the catalog's contract has another version.
     ResumeError
         The folder holds no run.
     VerifyError
@@ -135,7 +138,14 @@ def open_rows(folder: Path, columns: Sequence[str] | None = None) -> Rows:
         iterate_receipts(folder),
         key=lambda r: (place.get(r.input_fingerprint, len(place)), r.first_row, r.chunk_id),
     )
-    contract = _selected(load_contract(CATALOG), columns)
+    known, stated = load_contract(CATALOG), identity.contracts.get(CATALOG)
+    if stated != known.version:
+        raise ContractError(
+            "this catalog was written with another version of its contract",
+            wanted=known.version, found=stated, where=folder,
+            todo="use the catalogproc that wrote it: summary.json names its version",
+        )  # fmt: skip
+    contract = _selected(known, columns)
     parts = tuple(_part(folder, receipt) for receipt in receipts if receipt.catalog_part)
     return Rows(contract, parts, _facts(identity, receipts))
 
@@ -154,10 +164,7 @@ def _part(folder: Path, receipt: Receipt) -> Path:
     try:
         rows = pq.read_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
-        raise VerifyError(
-            "a part of the catalog cannot be read", found=error, where=path,
-            todo="give the run's command again: the chunk is done anew",
-        ) from None  # fmt: skip
+        raise _unreadable(path, error) from None
     if rows != receipt.rows_written:
         raise VerifyError(
             "a part of the catalog has other rows than its receipt says",
@@ -165,6 +172,15 @@ def _part(folder: Path, receipt: Receipt) -> Path:
             todo="give the run's command again: the chunk is done anew",
         )  # fmt: skip
     return path
+
+
+def _unreadable(part: Path, error: Exception) -> VerifyError:
+    return VerifyError(
+        "a part of the catalog cannot be read",
+        found=error,
+        where=part,
+        todo="give the run's command again: the chunk is done anew",
+    )
 
 
 def _facts(identity: RunIdentity, receipts: Sequence[Receipt]) -> tuple[Fact, ...]:
