@@ -21,7 +21,8 @@ from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.sources import columns
 from catalogproc.sources.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
 from catalogproc.sources.formats.parquet import byte_range
-from catalogproc.sources.xp import read_spectra, source_id_column
+from catalogproc.sources.names import source_id_column
+from catalogproc.sources.xp import read_spectra
 
 _ENDS = 64 << 10
 _STEP = 1 << 20

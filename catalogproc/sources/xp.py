@@ -20,7 +20,6 @@ where k may also stand as ``[k]`` or ``(k)``, with leading zeros, counted from 0
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, ReleaseError
 from catalogproc.sources import columns
 from catalogproc.sources.formats import Rows, Table, open_table
+from catalogproc.sources.names import check_identifier, check_type, named, numbered, shortened
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 # Rows that are looked at to learn how many coefficients a file's spectra have.
@@ -46,7 +46,6 @@ _ELEMENTS = {
     "coefficient_errors": "(?:{b}_(?:(?:coefficient_|coeff_)?errors?|err)|e_{b})_?",
     "coefficient_correlations": "{b}_(?:coefficient_)?correlations?_?",
 }
-_NUMBER = r"(?:(\d{1,4})|[\[(](\d{1,4})[\])])"
 
 
 def read_spectra(
@@ -240,56 +239,13 @@ def _layout(table: Table, correlations: bool) -> _Layout:
     return _Layout(holders, pa.schema(fields))
 
 
-def shortened(names: Iterable[str]) -> str:
-    """Column names for a message: the first thirty."""
-    known = list(names)
-    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
-    return (", ".join(known[:30]) or "no columns") + more
-
-
 def _holders(table: Table, name: str) -> tuple[str, ...]:
     """The file's columns that hold one of ours."""
-    if name in table.types:
-        return (name,)
-    same = [found for found in table.types if found.lower() == name]
-    if len(same) > 1:
-        raise InputError(
-            "two columns that differ in case alone",
-            wanted=name,
-            found=" and ".join(same),
-            where=table.path,
-        )
+    held = named(table, name)
+    if held is not None:
+        return (held,)
     band, _, word = name.partition("_")
-    return tuple(same) or (_elements(table, name, band) if word in _ELEMENTS else ())
-
-
-def _elements(table: Table, name: str, band: str) -> tuple[str, ...]:
-    """The file's columns that hold one element each of an array of ours, in order."""
-    pattern = re.compile(_ELEMENTS[name.removeprefix(f"{band}_")].format(b=band) + _NUMBER)
-    found: dict[int, str] = {}
-    for column in table.types:
-        matched = pattern.fullmatch(column.lower())
-        if matched is None:
-            continue
-        number = int(matched[1] or matched[2])
-        if number in found:
-            raise InputError(
-                f"two columns for one element of {name}",
-                wanted="one",
-                found=f"{found[number]} and {column}",
-                where=table.path,
-            )
-        found[number] = column
-    order = sorted(found)
-    for place, number in enumerate(order, start=min(order, default=0)):
-        if number != place or order[0] > 1:
-            raise InputError(
-                f"{name} stands in one column an element, and one is missing",
-                wanted=f"element {place if order[0] <= 1 else 0}",
-                found=shortened(found[number] for number in order),
-                where=table.path,
-            )
-    return tuple(found[number] for number in order)
+    return numbered(table, name, _ELEMENTS[word].format(b=band)) if word in _ELEMENTS else ()
 
 
 def _check_type(table: Table, name: str, holder: str, single: bool) -> None:
@@ -298,49 +254,10 @@ def _check_type(table: Table, name: str, holder: str, single: bool) -> None:
         check_identifier(table, holder)
     elif name.endswith("n_relevant_bases") or not single:
         good = columns.is_number(kind) or columns.is_text(kind)
-        _refuse_type(table, holder, "a number", good)
+        check_type(table, holder, "a number", good)
     else:
         good = columns.is_list(kind) or columns.is_text(kind) or pa.types.is_null(kind)
-        _refuse_type(table, holder, "a list of numbers, or text that writes one out", good)
-
-
-def source_id_column(table: Table) -> str:
-    """Which column of a table is its source_id. Raises InputError where none can be."""
-    held = _holders(table, "source_id")
-    if not held:
-        raise InputError(
-            "a column is missing",
-            wanted="source_id",
-            found=shortened(table.types),
-            where=table.path,
-        )
-    check_identifier(table, held[0])
-    return held[0]
-
-
-def check_identifier(table: Table, name: str) -> None:
-    """Refuse a source_id of a type that cannot hold one: a float loses its last digits."""
-    kind = table.types[name]
-    if pa.types.is_floating(columns.stored_type(kind)):
-        raise InputError(
-            "the source_id is a float, in which its last digits are lost",
-            wanted="an integer of 64 bits, or text",
-            found=kind,
-            where=f"{table.path}, column {name}",
-            todo="write the file again from one in which source_id is an integer; "
-            "pandas makes a float of it where any is missing",
-        )
-    _refuse_type(table, name, "an integer", columns.is_integer(kind) or columns.is_text(kind))
-
-
-def _refuse_type(table: Table, name: str, wanted: str, good: bool) -> None:
-    if not good:
-        raise InputError(
-            "a column of a type that cannot be read",
-            wanted=wanted,
-            found=table.types[name],
-            where=f"{table.path}, column {name}",
-        )
+        check_type(table, holder, "a list of numbers, or text that writes one out", good)
 
 
 def _rebatched(parts: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.RecordBatch]:
