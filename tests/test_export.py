@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import subprocess
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +13,12 @@ import pytest
 from astropy.io import fits, votable
 from astropy.table import Table
 from astropy.units import UnitsWarning
-from astropy.utils.exceptions import AstropyUserWarning
 from catalogs import catalog_table, finished_run, identity
+from exports import SUFFIXES, exported
 
 from catalogproc.catalog.export import export, open_rows
-from catalogproc.catalog.files import WholeFile
-from catalogproc.catalog.fits import write_fits
-from catalogproc.catalog.identity import RunIdentity
 from catalogproc.catalog.receipts import read_receipts
-from catalogproc.catalog.records import null_integer, record_dtype, records, string_widths
-from catalogproc.catalog.votable import LINE, write_votable
-from catalogproc.contract import Column, Contract, load_contract
+from catalogproc.contract import load_contract
 from catalogproc.errors import (
     CatalogprocError,
     ContractError,
@@ -38,7 +28,6 @@ from catalogproc.errors import (
 )
 
 CATALOG = load_contract("catalog")
-SUFFIXES = {"fits": "fits", "votable": "vot", "parquet": "parquet"}
 FORMATS = pytest.mark.parametrize("format", SUFFIXES)
 
 
@@ -54,12 +43,6 @@ def rows(folder: Path) -> pa.Table:
     """All rows by a plain route: the parts, read whole, in the order of the input."""
     done = sorted(read_receipts(folder).values(), key=lambda r: (r.file, r.first_row))
     return pa.concat_tables([pq.read_table(folder / receipt.catalog_part) for receipt in done])
-
-
-def exported(folder: Path, format: str, place: Path, **options: object) -> Path:
-    path = place / f"catalog.{SUFFIXES[format]}"
-    export(folder, format, path, **options)  # type: ignore[arg-type]
-    return path
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -314,134 +297,6 @@ def test_a_catalog_of_another_contract_is_refused(
         export(tmp_path, "fits", tmp_path / "x")
 
 
-# ---------------------------------------------------------------- nulls, widths and blocks
-
-NULLABLE = Contract(
-    "things",
-    1,
-    "columns of every type, each of which may be null",
-    (
-        *(
-            Column(kind, kind, f"a {kind}", nullable=True, ucd="meta.code")
-            for kind in ("int64", "int32", "int16", "float64", "float32", "bool", "string")
-        ),
-        Column("number", "int64", "never null"),
-    ),
-)
-
-
-def things(rows: int) -> pa.RecordBatch:
-    """Every third value is null, from another place on in each column."""
-    rng = np.random.default_rng(rows)
-    arrays = []
-    for place, column in enumerate(NULLABLE.columns[:-1]):
-        if column.type == "string":
-            values: list[object] = ["x" * int(n) for n in rng.integers(0, 30, rows)]
-        elif column.type == "bool":
-            values = (rng.random(rows) < 0.5).tolist()
-        else:
-            values = rng.integers(-1000, 1000, rows).tolist()
-        for row in range(place % 3, rows, 3):
-            values[row] = None
-        arrays.append(pa.array(values, column.arrow_type))
-    arrays.append(pa.array(np.arange(rows)))
-    return pa.record_batch(arrays, names=list(NULLABLE.names))
-
-
-Write = Callable[..., None]
-
-
-def written(write: Write, path: Path, batches: list[pa.RecordBatch], **more: object) -> Path:
-    with WholeFile(path) as file:
-        write(
-            file,
-            NULLABLE,
-            batches,
-            widths=string_widths(NULLABLE, batches),
-            rows=sum(batch.num_rows for batch in batches),
-            **more,
-        )
-    return path
-
-
-@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 1000, 2001])
-def test_votable_nulls_are_masked_and_nothing_else_is(tmp_path: Path, rows: int) -> None:
-    batch = things(rows)
-    path = written(write_votable, tmp_path / "x.vot", [batch], infos={"a": "<&>\"'é"})
-    table = votable.parse_single_table(path, verify="exception")
-    for column in NULLABLE.columns:
-        found = table.array[column.name]
-        wanted = batch.column(column.name).to_pylist()
-        if column.type == "string":  # VOTable has no null string but the empty one
-            got = [str(value) if value is not np.ma.masked else None for value in found]
-            assert [value or "" for value in got] == [value or "" for value in wanted]
-            continue
-        assert [None if m else v for v, m in zip(found.data.tolist(), found.mask, strict=True)] == [
-            None if value is None else value for value in wanted
-        ], column.name
-
-
-@pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_fits_nulls_are_tnull_and_nothing_else_is(tmp_path: Path, rows: int) -> None:
-    batch = things(rows)
-    path = written(write_fits, tmp_path / "x.fits", [batch], cards={"A": ("é" * 80, "long")})
-    with fits.open(path, logical_as_bytes=True) as file:
-        file.verify("exception")
-        header, data = file[1].header, file[1].data
-        assert header["A"] == "?" * 80
-        assert path.stat().st_size % 2880 == 0
-        for number, column in enumerate(NULLABLE.columns, start=1):
-            wanted = batch.column(column.name).to_pylist()
-            found = data[column.name].tolist()
-            if column.type.startswith("int") and column.nullable:
-                null = np.iinfo(column.type).min
-                assert header[f"TNULL{number}"] == null == null_integer(column)
-                assert found == [null if value is None else value for value in wanted]
-            elif column.type.startswith("float"):
-                np.testing.assert_array_equal(
-                    found, [np.nan if value is None else value for value in wanted]
-                )
-            elif column.type == "string":
-                assert found == [value or "" for value in wanted]
-            elif column.type == "bool":
-                letters = {True: b"T", False: b"F", None: b""}
-                assert found == [letters[value] for value in wanted]
-            else:
-                assert found == wanted
-                assert f"TNULL{number}" not in header
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Column 'bool' contains NULL", AstropyUserWarning)
-        masked = Table.read(path)["int32"]
-    assert [v is np.ma.masked for v in masked] == [v is None for v in batch["int32"].to_pylist()]
-
-
-@pytest.mark.parametrize("write", [write_fits, write_votable])
-def test_the_bytes_do_not_depend_on_the_batches(tmp_path: Path, write: Write) -> None:
-    """Also across VOTable's lines of base64: here they are longer than a batch, and shorter."""
-    batch = things(5000)
-    assert batch.num_rows * record_dtype(NULLABLE, string_widths(NULLABLE, [batch])).itemsize > LINE
-    more = {"cards": {}} if write is write_fits else {"infos": {}}
-    files = []
-    for step in (13, 999, 5000):
-        pieces = [batch.slice(start, step) for start in range(0, 5000, step)]
-        files.append(written(write, tmp_path / f"{step}", pieces, **more).read_bytes())
-    assert files[0] == files[1] == files[2]
-
-
-def test_strings_that_the_formats_cannot_hold_are_refused() -> None:
-    contract = Contract("c", 1, "one string", (Column("s", "string", "a string"),))
-    batch = pa.record_batch([pa.array(["plain", "é"])], names=["s"])
-    widths = string_widths(contract, [batch])
-    with pytest.raises(ContractError, match="ASCII strings only"):
-        records(batch, contract, record_dtype(contract, widths))
-
-
-def test_lists_are_refused() -> None:
-    contract = Contract("c", 1, "a list", (Column("v", "list<float32>", "a list"),))
-    with pytest.raises(ContractError, match="only flat columns"):
-        record_dtype(contract, {})
-
-
 @FORMATS
 def test_memory_does_not_grow_with_the_catalog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
@@ -464,119 +319,3 @@ def test_memory_does_not_grow_with_the_catalog(
         peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - before)
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
-
-
-# ---------------------------------------------------------------- the programs themselves
-
-
-@pytest.fixture(scope="module")
-def stilts() -> Callable[..., str]:
-    """Run STILTS, the program under TOPCAT; a warning or an error of its fails the test."""
-    program = shutil.which("stilts")
-    if program is None:
-        pytest.skip("STILTS is not installed (Debian: apt-get install stilts)")
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [program, "-J-Xmx128m", "-J-XX:TieredStopAtLevel=1", *words],
-            capture_output=True, text=True, timeout=120, env=os.environ | {"DISPLAY": ""},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "WARNING" not in done.stderr, done.stderr
-        assert "rror" not in done.stderr, done.stderr
-        return done.stdout
-
-    return run
-
-
-def cells(text: str) -> list[dict[str, str]]:
-    """The rows of STILTS' comma-separated output."""
-    import csv
-
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-@pytest.mark.parametrize("format", ["fits", "votable"])
-def test_stilts_shows_every_columns_type_unit_ucd_and_description(
-    folder: Path, tmp_path: Path, stilts: Callable[..., str], format: str
-) -> None:
-    path = exported(folder, format, tmp_path)
-    said = stilts("tpipe", f"in={path}", "cmd=meta name class units ucd description", "ofmt=csv")
-    classes = {"int64": "Long", "int32": "Integer", "int16": "Short", "float64": "Double"}
-    classes |= {"float32": "Float", "bool": "Boolean", "string": "String"}
-    shown = cells(said)
-    assert len(shown) == len(CATALOG.columns)
-    for row, column in zip(shown, CATALOG.columns, strict=True):
-        assert row == {
-            "Name": column.name,
-            "Class": classes[column.type],
-            "Units": column.unit,
-            "UCD": column.ucd,
-            "Description": column.description,
-        }
-
-
-@pytest.mark.parametrize("format", ["fits", "votable"])
-def test_stilts_reads_every_value(
-    folder: Path, rows: pa.Table, tmp_path: Path, stilts: Callable[..., str], format: str
-) -> None:
-    shown = cells(stilts("tpipe", f"in={exported(folder, format, tmp_path)}", "ofmt=csv"))
-    assert len(shown) == rows.num_rows
-    for column in CATALOG.columns:
-        texts = [row[column.name] for row in shown]
-        wanted = rows[column.name].to_pylist()
-        if column.type.startswith("int"):
-            assert [int(text) for text in texts] == wanted
-        elif column.type == "bool":
-            assert [text == "true" for text in texts] == wanted
-            assert set(texts) <= {"true", "false"}
-        elif column.type == "string":
-            assert texts == wanted
-        else:
-            numbers = np.array([float(text or "nan") for text in texts], dtype=column.type)
-            np.testing.assert_array_equal(numbers, rows[column.name].to_numpy())
-
-
-def test_votlint_has_nothing_to_say(
-    folder: Path, tmp_path: Path, stilts: Callable[..., str]
-) -> None:
-    path = exported(folder, "votable", tmp_path)
-    assert stilts("votlint", "ucd=true", "unit=true", f"votable={path}") == ""
-
-
-def test_a_crossmatch_of_two_exports_by_stilts_is_exact(
-    folder: Path, rows: pa.Table, tmp_path: Path, stilts: Callable[..., str]
-) -> None:
-    """Every row finds itself by source_id, and only itself; the flags of both are equal."""
-    one, other = (exported(folder, format, tmp_path) for format in ("fits", "votable"))
-    said = stilts(
-        "tmatch2", f"in1={one}", f"in2={other}", "matcher=exact", "values1=source_id",
-        "values2=source_id", "find=all", "progress=none", "ofmt=csv",
-        "ocmd=select 'quality_flags_1==quality_flags_2 && good_params_1==good_params_2'",
-        "ocmd=keepcols 'source_id_1 source_id_2'",
-    )  # fmt: skip
-    pairs = [(int(row["source_id_1"]), int(row["source_id_2"])) for row in cells(said)]
-    ids = rows["source_id"].to_pylist()
-    assert sorted(pairs) == sorted(zip(ids, ids, strict=True))
-
-
-@pytest.mark.parametrize("write", [write_fits, write_votable])
-def test_stilts_reads_nulls_as_nulls(
-    tmp_path: Path, stilts: Callable[..., str], write: Write
-) -> None:
-    batch = things(100)
-    more = {"cards": {}} if write is write_fits else {"infos": {}}
-    suffix = "fits" if write is write_fits else "vot"
-    path = written(write, tmp_path / f"x.{suffix}", [batch], **more)
-    shown = cells(stilts("tpipe", f"in={path}", "ofmt=csv"))
-    for column in NULLABLE.columns:
-        wanted = [not (v or v in (0, False)) for v in batch.column(column.name).to_pylist()]
-        assert [row[column.name] == "" for row in shown] == wanted, column.name
-
-
-def test_a_run_without_rows_is_read_by_stilts(tmp_path: Path, stilts: Callable[..., str]) -> None:
-    run: RunIdentity = finished_run(tmp_path / "run", files=1, chunks=1, rows=0)
-    assert run
-    for format in ("fits", "votable"):
-        path = exported(tmp_path / "run", format, tmp_path)
-        assert stilts("tpipe", f"in={path}", "omode=count").split()[-1] == "0"
