@@ -191,15 +191,18 @@ def test_a_rejected_row_is_still_the_first_of_its_star():
 
 def test_spectra_of_which_nothing_can_be_read():
     batch = spectra()
-    readable = np.ones(12, dtype=bool)
-    assert screen_tokens(batch, readable, FILE)[0].equals(batch)
-    readable[4] = False
-    good, rejected = screen_tokens(batch, readable, FILE)
+    readable, g_known = np.ones(12, dtype=bool), np.ones(12, dtype=bool)
+    assert screen_tokens(batch, readable, g_known, FILE)[0].equals(batch)
+    readable[[4, 6]] = False
+    g_known[[4, 8]] = False
+    good, rejected = screen_tokens(batch, readable, g_known, FILE)
     load_contract("rejected").check(rejected)
-    assert good.column("row").to_pylist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
-    (row,) = rejected.to_pylist()
-    assert (row["row"], row["reason"]) == (4, "no_tokens")
-    assert "no G magnitude" in row["detail"]
+    assert good.column("row").to_pylist() == [0, 1, 2, 3, 5, 7, 8, 9, 10, 11]
+    first, second = rejected.to_pylist()
+    assert (first["row"], first["reason"]) == (4, "no_tokens")
+    assert "no G magnitude" in first["detail"]
+    assert (second["row"], second["reason"]) == (6, "no_tokens")
+    assert "no coefficient is relevant" in second["detail"]
 
 
 def test_large_identifiers_stay_exact():

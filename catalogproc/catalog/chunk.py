@@ -174,7 +174,8 @@ def _stream(
             tokens = engine.features(good, beside)
             readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
             if not readable.all():
-                good, without = screen_tokens(good, readable, file)
+                g_known = np.isfinite(tokens.g_flux)
+                good, without = screen_tokens(good, readable, g_known, file)
                 refused = pa.concat_tables([refused, without]).sort_by("row")
                 beside = None if beside is None else beside.filter(pa.array(readable))
                 tokens = engine.features(good, beside)

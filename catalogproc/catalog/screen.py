@@ -143,7 +143,7 @@ def screen(
 
 
 def screen_tokens(
-    spectra: pa.RecordBatch, readable: Mask, file: str
+    spectra: pa.RecordBatch, readable: Mask, g_known: Mask, file: str
 ) -> tuple[pa.RecordBatch, pa.Table]:
     """Part off the spectra of which, with all that is known of the star, nothing can be read.
 
@@ -155,8 +155,8 @@ def screen_tokens(
     ----------
     spectra
         Rows that :func:`screen` found good.
-    readable
-        The model has at least one token to read (N,).
+    readable, g_known
+        The model has at least one token to read; the G flux is known (N,).
     file
         Name of the input file.
 
@@ -165,8 +165,16 @@ def screen_tokens(
     good, rejected
         As :func:`screen` gives them.
     """
-    why = "one band is absent and no G magnitude was given: nothing to divide the spectrum by"
-    return _part(spectra, [_Fault("no_tokens", ~readable, _always(why))], file)
+    without_g = _always(
+        "no G magnitude was given, and none can be made of the spectrum: a band is absent, "
+        "or its flux is not positive"
+    )
+    without_signal = _always("no coefficient is relevant, and no colour is known")
+    faults = [
+        _Fault("no_tokens", ~readable & ~g_known, without_g),
+        _Fault("no_tokens", ~readable, without_signal),
+    ]
+    return _part(spectra, faults, file)
 
 
 @dataclass(frozen=True)
