@@ -104,7 +104,7 @@ class Population:
         return Population(m_h, log_age, tracks, log_yield, cumulative, self.cells)
 
     def draw(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
-        """``n`` giants: m_h, log_age, phase, component, mass [Msun], log_l [Lsun], teff [K], logg.
+        """``n`` giants: m_h, log_age, phase, component, place, and what :meth:`at` says of them.
 
         All of shape (n,), float32, on the population's device.
         """
@@ -130,34 +130,40 @@ class Population:
         age_cell = cell // self.cells[2] % self.cells[1]
         log_age = LOG_AGE[0] + AGE_CELL * (age_cell + u[1])
         m_h = M_H[0] + M_H_CELL * (cell % self.cells[2] + u[2])
+        log_yield = sum(self.log_yield[:, p, q] * w for p, q, w in self._corners(m_h, log_age))
+        share = torch.softmax(torch.as_tensor(log_yield), dim=0).cumsum(0)  # (P, n)
+        phase = (u[3] > share[:-1]).sum(0) + 1
+        place = 1 - (1 - u[4]) ** (1 / 3)  # the inverse of _resample's spacing
+        given = {"m_h": m_h, "log_age": log_age, "phase": phase, "place": place}
+        return given | {"component": component} | self.at(m_h, log_age, phase, place)
+
+    def at(self, m_h: Tensor, log_age: Tensor, phase: Tensor, place: Tensor) -> dict[str, Tensor]:
+        """Stars of given [M/H], log10 of the age in years, and evolution; all (n,).
+
+        ``phase`` is a key of PHASES; ``place`` runs from 0 to 1 along it, evenly over the
+        nodes. Returns mass [Msun], log_l [Lsun], teff [K] and logg. Outside the isochrones
+        [M/H] and age are those at their edge.
+        """
+        row = phase - 1
+        node = place * (NODES - 1)
+        k = node.long().clamp(0, NODES - 2)
+        t = (node - k)[:, None]
+        state = sum(
+            w[:, None] * torch.lerp(self.tracks[row, p, q, k], self.tracks[row, p, q, k + 1], t)
+            for p, q, w in self._corners(m_h, log_age)
+        )
+        mass, log_l, log_teff, logg = torch.as_tensor(state).unbind(-1)
+        return {"mass": mass, "log_l": log_l, "teff": 10**log_teff, "logg": logg}
+
+    def _corners(self, m_h: Tensor, log_age: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The four isochrones about each star: indices of [M/H] and age, and the weight."""
         i, ti = _bracket(self.m_h, m_h)
         j, tj = _bracket(self.log_age, log_age)
-        corners = [
+        return [
             (i + a, j + b, (ti if a else 1 - ti) * (tj if b else 1 - tj))
             for a in (0, 1)
             for b in (0, 1)
         ]
-        log_yield = sum(self.log_yield[:, p, q] * w for p, q, w in corners)
-        share = torch.softmax(torch.as_tensor(log_yield), dim=0).cumsum(0)  # (P, n)
-        phase = (u[3] > share[:-1]).sum(0)
-        place = (1 - (1 - u[4]) ** (1 / 3)) * (NODES - 1)  # the inverse of _resample's spacing
-        k = place.long().clamp(0, NODES - 2)
-        t = (place - k)[:, None]
-        state = sum(
-            w[:, None] * torch.lerp(self.tracks[phase, p, q, k], self.tracks[phase, p, q, k + 1], t)
-            for p, q, w in corners
-        )
-        mass, log_l, log_teff, logg = torch.as_tensor(state).unbind(-1)
-        return {
-            "m_h": m_h,
-            "log_age": log_age,
-            "phase": phase + 1,
-            "component": component,
-            "mass": mass,
-            "log_l": log_l,
-            "teff": 10**log_teff,
-            "logg": logg,
-        }
 
 
 def _bracket(axis: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
