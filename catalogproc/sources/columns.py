@@ -231,15 +231,17 @@ def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
         return array.cast(kind), np.zeros(len(array), bool)
     except pa.ArrowInvalid:
         pass
-    values = array.to_numpy(zero_copy_only=False)
-    present = np.asarray(pc.is_valid(array))
     bounds = np.iinfo(kind.to_pandas_dtype())
-    fits = present.copy()
-    # Element by element: this is the path of the odd file that has such values at all.
-    fits[present] = [
-        value == value and bounds.min <= value <= bounds.max and value == int(value)
-        for value in values[present]
-    ]
+    # Element by element, and as Python's own numbers, which are exact: this is the path of
+    # the odd file that has such values at all.
+    fits = np.array(
+        [
+            value is not None and bounds.min <= value <= bounds.max and value == int(value)
+            for value in array.to_pylist()
+        ],
+        bool,
+    )
+    present = np.asarray(pc.is_valid(array))
     return array.filter(pa.array(fits)).cast(kind).take(_positions(fits)), present & ~fits
 
 
