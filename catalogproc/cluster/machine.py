@@ -81,11 +81,13 @@ def cores() -> int:
     return int(min(CPU_COUNT, psutil.cpu_count(logical=False) or CPU_COUNT))
 
 
-def crew(where: Where, chunks: int) -> Crew:
-    """The workers that fit this machine and this many chunks.
+def crew(where: Where, chunks: int, remaining: int | None = None) -> Crew:
+    """The workers that fit this machine and this many chunks, of which so many remain.
 
     Without a GPU that is one a core, so long as each has memory: chunks are independent, and
-    a core that works on its own chunk waits for no other.
+    a core that works on its own chunk waits for no other. Threads a worker follow from all
+    chunks, not from what remains: the network's last digits depend on them, and what a
+    second start does must equal what the first would have done.
 
     Raises
     ------
@@ -96,8 +98,9 @@ def crew(where: Where, chunks: int) -> Crew:
     devices = choose(where.device, where.workers, fitting, share=where.share_gpu)
     if where.workers is None:
         devices = devices[: max(1, chunks)]
-    count = len(devices)
-    return Crew(devices, max(1, cores() // count), int(MEMORY_LIMIT // count))
+    threads = max(1, cores() // len(devices))
+    devices = devices[: max(1, chunks if remaining is None else remaining)]
+    return Crew(devices, threads, int(MEMORY_LIMIT // len(devices)))
 
 
 @contextmanager
@@ -177,17 +180,6 @@ def standing(address: str, timeout: float = 30.0) -> Iterator[Client]:
         ) from None
     with client:
         yield client
-
-
-@contextmanager
-def connect(where: Where, chunks: int) -> Iterator[Client]:
-    """The client of whatever ``where`` says."""
-    if where.scheduler is not None:
-        with standing(where.scheduler) as client:
-            yield client
-    else:
-        with embedded(crew(where, chunks), where.dashboard) as client:
-            yield client
 
 
 def _free(address: str) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from catalogproc.catalog.engine import check_job
 from catalogproc.catalog.identity import FOLDERS, RUN_FILE, read_identity
 from catalogproc.catalog.receipts import (
     InputFile,
@@ -26,7 +27,6 @@ from catalogproc.errors import InputError, Refusal, ResumeError
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
-from catalogproc.sources.gaia import open_companion
 from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Plan:
         Identifiers of the chunks whose receipts are valid.
     spoilt
         Identifiers of those that have a receipt which proves nothing: they are done anew.
-    unreadable
-        Files that could not be cut into chunks, each with its cause.
+    faults
+        Files that cannot be read as they are now; each makes a chunk that will fail.
     """
 
     job: Job
@@ -65,7 +65,7 @@ class Plan:
     chunks: tuple[Chunk, ...]
     done: frozenset[str]
     spoilt: frozenset[str]
-    unreadable: tuple[Failure, ...]
+    faults: tuple[Failure, ...]
 
     @cached_property
     def todo(self) -> tuple[Chunk, ...]:
@@ -98,8 +98,8 @@ class Plan:
                 f"{_count(len(self.spoilt), 'chunk')} of these done before, but the receipt or "
                 "the part does not hold: done anew"
             )
-        for failure in self.unreadable:
-            lines += ["cannot be read, and will be left out:", *failure.lines()]
+        for fault in self.faults:
+            lines += ["cannot be read, and will fail:", *fault.lines()]
         if not short:
             lines += [self._line(chunk) for chunk in self.chunks]
         return lines
@@ -140,16 +140,18 @@ def make_plan(
     files = tuple(expand(inputs))
     partners = tuple(expand(companions)) if companions else ()
     if partners:
+        from catalogproc.sources.gaia import open_companion
+
         open_companion(partners, None)
-    looked = _each(lambda path: _look(path, chosen, bundle.vocabulary), files)
+    check_job(chosen, bundle)
+    chunks = tuple(cut(files, chosen.chunk_rows))
+    faults = _each(lambda path: _fault(path, bundle.vocabulary), files)
     identity = RunIdentity.of(
         chosen,
         bundle,
-        [look.file for look in looked],
+        _input_files(chunks),
         [InputFile(str(path), fingerprint(path)) for path in partners],
     )
-    _refuse_twins(identity)
-    chunks = tuple(chunk for look in looked for chunk in look.chunks)
     output = Path(output)
     refuse_output(output, identity)
     done, spoilt = survey(output, chunks, chosen, bundle)
@@ -163,43 +165,27 @@ def make_plan(
         chunks=chunks,
         done=done,
         spoilt=spoilt,
-        unreadable=tuple(look.failure for look in looked if look.failure is not None),
+        faults=tuple(fault for fault in faults if fault is not None),
     )
 
 
-@dataclass(frozen=True)
-class _Look:
-    file: InputFile
-    chunks: tuple[Chunk, ...]
-    failure: Failure | None
-
-
-def _look(path: Path, job: Job, vocabulary: Vocabulary) -> _Look:
-    """One input file: its fingerprint, release and chunks, or why it cannot be read."""
-    try:
-        mark = fingerprint(path)
-    except (InputError, OSError) as error:
-        return _Look(InputFile(str(path), ""), (), Failure.of_file(path, error))
+def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
+    """Why a file cannot be read. Raises ReleaseError where it is of another release."""
     try:
         check_release(path, vocabulary)
-        chunks = tuple(cut([path], job.chunk_rows))
-    except (InputError, OSError) as error:
-        return _Look(InputFile(str(path), mark), (), Failure.of_file(path, error))
-    return _Look(InputFile(str(path), mark, _total(chunks)), chunks, None)
+    except InputError as error:
+        return Failure.of_file(path, error)
+    return None
 
 
-def _refuse_twins(identity: RunIdentity) -> None:
-    first: dict[str, str] = {}
-    for file in identity.inputs:
-        if file.fingerprint in first:
-            raise Refusal(
-                "two input files have the same content: each star would come out twice",
-                wanted="each file once",
-                found=f"{first[file.fingerprint]} and {file.path}",
-                where="--input",
-            )
-        if file.fingerprint:
-            first[file.fingerprint] = file.path
+def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:
+    """Each file with its fingerprint and rows; every file has at least one chunk."""
+    by_file: dict[Path, list[Chunk]] = {}
+    for chunk in chunks:
+        by_file.setdefault(chunk.file, []).append(chunk)
+    return [
+        InputFile(str(path), held[0].fingerprint, _total(held)) for path, held in by_file.items()
+    ]
 
 
 def refuse_output(output: Path, identity: RunIdentity) -> None:
@@ -278,7 +264,7 @@ def check(plan: Plan, where: Where) -> list[str]:
     needed, free = refuse_disk(plan)
     lines.append(f"about {needed / 2**20:,.0f} MiB to write, {free / 2**30:,.1f} GiB free")
     if where.scheduler is None:
-        lines.append(crew(where, len(plan.todo)).line())
+        lines.append(crew(where, len(plan.chunks), len(plan.todo)).line())
     else:
         with standing(where.scheduler) as client:
             count = len(client.scheduler_info(n_workers=-1)["workers"])
@@ -295,8 +281,7 @@ def refuse_disk(plan: Plan) -> tuple[int, int]:
     """
     # A file that does not tell its rows holds one star in some 2 kB, packed as it may be.
     guess = sum(
-        chunk.rows if chunk.rows is not None else Path(chunk.file).stat().st_size // 2000
-        for chunk in plan.todo
+        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
     )
     needed = guess * BYTES_A_ROW
     place = next(folder for folder in (plan.output, *plan.output.absolute().parents)
@@ -316,6 +301,13 @@ def refuse_disk(plan: Plan) -> tuple[int, int]:
 def _total(chunks: Sequence[Chunk]) -> int | None:
     counts = [chunk.rows for chunk in chunks]
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:

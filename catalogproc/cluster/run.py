@@ -23,11 +23,10 @@ from catalogproc.catalog.receipts import claim, iterate_receipts
 from catalogproc.cluster.account import Account
 from catalogproc.cluster.dispatch import Dispatch, reports
 from catalogproc.cluster.locks import lock, owner
-from catalogproc.cluster.machine import Where, connect, crew
+from catalogproc.cluster.machine import Crew, Where, crew, embedded, standing
 from catalogproc.cluster.plan import LOCK_FILE, Plan, refuse_disk, refuse_output
 from catalogproc.cluster.plugin import ModelPlugin, Report, sees
 from catalogproc.errors import CountError, Refusal, WorkerError
-from catalogproc.sources.gaia import open_companion
 
 if TYPE_CHECKING:
     from catalogproc.sources.gaia import Companion
@@ -73,40 +72,54 @@ def run(
     tell = announce or (lambda line: None)
     refuse_output(plan.output, plan.identity)
     refuse_disk(plan)
+    team = None
     if where.scheduler is None:
-        tell(crew(where, len(plan.todo)).line()) if plan.todo else None
+        team = crew(where, len(plan.chunks), len(plan.todo))
     with _stoppable(), _alone_in(plan.output):
         claim(plan.output, plan.identity)
         plan = plan.surveyed()
         if not plan.todo:
             return _account(plan, None, 0.0, {})
         companion = _companion(plan)
-        with connect(where, len(plan.todo)) as client:
-            tell(f"dashboard: {client.dashboard_link}")
-            start = time.perf_counter()
-            with _modelled(client, plan, where, companion) as (name, crew_reports):
-                dispatch = _dispatch(client, name, plan, where, crew_reports, progress, tell)
+        with _connected(where, team, tell) as client:
+            with _modelled(client, plan, where, team, companion) as (name, stand):
+                dispatch = _dispatch(client, name, plan, where, stand, progress, tell)
+                start = time.perf_counter()
                 dispatch.run()
-            seconds = time.perf_counter() - start
-        return _account(plan, dispatch, seconds, crew_reports)
+                seconds = time.perf_counter() - start
+        return _account(plan, dispatch, seconds, stand)
+
+
+@contextmanager
+def _connected(where: Where, team: Crew | None, tell: Announce) -> Iterator[Client]:
+    """The client of the cluster that stands, or of our own for the time of the block."""
+    if team is not None:
+        tell(team.line())
+        with embedded(team, where.dashboard) as client:
+            tell(f"dashboard: {client.dashboard_link}")
+            yield client
+    elif where.scheduler is not None:
+        with standing(where.scheduler) as client:
+            tell(f"dashboard: {client.dashboard_link}")
+            yield client
 
 
 def _companion(plan: Plan) -> Companion | None:
     if not plan.companions:
         return None
+    from catalogproc.sources.gaia import open_companion
+
     return open_companion([path.absolute() for path in plan.companions], plan.output.absolute())
 
 
 @contextmanager
 def _modelled(
-    client: Client, plan: Plan, where: Where, companion: Companion | None
+    client: Client, plan: Plan, where: Where, team: Crew | None, companion: Companion | None
 ) -> Iterator[tuple[str, dict[str, Report]]]:
     """Every worker with its model, for the time of the block; how each stands."""
-    ours = where.scheduler is None
-    if not ours:
+    if team is None:
         _same_folders(client, plan)
     name = f"catalogproc-{plan.identity.run_id}-{secrets.token_hex(4)}"
-    threads = crew(where, len(plan.todo)).threads if ours else None
     plugin = ModelPlugin(
         name,
         plan.identity.run_id,
@@ -115,9 +128,9 @@ def _modelled(
         plan.job,
         companion,
         device=where.device,
-        threads=threads,
+        threads=team.threads if team else None,
         share_gpu=where.share_gpu,
-        ours=ours,
+        ours=team is not None,
     )
     client.register_plugin(plugin, name=name)
     try:
@@ -131,7 +144,7 @@ def _modelled(
             )
         yield name, stand
     finally:
-        if not ours and client.status == "running":
+        if team is None and client.status == "running":
             client.unregister_worker_plugin(name)
 
 
@@ -159,7 +172,7 @@ def _same_folders(client: Client, plan: Plan) -> None:
 
 
 def _first(plan: Plan) -> list[Path]:
-    return [Path(plan.todo[0].file).absolute(), *(path.absolute() for path in plan.companions[:1])]
+    return [plan.todo[0].file.absolute(), *(path.absolute() for path in plan.companions[:1])]
 
 
 def _dispatch(
@@ -182,7 +195,7 @@ def _dispatch(
 
     # Workers of our own share our working folder; a cluster that stands need not.
     here = Path() if where.scheduler is None else Path.cwd()
-    chunks = [replace(chunk, file=type(chunk.file)(here / chunk.file)) for chunk in plan.todo]
+    chunks = [replace(chunk, file=here / chunk.file) for chunk in plan.todo]
     dispatch = Dispatch(client, name, chunks, plan.output.absolute(), report)
     dispatch.leave_out(stand)
     return dispatch
@@ -201,7 +214,6 @@ def _account(
     # A worker may die after its receipt is written and before it says so.
     failed = [failure for failure in (dispatch.failures if dispatch else ())
               if failure.chunk not in after.done]  # fmt: skip
-    failures = (*plan.unreadable, *failed)
     rows, reasons = Counter[str](), Counter[str]()
     for receipt in iterate_receipts(plan.output):
         if receipt.chunk_id in after.done:
@@ -220,7 +232,7 @@ def _account(
         rejected_by_reason=dict(reasons),
         rows_run=dispatch.rows if dispatch else 0,
         seconds=seconds,
-        failures=failures,
+        failures=tuple(failed),
         stopped=dispatch.stopped if dispatch else "",
         workers=tuple(report.device for report in stand.values() if not report.error),
         notes=tuple(dispatch.notes) if dispatch else (),
@@ -234,7 +246,7 @@ def _account(
             where=plan.output,
             todo="run the same command again: what is missing is done",
         )
-    write_summary(plan.output, [vars(failure) for failure in failures])
+    write_summary(plan.output, [vars(failure) for failure in failed])
     write_provenance(plan.output)
     return account
 

@@ -1,0 +1,128 @@
+"""A plan carried out on real worker processes: counted, served, watched, done once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from distributed import LocalCluster
+from runs import (
+    CHUNKS,
+    EXAMPLES,
+    WORKERS,
+    Kit,
+    Undisturbed,
+    assert_same,
+    stamps,
+    tables,
+    workers_of,
+)
+
+from catalogproc.catalog.receipts import read_receipts
+from catalogproc.catalog.verify import verify
+from catalogproc.cluster.machine import Where, cores
+from catalogproc.cluster.run import run
+from catalogproc.errors import Refusal
+
+
+def test_every_star_comes_out_once(undisturbed: Undisturbed) -> None:
+    given = np.sort(
+        np.concatenate([pq.read_table(path)["source_id"].to_numpy() for path in EXAMPLES.iterdir()])
+    )
+    found = tables(undisturbed.output)
+    assert found["catalog"]["source_id"].to_numpy().tolist() == given.tolist()
+    account = undisturbed.account
+    assert (account.rows_read, account.rows_written, account.rows_rejected) == (1500, 1500, 0)
+    assert (account.chunks, account.chunks_done, account.chunks_run) == (CHUNKS,) * 3
+    assert account.exit_code == 0
+    assert account.stars_per_second > 10
+    assert verify(undisturbed.output)
+
+
+def test_the_account_stands_in_the_folder(undisturbed: Undisturbed) -> None:
+    summary = json.loads((undisturbed.output / "summary.json").read_text())
+    assert summary["rows_written"] == 1500
+    assert summary["chunks"] == CHUNKS
+    assert summary["failures"] == []
+    assert (undisturbed.output / "provenance.json").stat().st_size > 1000
+
+
+def test_receipts_name_device_and_worker(undisturbed: Undisturbed) -> None:
+    receipts = read_receipts(undisturbed.output).values()
+    assert {receipt.device for receipt in receipts} == {"cpu"}
+    assert {receipt.worker for receipt in receipts} <= {"0", "1"}
+    assert undisturbed.account.workers == ("cpu",) * len(undisturbed.account.workers)
+
+
+def test_the_user_is_told_how_it_goes(undisturbed: Undisturbed) -> None:
+    assert "on cpu" in undisturbed.told[0]
+    rows = [report[0] for report in undisturbed.reports]
+    assert rows[0] == 0
+    assert rows == sorted(rows)
+    assert rows[-1] == 1500
+    assert {report[1] for report in undisturbed.reports} == {1500}
+    assert undisturbed.reports[-1][2].startswith(f"chunk {CHUNKS} of {CHUNKS}")
+
+
+def test_dashboard_and_metrics_are_really_served(undisturbed: Undisturbed) -> None:
+    # Without bokeh or prometheus_client these pages answer 200 too, with an apology.
+    status, metrics = undisturbed.pages["status"], undisturbed.pages["metrics"]
+    assert len(status) > 5000
+    assert "bokeh" in status.lower()
+    assert "Dask needs bokeh" not in status
+    assert "dask_scheduler_workers" in metrics
+    assert "not available" not in metrics
+
+
+def test_again_does_nothing(kit: Kit, undisturbed: Undisturbed) -> None:
+    before = stamps(undisturbed.output)
+    told: list[str] = []
+    again = kit.run(undisturbed.output, announce=told.append)
+    assert stamps(undisturbed.output) == before
+    assert again.chunks_run == 0
+    assert again.rows_written == 1500
+    assert again.exit_code == 0
+    assert told == []  # no worker was started
+    assert "nothing to do" in "\n".join(again.lines())
+
+
+def test_a_cluster_that_stands_gives_the_same_catalog(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalCluster(
+        n_workers=WORKERS,
+        threads_per_worker=max(1, cores() // WORKERS),
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        where = Where(scheduler=cluster.scheduler_address, device="cpu")
+        monkeypatch.chdir(kit.inputs.parent)  # a relative path must reach the workers whole
+        plan = kit.plan(tmp_path / "out", inputs=["xp"])
+        account = run(plan, where)
+        assert account.exit_code == 0
+        with cluster.get_client() as client:
+            left = client.run(lambda dask_worker: sorted(dask_worker.plugins))
+        assert not [name for names in left.values() for name in names if "catalogproc" in name]
+        assert workers_of(os.getpid())  # somebody else's cluster goes on
+    assert_same(tmp_path / "out", undisturbed.output)
+    assert not list((tmp_path / "out").glob(".probe*"))
+
+
+def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> None:
+    from catalogproc.cluster.machine import standing
+
+    with (
+        pytest.raises(Refusal, match=r"(?s)no Dask scheduler answers.*--scheduler"),
+        standing("tcp://127.0.0.1:9", timeout=0.5),
+    ):
+        pass
+
+
+def test_a_second_run_in_the_same_folder_is_told_so(undisturbed: Undisturbed) -> None:
+    (refusal,) = undisturbed.refusals  # while the first was at work
+    assert "another run is at work in the output folder" in refusal
+    assert f"process {os.getpid()} on" in refusal
+    assert not workers_of(os.getpid())  # and nothing of ours lives on

@@ -1,0 +1,154 @@
+"""Runs on real spectra in many small chunks, for tests of what drives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from catalogproc.cluster.account import Account
+from catalogproc.cluster.machine import Where
+from catalogproc.cluster.plan import Plan, make_plan
+from catalogproc.cluster.run import run
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "gaia_xp"
+ROWS = 100
+CHUNKS = 15
+# The last digits of the network's answers depend on a worker's threads, hence on how many
+# workers share the cores: runs that are compared bit for bit are made alike.
+WORKERS = 2
+ANYWHERE = Where(workers=WORKERS, device="cpu", dashboard="127.0.0.1:0")
+
+JOB = f"""\
+kind = "run"
+description = "many small chunks"
+chunk_rows = {ROWS}
+"""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a run takes: three files of 500 real spectra in row groups of 100, a job, a model."""
+
+    inputs: Path
+    job: Path
+    bundle: Path
+
+    @classmethod
+    def laid_out(cls, folder: Path, bundle: Path) -> Kit:
+        inputs, job = folder / "xp", folder / "small.toml"
+        inputs.mkdir(parents=True)
+        for path in sorted(EXAMPLES.glob("*.parquet")):
+            pq.write_table(pq.read_table(path), inputs / path.name, row_group_size=ROWS)
+        job.write_text(JOB)
+        return cls(inputs, job, bundle)
+
+    def plan(self, output: Path, **changed: Any) -> Plan:
+        asked = {"inputs": [self.inputs], "output": output, "model": self.bundle, "job": self.job}
+        return make_plan(**(asked | changed))
+
+    def run(self, output: Path, where: Where = ANYWHERE, **more: Any) -> Account:
+        return run(self.plan(output), where, **more)
+
+
+@dataclass
+class Undisturbed:
+    """A finished run, and what it told and served on the way."""
+
+    output: Path
+    account: Account
+    told: list[str] = field(default_factory=list)
+    reports: list[tuple[int, int | None, str]] = field(default_factory=list)
+    pages: dict[str, str] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+
+
+def tables(output: Path) -> dict[str, pa.Table]:
+    """The catalog and the rejected rows, each in the order of source_id, file and row."""
+    keys = {"catalog": ["source_id"], "rejected": ["file", "row"]}
+    return {
+        name: pa.concat_tables(
+            pq.read_table(path).replace_schema_metadata()
+            for path in sorted((output / name).glob("*.parquet"))
+        ).sort_by([(key, "ascending") for key in order])
+        for name, order in keys.items()
+        if any((output / name).glob("*.parquet"))
+    }
+
+
+def assert_same(output: Path, reference: Path) -> None:
+    """Row for row and bit for bit the same catalog and rejected rows; NaN equals NaN."""
+    ours, theirs = tables(output), tables(reference)
+    assert ours.keys() == theirs.keys()
+    for name, table in ours.items():
+        assert table.schema.equals(theirs[name].schema)
+        for column in table.column_names:
+            one, other = table[column].combine_chunks(), theirs[name][column].combine_chunks()
+            if pa.types.is_floating(one.type):
+                one, other = (pa.array(_bits(side)) for side in (one, other))
+            assert one.equals(other), f"{name}.{column}"
+
+
+def _bits(values: pa.Array) -> NDArray[np.integer]:
+    return values.to_numpy().view(f"i{values.type.bit_width // 8}")  # type: ignore[no-any-return]
+
+
+def stamps(output: Path) -> dict[str, tuple[int, int]]:
+    """When each part and receipt was written, and its inode: both change if it is again."""
+    names = ("catalog", "rejected", "receipts")
+    files = [path for name in names for path in sorted((output / name).glob("[!.]*"))]
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The Dask worker processes that a process started."""
+    return [
+        child
+        for child in psutil.Process(pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def at_first_star(deed: Callable[[], None]) -> Callable[[int, int | None, str], None]:
+    """A progress callback that does something once: when the first chunk is done."""
+    done: list[int] = []
+
+    def progress(rows: int, total: int | None, note: str) -> None:
+        if rows and not done:
+            done.append(rows)
+            deed()
+
+    return progress
+
+
+def main(words: Iterable[str]) -> None:
+    """A run in a process of its own, which meets the end that it is told."""
+    output, inputs, job, bundle, end = words
+    plan = Kit(Path(inputs), Path(job), Path(bundle)).plan(Path(output))
+
+    def deed() -> None:
+        print(json.dumps([worker.pid for worker in workers_of(os.getpid())]), flush=True)
+        if end == "SIGINT":  # as a terminal does it: to the workers too
+            os.killpg(os.getpgid(0), signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.Signals[end])
+
+    try:
+        run(plan, ANYWHERE, progress=at_first_star(deed))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
