@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,10 @@ def convert_file(
                 found=f"{read} read, {kept} written + {rejected} rejected",
                 where=path,
             )
-        # The first part moves last: where it stands, everything else does.
+        # The first part moves last: where it stands, everything else does, and where it
+        # does not, other parts are what a conversion that was killed has left.
+        for part in _standing(folder, stem):
+            part.unlink()
         place = None
         if rejected:
             place = settle(refused, folder / "rejected" / refused.name)
@@ -193,7 +197,7 @@ def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Con
     """The account of an earlier conversion of the same input, if it stands there whole."""
     if not (folder / f"{stem}-000.parquet").exists():
         return None
-    parts = sorted(folder.glob(f"{stem}-*.parquet"))
+    parts = _standing(folder, stem)
     for part in parts:
         found = (pq.read_schema(part).metadata or {}).get(_MARK, b"nothing known").decode()
         if found not in described.values():
@@ -210,3 +214,7 @@ def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Con
     return Converted(
         path, tuple(parts), place if rejected else None, kept + rejected, kept, rejected
     )
+
+
+def _standing(folder: Path, stem: str) -> list[Path]:
+    return sorted(folder.glob(f"{escape(stem)}-*.parquet"))
