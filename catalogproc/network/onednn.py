@@ -7,9 +7,11 @@ GFLOP/s on the network's own shapes, with the same rounding errors.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -25,10 +27,23 @@ class OneDnnLinear(nn.Module):
         return y
 
 
+@cache
+def has_onednn() -> bool:
+    """Whether this build of PyTorch has it."""
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b by oneDNN where it can, without gradients; like torch's own elsewhere."""
+    if has_onednn() and not x.is_cuda and x.dtype == torch.float32 and weight.shape[0] > 1:
+        return _linear(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
 def use_onednn(network: nn.Module) -> None:
     """Put oneDNN under every linear layer, where this build of PyTorch has it."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not has_onednn():
         return
     for module in list(network.modules()):
         for name, child in module.named_children():

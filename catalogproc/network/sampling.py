@@ -64,6 +64,7 @@ def sample(
     *,
     tokens: tuple[int, int],
     targets: int,
+    repeat: float = 1.0,
     generator: torch.Generator,
 ) -> Sample:
     """Draw what is shown and what is asked of each star.
@@ -79,6 +80,8 @@ def sample(
         that a star has if it has fewer; which ones is uniform.
     targets
         How many are asked, drawn without replacement; fewer if a star has fewer.
+    repeat
+        How likely a token that is shown is asked, beside one that is not; 0 is never.
     """
     n, v = values.shape
     device = values.device
@@ -96,8 +99,10 @@ def sample(
 
     # The largest of log(u) / w are a weighted draw without replacement
     # (Efraimidis & Spirakis 2006, Inf. Process. Lett. 97, 181).
-    u = torch.rand(n, v, generator=generator, device=device)
-    keys = (u.clamp(min=1e-38).log() / weights).masked_fill(~present | (weights <= 0), -torch.inf)
+    likely = torch.where(present, weights, 0.0)  # (N, V)
+    likely = likely.scatter(1, shown, likely.gather(1, shown) * torch.where(filled, repeat, 1.0))
+    u = torch.rand(n, v, generator=generator, device=device).clamp(min=1e-38)
+    keys = (u.log() / likely).masked_fill(likely <= 0, -torch.inf)
     best, chosen = keys.topk(min(targets, v), dim=1)  # (N, K)
     asked = best > -torch.inf
     truth = torch.where(asked, values.gather(1, chosen), 0.0)

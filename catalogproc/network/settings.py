@@ -30,6 +30,9 @@ class Settings:
         exponential moving average of the weights, which is then the result, 0 for none.
     min_tokens, max_tokens, targets
         How many tokens of a star a step shows, and how many it asks for.
+    repeat
+        How likely a token that is shown is asked too, beside one that is not: 1 asks for
+        all alike, as in the seed paper; 0 asks only for what has to be inferred.
     parts
         Stars are sorted by the number of tokens shown and encoded in so many parts, so
         that little is computed on padding.
@@ -53,6 +56,7 @@ class Settings:
     min_tokens: int = 5
     max_tokens: int = 64
     targets: int = 8
+    repeat: float = 1.0
     parts: int = 4
     precision: str = "auto"
     report_steps: int = 100
@@ -71,6 +75,8 @@ class Settings:
                 wanted="0 <= min_tokens <= max_tokens",
                 found=(self.min_tokens, self.max_tokens),
             )
+        if self.repeat < 0:
+            raise JobError("must not be negative", found=self.repeat, where="repeat")
         if not 0 <= self.average < 1:
             raise JobError("must be from 0 to below 1", found=self.average, where="average")
         if self.checkpoint_steps % self.report_steps or self.checkpoint_steps <= 0:

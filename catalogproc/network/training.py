@@ -176,6 +176,7 @@ class _Source:
             self.weights,
             tokens=(self.settings.min_tokens, self.settings.max_tokens),
             targets=self.settings.targets,
+            repeat=self.settings.repeat,
             generator=torch.Generator(self.device).manual_seed(seed),
         )
 
