@@ -42,7 +42,7 @@ def receipt(chunk: Any) -> Receipt:
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
     words |= {"chunk_id": chunk.id, "worker": str(get_worker().name)}
-    return Receipt(**(words | numbers | more))  # type: ignore[arg-type]
+    return Receipt(**(words | numbers | more))
 
 
 def do(name: str, chunk: Any, output: Path) -> Receipt:

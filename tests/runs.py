@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from catalogproc.cluster.account import Account
 from catalogproc.cluster.machine import Where
@@ -37,25 +38,40 @@ chunk_rows = {ROWS}
 """
 
 
+def ruwe_of(stars: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A made-up number that tells each star's row from every other's."""
+    return (1.0 + stars % 9973 / 1e4).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Kit:
-    """What a run takes: three files of 500 real spectra in row groups of 100, a job, a model."""
+    """What a run takes: three files of 500 real spectra in row groups of 100, a companion that
+    must be put in order first, a job and a model."""
 
     inputs: Path
+    companion: Path
     job: Path
     bundle: Path
 
     @classmethod
     def laid_out(cls, folder: Path, bundle: Path) -> Kit:
-        inputs, job = folder / "xp", folder / "small.toml"
+        inputs, companion, job = folder / "xp", folder / "gaia.csv", folder / "small.toml"
         inputs.mkdir(parents=True)
         for path in sorted(EXAMPLES.glob("*.parquet")):
             pq.write_table(pq.read_table(path), inputs / path.name, row_group_size=ROWS)
+        stars = pq.read_table(inputs, columns=["source_id"])["source_id"].to_numpy()
+        csv.write_csv(pa.table({"source_id": stars, "ruwe": ruwe_of(stars)}), companion)
         job.write_text(JOB)
-        return cls(inputs, job, bundle)
+        return cls(inputs, companion, job, bundle)
 
     def plan(self, output: Path, **changed: Any) -> Plan:
-        asked = {"inputs": [self.inputs], "output": output, "model": self.bundle, "job": self.job}
+        asked: dict[str, Any] = {
+            "inputs": [self.inputs],
+            "output": output,
+            "companions": [self.companion],
+            "model": self.bundle,
+            "job": self.job,
+        }
         return make_plan(**(asked | changed))
 
     def run(self, output: Path, where: Where = ANYWHERE, **more: Any) -> Account:
@@ -134,8 +150,8 @@ def at_first_star(deed: Callable[[], None]) -> Callable[[int, int | None, str], 
 
 def main(words: Iterable[str]) -> None:
     """A run in a process of its own, which meets the end that it is told."""
-    output, inputs, job, bundle, end = words
-    plan = Kit(Path(inputs), Path(job), Path(bundle)).plan(Path(output))
+    output, inputs, companion, job, bundle, end = words
+    plan = Kit(Path(inputs), Path(companion), Path(job), Path(bundle)).plan(Path(output))
 
     def deed() -> None:
         print(json.dumps([worker.pid for worker in workers_of(os.getpid())]), flush=True)

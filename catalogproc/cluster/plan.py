@@ -27,12 +27,14 @@ from catalogproc.errors import InputError, Refusal, ResumeError
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
+from catalogproc.sources.gaia import open_companion
 from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
     from catalogproc.vocabulary import Vocabulary
 
 LOCK_FILE = ".lock"
+STAGING = ".companion"
 BYTES_A_ROW = 300
 """About what a star takes in the output folder."""
 _READERS = 8
@@ -130,19 +132,16 @@ def make_plan(
     Raises
     ------
     Refusal
-        In its several kinds: nothing matches the inputs, no such job or model, spectra of
-        a release that the model does not read, two files with the same content, an output
-        that cannot be written or that holds something else.
+        In its several kinds: nothing matches the inputs, no such job or model, a companion
+        that cannot be read, spectra of a release that the model does not read, two files with
+        the same content, an output that cannot be written or that holds something else.
     ResumeError
         The output holds another run; it says which fields differ.
     """
     chosen, bundle = load_job(job), load_bundle(model)
     files = tuple(expand(inputs))
     partners = tuple(expand(companions)) if companions else ()
-    if partners:
-        from catalogproc.sources.gaia import open_companion
-
-        open_companion(partners, None)
+    _refuse_companions(partners)
     check_job(chosen, bundle)
     chunks = tuple(cut(files, chosen.chunk_rows))
     faults = _each(lambda path: _fault(path, bundle.vocabulary), files)
@@ -167,6 +166,17 @@ def make_plan(
         spoilt=spoilt,
         faults=tuple(fault for fault in faults if fault is not None),
     )
+
+
+def _refuse_companions(partners: Sequence[Path]) -> None:
+    """Every chunk needs the companion: one that cannot be read is refused, not failed."""
+    try:
+        if partners:
+            open_companion(partners, None)
+    except InputError as error:
+        refusal = Refusal(error.message)
+        refusal.details, refusal.args = error.details, error.args
+        raise refusal from None
 
 
 def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
@@ -214,7 +224,7 @@ def refuse_output(output: Path, identity: RunIdentity) -> None:
                 todo="give another --output, or the same job, model and input as before",
             )
         return
-    ours = {LOCK_FILE, *FOLDERS}
+    ours = {LOCK_FILE, STAGING, *FOLDERS}
     if others := sorted(path.name for path in output.iterdir() if path.name not in ours):
         raise ResumeError(
             "the output folder holds something that is no run of catalogproc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from distributed import Client
 
@@ -24,12 +24,10 @@ from catalogproc.cluster.account import Account
 from catalogproc.cluster.dispatch import Dispatch, reports
 from catalogproc.cluster.locks import lock, owner
 from catalogproc.cluster.machine import Crew, Where, crew, embedded, standing
-from catalogproc.cluster.plan import LOCK_FILE, Plan, refuse_disk, refuse_output
+from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
 from catalogproc.cluster.plugin import ModelPlugin, Report, sees
 from catalogproc.errors import CountError, Refusal, WorkerError
-
-if TYPE_CHECKING:
-    from catalogproc.sources.gaia import Companion
+from catalogproc.sources.gaia import Companion, open_companion
 
 __all__ = ["Account", "Where", "run"]
 
@@ -87,7 +85,10 @@ def run(
                 start = time.perf_counter()
                 dispatch.run()
                 seconds = time.perf_counter() - start
-        return _account(plan, dispatch, seconds, stand)
+        account = _account(plan, dispatch, seconds, stand)
+        if account.exit_code == 0:
+            shutil.rmtree(plan.output / STAGING, ignore_errors=True)
+        return account
 
 
 @contextmanager
@@ -107,9 +108,8 @@ def _connected(where: Where, team: Crew | None, tell: Announce) -> Iterator[Clie
 def _companion(plan: Plan) -> Companion | None:
     if not plan.companions:
         return None
-    from catalogproc.sources.gaia import open_companion
-
-    return open_companion([path.absolute() for path in plan.companions], plan.output.absolute())
+    staging = plan.output.absolute() / STAGING
+    return open_companion([path.absolute() for path in plan.companions], staging)
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import runs
 from distributed import LocalCluster, Worker
@@ -55,8 +56,9 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
 def driven(kit: Kit, output: Path, end: str) -> tuple[int, list[int]]:
     """A run in its own process, ended by a signal after its first chunk; status and workers."""
+    words = (kit.inputs, kit.companion, kit.job, kit.bundle)
     done = subprocess.run(
-        [sys.executable, runs.__file__, str(output), kit.inputs, kit.job, kit.bundle, end],
+        [sys.executable, runs.__file__, str(output), *words, end],
         capture_output=True,
         text=True,
         timeout=60,
@@ -98,7 +100,7 @@ def test_a_truncated_file_fails_alone_and_what_is_spoilt_is_done_again(
     inputs = Path(shutil.copytree(kit.inputs, tmp_path / "xp"))
     broken = inputs / "xp_continuous_001.parquet"
     os.truncate(broken, broken.stat().st_size // 2)
-    there = Kit(inputs, kit.job, kit.bundle)
+    there = replace(kit, inputs=inputs)
     output = tmp_path / "out"
     plan = there.plan(output)
     assert [Path(fault.file).name for fault in plan.faults] == [broken.name]
@@ -164,7 +166,7 @@ def test_a_late_worker_without_a_model_does_no_work(
     kit: Kit, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     bundle = Path(shutil.copytree(kit.bundle, tmp_path / "bundle"))
-    plan = Kit(kit.inputs, kit.job, bundle).plan(tmp_path / "out")
+    plan = replace(kit, bundle=bundle).plan(tmp_path / "out")
     told: list[str] = []
     late: list[str] = []
     with LocalCluster(
@@ -204,7 +206,7 @@ def test_a_late_worker_without_a_model_does_no_work(
 
 def test_no_worker_with_a_model_ends_the_run_with_the_reason(kit: Kit, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(kit.bundle, tmp_path / "bundle"))
-    plan = Kit(kit.inputs, kit.job, bundle).plan(tmp_path / "out")
+    plan = replace(kit, bundle=bundle).plan(tmp_path / "out")
     spoil(bundle / "weights.safetensors")
     with pytest.raises(WorkerError, match=r"(?s)no worker has a working model.*was changed"):
         run(plan, ANYWHERE)

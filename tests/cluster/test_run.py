@@ -17,6 +17,7 @@ from runs import (
     Kit,
     Undisturbed,
     assert_same,
+    ruwe_of,
     stamps,
     tables,
     workers_of,
@@ -41,6 +42,13 @@ def test_every_star_comes_out_once(undisturbed: Undisturbed) -> None:
     assert account.exit_code == 0
     assert account.stars_per_second > 10
     assert verify(undisturbed.output)
+
+
+def test_each_star_met_its_companion_on_the_workers(undisturbed: Undisturbed) -> None:
+    found = tables(undisturbed.output)["catalog"]
+    stars = found["source_id"].to_numpy()
+    assert found["ruwe"].to_numpy().tolist() == ruwe_of(stars).tolist()
+    assert not list(undisturbed.output.glob(".companion"))  # the ordered copy is gone
 
 
 def test_the_account_stands_in_the_folder(undisturbed: Undisturbed) -> None:
