@@ -38,8 +38,8 @@ SCALARS = {
 }
 """Our names and theirs; each has its error in a column of the same name with ``_err``."""
 
-NO_COLOUR = 50.0
-"""A magnitude of 99.999 that was left in a colour makes it larger than this."""
+NO_COLOUR = 8.0
+"""J - H or J - Ks in mag beyond which a magnitude was none: 99.999, or 0. Dust does not do that."""
 
 
 def read_lb24(
