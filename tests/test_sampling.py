@@ -163,6 +163,8 @@ def test_standardising_is_done_in_float64_and_keeps_absence_and_errors():
     assert z[0, 0] == 0.5
     assert z[0, 1:].isnan().all()
     torch.testing.assert_close(error, torch.tensor([[0.1, 0.0, 0.0]]))
+    values.setflags(write=False)  # as memory of Arrow's is
+    assert torch.equal(standardise(values, errors, by, CPU)[0].isnan(), z.isnan())
 
 
 def table(n=4000):

@@ -46,7 +46,8 @@ class Predictor:
     """A bundle on a device, ready to answer; safe to share between threads.
 
     The answer for a star does not depend on the other stars, on their order or on the
-    batches, except for the rounding of float32: less than 1e-4 of its sigma.
+    batches, except for the rounding of float32: less than 2e-5 of the label's scale in
+    the standardisation, and that of the answer itself.
     """
 
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32") -> None:

@@ -48,7 +48,7 @@ def standardise(
     values: Any, errors: Any, standardisation: Standardisation, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Values and errors (n, V) as the network reads them: by float64, to float32."""
-    given = [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (values, errors)]
+    given = [_tensor(x).to(device, torch.float64) for x in (values, errors)]
     center, scale = (
         torch.tensor(x, device=device) for x in (standardisation.center, standardisation.scale)
     )
@@ -155,7 +155,7 @@ def mixture(parts: Sequence[tuple[Draw, float]]) -> Draw:
             for (part, _), each, count in zip(parts, seeds, counts, strict=True)
         ]
         values, errors = (
-            torch.cat([torch.as_tensor(x, dtype=torch.float64) for x in side])
+            torch.cat([_tensor(x).to(torch.float64) for x in side])
             for side in zip(*drawn, strict=True)
         )
         return values, errors
@@ -187,6 +187,11 @@ def describe(
         edges = (0.0, 1.0) if labels[column] else (0.002, 0.998)
         low[column], high[column] = np.quantile(x, edges)
     return Standardisation(center, scale), Domain(low, high)
+
+
+def _tensor(x: Any) -> Tensor:
+    # Copied, because PyTorch warns of memory that is read-only, as Arrow's is.
+    return x if isinstance(x, Tensor) else torch.tensor(x)
 
 
 def _uniform(ids: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
