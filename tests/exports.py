@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from catalogproc.catalog.export import export
 from catalogproc.catalog.files import WholeFile
-from catalogproc.catalog.records import string_widths
+from catalogproc.catalog.formats.records import string_widths
 from catalogproc.contract import Column, Contract
 
 SUFFIXES = {"fits": "fits", "votable": "vot", "parquet": "parquet"}

@@ -16,7 +16,9 @@ from astropy.units import UnitsWarning
 from catalogs import catalog_table, finished_run, identity
 from exports import SUFFIXES, exported
 
-from catalogproc.catalog.export import export, open_rows
+from catalogproc.catalog.export import export
+from catalogproc.catalog.formats import rows as rows_module
+from catalogproc.catalog.formats.rows import open_rows
 from catalogproc.catalog.receipts import read_receipts
 from catalogproc.contract import load_contract
 from catalogproc.errors import (
@@ -273,7 +275,7 @@ def test_a_part_that_is_gone_or_short_is_refused_before_anything_is_written(
 
 def test_what_is_asked_for_wrongly_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="fits, votable, parquet"):
-        export(folder, "csv", tmp_path / "x")
+        export(folder, "xlsx", tmp_path / "x")
     with pytest.raises(ContractError, match="no such column"):
         export(folder, "fits", tmp_path / "x", columns=["teff", "colour"])
     with pytest.raises(JobError, match="named once"):
@@ -288,11 +290,9 @@ def test_what_is_asked_for_wrongly_is_refused(folder: Path, tmp_path: Path) -> N
 def test_a_catalog_of_another_contract_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catalogproc.catalog import export as module
-
     finished_run(tmp_path, files=1, chunks=1, rows=3)
     newer = replace(CATALOG, version=CATALOG.version + 1)
-    monkeypatch.setattr(module, "load_contract", lambda name: newer)
+    monkeypatch.setattr(rows_module, "load_contract", lambda name: newer)
     with pytest.raises(ContractError, match="another version"):
         export(tmp_path, "fits", tmp_path / "x")
 
@@ -304,10 +304,9 @@ def test_memory_does_not_grow_with_the_catalog(
     """Twenty times the parts, the same peak of Arrow's and NumPy's memory."""
     import tracemalloc
 
-    from catalogproc.catalog import export as module
     from catalogproc.catalog import writer
 
-    monkeypatch.setattr(module, "BATCH", 500)
+    monkeypatch.setattr(rows_module, "BATCH", 500)
     monkeypatch.setattr(writer, "ROW_GROUP", 500)
     peaks = []
     for chunks in (2, 40):

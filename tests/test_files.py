@@ -227,8 +227,8 @@ def test_debris_is_what_nobody_writes_any_more(tmp_path: Path) -> None:
 
 
 def test_temporary_names_are_recognised_and_never_parts() -> None:
-    name = files._temporary_name("part.parquet")
+    name = files.temporary_path(Path("part.parquet")).name
     assert is_temporary(Path(name))
     assert name.startswith(".")
     assert not name.endswith(".parquet")
-    assert len({files._temporary_name("x") for _ in range(100)}) == 100
+    assert len({files.temporary_path(Path("x")) for _ in range(100)}) == 100

@@ -13,9 +13,9 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from exports import NULLABLE, Write, things, written
 
-from catalogproc.catalog.fits import write_fits
-from catalogproc.catalog.records import null_integer, record_dtype, records, string_widths
-from catalogproc.catalog.votable import LINE, write_votable
+from catalogproc.catalog.formats.fits import write_fits
+from catalogproc.catalog.formats.records import null_integer, record_dtype, records, string_widths
+from catalogproc.catalog.formats.votable import LINE, write_votable
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import (
     ContractError,

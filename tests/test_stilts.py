@@ -16,10 +16,10 @@ import pytest
 from catalogs import finished_run
 from exports import NULLABLE, Write, exported, things, written
 
-from catalogproc.catalog.fits import write_fits
+from catalogproc.catalog.formats.fits import write_fits
 from catalogproc.catalog.identity import RunIdentity
 from catalogproc.catalog.receipts import read_receipts
-from catalogproc.catalog.votable import write_votable
+from catalogproc.catalog.formats.votable import write_votable
 from catalogproc.contract import load_contract
 
 CATALOG = load_contract("catalog")

@@ -72,7 +72,7 @@ class WholeFile:
         self.overwrite = overwrite
         self.bytes = 0
         self._digest = hashlib.sha256()
-        self._temporary = self.path.with_name(_temporary_name(self.path.name))
+        self._temporary = temporary_path(self.path)
         self._file: BinaryIO
 
     def __enter__(self) -> Self:
@@ -189,8 +189,9 @@ def _host() -> str:
     return re.sub(r"[^\w.-]", "-", socket.gethostname()) or "host"
 
 
-def _temporary_name(name: str) -> str:
-    return f".{name}.{os.getpid()}@{_host()}.{secrets.token_hex(4)}.tmp"
+def temporary_path(path: Path) -> Path:
+    """A name beside a file or folder to write it under first; :func:`clear_debris` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.{secrets.token_hex(4)}.tmp")
 
 
 def _runs(pid: int) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogproc.catalog.files import BUFFER, WholeFile
-from catalogproc.catalog.votable import dataless_votable
+from catalogproc.catalog.formats.votable import dataless_votable
 from catalogproc.contract import Contract
 
 ROW_GROUP = 65_536
@@ -91,7 +91,8 @@ class TableWriter:
 
     def __enter__(self) -> Self:
         self._file.__enter__()
-        self._parquet = parquet_writer(self._file, self._schema)
+        # The schema is stored when the file is complete: see _final_metadata.
+        self._parquet = parquet_writer(self._file, self._schema, store_schema=False)
         return self
 
     def write(self, table: pa.Table) -> None:
@@ -204,7 +205,7 @@ def described_schema(
     return contract.arrow_schema(voparquet | astropy | dict(metadata))
 
 
-def parquet_writer(sink: Any, schema: pa.Schema) -> Any:
+def parquet_writer(sink: Any, schema: pa.Schema, *, store_schema: bool = True) -> Any:
     """A pyarrow ParquetWriter with this project's settings.
 
     Only strings are dictionary-encoded: the other columns hardly repeat a value.
@@ -214,7 +215,7 @@ def parquet_writer(sink: Any, schema: pa.Schema) -> Any:
         sink,
         schema,
         compression="zstd",
-        store_schema=False,  # PartWriter stores it when the part is complete
+        store_schema=store_schema,
         use_dictionary=strings,
         write_page_checksum=True,
         data_page_size=BUFFER,

@@ -21,6 +21,7 @@ from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.sources import columns
 from catalogproc.sources.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
 from catalogproc.sources.formats.parquet import byte_range
+from catalogproc.sources.hats import hats_files
 from catalogproc.sources.names import source_id_column
 from catalogproc.sources.xp import read_spectra
 
@@ -56,8 +57,9 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
     """The input files that words, quoted globs (``**`` too) and folders stand for.
 
     A folder stands for all files in it with a known ending, hidden ones and those whose
-    names begin with an underscore left out. The order is that of the words, and within a
-    glob or a folder that of the names; a file that is named twice, by whatever path, is
+    names begin with an underscore left out; a HATS catalog or collection for the files of
+    its partitions. The order is that of the words, within a glob or a folder that of the
+    names, within HATS that of the pixels; a file that is named twice, by whatever path, is
     kept once.
 
     Raises
@@ -205,7 +207,9 @@ def _pieces(
 def _matches(word: Path) -> list[Path]:
     """The files that one word stands for."""
     if word.is_dir():
-        found = [path for path in sorted(word.iterdir()) if _is_input(path)]
+        found = hats_files(word)
+        if found is None:
+            found = [path for path in sorted(word.iterdir()) if _is_input(path)]
         if not found:
             raise JobError(
                 "the folder holds no file that can be read",

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from catalogproc.catalog.files import WholeFile
-from catalogproc.catalog.records import null_integer, record_dtype, records
+from catalogproc.catalog.formats.records import null_integer, record_dtype, records
 from catalogproc.contract import Column, Contract
 
 BLOCK = 2880

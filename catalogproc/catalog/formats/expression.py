@@ -1,0 +1,268 @@
+"""A condition on rows, as a user writes it: ``good_mass_age and m_h > -0.5``.
+
+The text is parsed as Python, and of its syntax tree only what is listed here is taken;
+nothing is ever evaluated as Python. What comes out is an Arrow expression.
+
+==============================  ====================================================
+columns                         the catalog's, by name
+numbers, texts                  ``4500``, ``-0.5``, ``1e3``, ``"a1b2c3d4"``
+comparisons                     ``<  <=  ==  !=  >=  >``, also ``1 < mass < 2``
+lists                           ``source_id in (1, 2)``, ``model_id not in ("a", "b")``
+``and  or  not``                of conditions
+``+  -  *  /  **``              of numbers, in double precision
+``flag("RUWE", …)``             at least one of these bits of quality_flags is set
+``finite(x)``                   x is known: neither NaN nor infinite
+``abs(x) log10(x) sqrt(x)``     of numbers
+==============================  ====================================================
+
+A comparison with NaN is false, so that ``teff > 4000`` leaves out stars without a teff.
+Integers of 64 bits are compared with whole numbers only: a float cannot hold a source_id.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalogproc.contract import Contract, load_flags
+from catalogproc.errors import ContractError, JobError
+
+LONGEST = 2_000
+"""Characters that a condition may have."""
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.GtE: operator.ge,
+    ast.Gt: operator.gt,
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: pc.power,
+}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"abs": pc.abs, "log10": pc.log10, "sqrt": pc.sqrt}
+_NAMES = ("flag", "finite", *_FUNCTIONS)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition: the user's text, the columns that it needs, and Arrow's expression of it."""
+
+    text: str
+    columns: tuple[str, ...]
+    expression: Any
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A part of a condition. ``kind`` is bool, whole, wide (a whole number of 64 bits),
+    number or text."""
+
+    kind: str
+    value: Any
+
+
+def parse(text: str, contract: Contract) -> Condition:
+    """A condition on the rows of a contract's table.
+
+    Raises
+    ------
+    JobError
+        The text is no condition, or holds what conditions do not have; it names the place.
+    """
+    if len(text) > LONGEST:
+        raise _error("the condition is too long", f"{LONGEST} characters", len(text))
+    reader = _Reader(text, contract)
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        term = reader.read(tree.body)
+    except SyntaxError as error:
+        place = f"{text.strip()!r}, at character {error.offset}"
+        raise _error("the condition cannot be read", "Python's syntax", place) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _error("the condition cannot be read", "a simpler one", error) from None
+    if term.kind != "bool":
+        raise _error("this is no condition", "a comparison, or a column of yes and no", text)
+    return Condition(text.strip(), tuple(dict.fromkeys(reader.columns)), term.value)
+
+
+def _error(message: str, wanted: object, found: object) -> JobError:
+    return JobError(message, wanted=wanted, found=found, where="--where")
+
+
+class _Reader:
+    """Reads one condition; remembers the columns that it met."""
+
+    def __init__(self, text: str, contract: Contract) -> None:
+        self.text = text.strip()
+        self.contract = contract
+        self.columns: list[str] = []
+
+    def read(self, node: ast.expr) -> _Term:
+        match node:
+            case ast.Name():
+                return self._column(node)
+            case ast.Constant():
+                return self._constant(node)
+            case ast.BoolOp():
+                return self._all_or_any(node)
+            case ast.Compare():
+                return self._comparison(node)
+            case ast.BinOp():
+                return self._arithmetic(node)
+            case ast.UnaryOp():
+                return self._sign(node)
+            case ast.Call():
+                return self._call(node)
+        self._refuse(node, "columns, numbers, comparisons, and, or, not, + - * / **")
+
+    def _refuse(self, node: ast.AST, wanted: str) -> NoReturn:
+        part = ast.get_source_segment(self.text, node) or self.text
+        raise _error("the condition holds what conditions do not have", wanted, part)
+
+    def _column(self, node: ast.Name) -> _Term:
+        if node.id not in self.contract:
+            names = ", ".join(self.contract.names)
+            raise ContractError(
+                "no such column", wanted=names, found=node.id, where="--where"
+            ) from None
+        kind = self.contract[node.id].type
+        self.columns.append(node.id)
+        field = pc.field(node.id)
+        if kind == "bool":
+            return _Term("bool", field)
+        if kind == "string":
+            return _Term("text", field)
+        if kind == "int64":
+            return _Term("wide", field)
+        if kind.startswith("int"):
+            return _Term("whole", field.cast(pa.int64()))
+        if kind.startswith("float"):
+            return _Term("number", field.cast(pa.float64()))
+        self._refuse(node, "a column of single values")
+
+    def _constant(self, node: ast.Constant) -> _Term:
+        match node.value:
+            case bool():
+                return _Term("bool", pc.scalar(node.value))
+            case int():
+                if abs(node.value) >= 1 << 63:
+                    self._refuse(node, "whole numbers of 64 bits")
+                return _Term("whole", pc.scalar(pa.scalar(node.value, pa.int64())))
+            case float():
+                return _Term("number", pc.scalar(pa.scalar(node.value, pa.float64())))
+            case str():
+                return _Term("text", pc.scalar(node.value))
+        self._refuse(node, "numbers and texts")
+
+    def _all_or_any(self, node: ast.BoolOp) -> _Term:
+        parts = [self._of(part, "bool", "conditions beside and, or, not") for part in node.values]
+        combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+        value = parts[0]
+        for part in parts[1:]:
+            value = combine(value, part)
+        return _Term("bool", value)
+
+    def _of(self, node: ast.expr, kind: str, wanted: str) -> Any:
+        term = self.read(node)
+        if term.kind != kind:
+            self._refuse(node, wanted)
+        return term.value
+
+    def _comparison(self, node: ast.Compare) -> _Term:
+        sides = [node.left, *node.comparators]
+        value = None
+        for left, sign, right in zip(sides, node.ops, sides[1:], strict=False):
+            if isinstance(sign, ast.In | ast.NotIn):
+                one = self._membership(left, right, inside=isinstance(sign, ast.In))
+            elif type(sign) in _COMPARISONS:
+                one = self._compared(node, self.read(left), sign, self.read(right))
+            else:
+                self._refuse(node, "<, <=, ==, !=, >=, >, in")
+            value = one if value is None else value & one
+        return _Term("bool", value)
+
+    def _compared(self, node: ast.AST, left: _Term, sign: ast.cmpop, right: _Term) -> Any:
+        kinds = {left.kind, right.kind}
+        if kinds == {"wide", "number"}:
+            self._refuse(node, "whole numbers beside a column of 64-bit integers")
+        if not (kinds <= {"whole", "wide", "number"} or len(kinds) == 1):
+            self._refuse(node, "two numbers, two texts or two conditions to compare")
+        first, second = left.value, right.value
+        if "number" in kinds:
+            first, second = _double(left), _double(right)
+        return _COMPARISONS[type(sign)](first, second)
+
+    def _membership(self, left: ast.expr, right: ast.expr, *, inside: bool) -> Any:
+        term = self.read(left)
+        listed = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else []
+        given = [item.value for item in listed if isinstance(item, ast.Constant)]
+        wanted = {"text": str, "whole": int, "wide": int}.get(term.kind)
+        if wanted is None or not listed or [type(item) for item in given] != [wanted] * len(listed):
+            self._refuse(right, "a whole number or a text, and a list of such: (1, 2, 3)")
+        known = pa.array(given, pa.string() if wanted is str else pa.int64())
+        found = pc.is_in(term.value, options=pc.SetLookupOptions(value_set=known))
+        return found if inside else ~found
+
+    def _arithmetic(self, node: ast.BinOp) -> _Term:
+        if type(node.op) not in _ARITHMETIC:
+            self._refuse(node, '+ - * / **; flag("NAME") for bits; and, or for conditions')
+        first, second = self._number(node.left), self._number(node.right)
+        return _Term("number", _ARITHMETIC[type(node.op)](first, second))
+
+    def _number(self, node: ast.expr) -> Any:
+        term = self.read(node)
+        if term.kind not in ("number", "whole"):
+            self._refuse(node, "numbers to calculate with; an identifier is none")
+        return _double(term)
+
+    def _sign(self, node: ast.UnaryOp) -> _Term:
+        if isinstance(node.op, ast.Not):
+            return _Term("bool", ~self._of(node.operand, "bool", "a condition after not"))
+        if isinstance(node.op, ast.USub | ast.UAdd):
+            minus = isinstance(node.op, ast.USub)
+            held = node.operand.value if isinstance(node.operand, ast.Constant) else None
+            if isinstance(held, int | float) and not isinstance(held, bool):
+                number = ast.Constant(-held if minus else held)
+                return self._constant(ast.copy_location(number, node.operand))
+            value = self._number(node.operand)
+            return _Term("number", pc.negate(value) if minus else value)
+        self._refuse(node, "not, + or -")
+
+    def _call(self, node: ast.Call) -> _Term:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in _NAMES or node.keywords:
+            self._refuse(node, ", ".join(f"{known}(…)" for known in _NAMES))
+        if name == "flag":
+            return self._flag(node)
+        if len(node.args) != 1:
+            self._refuse(node, f"{name}(x)")
+        value = self._number(node.args[0])
+        if name == "finite":
+            return _Term("bool", pc.is_finite(value))
+        return _Term("number", _FUNCTIONS[name](value))
+
+    def _flag(self, node: ast.Call) -> _Term:
+        names = [item.value for item in node.args if isinstance(item, ast.Constant)]
+        known = [flag.name for flag in load_flags().flags]
+        if not node.args or len(names) != len(node.args) or not set(names) <= set(known):
+            self._refuse(node, f'flag("NAME", …), of {", ".join(known)}')
+        self.columns.append("quality_flags")
+        mask = pa.scalar(load_flags().mask(*map(str, dict.fromkeys(names))), pa.int32())
+        bits = pc.bit_wise_and(pc.field("quality_flags"), pc.scalar(mask))
+        return _Term("bool", bits != pa.scalar(0, pa.int32()))
+
+
+def _double(term: _Term) -> Any:
+    return term.value.cast(pa.float64()) if term.kind in ("whole", "wide") else term.value

@@ -1,0 +1,53 @@
+"""Spectra and companions that come as a HATS catalog: a folder of partitions of the sky."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from catalogproc.errors import JobError
+
+_PARTITION = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)(\.\w+|/.*)$")
+_ORDER = 29
+
+
+def hats_files(folder: Path) -> list[Path] | None:
+    """The Parquet files of a HATS catalog, in the order of their pixels on the sky.
+
+    Of a collection these are its primary catalog's; margins hold stars a second time.
+    None where the folder is no HATS catalog.
+
+    Raises
+    ------
+    JobError
+        It is one, but holds no partition, or its primary catalog is not in it.
+    """
+    properties = folder / "collection.properties"
+    if properties.is_file():
+        primary = _property(properties, "hats_primary_table_url")
+        if not primary or not (folder / primary).is_dir():
+            raise JobError(
+                "the HATS collection lacks its primary catalog",
+                wanted=primary or "hats_primary_table_url", found="no such folder", where=folder,
+            )  # fmt: skip
+        folder = folder / primary
+    elif not any((folder / name).is_file() for name in ("hats.properties", "properties")):
+        return None
+    found = []
+    for path in (folder / "dataset").rglob("*.parquet"):
+        match = _PARTITION.search(path.as_posix())
+        if match:
+            order, pixel = int(match[1]), int(match[2])
+            found.append((pixel << 2 * (_ORDER - order), path))
+    if not found:
+        raise JobError("the HATS catalog holds no partition", where=folder)
+    return [path for _, path in sorted(found)]
+
+
+def _property(path: Path, name: str) -> str:
+    """A value of a Java properties file; empty where it is not there."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == name:
+            return value.strip()
+    return ""
