@@ -41,7 +41,8 @@ def test_truths_stay_within_their_limits(stars: SimulatedStars) -> None:
         "r_v": (2.8, 3.4),
     }
     for name, (low, high) in limits.items():
-        assert low <= stars[name].min() and stars[name].max() <= high, name
+        assert low <= stars[name].min(), name
+        assert stars[name].max() <= high, name
     assert all(torch.isfinite(stars[name]).all() for name in ("coefficients", "coefficient_errors"))
 
 

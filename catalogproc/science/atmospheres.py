@@ -3,10 +3,13 @@
 Castelli & Kurucz (2004). The logarithm of the flux at the grid's wavelengths is written in
 principal components, and their amplitudes are interpolated by a tensor product of cubic
 splines in [M/H], Teff and log g: twice continuously differentiable, exact at the models.
+flux_correction.csv then puts the models on the flux scale of Gaia's calibrated spectra: by how
+much real stars differ from the models that fit them best, 2 % at most (science/twins.py).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,11 +90,10 @@ class Atmospheres:
             + (first[2][:, None, None, None] + step)
         )
         weight = torch.einsum("ni,nj,nk->nijk", *weights)
-        amplitudes = torch.nn.functional.embedding_bag(
+        amplitudes: Tensor = torch.nn.functional.embedding_bag(
             rows.flatten(1), self.coefficients, per_sample_weights=weight.flatten(1), mode="sum"
         )
-        log_flux: Tensor = torch.addmm(self.mean, amplitudes, self.components)
-        return log_flux
+        return torch.addmm(self.mean, amplitudes, self.components)
 
     def extinction(self, ebv: Tensor, r_v: Tensor) -> Tensor:
         """Extinction in mag (N, W) for the true E(B-V) (N,) and R_V (N,): Fitzpatrick (1999)."""
@@ -102,8 +104,8 @@ class Atmospheres:
 
 def dilution(log_l: Tensor, teff: Tensor, distance: Tensor) -> Tensor:
     """Natural log of (R/d)^2 (N,), from log L/Lsun, Teff in K and the distance in kpc."""
-    surface = 4 * np.pi * STEFAN_BOLTZMANN * KILOPARSEC**2 / SOLAR_LUMINOSITY
-    return np.log(10.0) * log_l - 4 * torch.log(teff) - 2 * torch.log(distance) - np.log(surface)
+    surface = math.log(4 * math.pi * STEFAN_BOLTZMANN * KILOPARSEC**2 / SOLAR_LUMINOSITY)
+    return math.log(10.0) * log_l - 4 * torch.log(teff) - 2 * torch.log(distance) - surface
 
 
 def read_grid(path: Path | None = None) -> Grid:
@@ -125,12 +127,15 @@ def read_grid(path: Path | None = None) -> Grid:
 @lru_cache(maxsize=1)
 def load_atmospheres() -> Atmospheres:
     """The shipped grid, ready to be interpolated, on the CPU."""
-    grid = read_grid()
-    return build(grid, COMPONENTS)
+    table = np.genfromtxt(shipped("grids") / "flux_correction.csv", delimiter=",", skip_header=1)
+    return build(read_grid(), factor=table)
 
 
-def build(grid: Grid, components: int) -> Atmospheres:
-    """Splines through the principal components of a grid's log flux."""
+def build(grid: Grid, components: int = COMPONENTS, factor: Float | None = None) -> Atmospheres:
+    """Splines through the principal components of a grid's log flux.
+
+    ``factor`` (F, 2), wavelengths in nm and factors, multiplies the flux; 1 outside it.
+    """
     from scipy.interpolate import make_interp_spline
 
     shape = grid.log_flux.shape
@@ -144,6 +149,9 @@ def build(grid: Grid, components: int) -> Atmospheres:
         spline = make_interp_spline(nodes, table, k=3, axis=axis)
         table = np.moveaxis(spline.c, 0, axis)  # scipy puts the interpolated axis first
         knots.append(torch.from_numpy(np.ascontiguousarray(spline.t)).float())
+    level = np.ones(len(mean))
+    if factor is not None:
+        level = np.interp(grid.wavelength, factor[:, 0], factor[:, 1], left=1.0, right=1.0)
     curves = np.stack([curve(grid.wavelength, r_v) for r_v in R_V_NODES])
     powers = (R_V_NODES - 3.1)[:, None] ** np.arange(3)
     dust = np.linalg.lstsq(powers, curves, rcond=None)[0]
@@ -152,7 +160,7 @@ def build(grid: Grid, components: int) -> Atmospheres:
         (knots[0], knots[1], knots[2]),
         (shape[0], shape[1], shape[2]),
         torch.from_numpy(table.reshape(-1, components)).float().contiguous(),
-        torch.from_numpy(mean).float(),
+        torch.from_numpy(mean + np.log(level)).float(),
         torch.from_numpy(np.ascontiguousarray(basis.T)).float(),
         torch.from_numpy(dust).float(),
     )

@@ -1,7 +1,10 @@
-"""What the simulator learns from real data and from GaiaXPy, written into grids/.
+"""What the simulator learns from real spectra and from GaiaXPy, written into grids/.
 
-Run once, by whoever changes the grids or the real sample; what it writes ships, and
-tests/test_simulate_calibration.py repeats it.
+Run once, by whoever changes the grids or the real sample; what it writes ships:
+
+    from catalogproc.science.calibrate import write_grids
+    write_grids(Path("grids"), sorted(Path("examples/gaia_xp").glob("*.parquet")),
+                Path("tests/data/gaia_xp_correlated/xp_continuous_30.parquet"))
 """
 
 from __future__ import annotations
@@ -12,83 +15,28 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from catalogproc.features import spectra
 from catalogproc.features.photometry import synthetic_photometry
-from catalogproc.features.spectra import g_flux
-from catalogproc.science import instrument, noise
-from catalogproc.science.atmospheres import Grid
+from catalogproc.science import noise, twins
+from catalogproc.science.atmospheres import build, read_grid
+from catalogproc.science.instrument import BANDS, band_matrix
+from catalogproc.sources.xp import read_spectra
 
 Float = NDArray[np.float64]
-
-RANGE = {"BP": (380.0, 636.0), "RP": (642.0, 1010.0)}
-"""Where GaiaXPy's calibrated spectrum comes from one band alone and is not all noise, nm."""
-
-WIDTH = {"BP": 0.3, "RP": 0.3}
-"""Standard deviation of the resolution that a calibrated spectrum has, in pseudo-wavelength."""
-
-SMOOTHING = 10.0
-"""Scale below which the correction has no structure, nm."""
-
-ITERATIONS = 15
 
 NOISE_COMPONENTS = 8
 """Ways kept in which the errors of stars of one magnitude and colour differ."""
 
-WHAT = ("coefficients", "coefficient_errors", "n_relevant_bases")
+FAINTEST, COLOURS, MISFIT = 16.0, (0.45, 3.0), 9.0
+"""Real stars that calibrate the instrument: G, BP - RP, and the largest misfit of a twin."""
 
+REDDEST = 1100.0
+"""The instrument's matrix ends here, nm: no photon beyond reaches BP or RP."""
 
-def design_matrices() -> tuple[Float, dict[str, Float]]:
-    """GaiaXPy's sampling in nm (L,), and by band the matrix (L, n) from coefficients to flux."""
-    from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
-
-    sampling, _ = load_xpmerge_from_xml()
-    matrices = load_xpsampling_from_xml()
-    return np.asarray(sampling), {
-        band.name: np.asarray(matrices[band.name.lower()]).T for band in instrument.BANDS
-    }
-
-
-def smooth(band: instrument.Band, wavelength: Float, flux: Float, at: Float, folder: Path) -> Float:
-    """Flux (N, W) at the resolution of a calibrated spectrum, at wavelengths ``at`` (L,)."""
-    from scipy.interpolate import CubicSpline
-
-    dispersion = np.genfromtxt(folder / f"{band.model}_dispersion.csv", delimiter=",")
-    slope = np.abs(CubicSpline(*dispersion)(at, 1))
-    fine = np.arange(wavelength[0], 1100.0, 2.0)
-    kernel = np.exp(-0.5 * ((fine - at[:, None]) * slope[:, None] / WIDTH[band.name]) ** 2)
-    kernel /= kernel.sum(1, keepdims=True)
-    return np.asarray(flux @ (kernel @ instrument.interpolation(wavelength, fine)).T)
-
-
-def fit_response(grid: Grid, folder: Path) -> dict[str, Float]:
-    """The response correction of each band at the grid's wavelengths (W,).
-
-    The factor, smooth in wavelength, by which GaiaXPy's calibration of simulated coefficients
-    returns ATLAS9 spectra of giants in the median; found by iteration.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    sampling, matrices = design_matrices()
-    hot, cool = grid.teff <= 7250, grid.teff >= 4000
-    models = grid.log_flux[:, hot & cool][:, :, 2:8]
-    flux = np.exp(models.reshape(-1, models.shape[-1]).astype(np.float64))
-    flux /= flux[:, (grid.wavelength > 600) & (grid.wavelength < 800)].mean(1, keepdims=True)
-    corrections = {}
-    for band in instrument.BANDS:
-        low, high = RANGE[band.name]
-        kept = (sampling >= low) & (sampling <= high)
-        at, matrix = sampling[kept], matrices[band.name][kept]
-        target = smooth(band, grid.wavelength, flux, at, folder)
-        correction = np.ones_like(grid.wavelength)
-        for _ in range(ITERATIONS):
-            forward = instrument.band_matrix(band, grid.wavelength, correction, folder)
-            ratio = np.median(target / (flux @ forward.T @ matrix.T), axis=0)
-            ratio = gaussian_filter1d(ratio, SMOOTHING / 2.0, mode="nearest")
-            correction = correction * np.interp(grid.wavelength, at, ratio)
-        corrections[band.name] = correction
-    return corrections
+ROUNDS = 3
+"""Twins are sought again after the flux correction that they gave, so many times in all."""
 
 
 @dataclass(frozen=True)
@@ -104,35 +52,71 @@ class RealSpectra:
     g: Float
     bp_rp: Float
 
+    @property
+    def normalised(self) -> tuple[Float, Float]:
+        """Coefficients and errors over the G flux."""
+        return spectra.normalise(self.coefficients, self.errors, spectra.g_flux(self.g))
+
+
+@dataclass(frozen=True)
+class FittedInstrument:
+    """What :func:`fit_instrument` finds.
+
+    ``matrix`` (n, W) at ``wavelength`` (W,) nm, the correction of the models' flux (W,), and
+    of the real stars that were used, which they are (N,), and their twins' flux.
+    """
+
+    wavelength: Float
+    matrix: Float
+    flux_factor: Float
+    stars: NDArray[np.bool_]
+    twins: Float
+
 
 def read_real(files: Sequence[Path]) -> RealSpectra:
-    """Real spectra from Parquet files of the input contract with lists of numbers."""
-    table = pa.concat_tables(
-        [
-            pq.read_table(file, columns=[f"{b}_{w}" for b in ("bp", "rp") for w in WHAT])
-            for file in files
-        ]
-    ).combine_chunks()
+    """Real spectra from files of the input contract."""
+    table = pa.Table.from_batches([batch for file in files for batch in read_spectra(file)])
 
     def both(what: str) -> Float:
-        return np.concatenate(
-            [np.stack(table[f"{b}_{what}"].to_numpy()).astype(np.float64) for b in ("bp", "rp")], 1
-        )
+        parts = [_matrix(table, f"{band.name.lower()}_{what}") for band in BANDS]
+        return np.concatenate(parts, axis=1)
 
-    c, e = both("coefficients"), both("coefficient_errors")
-    relevant = np.stack([table[f"{b}_n_relevant_bases"].to_numpy() for b in ("bp", "rp")], -1)
-    n_bp = len(table["bp_coefficients"][0])
-    magnitudes = synthetic_photometry(c[:, :n_bp], c[:, n_bp:])
-    return RealSpectra(c, e, relevant, magnitudes.g, magnitudes.bp - magnitudes.rp)
+    bp, rp = (_matrix(table, f"{band.name.lower()}_coefficients") for band in BANDS)
+    magnitudes = synthetic_photometry(bp, rp)
+    relevant = [table[f"{band.name.lower()}_n_relevant_bases"].to_numpy() for band in BANDS]
+    return RealSpectra(
+        coefficients=both("coefficients"),
+        errors=both("coefficient_errors"),
+        relevant=np.stack(relevant, axis=-1).astype(np.int64),
+        g=magnitudes.g,
+        bp_rp=magnitudes.bp - magnitudes.rp,
+    )
 
 
-def fit_noise(real: RealSpectra, correlations: Float) -> dict[str, Float]:
-    """The arrays of science/noise.py's Noise, from real spectra.
+def _matrix(table: pa.Table, name: str) -> Float:
+    count = len(table[name][0])
+    return spectra.matrix(table[name], count).astype(np.float64)
 
-    ``correlations`` (M, n, n) are those of stars that have them (both bands, zero between).
-    """
-    flux = g_flux(real.g)[:, None]
-    logs = np.log(real.errors / flux)
+
+def read_correlations(file: Path) -> Float:
+    """The mean correlation matrix (n, n) of the real stars in a file; zero between the bands."""
+    table = pa.Table.from_batches(list(read_spectra(file, correlations=True)))
+    blocks = [
+        spectra.correlation_matrix(
+            _matrix(table, f"{band.name.lower()}_coefficient_correlations")
+        ).mean(0)
+        for band in BANDS
+    ]
+    size = len(blocks[0]) + len(blocks[1])
+    mean = np.zeros((size, size))
+    mean[: len(blocks[0]), : len(blocks[0])] = blocks[0]
+    mean[len(blocks[0]) :, len(blocks[0]) :] = blocks[1]
+    return mean
+
+
+def fit_noise(real: RealSpectra, correlation: Float) -> dict[str, Float]:
+    """The arrays of science/noise.py's Noise, from real spectra and a correlation matrix (n, n)."""
+    logs = np.log(real.normalised[1])
     regressors = noise.design(real.g, real.bp_rp)
     weights = np.ones(len(logs))
     for _ in range(5):  # re-weighted, so that stars with unusual errors do not bend the mean
@@ -149,5 +133,57 @@ def fit_noise(real: RealSpectra, correlations: Float) -> dict[str, Float]:
         "scores": residual @ components.T,
         "relevant": real.relevant.astype(np.float64),
         "place": np.stack([real.g, real.bp_rp], -1),
-        "factor": np.linalg.cholesky(correlations.mean(0)),
+        "factor": np.linalg.cholesky(correlation),
     }
+
+
+def fit_instrument(real: RealSpectra, grids: Path) -> FittedInstrument:
+    """The instrument's matrix and the correction of the models' flux, from real spectra."""
+    grid = read_grid(grids / "ck04_atlas9.fits.gz")
+    wavelength, folder = grid.wavelength, grids / "instrument"
+    calibrator = twins.load_calibrator()
+    models, candidates = twins.giant_models(grid), twins.library(build(grid))
+    smooth = twins.both_resolutions(calibrator, wavelength, folder)
+    stars = (real.g < FAINTEST) & (real.bp_rp > COLOURS[0]) & (real.bp_rp < COLOURS[1])
+    seen = real.normalised[0][stars]
+    factor = np.ones_like(wavelength)
+    found = twins.find_twins(seen, calibrator, candidates, smooth, factor)
+    for _ in range(ROUNDS - 1):
+        factor = factor * twins.flux_correction(found, wavelength)
+        found = twins.find_twins(seen, calibrator, candidates, smooth, factor)
+    good = found.misfit < MISFIT
+    flux, seen = found.flux[good], seen[good]
+    parts, start = [], 0
+    for band in BANDS:
+        response = twins.response_correction(band, wavelength, models, calibrator, folder)
+        matrix = band_matrix(band, wavelength, folder) * response
+        own = seen[:, start : start + len(matrix)]
+        matrix += twins.coefficient_correction(band, matrix, wavelength, flux, own)
+        parts.append(matrix)
+        start += len(matrix)
+    matrix = twins.agree_with_calibration(np.concatenate(parts), calibrator, smooth, seen)
+    kept = wavelength <= REDDEST
+    stars[stars] = good
+    return FittedInstrument(wavelength[kept], matrix[:, kept], factor[kept], stars, flux[:, kept])
+
+
+def write_grids(grids: Path, files: Sequence[Path], correlated: Path) -> None:
+    """Make xp_instrument.npz, flux_correction.csv and xp_noise.npz in ``grids`` anew.
+
+    From real spectra in ``files``, and from the correlations in ``correlated``.
+    """
+    real = read_real(files)
+    fitted = fit_instrument(real, grids)
+    np.savez_compressed(
+        grids / "xp_instrument.npz",
+        wavelength=fitted.wavelength,
+        matrix=fitted.matrix.astype(np.float32),
+    )
+    rows = np.stack([fitted.wavelength, fitted.flux_factor], axis=1)
+    np.savetxt(
+        grids / "flux_correction.csv", rows, delimiter=",", fmt=("%g", "%.5f"),
+        header="wavelength_nm,factor", comments="",
+    )  # fmt: skip
+    arrays = fit_noise(real, read_correlations(correlated))
+    small = {name: value.astype(np.float32) for name, value in arrays.items()}
+    np.savez_compressed(grids / "xp_noise.npz", allow_pickle=False, **small)

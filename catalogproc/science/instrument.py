@@ -6,9 +6,10 @@ line-spread function; the mean spectrum is expanded in Hermite functions of x = 
 rotated into the archive's basis. All of it is linear in the flux, so the instrument is one
 matrix from flux at the wavelengths of the atmospheres to the coefficients of both bands.
 
-The response and the line-spread function come from different authors and do not fit each
-other to better than 10 %: response_correction.csv (science/calibrate.py makes it) is the
-smooth factor that makes GaiaXPy's calibration return the spectrum that went in.
+Response and line-spread function come from different authors and fit each other, and real
+spectra, to 10 % only. What ships as xp_instrument.npz is that matrix corrected so that real
+stars' twins give the real coefficients and GaiaXPy's calibration returns what went in
+(science/twins.py, science/calibrate.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogproc.errors import CatalogprocError
 from catalogproc.features.photometry import passbands
 from catalogproc.resources import shipped
 
@@ -55,6 +57,12 @@ TMASS_ZERO_POINTS = {"J": 3.129e-12, "H": 1.133e-12, "Ks": 4.283e-13}
 """F_lambda of magnitude zero, W m-2 nm-1 (Cohen, Wheaton & Megeath 2003, table 2)."""
 
 
+TMASS_CORRECTION = ((-0.024, -0.056), (0.027, 0.010), (-0.004, -0.015))
+"""Added to J, H and Ks: an offset, and a slope with J - Ks - 0.7 (constant beyond 0.4 and 1.1).
+
+Fitted, against G, on 1,747 Kepler red giants (Li et al. 2024) of known Teff, log g, [M/H],
+luminosity and E(B-V): ATLAS9 makes H too bright and J too faint."""
+
 TENSORS = ("xp", "tmass", "gaia", "gaia_zero_points")
 
 
@@ -84,7 +92,10 @@ class Instrument:
 
     def tmass_magnitudes(self, flux: Tensor) -> Tensor:
         """J, H and Ks (N, 3) in mag from flux in W m-2 nm-1 (N, W)."""
-        return -2.5 * torch.log10(flux @ self.tmass)
+        raw = -2.5 * torch.log10(torch.matmul(flux, self.tmass))
+        offset, slope = torch.tensor(TMASS_CORRECTION, device=flux.device).T
+        j_k = (raw[:, :1] - raw[:, 2:]).clamp(0.4, 1.1)
+        return torch.as_tensor(raw + offset + slope * (j_k - 0.7))
 
 
 def hermite(n: int, x: Float) -> Float:
@@ -108,10 +119,10 @@ def interpolation(nodes: Float, x: Float) -> Float:
     return matrix
 
 
-def band_matrix(band: Band, wavelength: Float, correction: Float, folder: Path) -> Float:
+def band_matrix(band: Band, wavelength: Float, folder: Path) -> Float:
     """Coefficients (n,) of one band from flux at ``wavelength`` (W,), as a matrix (n, W).
 
-    ``correction`` (W,) multiplies the flux, as an error of the response would.
+    Up to a constant of the band, which the corrections of science/twins.py supply.
     """
     from scipy.interpolate import CubicSpline
 
@@ -129,7 +140,7 @@ def band_matrix(band: Band, wavelength: Float, correction: Float, folder: Path) 
     waves = hermite(spread.shape[1], (u - band.origin) / band.width)
     rotation = table(f"BasisTransformationMatrix_{band.name}.csv")
     at_nodes = (waves * photons) @ interpolation(wavelength, fine)
-    return np.asarray(rotation @ spread @ at_nodes * correction)
+    return np.asarray(rotation @ spread @ at_nodes)
 
 
 def tmass_matrix(wavelength: Float, path: Path) -> Float:
@@ -147,40 +158,42 @@ def tmass_matrix(wavelength: Float, path: Path) -> Float:
     return np.stack(rows)
 
 
-def response_correction(wavelength: Float, path: Path) -> dict[str, Float]:
-    """The factor on each band's response at ``wavelength`` (W,); constant beyond the table."""
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    return {
-        band.name: np.interp(wavelength, table["wavelength_nm"], table[band.name.lower()])
-        for band in BANDS
-    }
-
-
 @lru_cache(maxsize=2)
 def _load(wavelength: tuple[float, ...]) -> Instrument:
     grids = shipped("grids")
     nodes = np.array(wavelength)
-    correction = response_correction(nodes, grids / "response_correction.csv")
-    xp = [band_matrix(b, nodes, correction[b.name], grids / "instrument") for b in BANDS]
+    with np.load(grids / "xp_instrument.npz", allow_pickle=False) as file:
+        at, xp = file["wavelength"], file["matrix"].astype(np.float64)
+    if not np.allclose(at, nodes[: len(at)]):
+        raise CatalogprocError(
+            "grids/xp_instrument.npz was made for other wavelengths",
+            wanted=f"{nodes[0]:g} to {nodes[-1]:g} nm", found=f"{at[0]:g} to {at[-1]:g} nm",
+            todo="make it again: catalogproc.science.calibrate.write_grids()",
+        )  # fmt: skip
     system = passbands()
-    at = [system.names.index(name) for name in ("G", "BP", "RP")]
+    bands = [system.names.index(name) for name in ("G", "BP", "RP")]
     # Fluxes are near 1e-15 W m-2 nm-1: scaled so that float32 keeps clear of its small end.
-    gaia = np.concatenate([system.weights["bp"][at], system.weights["rp"][at]], axis=1)
-    zero_points = system.zero_points[at] + 2.5 * 15
+    gaia = np.concatenate([system.weights["bp"][bands], system.weights["rp"][bands]], axis=1)
     return Instrument(
         wavelength=nodes,
-        xp=_tensor(np.concatenate(xp).T),
+        xp=_tensor(np.pad(xp, ((0, 0), (0, len(nodes) - len(at)))).T),
         tmass=_tensor(tmass_matrix(nodes, grids / "twomass_rsr.csv").T),
         gaia=_tensor(gaia.T * 1e15),
-        gaia_zero_points=_tensor(zero_points),
-        n_bp=len(xp[0]),
+        gaia_zero_points=_tensor(system.zero_points[bands] + 2.5 * 15),
+        n_bp=system.weights["bp"].shape[1],
     )
+
+
+def load_instrument(wavelength: Float) -> Instrument:
+    """The shipped instrument for flux at these wavelengths (W,) in nm, on the CPU.
+
+    Raises
+    ------
+    CatalogprocError
+        The shipped matrix is for other wavelengths.
+    """
+    return _load(tuple(float(x) for x in wavelength))
 
 
 def _tensor(values: Float) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).float()
-
-
-def load_instrument(wavelength: Float) -> Instrument:
-    """The shipped instrument for flux at these wavelengths (W,) in nm, on the CPU."""
-    return _load(tuple(float(x) for x in wavelength))

@@ -46,14 +46,25 @@ PHOTOMETRY = {
 }
 """Errors in mag by G (Gaia Collaboration, Brown et al. 2021, table 4)."""
 
-PARALLAX = ((6.0, 0.03), (9.0, 0.022), (13.0, 0.018), (15.0, 0.03), (17.0, 0.07), (18.0, 0.12))
-"""Median parallax error in mas by G (Lindegren et al. 2021, table 4 and figure 7)."""
+PARALLAX = (
+    (6.0, 0.022),
+    (9.0, 0.016),
+    (12.0, 0.014),
+    (14.0, 0.018),
+    (15.0, 0.027),
+    (16.0, 0.042),
+    (17.0, 0.069),
+    (18.0, 0.116),
+)
+"""Median parallax error in mas by G (as Lindegren et al. 2021, figure 7; Kepler's stars have 0.010
+at 9 to 12.5, where Gaia looked more often than on average)."""
 
-PARALLAX_SPREAD = 0.2
+PARALLAX_SPREAD = 0.25
 """Standard deviation of the logarithm of the parallax error at one magnitude."""
 
-TMASS_FLOOR, TMASS_LIMIT = 0.022, (15.8, 15.1, 14.3)
-"""Error of bright stars; J, H and Ks of S/N 10, mag (Skrutskie et al. 2006)."""
+TMASS_FLOOR, TMASS_LIMIT = (0.021, 0.020, 0.017), (15.8, 15.1, 14.3)
+"""Error in J, H and Ks of bright stars (Kepler's red giants), and magnitude of S/N 10
+(Skrutskie et al. 2006)."""
 
 NO_PARALLAX, NO_TMASS = 0.03, 0.04
 """Shares of stars without them, at any magnitude."""
@@ -141,10 +152,8 @@ def by_magnitude(table: tuple[tuple[float, float], ...], magnitude: Tensor) -> T
 
 def tmass_errors(magnitudes: Tensor) -> Tensor:
     """Errors of J, H, Ks (N, 3): a floor, and the sky's noise."""
-    limit = torch.tensor(TMASS_LIMIT, device=magnitudes.device)
-    return torch.hypot(
-        torch.full_like(magnitudes, TMASS_FLOOR), 0.1086 * 10 ** (0.4 * (magnitudes - limit))
-    )
+    floor, limit = torch.tensor((TMASS_FLOOR, TMASS_LIMIT), device=magnitudes.device)
+    return torch.hypot(floor, 0.1086 * 10 ** (0.4 * (magnitudes - limit)))
 
 
 def parallax_error(g: Tensor, random: torch.Generator) -> Tensor:

@@ -33,6 +33,10 @@ IMF_SLOPE = -2.3
 NODES = 160
 """Points kept of each phase of an isochrone, denser towards its fast end."""
 
+SHARES = {1: 0.5, 2: 1.0, 3: 1.0, 4: 1.0}
+"""Of the stars that live in each phase, how many are drawn: subgiants are there only so that the
+edge at log g 3.5 lies inside."""
+
 HELIUM_START = 2e-3
 """Core helium begins on the zero-age horizontal branch: PARSEC's first point is the RGB tip."""
 
@@ -201,7 +205,7 @@ def load_population(path: Path | None = None) -> Population:
         initial = column["mass_initial"][rows]
         values = np.stack([column[name][rows] for name in QUANTITIES], axis=-1)
         tracks[at] = _resample(initial, values, HELIUM_START if phase == 3 else 0.0)
-        number = (initial[-1] - initial[0]) * initial.mean() ** IMF_SLOPE
+        number = SHARES[phase] * (initial[-1] - initial[0]) * initial.mean() ** IMF_SLOPE
         log_yield[at] = np.log(max(number, 1e-12))
     m_h = metallicity(z)
     cumulative, cells = _prior(m_h, log_age, log_yield)

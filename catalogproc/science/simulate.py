@@ -34,14 +34,14 @@ G_LIMITS, G_MEAN, G_SIGMA = (6.0, 17.5), 14.0, 2.3
 DISTANCE = (0.05, 40.0)
 """Nearest and farthest, kpc; a magnitude that would ask for less or more is moved."""
 
-DUST_DENSITY, DUST_HEIGHT, DUST_SCATTER = 0.28, 0.11, 0.7
+DUST_DENSITY, DUST_HEIGHT, DUST_SCATTER = 0.22, 0.11, 0.8
 """True E(B-V) in mag per kpc in the plane, scale height in kpc, scatter of its logarithm."""
 
 ANY_DUST, ANY_DUST_RANGE = 0.12, (1e-3, 2.0)
 """Share of stars whose E(B-V) is log-uniform, whatever their place, and its range."""
 
 MAX_EBV = 2.5
-"""Of the SFD scale, mag: more would redden most giants beyond BP - RP = 4."""
+"""Of the SFD scale, mag, approached smoothly: more would redden giants beyond BP - RP = 4."""
 
 R_V_RANGE = (2.8, 3.4)
 
@@ -161,7 +161,8 @@ class Simulator:
             ebv = DUST_DENSITY * column * torch.exp(DUST_SCATTER * z) / TRUE_PER_SFD
             first, last = (float(np.log(limit)) for limit in ANY_DUST_RANGE)
             anywhere = torch.exp(first + (last - first) * u[2] / ANY_DUST)
-            ebv = torch.where(u[2] < ANY_DUST, anywhere, ebv).clamp(1e-6, MAX_EBV)
+            ebv = torch.where(u[2] < ANY_DUST, anywhere, ebv).clamp(min=1e-6)
+            ebv = ebv / (1 + (ebv / MAX_EBV) ** 4) ** 0.25
             extinction = 2.4 * TRUE_PER_SFD * ebv
         g = 5 * torch.log10(distance) + 10 + absolute + extinction  # moved where d was held
         longitude = 360 * u[3]
