@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from catalogproc.network import onednn
 from catalogproc.network.onednn import OneDnnLinear, use_onednn
 from catalogproc.network.transformer import Shape, Transformer
 
@@ -43,7 +44,7 @@ def test_a_network_keeps_its_weights_their_names_and_its_answers():
 
 
 def test_a_build_without_it_goes_on_as_before(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(onednn, "has_onednn", lambda: False)
     network = Transformer(Shape(5, 8, (), ((2, 16),), (8,)))
     use_onednn(network)
     assert not any(isinstance(module, OneDnnLinear) for module in network.modules())
