@@ -6,7 +6,7 @@ traps: each stands in a row that is known, in :class:`Trap`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ class Sky:
 
         torch.set_num_threads(1)
         drawn = Simulator().draw(stars, seed)
+        # Where traps wait, nothing else is wrong: plain giants with everything measured.
+        c = drawn.columns
+        plain = (c["logg"] < 3.3) & (c["m_h"].abs() < 0.45) & (c["e_parallax"] < 0.08)
+        plain &= c["j_mag"].isfinite() & (c["g_mag"] < 17.2)
+        order = torch.argsort(plain.int(), descending=True, stable=True)
+        assert plain.sum() > THREE_TIMES[-1]
+        columns = {name: value[order] for name, value in drawn.columns.items()}
+        drawn = replace(drawn, columns=columns)
         paths = write_stars(drawn, folder)
         found = {path.name.split("_0")[0]: pq.read_table(path) for path in paths}
         columns = {name: np.array(value.numpy()) for name, value in drawn.columns.items()}

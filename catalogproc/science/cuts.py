@@ -1,0 +1,168 @@
+"""Which stars a model is trained on: the cuts, and which of them each row fails.
+
+The defaults are those of the seed paper (Zhang, Bu et al. 2026) and of the sample that it
+starts from (Leung & Bovy 2024): mass, age and [M/H] known and within the labels' range, ages
+up to the cosmic limit; good photometry and astrometry; no spectrum that is extreme in any
+coefficient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.errors import JobError
+
+Mask = NDArray[np.bool_]
+Range = tuple[float, float]
+
+YEARS_PER_GYR = 1e9
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Limits are inclusive; a value that is not known passes, unless it is required.
+
+    Attributes
+    ----------
+    required
+        Columns of the contract training that must be known.
+    mass, age, m_h
+        Limits in solar masses, Gyr and dex: the labels' range.
+    g, bprp
+        Limits in mag.
+    distmass_bits
+        Rows with any of these in DistMass's BITMASK are left out; 2 is "outside of what the
+        masses were trained on", which by default stays and is counted.
+    both_bands
+        Whether BP and RP must be there.
+    ruwe, excess
+        Largest ruwe and phot_bp_rp_excess_factor.
+    box
+        Percentiles: a spectrum with a coefficient outside of these is left out. None: none is.
+    bad_aspcap
+        Bits of ASPCAPFLAG that make the labels of a spectrum unknown; so does any STARFLAG.
+    bad_star
+        Bits of STARFLAG that leave the star out: neighbours in the fibre.
+
+    The last five are for surveys; in Leung & Bovy's sets they have been applied already.
+    """
+
+    required: tuple[str, ...] = ("mass", "log_age", "m_h")
+    mass: Range = (0.3, 8.0)
+    age: Range = (0.0, 13.8)
+    m_h: Range = (-2.5, 1.0)
+    g: Range = (6.0, 17.5)
+    bprp: Range = (0.0, 4.0)
+    distmass_bits: int = 0
+    both_bands: bool = True
+    ruwe: float = 1.4
+    excess: float = 2.0
+    box: Range | None = (0.2, 99.8)
+    bad_aspcap: tuple[int, ...] = (19, 23)
+    bad_star: tuple[int, ...] = (2, 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def failed(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """Why each row (N,) is left out, in words; "" where it stays.
+
+        ``rows`` are columns of the contract training and, by name, ``spectra`` (N,), how many
+        bands a row has, and ``reason`` (N,), "" or why it was left out before.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            age = 10.0 ** rows["log_age"].astype(np.float64) / YEARS_PER_GYR
+        reasons: list[tuple[str, Mask]] = [
+            ("no Gaia source", rows["source_id"] <= 0),
+            ("no XP spectrum", rows["spectra"] == 0),
+            ("a band of the spectrum is missing", self.both_bands & (rows["spectra"] < 2)),
+        ]
+        failed = _first(reasons)
+        failed = np.where(failed == "", rows["reason"], failed)
+        reasons = [(f"{name} is not known", np.isnan(rows[name])) for name in self.required]
+        reasons += [
+            _outside("mass", "solar masses", rows["mass"], self.mass),
+            _outside("age", "Gyr", age, self.age),
+            _outside("[M/H]", "dex", rows["m_h"], self.m_h),
+            _outside("G", "mag", rows["phot_g_mean_mag"], self.g),
+            _outside("BP - RP", "mag", rows["bprp"], self.bprp),
+            ("DistMass's bits", (rows["distmass_bitmask"] & self.distmass_bits) != 0),
+        ]
+        return np.where(failed == "", _first(reasons), failed)
+
+    def with_words(self, words: Sequence[str]) -> Cuts:
+        """The cuts with some changed: ``age=0:12``, ``ruwe=1.2``, ``required=mass``, ``box=none``.
+
+        Raises JobError for a cut that there is not, or a value that it cannot have.
+        """
+        changes: dict[str, Any] = {}
+        known = {field.name: field.type for field in fields(self)}
+        for word in words:
+            name, separator, value = word.partition("=")
+            if not separator or name not in known:
+                raise JobError(
+                    "no such cut", wanted="NAME=VALUE with NAME one of " + ", ".join(known),
+                    found=word,
+                )  # fmt: skip
+            try:
+                changes[name] = _parsed(value.strip(), str(known[name]))
+            except ValueError:
+                raise JobError(
+                    "a cut cannot be read", wanted=f"{name}={_EXAMPLES[str(known[name])]}",
+                    found=word,
+                ) from None  # fmt: skip
+        return replace(self, **changes)
+
+
+_EXAMPLES = {
+    "Range": "LOW:HIGH",
+    "Range | None": "LOW:HIGH, or none",
+    "int": "a number",
+    "float": "a number",
+    "bool": "yes or no",
+    "tuple[int, ...]": "numbers with commas between, or none",
+    "tuple[str, ...]": "names with commas between, or none",
+}
+
+
+def _parsed(value: str, kind: str) -> Any:
+    if kind.startswith("Range"):
+        if value == "none" and kind.endswith("None"):
+            return None
+        low, _, high = value.partition(":")
+        if _ != ":":
+            raise ValueError(value)
+        return (float(low or "-inf"), float(high or "inf"))
+    if kind.startswith("tuple"):
+        items = [] if value == "none" else [item.strip() for item in value.split(",")]
+        return tuple(int(item) if "int" in kind else item for item in items)
+    if kind == "bool":
+        if value not in ("yes", "no"):
+            raise ValueError(value)
+        return value == "yes"
+    return int(value) if kind == "int" else float(value)
+
+
+def _outside(name: str, unit: str, values: NDArray[Any], limits: Range) -> tuple[str, Mask]:
+    with np.errstate(invalid="ignore"):
+        return f"{name} outside {limits[0]:g} to {limits[1]:g} {unit}", (
+            (values < limits[0]) | (values > limits[1])
+        )
+
+
+def _first(reasons: Sequence[tuple[str, Mask]]) -> NDArray[np.object_]:
+    """The first reason (N,) that holds for each row, else ""."""
+    found: NDArray[np.object_] = np.full(len(reasons[0][1]), "", dtype=object)
+    for words, rows in reversed(reasons):
+        found[rows] = words
+    return found
+
+
+def has_bits(flags: NDArray[np.integer[Any]], bits: Sequence[int]) -> Mask:
+    """Which flags (N,) have any of the bits."""
+    return np.asarray((flags & sum(1 << bit for bit in bits)) != 0)
