@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,10 @@ def do(name: str, chunk: Any, output: Path) -> Receipt:
         raise ValueError("nobody thought of this")
     if kind == "full":
         raise CatalogprocError("there is no space left to write", where=output)
-    if kind == "deadly":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hungry":
+        held = bytearray(800_000_000)
+        held[::4096] = b"x" * len(held[::4096])
+        time.sleep(60)
     if kind == "large":
         raise MemoryError
     if kind == "crowded" and number == 0:

@@ -56,7 +56,7 @@ def test_check_says_what_is_in_order_and_writes_nothing(kit: Kit, tmp_path: Path
     told = "\n".join(lines)
     assert "3 workers of" in told
     assert "on cpu" in told
-    assert "MiB to write" in told
+    assert "about 439.5 KiB to write" in told  # 1,500 stars of 300 bytes
     assert "gives the answers that are stored with it" in told
     assert not files_in(tmp_path)
 
@@ -160,7 +160,7 @@ def test_too_small_a_disk_is_refused(
 ) -> None:
     plan = kit.plan(tmp_path / "out")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 449_999}))
-    with pytest.raises(Refusal, match=r"(?s)too little room.*0\.0 GiB free"):
+    with pytest.raises(Refusal, match=r"(?s)too little room.*about 439\.5 KiB.*439\.5 KiB free"):
         check(plan, Where(device="cpu"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 450_000}))
     assert module.refuse_disk(plan) == (450_000, 450_000)

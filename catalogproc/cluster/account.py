@@ -63,7 +63,7 @@ class Account:
     workers
         The device of each worker at the start.
     notes
-        What the user should know besides.
+        Workers that were left out, and why; ``announce`` told them at once.
     """
 
     output: Path
@@ -99,7 +99,7 @@ class Account:
 
     def lines(self) -> list[str]:
         """The account for the user."""
-        lines = [*self.notes]
+        lines = []
         if self.chunks_run:
             lines.append(
                 f"{self.rows_run:,} stars in {self.seconds:,.1f} s "

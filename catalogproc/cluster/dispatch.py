@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import queue
 import time
@@ -25,6 +26,8 @@ AHEAD = 2
 """Chunks a worker has at hand: one in work and one to go on with."""
 TRIES = 3
 """How often a chunk is tried whose files could not be read or written just then."""
+MAY_PASS = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+"""System errors of shared disks that may be gone a moment later."""
 PATIENCE = 60.0
 """Seconds to wait for a worker where there is none."""
 TICK = 0.5
@@ -39,9 +42,25 @@ def work(name: str, chunk: Chunk, output: Path) -> Receipt:
     bench = bench_of(worker, name)
     with bench.turn:
         use_threads(bench)
-        return process_chunk(
-            bench.engine, chunk, bench.companion, output, str(worker.name), bench.device
-        )
+        try:
+            return process_chunk(
+                bench.engine, chunk, bench.companion, output, str(worker.name), bench.device
+            )
+        except CatalogprocError as error:
+            raise passing(error) or error from None
+
+
+def passing(error: CatalogprocError) -> OSError | None:
+    """The system's error behind one of ours, if it is of those that may pass by themselves.
+
+    It is looked for here because Dask carries errors without their causes.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in MAY_PASS:
+            return OSError(cause.errno, str(error))
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def ask(name: str, dask_worker: Any) -> Report:

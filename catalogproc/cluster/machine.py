@@ -27,8 +27,12 @@ _SETTINGS = {
     # A chunk that kills its worker is tried alone after this; see run.py.
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.daemon": True,
-    # Tasks hand over paths: there is nothing to spill and nothing worth stealing for.
-    "distributed.scheduler.worker-saturation": 1.0,
+    # Tasks hand over paths: nothing of Dask's is in memory that could be spilt, and a worker
+    # that pauses would never go on. One that takes too much is ended.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
 }
 
 

@@ -74,7 +74,7 @@ class Plan:
         """What remains."""
         return tuple(chunk for chunk in self.chunks if chunk.id not in self.done)
 
-    @property
+    @cached_property
     def rows_todo(self) -> int | None:
         """Rows that remain, where every file tells."""
         return _total(self.todo)
@@ -272,7 +272,7 @@ def check(plan: Plan, where: Where) -> list[str]:
 
     lines = plan.lines(short=True)
     needed, free = refuse_disk(plan)
-    lines.append(f"about {needed / 2**20:,.0f} MiB to write, {free / 2**30:,.1f} GiB free")
+    lines.append(f"about {_bytes(needed)} to write, {_bytes(free)} free")
     if where.scheduler is None:
         lines.append(crew(where, len(plan.chunks), len(plan.todo)).line())
     else:
@@ -300,8 +300,8 @@ def refuse_disk(plan: Plan) -> tuple[int, int]:
     if needed > free:
         raise Refusal(
             "too little room for the catalog",
-            wanted=f"about {needed / 2**30:,.1f} GiB",
-            found=f"{free / 2**30:,.1f} GiB free",
+            wanted=f"about {_bytes(needed)}",
+            found=f"{_bytes(free)} free",
             where=place,
             todo="give an --output on a larger disk",
         )
@@ -326,6 +326,12 @@ def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         return [function(item) for item in items]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(function, items))
+
+
+def _bytes(number: int) -> str:
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min((max(number, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{number / 1024**power:,.{min(power, 1)}f} {units[power]}"
 
 
 def _count(number: int, word: str) -> str:

@@ -132,8 +132,8 @@ def _modelled(
         share_gpu=where.share_gpu,
         ours=team is not None,
     )
-    client.register_plugin(plugin, name=name)
     try:
+        client.register_plugin(plugin, name=name)
         stand = reports(client, name)
         errors = [report.error for report in stand.values() if report.error]
         if stand and len(errors) == len(stand):

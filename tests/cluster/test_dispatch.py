@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from catalogproc.cluster import dispatch as module
 from catalogproc.cluster.devices import CPU
 from catalogproc.cluster.dispatch import Dispatch
 from catalogproc.cluster.machine import Crew, embedded
+from catalogproc.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with embedded(Crew((CPU, CPU), 1, 2**30), "127.0.0.1:0") as client:
+    with embedded(Crew((CPU, CPU), 1, 2**29), "127.0.0.1:0") as client:
         yield client
 
 
@@ -64,6 +66,23 @@ def test_what_passes_is_tried_again_and_what_stays_fails(client: Client, tmp_pat
     assert len(list(tmp_path.glob("*-stays.*"))) == 3
 
 
+def test_a_read_error_behind_ours_is_known_as_one_that_may_pass() -> None:
+    def told(number: int) -> InputError:
+        try:
+            try:
+                raise OSError(number, "from the disk")
+            except OSError as error:
+                raise InputError("the file cannot be read", where="a.csv") from error
+        except InputError as error:
+            return error
+
+    found = module.passing(told(errno.EIO))
+    assert found is not None
+    assert "the file cannot be read\n  where: a.csv" in str(found)
+    assert module.passing(told(errno.ENOENT)) is None
+    assert module.passing(InputError("the file is truncated")) is None
+
+
 def test_a_bad_file_is_tried_once_and_tells_its_cause(client: Client, tmp_path: Path) -> None:
     made = dispatched(client, tmp_path, ["broken", "bug", "good"])
     broken, bug = sorted(made.failures, key=lambda failure: failure.chunk)
@@ -84,10 +103,10 @@ def test_a_full_disk_ends_the_run_at_once(client: Client, tmp_path: Path) -> Non
 
 
 def test_a_chunk_that_kills_its_workers_costs_itself_alone(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["good", "deadly", "large", "crowded", *["good"] * 8])
-    assert {failure.file for failure in made.failures} == {"deadly", "large"}
+    made = dispatched(client, tmp_path, ["good", "hungry", "large", "crowded", *["good"] * 8])
+    assert {failure.file for failure in made.failures} == {"hungry", "large"}
     causes = {failure.file: failure.cause for failure in made.failures}
-    assert "its worker died of it" in causes["deadly"]
+    assert "died of it, also alone: out of memory" in causes["hungry"]
     assert causes["large"] == "MemoryError"
     assert len(made.receipts) == 10
     assert len(list(tmp_path.glob("*-large.*"))) == 2  # the second time alone

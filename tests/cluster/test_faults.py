@@ -28,7 +28,7 @@ from runs import (
     workers_of,
 )
 
-from catalogproc.catalog.receipts import receipt_files
+from catalogproc.catalog.receipts import read_receipts, receipt_files
 from catalogproc.catalog.verify import verify
 from catalogproc.cluster.dispatch import reports, work
 from catalogproc.cluster.machine import Where, cores
@@ -85,10 +85,14 @@ def test_a_driver_that_is_ended_in_the_middle_goes_on_from_there(
         before, held = held, len(receipt_files(output))
         assert before < held < CHUNKS, end
         assert not (output / "summary.json").exists()
-    kept = stamps(output)
+    # A part whose receipt was still to be written is not done; all else stays untouched.
+    proved = {Path(receipt.catalog_part).name for receipt in read_receipts(output).values()}
+    proved |= {path.name for path in receipt_files(output)}
+    kept = {name: stamp for name, stamp in stamps(output).items() if name in proved}
     account = kit.run(output)
     assert (account.exit_code, account.chunks_run) == (0, CHUNKS - held)
     assert {name: stamp for name, stamp in stamps(output).items() if name in kept} == kept
+    assert len(kept) == 2 * held
     assert_same(output, undisturbed.output)
     assert not list(output.glob("**/.*.tmp"))  # what the killed ones left is gone
     assert verify(output)
