@@ -13,7 +13,13 @@ from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.records import string_widths
 from catalogproc.contract import Column, Contract
 
-SUFFIXES = {"fits": "fits", "votable": "vot", "parquet": "parquet"}
+SUFFIXES = {
+    "fits": "fits",
+    "votable": "vot",
+    "parquet": "parquet",
+    "ecsv": "ecsv",
+    "csv": "csv",
+}
 
 
 def exported(folder: Path, format: str, place: Path, **options: object) -> Path:

@@ -17,9 +17,9 @@ from catalogs import finished_run
 from exports import NULLABLE, Write, exported, things, written
 
 from catalogproc.catalog.formats.fits import write_fits
+from catalogproc.catalog.formats.votable import write_votable
 from catalogproc.catalog.identity import RunIdentity
 from catalogproc.catalog.receipts import read_receipts
-from catalogproc.catalog.formats.votable import write_votable
 from catalogproc.contract import load_contract
 
 CATALOG = load_contract("catalog")
@@ -59,6 +59,24 @@ def stilts() -> Callable[..., str]:
     return run
 
 
+@pytest.fixture(scope="module")
+def reads(
+    stilts: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """STILTS' words for a file of a format; skips where its build has no reader for it."""
+    program = shutil.which("stilts") or ""
+    done = subprocess.run([program, "-J-Xmx128m", "tpipe", "ifmt=ecsv", "in=/dev/null"],
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    known = "handler" not in done.stderr
+
+    def words(format: str) -> str:
+        if format == "ecsv" and not known:
+            pytest.skip("STILTS has no ECSV (Debian: apt-get install starlink-ecsv-java)")
+        return f"ifmt={format}"
+
+    return words
+
+
 def cells(text: str) -> list[dict[str, str]]:
     """The rows of STILTS' comma-separated output."""
     import csv
@@ -66,12 +84,22 @@ def cells(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("format", ["fits", "votable"])
+@pytest.mark.parametrize("format", ["fits", "votable", "ecsv"])
 def test_stilts_shows_every_columns_type_unit_ucd_and_description(
-    folder: Path, tmp_path: Path, stilts: Callable[..., str], format: str
+    folder: Path,
+    tmp_path: Path,
+    stilts: Callable[..., str],
+    reads: Callable[[str], str],
+    format: str,
 ) -> None:
     path = exported(folder, format, tmp_path)
-    said = stilts("tpipe", f"in={path}", "cmd=meta name class units ucd description", "ofmt=csv")
+    said = stilts(
+        "tpipe",
+        reads(format),
+        f"in={path}",
+        "cmd=meta name class units ucd description",
+        "ofmt=csv",
+    )
     classes = {"int64": "Long", "int32": "Integer", "int16": "Short", "float64": "Double"}
     classes |= {"float32": "Float", "bool": "Boolean", "string": "String"}
     shown = cells(said)
@@ -86,11 +114,17 @@ def test_stilts_shows_every_columns_type_unit_ucd_and_description(
         }
 
 
-@pytest.mark.parametrize("format", ["fits", "votable"])
+@pytest.mark.parametrize("format", ["fits", "votable", "ecsv", "csv"])
 def test_stilts_reads_every_value(
-    folder: Path, rows: pa.Table, tmp_path: Path, stilts: Callable[..., str], format: str
+    folder: Path,
+    rows: pa.Table,
+    tmp_path: Path,
+    stilts: Callable[..., str],
+    reads: Callable[[str], str],
+    format: str,
 ) -> None:
-    shown = cells(stilts("tpipe", f"in={exported(folder, format, tmp_path)}", "ofmt=csv"))
+    path = exported(folder, format, tmp_path)
+    shown = cells(stilts("tpipe", reads(format), f"in={path}", "ofmt=csv"))
     assert len(shown) == rows.num_rows
     for column in CATALOG.columns:
         texts = [row[column.name] for row in shown]

@@ -43,6 +43,8 @@ class Pieces:
         The columns that are wanted.
     condition
         Which rows are wanted; all where None.
+    schema
+        That of the files.
     files, groups
         Of each row group.
     low, high
@@ -54,6 +56,7 @@ class Pieces:
     key: str
     columns: tuple[str, ...]
     condition: Condition | None
+    schema: pa.Schema
     files: tuple[Path, ...]
     groups: tuple[int, ...]
     low: Keys
@@ -68,7 +71,7 @@ class Pieces:
         if self.condition is not None:
             wanted &= self.condition.expression
             needed += self.condition.columns
-        tables = []
+        tables = [self.schema.empty_table().select([*self.columns])]
         for path in dict.fromkeys(self.files[i] for i in found):
             groups = [self.groups[i] for i in found if self.files[i] == path]
             with pq.ParquetFile(path) as file:
@@ -88,9 +91,11 @@ def pieces(
 ) -> Pieces:
     """The row groups of files. One whose footer tells no range may hold any key."""
     held: list[tuple[Path, int, int, int, int]] = []
+    schema = pa.schema([])
     for path in files:
         with pq.ParquetFile(path) as file:
-            metadata, place = file.metadata, file.schema_arrow.names.index(key)
+            metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
+        place = schema.names.index(key)
         for group in range(metadata.num_row_groups):
             told = metadata.row_group(group).column(place).statistics
             known = told is not None and told.has_min_max
@@ -98,7 +103,7 @@ def pieces(
             held.append((path, group, *limits, metadata.row_group(group).num_rows))
     paths, groups, low, high, rows = zip(*held, strict=True) if held else ((), (), (), (), ())
     numbers = (np.array(values, dtype=np.int64) for values in (low, high, rows))
-    return Pieces(key, tuple(columns), condition, paths, groups, *numbers)
+    return Pieces(key, tuple(columns), condition, schema, paths, groups, *numbers)
 
 
 def is_cheap(held: Pieces, low: Keys, high: Keys) -> bool:

@@ -8,6 +8,7 @@ which STILTS and TOPCAT stop with a ClassCastException.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Iterable, Mapping
 from xml.etree import ElementTree
 
@@ -33,6 +34,7 @@ _DATATYPES = {
     "list<float64>": "double",
 }
 _POSITION = ("pos.eq.ra", "pos.eq.dec")
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def dataless_votable(contract: Contract, widths: Mapping[str, int]) -> str:
@@ -108,6 +110,9 @@ def votable_frame(
         ElementTree.SubElement(resource, "INFO", name=key, value=value)
     if any(_is_position(column) for column in columns):
         ElementTree.SubElement(resource, "COOSYS", ID="ICRS", system="ICRS", epoch="J2016.0")
+    for number in _ARXIV.findall((infos or {}).get("references", "")):
+        link = f"https://arxiv.org/abs/{number}"
+        ElementTree.SubElement(resource, "LINK", {"content-role": "doc", "href": link})
     table = ElementTree.SubElement(resource, "TABLE", name=contract.name)
     if rows is not None:
         table.set("nrows", str(rows))
