@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -120,15 +121,24 @@ def _run(folder: Path) -> list[Section]:
     if not summary.is_file():
         return [Section(str(folder), "This run has not ended: the same command goes on with it.")]
     content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-    rows = tuple((name, _text(value)) for name, value in content.items())
+    rows = tuple((name, _text(value)) for name, value in _flat(content))
     return [Section(str(folder), "A run of catalogproc.", ("field", "value"), rows)]
+
+
+def _flat(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested tables as one list: ``model.name``, ``model.hash``, …"""
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield path + name, value
 
 
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+        return str(value) if isinstance(value, int) else f"{value:.6g}"
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
     if isinstance(value, dict):
