@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalogproc.sources.xp import read_spectra
+
 DATA = Path(__file__).parent / "data"
 ARCHIVE = DATA / "archive_formats"
 EXAMPLES = Path(__file__).parent.parent / "examples" / "gaia_xp"
@@ -196,3 +198,37 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
 def matrix(table: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
     """A list column without nulls as a matrix."""
     return np.array(table.column(name).to_pylist())
+
+
+def spectra(path: Path, **options) -> pa.Table:
+    return pa.Table.from_batches(list(read_spectra(path, **options)))
+
+
+def put(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def same(found: pa.Table, wanted: pa.Table) -> bool:
+    """Equal bit for bit in every column of spectra, whatever the width of the wanted ones."""
+    return all(
+        found.column(name).combine_chunks().equals(
+            wanted.column(name).cast(found.schema.field(name).type).combine_chunks()
+        )
+        for name in COLUMNS
+    )  # fmt: skip
+
+
+def agrees(found: pa.Table, rows: list[dict], names=(*COLUMNS, *CORRELATIONS)) -> bool:
+    """Equal to plain Python's reading; errors and correlations are 32-bit numbers."""
+    for name in names:
+        for value, wanted in zip(
+            found.column(name).to_pylist(), (r[name] for r in rows), strict=True
+        ):
+            if name == "source_id" or name in COUNTS or wanted is None:
+                assert value == wanted, name
+            else:
+                kind = np.float64 if name.endswith("coefficients") else np.float32
+                assert (np.array(value, kind) == np.array(wanted).astype(kind)).all(), name
+    return True

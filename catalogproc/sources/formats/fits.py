@@ -1,18 +1,19 @@
 """FITS binary tables: fixed and variable-length arrays, by slices of the file in memory.
 
-astropy reads the header; the rows are taken from the mapped file as they lie, because
-astropy's own variable-length columns are built row by row in Python.
+Rows are taken from the mapped file as they lie, where astropy builds variable-length columns
+row by row in Python. The header is read here too: a damaged one (NAXIS = 2000000000) keeps
+astropy busy for hours.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,10 @@ from catalogproc.sources.formats.base import Rows, reading, unique_names
 from catalogproc.sources.formats.binary import gather, native
 from catalogproc.sources.formats.stream import is_gzip, open_bytes
 
-_FORMAT = re.compile(r"^(\d*)([LXBIJKAEDCMPQ])(?:([LBIJKAED])(?:\(\d*\))?)?")
+_BLOCK, _CARD = 2880, 80
+# In blocks: 999 columns with ten cards each take less than a tenth of it.
+_LONGEST_HEADER = 5000
+_FORMAT = re.compile(r"(\d*)(?:([LXBIJKAEDCM])\d*|([PQ])([LXBIJKAEDCM])(?:\(\d*\))?)")
 _DTYPES = {
     "L": "u1", "X": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "A": "S1",
     "E": ">f4", "D": ">f8", "C": ">c8", "M": ">c16", "P": ">i4", "Q": ">i8",
@@ -122,37 +126,84 @@ class FitsTable:
 
 def open_fits(path: Path) -> FitsTable:
     """Read the headers of a FITS file up to its first binary table."""
-    from astropy.io import fits
+    with reading(path, "FITS"), open_bytes(path) as file:
+        parts = 0
+        while (header := _header(file)) is not None:
+            start, size = file.tell(), _data_size(header)
+            if header.get("XTENSION") == "BINTABLE" and header.get("ZIMAGE") is not True:
+                return _table(header, path, start)
+            file.seek(start + -(-size // _BLOCK) * _BLOCK)
+            parts += 1
+        raise InputError(
+            "the file has no table",
+            wanted="a binary table",
+            found=f"{parts} parts, none a binary table",
+            where=path,
+        )
 
-    with reading(path, "FITS"), warnings.catch_warnings():
-        # What astropy warns of (a short file, an odd card) is checked for here.
-        warnings.simplefilter("ignore")
-        with fits.open(path, memmap=True, lazy_load_hdus=True, mode="readonly") as units:
-            number = 0
-            while True:
-                try:
-                    unit = units[number]
-                except IndexError:
-                    raise InputError(
-                        "the file has no table",
-                        wanted="a binary table",
-                        found=f"{number} parts, none a binary table",
-                        where=path,
-                    ) from None
-                if type(unit) is fits.BinTableHDU:
-                    break
-                number += 1
-            header, start = unit.header, unit.fileinfo()["datLoc"]
-        rows, width = int(header["NAXIS2"]), int(header["NAXIS1"])
-        fields = _fields(header, path)
-        size = rows * width
-        heap = int(header.get("THEAP", size))
-        end = start + size + int(header.get("PCOUNT", 0))
-        if rows < 0 or sum(field.width for field in fields) != width or heap < size:
-            raise ValueError("a header that contradicts itself")
-        if not is_gzip(path) and path.stat().st_size < end:
-            raise _truncated(path, end, path.stat().st_size)
-        return FitsTable(path, fields, rows, width, start, start + heap, end)
+
+def _table(header: Mapping[str, Any], path: Path, start: int) -> FitsTable:
+    rows, width = header["NAXIS2"], header["NAXIS1"]
+    fields = _fields(header, path)
+    size = rows * width
+    heap = header.get("THEAP", size)
+    end = start + size + header.get("PCOUNT", 0)
+    if rows < 0 or sum(field.width for field in fields) != width or heap < size:
+        raise ValueError("a header that contradicts itself")
+    if not is_gzip(path) and path.stat().st_size < end:
+        raise _truncated(path, end, path.stat().st_size)
+    return FitsTable(path, fields, rows, width, start, start + heap, end)
+
+
+def _header(file: BinaryIO) -> dict[str, Any] | None:
+    """The next header, up to its END and the end of that block; None where the file ends."""
+    cards: dict[str, Any] = {}
+    for _ in range(_LONGEST_HEADER):
+        block = file.read(_BLOCK)
+        if not block.strip(b" \0") and not cards:
+            return None
+        if len(block) < _BLOCK:
+            raise ValueError("the file ends in the middle of a header")
+        for place in range(0, _BLOCK, _CARD):
+            card = block[place : place + _CARD].decode("latin-1")
+            if card[:8] == "END     ":
+                if "SIMPLE" in cards and "XTENSION" in cards:
+                    raise ValueError("two headers in one, the first without an end")
+                return cards
+            if card[8:10] == "= ":
+                cards.setdefault(card[:8].rstrip(), _value(card[10:]))
+    raise ValueError("a header without an end")
+
+
+def _value(text: str) -> Any:
+    """What a card says: text, a truth value, an integer or a float; None where it is none."""
+    if matched := re.match(r" *'((?:[^']|'')*)'", text):
+        return matched[1].replace("''", "'").rstrip()
+    word = text.partition("/")[0].strip()
+    if word in ("T", "F"):
+        return word == "T"
+    for kind in (int, float):
+        try:
+            return kind(word.replace("D", "E"))
+        except ValueError:
+            continue
+    return None
+
+
+def _data_size(header: Mapping[str, Any]) -> int:
+    """Bytes of the data after a header, without what fills up their last block."""
+    count = header["NAXIS"]
+    if not 0 <= count <= 999:
+        raise ValueError(f"NAXIS = {count}")
+    axes = [header[f"NAXIS{number}"] for number in range(1, count + 1)]
+    if header.get("GROUPS") is True and axes and axes[0] == 0:
+        axes = axes[1:]
+    elements = math.prod(axes) if axes else 0
+    size = abs(header["BITPIX"]) // 8 * header.get("GCOUNT", 1)
+    size *= header.get("PCOUNT", 0) + elements
+    if min(axes, default=0) < 0 or not 0 <= size < 1 << 60:
+        raise ValueError("a header with an impossible size")
+    return int(size)
 
 
 def _content(path: Path) -> NDArray[np.uint8]:
@@ -175,25 +226,24 @@ def _truncated(path: Path, wanted: int, found: int) -> InputError:
 
 def _fields(header: Any, path: Path) -> tuple[_Field, ...]:
     fields, offset = [], 0
-    for number in range(1, int(header["TFIELDS"]) + 1):
+    for number in range(1, min(header["TFIELDS"], 999) + 1):
         form = str(header[f"TFORM{number}"]).strip()
-        matched = _FORMAT.match(form)
+        matched = _FORMAT.fullmatch(form)
         if matched is None:
             raise ValueError(f"TFORM{number} = {form!r} is no format of FITS")
-        repeat, code, element = matched.groups()
-        heap = code in "PQ"
+        repeat, code, pointer, element = matched.groups()
         field = _Field(
             name=str(header.get(f"TTYPE{number}", f"column {number}")).strip(),
-            code=(element or "?") if heap else code,
+            code=element or code,
             repeat=int(repeat) if repeat else 1,
             offset=offset,
-            heap=heap,
-            descriptor=_DTYPES[code],
+            heap=pointer is not None,
+            descriptor=_DTYPES[pointer or code],
             null=header.get(f"TNULL{number}"),
             scale=header.get(f"TSCAL{number}", 1),
             zero=header.get(f"TZERO{number}", 0),
         )
-        if field.code not in _DTYPES or (heap and field.repeat > 1):
+        if field.heap and field.repeat > 1:
             raise ValueError(f"TFORM{number} = {form!r} is not read")
         fields.append(field)
         offset += field.width
