@@ -45,6 +45,9 @@ class Format(StrEnum):
     fits = "fits"
     votable = "votable"
     parquet = "parquet"
+    csv = "csv"
+    ecsv = "ecsv"
+    hats = "hats"
 
 
 Input = Annotated[
@@ -156,13 +159,36 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     format: Annotated[Format, typer.Option("--format", help="What to write.")],
-    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FILE", help="The file to write; HATS: the folder.")
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="Which stars: 'good_mass_age and m_h > -0.5', 'not flag(\"RUWE\")'.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B,...", help="Which columns, in order.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> None:
-    """Write a finished catalog as one file that TOPCAT and Astropy open."""
+    """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
     from catalogproc.catalog.export import export as export_catalog
 
-    rows = export_catalog(folder, format.value, output, overwrite=overwrite)
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    with _progress("stars") as progress:
+        rows = export_catalog(
+            folder,
+            format.value,
+            output,
+            columns=names,
+            where=where,
+            overwrite=overwrite,
+            progress=progress,
+        )
     _say(f"{rows:,} stars written to {output}")
 
 
