@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from dustmaps import write_combine19
 from surveyfiles import STARS, THREE_TIMES, TWICE, Sky, Trap, gnorm, write_fits, write_lb24
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.features import combined19, dustmap
-from catalogproc.network.sampling import Table
+from catalogproc.network.sampling import Table, describe, standardise
 from catalogproc.science.cuts import Cuts
 from catalogproc.science.dataset import (
     PAPER,
@@ -213,6 +214,18 @@ def test_further_columns_stand_in_the_order_of_the_tokens(made: tuple[Path, Repo
         mass = table.values[:, VOCABULARY.column("mass")]
         assert (found["mass"] == mass).all()
         assert set(found["distmass_bitmask"].tolist()) <= {0, 1, 2}
+
+
+def test_a_training_draws_from_it(made: tuple[Path, Report]) -> None:
+    """Standardised by its own training part, every token lies about zero."""
+    train, _ = load_dataset(made[0])
+    labels = np.array([token.kind == "label" for token in VOCABULARY.tokens])
+    standardisation, domain = describe(train.values, labels)
+    z, error = standardise(*train.draw(3, 64), standardisation, torch.device("cpu"))
+    assert z.shape == (64, len(VOCABULARY))
+    assert torch.isfinite(error).all()
+    assert z.nanmedian(dim=0).values[VOCABULARY.columns(("bp0", "teff", "mass"))].abs().max() < 1
+    assert domain.high[VOCABULARY.column("log_age")] <= np.log10(13.8e9) + 1e-6
 
 
 def test_statistics_are_those_of_the_training_part_alone(made: tuple[Path, Report]) -> None:

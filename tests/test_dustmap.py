@@ -9,15 +9,21 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import realstars
 from dustmaps import directions, mwdust_map, write_combine19
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal
 from catalogproc.features import combined19, dust, dustmap
 from catalogproc.features.dustmap import DustMap
+from catalogproc.features.tokens import tokens
+from catalogproc.job import Job
+from catalogproc.vocabulary import load_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +194,38 @@ def test_a_stars_reddening_does_not_depend_on_its_neighbours(staged: DustMap) ->
         assert (together[k][:50].view(np.int64) == one.view(np.int64)).all()
 
 
+def test_e_bv_becomes_a_token_where_none_is_given(staged: DustMap) -> None:
+    """Real bright stars; their error and solution, which that file lacks, as is usual for such.
+    One brings its own E(B-V), another's parallax is too uncertain."""
+    spectra, companion = realstars.bright(), realstars.bright_companion()
+    for name, value in (("nu_eff_used_in_astrometry", 1.5), ("astrometric_params_solved", 31)):
+        companion = companion.append_column(name, pa.array([value] * len(companion)))
+    error = pa.array([0.02] * (len(companion) - 1) + [0.4])
+    companion = companion.append_column("parallax_error", error)
+    vocabulary, job = load_vocabulary(), Job("dusty", inputs=("bprp", "logebv"))
+    own = pa.array([0.3] + [None] * (len(companion) - 1), pa.float32())
+    companion = companion.append_column("ebv", own)
+    plain = tokens(spectra, companion, vocabulary, job)
+    dusty = dustmap.reddened(plain, staged, vocabulary, job)
+    column = vocabulary.column("logebv")
+    assert np.isfinite(plain.values[:, column]).tolist() == [True] + [False] * (len(plain) - 1)
+    assert dusty.values[0, column] == pytest.approx(np.log(0.3))
+    rows = np.flatnonzero(plain.parallax_usable)[1:]
+    assert 20 < len(rows) < len(plain) - 1
+    ln, error = dustmap.ln_ebv_by_parallax(
+        staged, plain.l[rows], plain.b[rows], plain.parallax_zpc[rows], plain.e_parallax[rows]
+    )
+    assert dusty.values[rows, column] == pytest.approx(ln, nan_ok=True)
+    assert dusty.errors[rows, column] == pytest.approx(error, nan_ok=True)
+    assert np.isfinite(ln).mean() > 0.9
+    assert np.isnan(dusty.values[1:, column][~plain.parallax_usable[1:]]).all()
+    others = np.delete(np.arange(len(vocabulary)), column)
+    assert dusty.values[:, others] == pytest.approx(plain.values[:, others], nan_ok=True)
+    unread = replace(job, inputs=("bprp",))
+    without = tokens(spectra, companion, vocabulary, unread)
+    assert dustmap.reddened(without, staged, vocabulary, unread) is without
+
+
 def test_a_thousand_draws_for_a_thousand_stars_take_seconds(staged: DustMap) -> None:
     l, b = directions(1000)  # noqa: E741
     parallax, sigma = np.full(1000, 0.7), np.full(1000, 0.05)
@@ -299,7 +337,7 @@ print(combined19.stage(sys.argv[1], sys.argv[2]).hash)
 def test_workers_that_stage_at_once_do_not_race(home: Path, tmp_path: Path) -> None:
     (tmp_path / ".combined19-1-abc.tmp").mkdir()  # left by one that was killed
     command = [sys.executable, "-c", STAGE, str(tmp_path), str(home / "combined19/combine19.h5")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = {process.communicate(timeout=60)[0] for process in running}
     assert len(answers) == 1
     assert all(process.returncode == 0 for process in running)

@@ -13,16 +13,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.errors import InputError, Refusal
 from catalogproc.features import astrometry, dust
+
+if TYPE_CHECKING:
+    from catalogproc.features.tokens import Tokens
+    from catalogproc.job import Job
+    from catalogproc.vocabulary import Vocabulary
 
 Float = NDArray[np.float64]
 
@@ -176,6 +181,23 @@ def ln_ebv_by_parallax(
         value[rows] = _median(ln)
         sigma[rows] = MAD_TO_SIGMA * _median(np.abs(ln - value[rows, None]))
     return value, sigma
+
+
+def reddened(found: Tokens, dust_map: DustMap, vocabulary: Vocabulary, job: Job) -> Tokens:
+    """The same stars with ln E(B-V) of the map as a token, where none was given.
+
+    Only if the job reads ``logebv``, and only for stars with a position and a parallax that
+    may be used; see :func:`ln_ebv_by_parallax`.
+    """
+    if "logebv" not in job.inputs or "logebv" not in vocabulary:
+        return found
+    column = vocabulary.column("logebv")
+    rows = np.flatnonzero(np.isnan(found.values[:, column]) & found.parallax_usable)
+    values, errors = found.values.copy(), found.errors.copy()
+    values[rows, column], errors[rows, column] = ln_ebv_by_parallax(
+        dust_map, found.l[rows], found.b[rows], found.parallax_zpc[rows], found.e_parallax[rows]
+    )
+    return replace(found, values=values, errors=errors)
 
 
 def map_folder(folder: Path | str | None = None) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from catalogproc.catalog.identity import shown_path
 from catalogproc.science.cuts import Cuts
 from catalogproc.science.dataset import TEST, TRAIN, Report
 from catalogproc.science.dataset_writer import Split, candidate_batch, write_dataset
@@ -73,7 +74,7 @@ def dataset_from_lb24(
     about = {
         "made from": "Leung & Bovy 2024 and DistMass",
         "credit": CREDIT,
-        "files": {str(path): fingerprint(path) for path in (*sets.values(), Path(distmass))},
+        "files": {shown_path(path): fingerprint(path) for path in (*sets.values(), Path(distmass))},
         "DistMass's columns": vars(names),
     }
     candidates = _candidates(sets, masses, notes, progress)

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from catalogproc.catalog.identity import shown_path
 from catalogproc.catalog.screen import Duplicates, screen
 from catalogproc.errors import InputError
-from catalogproc.features.dustmap import DustMap, ln_ebv_by_parallax
+from catalogproc.features.dustmap import DustMap, reddened
 from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.job import Job
 from catalogproc.science.cuts import Cuts, has_bits
@@ -133,7 +134,7 @@ def dataset_from_surveys(
         "made from": "APOGEE, DistMass, Gaia and 2MASS",
         "credit": f"{CREDIT}; {dust_map.facts['credit']}" if dust_map else CREDIT,
         "dust map": dust_map.hash if dust_map else None,
-        "files": {str(path): fingerprint(path) for path in files},
+        "files": {shown_path(path): fingerprint(path) for path in files},
         "APOGEE's columns": vars(apogee_names),
         "DistMass's columns": vars(distmass_names),
     }
@@ -196,7 +197,10 @@ class _Join:
         first = np.searchsorted(self.labels.source_id, ids)
         count = np.searchsorted(self.labels.source_id, ids, side="right") - first
         companion = self._companion(good["source_id"], first)
-        found = tokens(good, companion, self.vocabulary, _job(self.vocabulary))
+        job = _job(self.vocabulary)
+        found = tokens(good, companion, self.vocabulary, job)
+        if self.dust_map is not None:
+            found = reddened(found, self.dust_map, self.vocabulary, job)
         stars = self._stars(found)
         star = np.repeat(np.arange(len(ids)), count)
         nth = np.arange(len(star)) - np.repeat(np.cumsum(count) - count, count)
@@ -234,13 +238,6 @@ class _Join:
             column = self.vocabulary.column(name)
             stars[name] = found.values[:, column].copy()
             stars[f"e_{name}"] = found.errors[:, column].copy()
-        if self.dust_map is not None:
-            rows = np.flatnonzero(np.isnan(stars["logebv"]) & found.parallax_usable)
-            place = (found.l[rows], found.b[rows])
-            parallax = (found.parallax_zpc[rows], found.e_parallax[rows])
-            stars["logebv"][rows], stars["e_logebv"][rows] = ln_ebv_by_parallax(
-                self.dust_map, *place, *parallax
-            )
         for band in BANDS:
             columns = self.vocabulary.coefficient_columns(band)
             for what, matrix in (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +79,10 @@ class Masses:
         if apogee_id is not None and apogee_id.equals(self.apogee_id):
             return np.arange(len(teff))  # as published: row by row the same spectra
         found = np.full(len(teff), -1, dtype=np.int64)
-        for wanted, ours in (
-            (apogee_id, self.apogee_id),
-            (designation, self.designation),
-            (source_id, self.source_id),
-        ):
-            if wanted is None:
-                continue
-            left = np.flatnonzero(found < 0)
-            found[left] = self._nearest(wanted.take(pa.array(left)), ours, teff[left])
+        for wanted, index in zip((apogee_id, designation, source_id), self._indices, strict=True):
+            if wanted is not None:
+                left = np.flatnonzero(found < 0)
+                found[left] = self._nearest(wanted.take(pa.array(left)), index, teff[left])
         return found
 
     def take(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
@@ -96,23 +92,43 @@ class Masses:
         bits = np.where(known, self.columns["bitmask"][rows], 0)
         return {**taken, "distmass_bitmask": bits.astype(np.int32)}
 
-    def _nearest(self, wanted: pa.Array, ours: pa.Array, teff: Float) -> Rows:
+    @cached_property
+    def _indices(self) -> tuple[_Index, ...]:
+        return tuple(map(_Index.of, (self.apogee_id, self.designation, self.source_id)))
+
+    def _nearest(self, wanted: pa.Array, index: _Index, teff: Float) -> Rows:
         """The row (N,) of each key, -1 where there is none; see :meth:`find`."""
-        codes = pc.fill_null(pc.index_in(ours, value_set=ours.unique()), -1).to_numpy()
-        order = np.argsort(codes, kind="stable")
-        known = pc.and_(pc.is_valid(wanted), pc.is_in(wanted, value_set=ours.drop_null()))
-        asked = pc.index_in(wanted, value_set=ours.unique())
-        code = np.where(np.asarray(known), pc.fill_null(asked, -2).to_numpy(), -2)
-        first = np.searchsorted(codes[order], code, side="left")
-        count = np.searchsorted(codes[order], code, side="right") - first
+        first, count = index.places(wanted)
         # Each spectrum beside each of the rows of its name, and of these the best one first.
-        spectrum = np.repeat(np.arange(len(code)), count)
+        spectrum = np.repeat(np.arange(len(first)), count)
         nth = np.arange(len(spectrum)) - np.repeat(np.cumsum(count) - count, count)
-        row = order[np.repeat(first, count) + nth]
+        row = index.order[np.repeat(first, count) + nth]
         distance = np.nan_to_num(np.abs(self.teff[row] - teff[spectrum]), nan=np.inf)
         lacking = np.isnan(self.columns["mass"][row].astype(np.float64))
         best = np.lexsort((row, lacking, distance, spectrum))
-        found = np.full(len(code), -1, dtype=np.int64)
+        found = np.full(len(first), -1, dtype=np.int64)
         ranked, at = np.unique(spectrum[best], return_index=True)
         found[ranked] = row[best[at]]
         return found
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Where each of some keys stands: ``codes`` (M,), ascending, of the rows ``order`` (M,)."""
+
+    keys: pa.Array
+    codes: Rows
+    order: Rows
+
+    @classmethod
+    def of(cls, column: pa.Array) -> _Index:
+        keys = column.drop_null().unique()
+        codes = pc.fill_null(pc.index_in(column, value_set=keys), -1).to_numpy()
+        order = np.argsort(codes, kind="stable")
+        return cls(keys, codes[order], order)
+
+    def places(self, wanted: pa.Array) -> tuple[Rows, Rows]:
+        """The first place of each key (N,) in the order, and how many there are; null has none."""
+        code = pc.fill_null(pc.index_in(wanted, value_set=self.keys, skip_nulls=True), -2)
+        first = np.searchsorted(self.codes, code.to_numpy(), side="left")
+        return first, np.searchsorted(self.codes, code.to_numpy(), side="right") - first
