@@ -10,6 +10,10 @@ device, and CUDA's gives other numbers than the CPU's.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,6 +49,9 @@ MAX_EBV = 2.5
 
 R_V_RANGE = (2.8, 3.4)
 
+NEAR = math.log(1e-12)
+"""Natural log of a dilution about which fluxes are computed."""
+
 BAND_FAULT = 0.003
 """Relative error of the level of each band's spectrum against the photometry."""
 
@@ -76,9 +83,10 @@ class Simulator:
     def draw(self, n: int, seed: int) -> SimulatedStars:
         """``n`` giants, noise and all; the same for the same seed, n and kind of device."""
         random = torch.Generator(device=self.device).manual_seed(seed)
-        blocks = [
-            self._block(min(BLOCK, n - start), random) for start in range(0, max(n, 1), BLOCK)
-        ]
+        with torch.no_grad(), exact_products(self.device):
+            blocks = [
+                self._block(min(BLOCK, n - start), random) for start in range(0, max(n, 1), BLOCK)
+            ]
         merged = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
         return SimulatedStars(n_bp_coefficients=self.instrument.n_bp, seed=seed, columns=merged)
 
@@ -101,18 +109,19 @@ class Simulator:
         Returns coefficients of both bands (N, n) in electrons per second, Gaia's (N, 3) and
         2MASS's (N, 3) magnitudes.
         """
-        log_flux = self.atmospheres.log_flux(m_h, teff, logg)
-        log_flux -= 0.4 * np.log(10.0) * self.atmospheres.extinction(ebv, r_v)
-        if faults is not None:
-            log_flux += faults
-        # The star is put where it shines like the Sun at 10 pc, so that float32 is at ease.
-        level = dilution(log_l, teff, distance)
-        flux = torch.exp(log_flux + np.log(1e-12))
-        scale = torch.exp(level - np.log(1e-12))[:, None]
-        coefficients = (flux @ self.instrument.xp) * scale
-        shift = -2.5 / np.log(10.0) * (level - np.log(1e-12))[:, None]
-        tmass = self.instrument.tmass_magnitudes(flux) + shift
-        return coefficients, self.instrument.gaia_magnitudes(coefficients), tmass
+        # Kept near 1e-12 of the surface's, where float32 is at ease with flux and with its
+        # products with the instrument's matrix.
+        level = dilution(log_l, teff, distance) - NEAR
+        with exact_products(self.device):
+            log_flux = self.atmospheres.log_flux(m_h, teff, logg) + NEAR
+            log_flux -= 0.4 * math.log(10.0) * self.atmospheres.extinction(ebv, r_v)
+            if faults is not None:
+                log_flux += faults
+            flux = torch.exp(log_flux)
+            coefficients = (flux @ self.instrument.xp) * torch.exp(level)[:, None]
+            gaia = self.instrument.gaia_magnitudes(coefficients)
+            tmass = self.instrument.tmass_magnitudes(flux)
+        return coefficients, gaia, tmass - 2.5 / math.log(10.0) * level[:, None]
 
     def _block(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
         star = self.population.draw(n, random)
@@ -227,6 +236,21 @@ class Simulator:
         error = torch.hypot(torch.full_like(ebv, E_LN_EBV), E_EBV / torch.exp(true)).clamp(max=1.0)
         z = torch.randn(len(ebv), generator=random, device=self.device)
         return {"ln_ebv_seen": (true + error * z).clamp(min=LN_EBV_FLOOR), "e_ln_ebv": error}
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Matrix products in full float32, whatever a training around them has chosen.
+
+    A coefficient is the small difference of large fluxes: TF32 or bfloat16 would drown it.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _bolometric_correction(teff: Tensor) -> Tensor:
