@@ -42,5 +42,5 @@ def test_isochrones_run_through_their_phases_in_order_of_mass() -> None:
     same = np.all([np.diff(column[name]) == 0 for name in ("z", "log_age", "phase")], axis=0)
     assert (np.diff(column["mass_initial"])[same] >= 0).all()
     assert (column["mass"] <= column["mass_initial"] + 1e-4).all()
-    # PARSEC's Sun: Z = 0.01524 is [M/H] = 0 within rounding.
-    assert abs(metallicity(np.array([0.01524]))[0]) < 0.01
+    # The Sun of today, Z = 0.01524; its helium is not quite that of the relation.
+    assert abs(metallicity(np.array([0.01524]))[0]) < 0.02
