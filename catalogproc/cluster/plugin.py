@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin
 
 from catalogproc import __version__
+from catalogproc.catalog.identity import RUN_FILE
+from catalogproc.cluster.account import words
 from catalogproc.cluster.devices import Claim, pin
-from catalogproc.errors import CatalogprocError, WorkerError
+from catalogproc.errors import WorkerError
 from catalogproc.job import Job
 
 if TYPE_CHECKING:
@@ -67,6 +69,9 @@ class ModelPlugin(WorkerPlugin):
         The folder of the trained model, and what it must hold.
     job
         What is computed.
+    output
+        The run's folder, which must be there already: a worker that makes its own would
+        write where nobody looks.
     companion
         The companion table's files, already in a form that can be read in parts.
     device
@@ -88,6 +93,7 @@ class ModelPlugin(WorkerPlugin):
         bundle: Path,
         bundle_hash: str,
         job: Job,
+        output: Path,
         companion: Companion | None = None,
         *,
         device: str = "auto",
@@ -101,6 +107,7 @@ class ModelPlugin(WorkerPlugin):
         self.bundle = bundle
         self.bundle_hash = bundle_hash
         self.job = job
+        self.output = output
         self.companion = companion
         self.device = device
         self.threads = threads
@@ -135,6 +142,11 @@ class ModelPlugin(WorkerPlugin):
                 "this worker has another version of catalogproc",
                 wanted=self.version, found=__version__, where=socket.gethostname(),
             )  # fmt: skip
+        if not (self.output / RUN_FILE).is_file():
+            raise WorkerError(
+                "this worker does not see the output folder of the run",
+                wanted=self.output / RUN_FILE, found="nothing", where=socket.gethostname(),
+            )  # fmt: skip
         self._claim = pin(self.device, share=self.share_gpu)
         bundle = load_bundle(self.bundle)
         if bundle.hash != self.bundle_hash:
@@ -167,7 +179,7 @@ def bench_of(worker: Any, name: str) -> Bench:
     raise WorkerError(
         "a worker without a working model was handed work",
         wanted="a loaded and checked model",
-        found=_words(error) if error is not None else "no plugin of this run",
+        found=words(error) if error is not None else "no plugin of this run",
         where=f"{worker.address} on {socket.gethostname()}",
     ) from error
 
@@ -188,12 +200,6 @@ def use_threads(bench: Bench) -> None:
 
     if torch.get_num_threads() != bench.threads:
         torch.set_num_threads(bench.threads)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, CatalogprocError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
 
 
 def sees(probe: Path, token: str, files: Sequence[Path]) -> str:

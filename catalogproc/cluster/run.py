@@ -27,9 +27,13 @@ from catalogproc.cluster.machine import Crew, Where, crew, embedded, standing
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
 from catalogproc.cluster.plugin import ModelPlugin, Report, sees
 from catalogproc.errors import CountError, Refusal, WorkerError
+from catalogproc.network.bundle import DECLARATION
 from catalogproc.sources.gaia import Companion, open_companion
 
 __all__ = ["Account", "Where", "run"]
+
+SAMPLE = 100
+"""So many of the run's files each worker of a cluster that stands must see."""
 
 Progress = Callable[[int, int | None, str], None]
 Announce = Callable[[str], None]
@@ -126,6 +130,7 @@ def _modelled(
         plan.bundle.path.absolute(),
         plan.bundle.hash,
         plan.job,
+        plan.output.absolute(),
         companion,
         device=where.device,
         threads=team.threads if team else None,
@@ -153,7 +158,8 @@ def _same_folders(client: Client, plan: Plan) -> None:
     probe, token = plan.output.absolute() / f".probe-{secrets.token_hex(4)}", secrets.token_hex(16)
     try:
         probe.write_text(token, encoding="utf-8")
-        files = [plan.bundle.path.absolute() / "bundle.toml", *_first(plan)]
+        named = [plan.bundle.path / DECLARATION, *plan.companions, *plan.inputs]
+        files = [path.absolute() for path in named if path.exists()][:SAMPLE]
         blind = {}
         for address, found in client.run(sees, probe, token, files, on_error="return").items():
             if found != "":
@@ -171,10 +177,6 @@ def _same_folders(client: Client, plan: Plan) -> None:
         )
 
 
-def _first(plan: Plan) -> list[Path]:
-    return [plan.todo[0].file.absolute(), *(path.absolute() for path in plan.companions[:1])]
-
-
 def _dispatch(
     client: Client,
     name: str,
@@ -187,7 +189,7 @@ def _dispatch(
     told: set[str] = set()
 
     def report(now: Dispatch) -> None:
-        for note in now.notes.keys() - told:
+        for note in [note for note in now.notes if note not in told]:
             told.add(note)
             tell(note)
         if progress is not None:

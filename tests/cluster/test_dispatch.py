@@ -109,7 +109,8 @@ def test_a_chunk_that_kills_its_workers_costs_itself_alone(client: Client, tmp_p
     assert "died of it, also alone: out of memory" in causes["hungry"]
     assert causes["large"] == "MemoryError"
     assert len(made.receipts) == 10
-    assert len(list(tmp_path.glob("*-large.*"))) == 2  # the second time alone
+    # Twice, the second time alone; once where its worker died of a neighbour before it began.
+    assert len(list(tmp_path.glob("*-large.*"))) in (1, 2)
 
 
 def test_without_workers_the_run_ends(

@@ -32,7 +32,7 @@ from catalogproc.catalog.receipts import read_receipts, receipt_files
 from catalogproc.catalog.verify import verify
 from catalogproc.cluster.dispatch import reports, work
 from catalogproc.cluster.machine import Where, cores
-from catalogproc.cluster.run import run
+from catalogproc.cluster.run import _stoppable, run
 from catalogproc.errors import ResumeError, VerifyError, WorkerError
 
 
@@ -61,7 +61,7 @@ def driven(kit: Kit, output: Path, end: str) -> tuple[int, list[int]]:
         [sys.executable, runs.__file__, str(output), *words, end],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -73,7 +73,7 @@ def test_a_driver_that_is_ended_in_the_middle_goes_on_from_there(
     kit: Kit, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     output, held = tmp_path / "out", 0
-    for end, status in (("SIGINT", 130), ("SIGTERM", 130), ("SIGKILL", -signal.SIGKILL)):
+    for end, status in (("SIGINT", 130), ("SIGKILL", -signal.SIGKILL)):
         returned, workers = driven(kit, output, end)
         assert returned == status, end
         assert len(workers) == WORKERS
@@ -96,6 +96,13 @@ def test_a_driver_that_is_ended_in_the_middle_goes_on_from_there(
     assert_same(output, undisturbed.output)
     assert not list(output.glob("**/.*.tmp"))  # what the killed ones left is gone
     assert verify(output)
+
+
+def test_the_end_that_a_batch_system_sends_is_as_clean_as_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _stoppable():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_truncated_file_fails_alone_and_what_is_spoilt_is_done_again(
