@@ -155,7 +155,7 @@ def test_faults_5_and_6_a_star_is_encoded_once_and_all_labels_are_asked_at_once(
     bundle, predictor, monkeypatch
 ):
     values = physical(bundle, stars(100, seed=6))
-    network = predictor._network
+    network = predictor.network
     calls = {"encode": [], "decode": []}
     for name in calls:
         method = getattr(network, name)
@@ -179,7 +179,7 @@ def test_faults_5_and_6_a_star_is_encoded_once_and_all_labels_are_asked_at_once(
 
 def test_fault_10_absent_tokens_are_not_computed(bundle, predictor, monkeypatch):
     seen = []
-    network = predictor._network
+    network = predictor.network
     encode = network.encode
     monkeypatch.setattr(network, "encode", lambda ids, x: seen.append(ids) or encode(ids, x))
     z = stars(3000, seed=7, tokens=(20, 45))
@@ -271,7 +271,7 @@ def test_what_it_cannot_answer_is_refused(bundle, predictor):
 def test_it_finds_its_stored_answers_and_says_so_when_it_does_not(bundle):
     predictor = Predictor(bundle)
     predictor.self_check()
-    weight = predictor._network.head[1].weight
+    weight = predictor.network.head[1].weight
     good = weight.clone()
     for damage in (good * 1.05, torch.full_like(good, torch.nan)):
         with torch.no_grad():
@@ -289,7 +289,7 @@ def test_the_weights_on_disk_are_never_written_to(bundle):
     before = (bundle.path / "weights.safetensors").read_bytes()
     predictor = Predictor(bundle)
     with torch.no_grad():
-        predictor._network.head[0].weight.add_(1.0)
+        predictor.network.head[0].weight.add_(1.0)
     assert (bundle.path / "weights.safetensors").read_bytes() == before
 
 

@@ -36,7 +36,8 @@ def has_onednn() -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b by oneDNN where it can, without gradients; like torch's own elsewhere."""
-    if has_onednn() and not x.is_cuda and x.dtype == torch.float32 and weight.shape[0] > 1:
+    known = x.dtype in (torch.float32, torch.bfloat16)
+    if known and not x.is_cuda and weight.shape[0] > 1 and has_onednn():
         return _linear(x, weight, bias)
     return F.linear(x, weight, bias)
 

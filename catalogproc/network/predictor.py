@@ -8,8 +8,9 @@ a label alone is computed once a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.onednn import use_onednn
-from catalogproc.network.transformer import PADDING, Transformer
+from catalogproc.network.reverse import Reverse
+from catalogproc.network.transformer import PADDING, Transformer, summary
 
 # Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.
 SLICE = 16_384
@@ -28,6 +30,11 @@ SLICE = 16_384
 BUDGET = {"cpu": (4_096, 1_024), "cuda": (262_144, 65_536)}
 PRECISIONS = {"float32": torch.float32}
 
+Floats = NDArray[np.float32]
+Ask = Callable[[NDArray[np.int64], Tensor, Tensor], tuple[Tensor, ...]]
+"""What is made of n stars in one pass: from their rows in the table, their token numbers and
+standardised values (n, T), tensors of n rows each."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -35,11 +42,15 @@ class Prediction:
 
     ``mean`` and ``sigma`` are float32 (N, K). ``sigma`` is one standard deviation of the
     Gaussian that the network states. Both are NaN for a star with an infinite input.
+    ``distance`` (N,) is how far the star lies from the training stars as the network sees
+    them (see :class:`~catalogproc.network.reliability.Latent`), NaN where the bundle does
+    not know them.
     """
 
     labels: tuple[str, ...]
     mean: NDArray[np.float32]
     sigma: NDArray[np.float32]
+    distance: NDArray[np.float32] | None = None
 
 
 class Predictor:
@@ -56,9 +67,14 @@ class Predictor:
         self.bundle = bundle
         self.device = torch.device(device)
         self.dtype = PRECISIONS[precision]
-        self._network: Transformer = bundle.network(device).to(self.dtype)
+        self.network: Transformer = bundle.network(device).to(self.dtype)
         if self.device.type == "cpu":
-            use_onednn(self._network)
+            use_onednn(self.network)
+
+    @cached_property
+    def reverse(self) -> Reverse:
+        """The way back through the network, for derivatives of its answers."""
+        return Reverse(self.network, half=self.device.type == "cuda")
 
     def predict(self, values: NDArray[np.floating], labels: Sequence[str]) -> Prediction:
         """Answer ``labels`` for each star.
@@ -73,24 +89,105 @@ class Predictor:
         BundleError
             A label that the model was not trained to answer.
         """
-        columns = self._columns(labels)
+        requests = self.requests(labels)
+
+        def ask(_: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+            memory, present = self.network.encode(ids, x)
+            mean, log_variance = self.network.decode(memory, present, requests)
+            return mean, log_variance, self.distance(summary(memory, present))
+
+        count = len(requests)
+        return self.prediction(labels, *self.gather(values, ((count,), (count,), ()), ask, count))
+
+    def summaries(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What the encoder makes of each star (N, D): its output's mean over the tokens."""
+
+        def ask(_: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+            return (summary(*self.network.encode(ids, x)),)
+
+        return self.gather(values, ((self.bundle.shape.width,),), ask)[0]
+
+    def prediction(
+        self, labels: Sequence[str], mean: Floats, log_variance: Floats, distance: Floats
+    ) -> Prediction:
+        """Standardised answers (N, K), float32, in the labels' own units."""
+        columns = self.bundle.vocabulary.columns(labels)
+        scale = self.bundle.standardisation.scale[columns]
+        center = self.bundle.standardisation.center[columns]
+        sigma = np.exp(0.5 * log_variance.astype(np.float64)) * scale
+        return Prediction(
+            tuple(labels),
+            (mean * scale + center).astype(np.float32),
+            sigma.astype(np.float32),
+            distance,
+        )
+
+    def distance(self, summaries: Tensor) -> Tensor:
+        """How far encoded stars (n, D) lie from the training stars (n,)."""
+        return torch.full_like(summaries[:, 0], torch.nan)
+
+    def requests(self, labels: Sequence[str]) -> Tensor:
+        """The numbers (K,) of labels, on the device. Raises as :meth:`predict` does."""
+        return torch.from_numpy(self._columns(labels) + 1).to(self.device)
+
+    @torch.inference_mode()
+    def gather(
+        self,
+        values: NDArray[np.floating],
+        shapes: Sequence[tuple[int, ...]],
+        ask: Ask,
+        requests: int = 1,
+        load: int = 1,
+    ) -> list[Floats]:
+        """Standardise and pack stars, pass them through the network, gather what comes out.
+
+        Parameters
+        ----------
+        values
+            (N, V), as :meth:`predict` has them.
+        shapes
+            Of one star's share of each tensor that ``ask`` returns.
+        requests, load
+            How many answers a star is asked for, and how many times as large it is as in
+            plain inference: both bound how many stars make a pass.
+
+        Returns
+        -------
+        One float32 array (N, *shape) for each shape, in the order of the stars.
+        """
         if values.ndim != 2 or values.shape[1] != len(self.bundle.vocabulary):
             raise ContractError(
                 "values must have one column a token",
                 wanted=f"(N, {len(self.bundle.vocabulary)})",
                 found=values.shape,
             )
-        mean = np.empty((len(values), len(columns)), dtype=np.float32)
-        sigma = np.empty_like(mean)
-        scale = self.bundle.standardisation.scale[columns]
-        center = self.bundle.standardisation.center[columns]
-        requests = torch.from_numpy(columns + 1).to(self.device)
+        standardisation = self.bundle.standardisation
+        results = [np.empty((len(values), *shape), dtype=np.float32) for shape in shapes]
         for start in range(0, len(values), SLICE):
-            rows = slice(start, start + SLICE)
-            z_mean, z_log_variance = self._answer(values[rows], requests)
-            mean[rows] = z_mean * scale + center
-            sigma[rows] = np.exp(0.5 * z_log_variance) * scale
-        return Prediction(tuple(labels), mean, sigma)
+            piece = values[start : start + SLICE]
+            # An infinity is the caller's fault; it must make its own star NaN and nothing else.
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = (piece - standardisation.center) / standardisation.scale
+                ids, x = pack(z)
+            counts = np.count_nonzero(ids != PADDING, axis=1)
+            order = np.argsort(-counts, kind="stable")
+            kept = [
+                torch.empty((len(piece), *shape), dtype=torch.float32, device=self.device)
+                for shape in shapes
+            ]
+            for batch in self._batches(counts[order] * load, requests * load):
+                rows = order[batch]
+                width = max(1, counts[rows[0]])
+                answers = ask(
+                    rows + start,
+                    torch.from_numpy(ids[rows, :width]).to(self.device),
+                    torch.from_numpy(x[rows, :width]).to(self.device, self.dtype),
+                )
+                for whole, part in zip(kept, answers, strict=True):
+                    whole[rows] = part.float()
+            for result, whole in zip(results, kept, strict=True):
+                result[start : start + SLICE] = whole.cpu().numpy()
+        return results
 
     def self_check(self) -> None:
         """Raise BundleError if a stored question does not get its stored answer here."""
@@ -119,33 +216,6 @@ class Predictor:
                 where=self.bundle.path,
             )
         return columns
-
-    @torch.inference_mode()
-    def _answer(
-        self, values: NDArray[np.floating], requests: Tensor
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Standardised mean and log variance (n, K) of one slice."""
-        standardisation = self.bundle.standardisation
-        # An infinity is the caller's fault; it must make its own star NaN and nothing else.
-        with np.errstate(over="ignore", invalid="ignore"):
-            z = (values - standardisation.center) / standardisation.scale
-            ids, x = pack(z)
-        counts = np.count_nonzero(ids != PADDING, axis=1)
-        order = np.argsort(-counts, kind="stable")
-        answers = torch.empty(
-            (2, len(values), len(requests)), dtype=torch.float32, device=self.device
-        )
-        for batch in self._batches(counts[order], len(requests)):
-            rows = order[batch]
-            width = max(1, counts[rows[0]])
-            mean, log_variance = self._network(
-                torch.from_numpy(ids[rows, :width]).to(self.device),
-                torch.from_numpy(x[rows, :width]).to(self.device, self.dtype),
-                requests,
-            )
-            answers[0, rows], answers[1, rows] = mean.float(), log_variance.float()
-        z_mean, z_log_variance = answers.cpu().numpy().astype(np.float64)
-        return z_mean, z_log_variance
 
     def _batches(self, counts: NDArray[np.int64], requests: int) -> Iterator[slice]:
         """Slices of stars that are sorted by falling number of tokens."""

@@ -209,6 +209,12 @@ class Transformer(nn.Module):
         return self.decode(memory, present, requests)
 
 
+def summary(memory: Tensor, present: Tensor) -> Tensor:
+    """The mean (N, D) of the encoder's output over a star's tokens; 0 where it has none."""
+    weight = present.to(memory.dtype).unsqueeze(-1)
+    return (memory * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+
+
 def attention_mask(present: Tensor) -> Tensor | None:
     """(N, 1, 1, T + 1), True where a key may be looked at; None if every key may.
 

@@ -1,0 +1,111 @@
+"""What is known of the errors of a star's tokens, and draws from it that follow from the star.
+
+Draws are counter-based: a number depends on the star's key, on which draw it is and on the
+token, and on nothing else, so that a star's draws are the same in whatever company it comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.errors import ContractError
+
+Floats = NDArray[np.floating]
+Words = NDArray[np.uint64]
+
+SHRINKAGE = 1e-4
+"""Correlations are stored in float32: so much of the unit matrix keeps theirs positive."""
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Correlated:
+    """Tokens whose errors go together: ``columns`` (n,) of the table, and for each star the
+    correlation ``matrix`` (N, n, n), with a diagonal of 1."""
+
+    columns: NDArray[np.int64]
+    matrix: Floats
+
+
+@dataclass(frozen=True)
+class InputNoise:
+    """The errors of N stars' tokens.
+
+    ``errors`` (N, V): one standard deviation in the tokens' units; NaN, an error that is not
+    known or of a token that is absent, counts as none. Errors are independent but for those
+    of the tokens in ``correlated``; no token is in two of them.
+    """
+
+    errors: Floats
+    correlated: tuple[Correlated, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows, n = len(self.errors), [len(group.columns) for group in self.correlated]
+        for group, size in zip(self.correlated, n, strict=True):
+            if group.matrix.shape != (rows, size, size):
+                raise ContractError(
+                    "a correlation matrix does not fit its tokens",
+                    wanted=(rows, size, size),
+                    found=group.matrix.shape,
+                )
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def known(self) -> NDArray[np.float32]:
+        """The errors (N, V), 0 where not known."""
+        return np.nan_to_num(self.errors, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+
+    def factors(self) -> tuple[Floats, ...]:
+        """For each correlated group L (N, n, n) with L L^T its correlation matrix.
+
+        The unit matrix for a star whose matrix is not positive definite.
+        """
+        return tuple(_factor(group.matrix) for group in self.correlated)
+
+
+def _factor(matrix: Floats) -> Floats:
+    n = matrix.shape[-1]
+    shrunk = (1.0 - SHRINKAGE) * np.nan_to_num(matrix) + SHRINKAGE * np.eye(n)
+    try:
+        return np.asarray(np.linalg.cholesky(shrunk))
+    except np.linalg.LinAlgError:
+        lowest = np.linalg.eigvalsh(shrunk)[:, 0]
+        shrunk[lowest < SHRINKAGE / 2] = np.eye(n)
+        return np.asarray(np.linalg.cholesky(shrunk))
+
+
+def draw(
+    noise: InputNoise, factors: tuple[Floats, ...], keys: NDArray[np.int64], number: int
+) -> Floats:
+    """Errors (N, V), in the tokens' units, as they might have come: the draw of that number.
+
+    ``keys`` (N,) identify the stars; ``factors`` are ``noise.factors()``.
+    """
+    z = normals(keys, number, noise.errors.shape[1])
+    for group, factor in zip(noise.correlated, factors, strict=True):
+        z[:, group.columns] = np.einsum("nij,nj->ni", factor, z[:, group.columns])
+    return np.asarray(noise.known() * z)
+
+
+def normals(keys: NDArray[np.int64], number: int, count: int) -> NDArray[np.float64]:
+    """Standard normal numbers (N, count) that follow from each key and the draw's number."""
+    from scipy.special import ndtri
+
+    with np.errstate(over="ignore"):
+        seed = _mix(_mix(keys.astype(np.int64).view(np.uint64)) + GOLDEN * np.uint64(number + 1))
+        words = _mix(seed[:, None] + GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+    # 53 bits, and never 0 or 1.
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return np.asarray(ndtri(uniform))
+
+
+def _mix(x: Words) -> Words:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
