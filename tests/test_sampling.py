@@ -109,6 +109,22 @@ def test_what_is_shown_can_be_asked_less_often_or_never():
     assert not drawn.asked.any()
 
 
+def test_a_star_can_be_shown_without_its_labels_and_asked_for_them():
+    values = torch.zeros(4_000, 12)
+    labels = torch.arange(12) >= 9
+    drawn = sample(
+        values, values, torch.ones(12), tokens=(12, 12), targets=12, repeat=0.0,
+        labels=labels, unlabelled=0.7, generator=generator(),
+    )  # fmt: skip
+    bare = (drawn.ids > 0).sum(1) == 9
+    assert bare.float().mean() == pytest.approx(0.7, abs=0.03)
+    assert (drawn.ids[bare] <= 9).all()
+    # What was hidden is asked, and nothing else: all else was shown.
+    assert (drawn.asked[bare].sum(1) == 3).all()
+    assert (drawn.requests[bare][drawn.asked[bare]] > 9).all()
+    assert not drawn.asked[~bare].any()
+
+
 def test_weights_say_how_likely_a_token_is_asked():
     weights = [1.0, 2.0, 5.0, 0.0, 2.0]
     _, drawn = draw(torch.zeros(40_000, 5), targets=1, weights=weights)

@@ -65,6 +65,8 @@ def sample(
     tokens: tuple[int, int],
     targets: int,
     repeat: float = 1.0,
+    labels: Tensor | None = None,
+    unlabelled: float = 0.0,
     generator: torch.Generator,
 ) -> Sample:
     """Draw what is shown and what is asked of each star.
@@ -82,16 +84,24 @@ def sample(
         How many are asked, drawn without replacement; fewer if a star has fewer.
     repeat
         How likely a token that is shown is asked, beside one that is not; 0 is never.
+    labels, unlabelled
+        (V,), which tokens are labels; and how likely a star is shown without any of them, as
+        a run shows it. They may be asked all the same.
     """
     n, v = values.shape
     device = values.device
     present = ~values.isnan()  # (N, V)
+    showable = present
+    if labels is not None and unlabelled > 0:
+        bare = torch.rand(n, 1, generator=generator, device=device) < unlabelled
+        showable = present & ~(bare & labels)
     least, most = tokens[0], min(tokens[1], v)
     sizes = torch.randint(least, most + 1, (n,), generator=generator, device=device)
-    sizes, order = torch.minimum(sizes, present.sum(1)).sort(descending=True, stable=True)
-    values, errors, present = values[order], errors[order], present[order]
+    sizes, order = torch.minimum(sizes, showable.sum(1)).sort(descending=True, stable=True)
+    values, errors = values[order], errors[order]
+    present, showable = present[order], showable[order]
 
-    keys = torch.rand(n, v, generator=generator, device=device).masked_fill(~present, -1.0)
+    keys = torch.rand(n, v, generator=generator, device=device).masked_fill(~showable, -1.0)
     shown = keys.topk(max(1, int(sizes[0])), dim=1).indices  # (N, T), in random order
     filled = torch.arange(shown.shape[1], device=device) < sizes[:, None]
     ids = torch.where(filled, shown + 1, PADDING)

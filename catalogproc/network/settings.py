@@ -33,6 +33,9 @@ class Settings:
     repeat
         How likely a token that is shown is asked too, beside one that is not: 1 asks for
         all alike, as in the seed paper; 0 asks only for what has to be inferred.
+    unlabelled
+        How likely a star is shown without any label, as in a run; the labels are asked all
+        the same.
     parts
         Stars are sorted by the number of tokens shown and encoded in so many parts, so
         that little is computed on padding.
@@ -57,6 +60,7 @@ class Settings:
     max_tokens: int = 64
     targets: int = 8
     repeat: float = 1.0
+    unlabelled: float = 0.0
     parts: int = 4
     precision: str = "auto"
     report_steps: int = 100
@@ -77,6 +81,9 @@ class Settings:
             )
         if self.repeat < 0:
             raise JobError("must not be negative", found=self.repeat, where="repeat")
+        if not 0 <= self.unlabelled <= 1:
+            raise JobError("a likelihood", wanted="0 to 1", found=self.unlabelled,
+                           where="unlabelled")  # fmt: skip
         if not 0 <= self.average < 1:
             raise JobError("must be from 0 to below 1", found=self.average, where="average")
         if self.checkpoint_steps % self.report_steps or self.checkpoint_steps <= 0:

@@ -54,6 +54,7 @@ def train(
     folder: Path,
     *,
     weights: NDArray[np.floating] | None = None,
+    labels: NDArray[np.bool_] | None = None,
     validation: tuple[Any, Any] | None = None,
     device: str = "cpu",
     resume: bool = False,
@@ -67,6 +68,8 @@ def train(
         Gives the stars of a step; called with another seed every step.
     weights
         (V,): how likely each token is to be asked, if a star has it; equal by default.
+    labels
+        (V,): which tokens are labels, for ``settings.unlabelled``.
     validation
         Values and errors of stars that ``draw`` never gives, for the curve.
     resume
@@ -96,7 +99,7 @@ def train(
         torch.manual_seed(_seeds(settings.seed, 0, 2)[0])
         run = _Run(shape, settings, mixed)
         step = run.restore(*found, identity, folder) if found else 0
-        source = _Source(draw, standardisation, likely, settings, mixed.device)
+        source = _Source(draw, standardisation, likely, labels, settings, mixed.device)
         held = None if validation is None else source.prepare(*validation)
         curve = Curve(folder, step)
         losses: list[Tensor] = []
@@ -151,12 +154,14 @@ class _Source:
         draw: Draw,
         standardisation: Standardisation,
         weights: NDArray[np.floating],
+        labels: NDArray[np.bool_] | None,
         settings: Settings,
         device: torch.device,
     ) -> None:
         self.draw = draw
         self.standardisation = standardisation
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self.labels = None if labels is None else torch.tensor(labels, device=device)
         self.settings = settings
         self.device = device
 
@@ -177,6 +182,8 @@ class _Source:
             tokens=(self.settings.min_tokens, self.settings.max_tokens),
             targets=self.settings.targets,
             repeat=self.settings.repeat,
+            labels=self.labels,
+            unlabelled=self.settings.unlabelled,
             generator=torch.Generator(self.device).manual_seed(seed),
         )
 

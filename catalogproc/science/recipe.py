@@ -111,6 +111,7 @@ def train_bundle(
         settings,
         output,
         weights=_weights(vocabulary, simulation.label_weight),
+        labels=stars.labels,
         validation=(test.values, test.errors),
         device=_device(device),
         resume=resume,
