@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalogproc import __version__
 from catalogproc.errors import CatalogprocError
+from catalogproc.progress import console
+from catalogproc.progress import progress as show_progress
 
 if TYPE_CHECKING:
     from catalogproc.cluster.plan import Plan
@@ -99,8 +98,8 @@ def run(
     plan = make_plan(input, output, gaia_source or (), model, job)
     _print_plan(plan, short=True)
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
-    with _progress("stars") as progress:
-        account = run_plan(plan, where, progress=progress, announce=_say)
+    with show_progress("stars") as progress:
+        account = run_plan(plan, where, progress=progress, announce=progress.say)
     for line in account.lines():
         _say(line)
     raise typer.Exit(account.exit_code)
@@ -179,7 +178,7 @@ def export(
     from catalogproc.catalog.export import export as export_catalog
 
     names = None if columns is None else [name.strip() for name in columns.split(",")]
-    with _progress("stars") as progress:
+    with show_progress("stars") as progress:
         rows = export_catalog(
             folder,
             format.value,
@@ -225,14 +224,14 @@ def describe(
     from rich.table import Table
 
     for section in sections:
-        _console().print(f"\n[bold]{section.title}[/bold]", highlight=False)
+        console().print(f"\n[bold]{section.title}[/bold]", highlight=False)
         if section.text:
-            _console().print(section.text, markup=False, highlight=False)
+            console().print(section.text, markup=False, highlight=False)
         if section.rows:
             table = Table(*section.header, box=None, pad_edge=False, header_style="bold")
             for row in section.rows:
                 table.add_row(*row)
-            _console().print(table, markup=False)
+            console().print(table, markup=False)
 
 
 @app.command()
@@ -259,7 +258,7 @@ def train(
     from catalogproc.job import load_training_job
     from catalogproc.science.recipe import train_bundle
 
-    with _progress("steps") as progress:
+    with show_progress("steps") as progress:
         bundle = train_bundle(
             load_training_job(job), output, resume=resume, device=device.value, progress=progress
         )
@@ -271,10 +270,10 @@ def main() -> None:
     try:
         app(args=_spread(sys.argv[1:]), prog_name="catalogproc", standalone_mode=True)
     except CatalogprocError as error:
-        _console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _console(stderr=True).print("stopped: the same command goes on from here", style="yellow")
+        console(stderr=True).print("stopped: the same command goes on from here", style="yellow")
         sys.exit(130)
 
 
@@ -309,14 +308,6 @@ def _options(
     """Masses, ages and atmospheres of giant stars from Gaia XP spectra."""
 
 
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    # Piped, a table must not be folded at 80 columns: it is for another program to read.
-    width = None if sys.stdout.isatty() else 200
-    return Console(stderr=stderr, soft_wrap=stderr, width=None if stderr else width)
-
-
 def _say(line: str) -> None:
     typer.echo(line)
 
@@ -324,41 +315,3 @@ def _say(line: str) -> None:
 def _print_plan(plan: Plan, short: bool) -> None:
     for line in plan.lines(short=short):
         _say(line)
-
-
-@contextmanager
-def _progress(unit: str) -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal; a line now and then elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = _console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit + ", {task.fields[rate]:,.0f}/s,"),
-        TimeRemainingColumn(),
-        TextColumn("left {task.fields[note]}"),
-    )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield Progress(unit, bar, bar.add_task("", total=None, rate=0.0, note=""))
-
-
-class Progress:
-    """What long work reports to: ``progress(done, total, note)``."""
-
-    _QUIET_SECONDS = 10.0
-
-    def __init__(self, unit: str, bar: Any, task: Any) -> None:
-        self._unit, self._bar, self._task = unit, bar, task
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        now = time.monotonic()
-        rate = done / max(now - self._start, 1e-9)
-        self._bar.update(self._task, completed=done, total=total, rate=rate, note=note)
-        if self._bar.disable and now - self._last >= self._QUIET_SECONDS:
-            self._last = now
-            of = f" of {total:,}" if total else ""
-            typer.echo(f"{done:,}{of} {self._unit}, {rate:,.0f}/s {note}".rstrip(), err=True)
