@@ -20,6 +20,7 @@ from catalogproc.resources import shipped
 
 T = TypeVar("T")
 
+DUST_MAPS = ("combined19",)
 LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
 
@@ -39,6 +40,9 @@ class Job:
         Leave out coefficients past the number of relevant bases, as in training.
     chunk_rows
         About how many stars make a chunk, a part of the catalog.
+    dust
+        The map that ``logebv`` is read from where no E(B-V) is given, one of DUST_MAPS; empty
+        for none.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Job:
     coefficients: int = 30
     mask_irrelevant: bool = True
     chunk_rows: int = 50_000
+    dust: str = ""
 
     def __post_init__(self) -> None:
         for name in ("labels", "inputs"):
@@ -56,6 +61,15 @@ class Job:
                 raise JobError("a token is named twice", found=values, where=f"job.{name}")
         if not self.labels:
             raise JobError("a job needs at least one label", where="job.labels")
+        if self.dust not in ("", *DUST_MAPS):
+            raise JobError(
+                "no such dust map", wanted=" | ".join(DUST_MAPS), found=self.dust, where="job.dust"
+            )
+        if self.dust and "logebv" not in self.inputs:
+            raise JobError(
+                "a dust map that the job does not read",
+                wanted="logebv among the inputs, or no map", found=self.inputs, where="job.dust",
+            )  # fmt: skip
         for name in ("coefficients", "chunk_rows"):
             if getattr(self, name) < 1:
                 raise JobError(
@@ -67,6 +81,8 @@ class Job:
         """Everything in it that can change a number, for the hash and for provenance."""
         content = asdict(self)
         del content["name"], content["description"]
+        if not self.dust:
+            del content["dust"]  # so that runs of before there were maps go on
         return content
 
     @cached_property

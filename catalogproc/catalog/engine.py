@@ -19,9 +19,11 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
 from catalogproc.features import astrometry, dust
 from catalogproc.features import tokens as features
+from catalogproc.features.dustmap import reddened
 from catalogproc.vocabulary import BANDS
 
 if TYPE_CHECKING:
+    from catalogproc.features.dustmap import DustMap
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
@@ -58,11 +60,14 @@ class Engine:
     run_id
         What the catalog's column of that name says; by default the first 8 hexadecimal
         digits of the SHA-256 of the job's and the model's hash.
+    dust_map
+        The map that ``job.dust`` names.
 
     Raises
     ------
     JobError
-        A label that the model or the catalog does not have, or an input that cannot be had.
+        A label that the model or the catalog does not have, an input that cannot be had, or a
+        dust map that is read and was not given.
 
     Notes
     -----
@@ -71,10 +76,20 @@ class Engine:
     to 1e-4 of their own sigma (see network.predictor).
     """
 
-    def __init__(self, bundle: Bundle, job: Job, device: str = "cpu", run_id: str = "") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        job: Job,
+        device: str = "cpu",
+        run_id: str = "",
+        dust_map: DustMap | None = None,
+    ) -> None:
         from catalogproc.network.predictor import Predictor
 
         check_job(job, bundle)
+        if job.dust and dust_map is None:
+            raise JobError("the job's dust map was not given", wanted=job.dust, where="job.dust")
+        self.dust_map = dust_map if job.dust else None
         self.bundle = bundle
         self.job = job
         self.device = device
@@ -115,7 +130,11 @@ class Engine:
         self, spectra: pa.RecordBatch | pa.Table, companion: pa.Table | None = None
     ) -> Tokens:
         """What the model reads of each star."""
-        return features.tokens(spectra, companion, self.bundle.vocabulary, self.job)
+        vocabulary = self.bundle.vocabulary
+        found = features.tokens(spectra, companion, vocabulary, self.job)
+        if self.dust_map is None:
+            return found
+        return reddened(found, self.dust_map, vocabulary, self.job)
 
     def predict(self, tokens: Tokens) -> Prediction:
         """What the model answers for each star."""
@@ -147,10 +166,11 @@ class Engine:
 
     def _independent(self, tokens: Tokens) -> NDArray[np.bool_]:
         """Stars whose parallax the model has not read (N,)."""
-        if "g_fakemag" not in self.job.inputs:
-            return np.ones(len(tokens), dtype=bool)
-        read = tokens.values[:, self.bundle.vocabulary.column("g_fakemag")]
-        return np.isnan(read)
+        # The parallax says how far into the dust a star is: ln E(B-V) of a map has read it.
+        independent = ~tokens.ebv_by_parallax
+        if "g_fakemag" in self.job.inputs:
+            independent &= np.isnan(tokens.values[:, self.bundle.vocabulary.column("g_fakemag")])
+        return independent
 
     def _outside_box(self, tokens: Tokens) -> NDArray[np.int16]:
         """How many of the coefficients that were read lie outside the training box (N,)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from catalogproc.catalog.engine import check_job
-from catalogproc.catalog.identity import FOLDERS, RUN_FILE, read_identity
+from catalogproc.catalog.identity import FOLDERS, RUN_FILE, read_identity, shown_path
 from catalogproc.catalog.receipts import (
     InputFile,
     RunIdentity,
@@ -24,6 +24,7 @@ from catalogproc.catalog.receipts import (
 from catalogproc.cluster.account import Failure, rows_of
 from catalogproc.cluster.machine import Where, crew, standing
 from catalogproc.errors import InputError, Refusal, ResumeError
+from catalogproc.features.dustmap import FACTS, open_dust_map
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
@@ -31,6 +32,7 @@ from catalogproc.sources.gaia import open_companion
 from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
+    from catalogproc.features.dustmap import DustMap
     from catalogproc.vocabulary import Vocabulary
 
 LOCK_FILE = ".lock"
@@ -56,6 +58,8 @@ class Plan:
         Identifiers of those that have a receipt which proves nothing: they are done anew.
     faults
         Files that cannot be read as they are now; each makes a chunk that will fail.
+    dust_map
+        The staged map that the job reads, if it reads one.
     """
 
     job: Job
@@ -68,6 +72,7 @@ class Plan:
     done: frozenset[str]
     spoilt: frozenset[str]
     faults: tuple[Failure, ...]
+    dust_map: DustMap | None = None
 
     @cached_property
     def todo(self) -> tuple[Chunk, ...]:
@@ -117,6 +122,7 @@ def make_plan(
     companions: Sequence[str | Path] = (),
     model: str | Path = "default",
     job: str | Path = "gaia-dr3-giants",
+    dust: str | None = None,
 ) -> Plan:
     """Read what is asked for, and refuse what can be refused before anything starts.
 
@@ -128,28 +134,37 @@ def make_plan(
         The folder that is to hold the catalog. It need not exist.
     model, job
         The names of what ships, or paths.
+    dust
+        The dust map in place of the one that the job names; "none" for none.
 
     Raises
     ------
     Refusal
         In its several kinds: nothing matches the inputs, no such job or model, a companion
         that cannot be read, spectra of a release that the model does not read, two files with
-        the same content, an output that cannot be written or that holds something else.
+        the same content, a dust map that is not staged, an output that cannot be written or
+        that holds something else.
     ResumeError
         The output holds another run; it says which fields differ.
     """
     chosen, bundle = load_job(job), load_bundle(model)
+    if dust is not None:
+        chosen = replace(chosen, dust="" if dust == "none" else dust)
     files = tuple(expand(inputs))
     partners = tuple(expand(companions)) if companions else ()
     _refuse_companions(partners)
     check_job(chosen, bundle)
+    dust_map = open_dust_map() if chosen.dust else None
+    beside = [InputFile(str(path), fingerprint(path)) for path in partners]
+    if dust_map is not None:
+        beside.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
     chunks = tuple(cut(files, chosen.chunk_rows))
     faults = _each(lambda path: _fault(path, bundle.vocabulary), files)
     identity = RunIdentity.of(
         chosen,
         bundle,
         _input_files(chunks),
-        [InputFile(str(path), fingerprint(path)) for path in partners],
+        beside,
     )
     output = Path(output)
     refuse_output(output, identity)
@@ -165,6 +180,7 @@ def make_plan(
         done=done,
         spoilt=spoilt,
         faults=tuple(fault for fault in faults if fault is not None),
+        dust_map=dust_map,
     )
 
 

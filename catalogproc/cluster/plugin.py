@@ -28,6 +28,7 @@ from catalogproc.job import Job
 
 if TYPE_CHECKING:
     from catalogproc.catalog.engine import Engine
+    from catalogproc.features.dustmap import DustMap
     from catalogproc.sources.gaia import Companion
 
 
@@ -82,6 +83,8 @@ class ModelPlugin(WorkerPlugin):
         Several workers may use one GPU.
     ours
         The worker is a child of this run's own process, which alone answers Ctrl-C.
+    dust
+        The folder of the staged dust map and the hash that it must have, if the job reads one.
     """
 
     idempotent = False
@@ -100,6 +103,7 @@ class ModelPlugin(WorkerPlugin):
         threads: int | None = None,
         share_gpu: bool = False,
         ours: bool = False,
+        dust: tuple[Path, str] | None = None,
     ) -> None:
         self.name = name
         self.run_id = run_id
@@ -113,6 +117,7 @@ class ModelPlugin(WorkerPlugin):
         self.threads = threads
         self.share_gpu = share_gpu
         self.ours = ours
+        self.dust = dust
         self.bench: Bench | None = None
         self.error: Exception | None = None
         self._claim: Claim | None = None
@@ -154,9 +159,23 @@ class ModelPlugin(WorkerPlugin):
                 "this worker finds another model at the same place",
                 wanted=self.bundle_hash, found=bundle.hash, where=self.bundle,
             )  # fmt: skip
-        engine = Engine(bundle, self.job, self._claim.device.kind, self.run_id)
+        engine = Engine(bundle, self.job, self._claim.device.kind, self.run_id, self._map())
         engine.self_check()
         return Bench(engine, self.companion, self._claim.device.label, self.threads or nthreads)
+
+    def _map(self) -> DustMap | None:
+        from catalogproc.features.dustmap import open_dust_map
+
+        if self.dust is None:
+            return None
+        folder, wanted = self.dust
+        found = open_dust_map(folder)
+        if found.hash != wanted:
+            raise WorkerError(
+                "this worker finds another dust map at the same place",
+                wanted=wanted, found=found.hash, where=folder,
+            )  # fmt: skip
+        return found
 
     def _let_go(self) -> None:
         if self._claim is not None:

@@ -136,6 +136,7 @@ def _modelled(
         threads=team.threads if team else None,
         share_gpu=where.share_gpu,
         ours=team is not None,
+        dust=(plan.dust_map.folder.absolute(), plan.dust_map.hash) if plan.dust_map else None,
     )
     try:
         client.register_plugin(plugin, name=name)

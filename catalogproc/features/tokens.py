@@ -62,6 +62,8 @@ class Tokens:
         astrometric_params_solved, 0 where unknown.
     multiple_or_variable
         Gaia says non-single star, or variable.
+    ebv_by_parallax
+        ln E(B-V) is that of a dust map at the parallax's distance (see dustmap.py).
     """
 
     values: Float
@@ -92,6 +94,7 @@ class Tokens:
     blended_fraction: Float
     params_solved: NDArray[np.int16]
     multiple_or_variable: Mask
+    ebv_by_parallax: Mask
 
     def __len__(self) -> int:
         return len(self.values)
@@ -205,6 +208,7 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
         blended_fraction=blended_fraction,
         params_solved=np.nan_to_num(stars.column("astrometric_params_solved")).astype(np.int16),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
+        ebv_by_parallax=np.zeros(size, dtype=bool),
     )
 
 
