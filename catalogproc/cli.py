@@ -102,6 +102,7 @@ def run(
         account = run_plan(plan, where, progress=progress, announce=progress.say)
     for line in account.lines():
         _say(line)
+    _report(output, plan.bundle.path, only_if_missing=not account.chunks_run)
     raise typer.Exit(account.exit_code)
 
 
@@ -192,6 +193,21 @@ def export(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME|DIR", help="Where the model is, for its card."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
+    ] = None,
+) -> None:
+    """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
+    _report(folder, model, output)
+
+
+@app.command()
 def convert(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="XP spectra, any format.")],
     output: Output,
@@ -263,6 +279,20 @@ def train(
             load_training_job(job), output, resume=resume, device=device.value, progress=progress
         )
     _say(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+
+
+def _report(
+    folder: Path,
+    model: str | Path | None = None,
+    output: Path | None = None,
+    only_if_missing: bool = False,
+) -> None:
+    from catalogproc.catalog.report.page import REPORT_FILE, write_report
+
+    if not (only_if_missing and (folder / REPORT_FILE).is_file()):
+        with show_progress("stars") as progress:
+            path = write_report(folder, model=model, output=output, progress=progress)
+        _say(f"report: {path}")
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,7 +71,7 @@ def export(
         raise JobError("no such format", wanted=", ".join(FORMATS), found=format, where="--format")
     if format == "hats" and columns is not None:
         columns = [*columns, *(name for name in POSITION if name not in columns)]
-    rows = replace(open_rows(Path(folder), columns, where), progress=progress)
+    rows = open_rows(Path(folder), columns, where, progress)
     FORMATS[format](rows, Path(output), overwrite)
     return rows.count
 

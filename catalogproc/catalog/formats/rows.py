@@ -113,7 +113,12 @@ class Rows:
         return string_widths(self.contract, self.batches(strings) if strings else ())
 
 
-def open_rows(folder: Path, columns: Sequence[str] | None = None, where: str | None = None) -> Rows:
+def open_rows(
+    folder: Path,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    progress: Progress | None = None,
+) -> Rows:
     """The rows of a run's catalog, to be read in order.
 
     Parameters
@@ -124,6 +129,8 @@ def open_rows(folder: Path, columns: Sequence[str] | None = None, where: str | N
         Which columns, in which order; all of the contract by default.
     where
         Which stars: a condition as :mod:`catalogproc.catalog.formats.expression` has it.
+    progress
+        What the stream of the rows reports to.
 
     Raises
     ------
@@ -153,7 +160,7 @@ def open_rows(folder: Path, columns: Sequence[str] | None = None, where: str | N
     contract = _selected(known, columns)
     parts = tuple(_part(folder, receipt) for receipt in receipts if receipt.catalog_part)
     condition = None if where is None else parse(where, known)
-    return Rows(contract, parts, _facts(identity, receipts, condition), condition)
+    return Rows(contract, parts, _facts(identity, receipts, condition), condition, progress)
 
 
 def _selected(contract: Contract, columns: Sequence[str] | None) -> Contract:
