@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc import __version__
+from catalogproc import __version__, cli_data
 from catalogproc.errors import CatalogprocError
 from catalogproc.progress import console
 from catalogproc.progress import progress as show_progress
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 # Options that take all the words up to the next option, as the shell expands them.
-_MANY = ("--input", "--gaia-source")
+_MANY = ("--input", "--gaia-source", *cli_data.MANY)
 
 
 class Device(StrEnum):
@@ -77,6 +77,10 @@ Workers = Annotated[
     typer.Option("--workers", min=1, help="Workers of the embedded cluster [default: by machine]."),
 ]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+DustName = Annotated[
+    cli_data.Dust | None,
+    typer.Option("--dust", help="A map to read E(B-V) from, by parallax [default: the job's]."),
+]
 
 
 @app.command()
@@ -89,13 +93,14 @@ def run(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: DeviceName = Device.auto,
+    dust: DustName = None,
 ) -> None:
     """Turn XP spectra into a catalog. The same command again goes on where it stopped."""
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import Where
     from catalogproc.cluster.run import run as run_plan
 
-    plan = make_plan(input, output, gaia_source or (), model, job)
+    plan = make_plan(input, output, gaia_source or (), model, job, _word(dust))
     _print_plan(plan, short=True)
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
     with show_progress("stars") as progress:
@@ -116,13 +121,14 @@ def check(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: DeviceName = Device.auto,
+    dust: DustName = None,
 ) -> None:
     """Try everything that can be refused before a run starts, and write nothing."""
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import Where
 
-    plan = make_plan(input, output, gaia_source or (), model, job)
+    plan = make_plan(input, output, gaia_source or (), model, job, _word(dust))
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
     for line in check_plan(plan, where):
         _say(line)
@@ -139,11 +145,12 @@ def plan(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: DeviceName = Device.auto,
+    dust: DustName = None,
 ) -> None:
     """List the chunks of a run: what is done, and what remains. Writes nothing."""
     from catalogproc.cluster.plan import make_plan
 
-    _print_plan(make_plan(input, output, gaia_source or (), model, job), short=False)
+    _print_plan(make_plan(input, output, gaia_source or (), model, job, _word(dust)), short=False)
 
 
 @app.command()
@@ -263,22 +270,9 @@ def simulate(
         _say(str(path))
 
 
-@app.command()
-def train(
-    job: Annotated[str, typer.Option("--job", metavar="NAME|FILE", help="A training job.")],
-    output: Output,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
-    device: DeviceName = Device.auto,
-) -> None:
-    """Train a model by its recipe, into a bundle."""
-    from catalogproc.job import load_training_job
-    from catalogproc.science.recipe import train_bundle
-
-    with show_progress("steps") as progress:
-        bundle = train_bundle(
-            load_training_job(job), output, resume=resume, device=device.value, progress=progress
-        )
-    _say(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+app.command()(cli_data.dust)
+app.add_typer(cli_data.dataset, name="dataset")
+app.command()(cli_data.train)
 
 
 def _report(
@@ -293,6 +287,10 @@ def _report(
         with show_progress("stars") as progress:
             path = write_report(folder, model=model, output=output, progress=progress)
         _say(f"report: {path}")
+
+
+def _word(dust: cli_data.Dust | None) -> str | None:
+    return None if dust is None else dust.value
 
 
 def main() -> None:

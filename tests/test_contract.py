@@ -10,7 +10,7 @@ from catalogproc.contract import Contract, load_contract, load_flags
 from catalogproc.errors import ContractError
 from catalogproc.resources import shipped
 
-CONTRACTS = ("catalog", "gaia_source", "receipt", "rejected", "xp_continuous")
+CONTRACTS = ("catalog", "gaia_source", "receipt", "rejected", "training", "xp_continuous")
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
