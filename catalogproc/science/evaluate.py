@@ -1,4 +1,4 @@
-"""How far answers are from the truth: the same table for any bundle and any test set."""
+"""How far answers are from the truth: the same numbers for any answers and any stars."""
 
 from __future__ import annotations
 
@@ -17,8 +17,55 @@ ATMOSPHERE_AND_AGE = ("teff", "logg", "m_h", "mass", "log_age")
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What is judged: a label of the vocabulary, or what follows from one.
+
+    ``relative`` differences are in per cent of the truth. ``text`` is its name for people.
+    """
+
+    name: str
+    token: str
+    unit: str
+    text: str
+    relative: bool = False
+
+    def of(self, token: Floats) -> Floats:
+        """The quantity (N,) from the token (N,), NaN where it has none."""
+        value = np.asarray(token, dtype=np.float64)
+        with np.errstate(over="ignore", divide="ignore"):
+            if self.name == "age":
+                return np.asarray(10.0 ** (value - 9.0))
+            if self.name == "ebv":
+                return np.exp(value)
+            if self.name == "dist":
+                # Up to 10^(0.2 G), which the star brings along and which cancels.
+                return np.where(value > 0, 1.0 / value, np.nan)
+        return value
+
+    def residual(self, predicted: Floats, true: Floats) -> Floats:
+        """Predicted minus true (N,), in ``unit``, from tokens (N,)."""
+        one, other = self.of(predicted), self.of(true)
+        return 100.0 * (one / other - 1.0) if self.relative else one - other
+
+
+QUANTITIES = {
+    item.name: item
+    for item in (
+        Quantity("teff", "teff", "K", "Teff"),
+        Quantity("logg", "logg", "dex", "log g"),
+        Quantity("m_h", "m_h", "dex", "[M/H]"),
+        Quantity("mass", "mass", "Msun", "mass"),
+        Quantity("age", "log_age", "Gyr", "age"),
+        Quantity("log_age", "log_age", "dex", "log age"),
+        Quantity("ebv", "logebv", "mag", "E(B-V)"),
+        Quantity("dist", "g_fakemag", "%", "distance", relative=True),
+    )
+}
+
+
+@dataclass(frozen=True)
 class InputSet:
-    """Which tokens the model is given: a panel of the seed paper's figures 4 and 5.
+    """Which tokens are given: a panel of the seed paper's figures 4 and 5.
 
     ``first`` and ``end`` bound the coefficients a band; ``others`` are the other tokens.
     ``draw``, where it is not 0, keeps as many tokens, drawn anew for each star.
@@ -47,6 +94,10 @@ class InputSet:
             np.put_along_axis(given, left_out, np.nan, axis=1)
         return given
 
+    def tells(self, labels: Sequence[str]) -> bool:
+        """Whether some of the labels are among what is given."""
+        return bool(set(self.others) & set(labels))
+
 
 _COLOURS = ("bprp", "jh", "jk")
 
@@ -62,11 +113,12 @@ INPUT_SETS = {
 
 @dataclass(frozen=True)
 class Score:
-    """Predicted minus true for one label, in its unit.
+    """Predicted minus true for one quantity, in its unit.
 
     ``scatter`` is 1.4826 times the median absolute deviation, ``bias`` the median, ``p16``
-    and ``p84`` percentiles. ``z_std`` is the standard deviation of (predicted - true) /
-    sigma, ``within_1_sigma`` the share below 1 in absolute value; NaN without sigmas.
+    and ``p84`` percentiles, ``rms`` the root of the mean square. ``z_std`` is the standard
+    deviation of (predicted - true) / sigma, ``within_1_sigma`` and ``within_2_sigma`` the
+    shares of stars below 1 and 2 in absolute value; NaN without sigmas.
     """
 
     label: str
@@ -75,24 +127,80 @@ class Score:
     bias: float
     p16: float
     p84: float
+    rms: float
     z_std: float
     within_1_sigma: float
+    within_2_sigma: float
 
 
 def score(label: str, predicted: Floats, true: Floats, sigma: Floats | None = None) -> Score:
-    """Score (N,) answers; stars whose truth or answer is NaN do not count."""
-    known = np.isfinite(predicted) & np.isfinite(true)
-    residual = (predicted - true)[known].astype(np.float64)
-    if not len(residual):
-        return Score(label, 0, *[float("nan")] * 6)
-    p16, bias, p84 = np.percentile(residual, (16, 50, 84))
-    scatter = 1.4826 * np.median(np.abs(residual - bias))
-    z = np.full(1, np.nan) if sigma is None else residual / sigma[known]
-    within = float("nan") if sigma is None else float(np.mean(np.abs(z) < 1))
+    """Score (N,) answers for a label or quantity, given as tokens with their sigma.
+
+    Stars whose truth or answer is NaN do not count.
+    """
+    quantity = QUANTITIES.get(label, Quantity(label, label, "", label))
+    residual = quantity.residual(predicted, true)
+    known = np.isfinite(residual)
+    if not known.any():
+        return Score(label, 0, *[float("nan")] * 8)
+    p16, bias, p84 = np.percentile(residual[known], (16, 50, 84))
+    scatter = 1.4826 * np.median(np.abs(residual[known] - bias))
+    z = np.full(1, np.nan)
+    if sigma is not None:
+        # Of the token, in which the model's answer is a Gaussian.
+        z = ((predicted - true) / sigma)[known].astype(np.float64)
+    shares = [np.nan if sigma is None else float(np.mean(np.abs(z) < limit)) for limit in (1, 2)]
     return Score(
-        label, len(residual), float(scatter), float(bias), float(p16), float(p84),
-        float(np.std(z)), within,
+        label, int(known.sum()), float(scatter), float(bias), float(p16), float(p84),
+        float(np.sqrt(np.mean(residual[known] ** 2))), float(np.std(z)), *shares,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Anybody's answers: tokens (N, K) and, if they are known, their sigmas."""
+
+    labels: tuple[str, ...]
+    mean: Floats
+    sigma: Floats | None = None
+
+    def scores(self, truth: Floats, vocabulary: Vocabulary, names: Sequence[str]) -> list[Score]:
+        """Scores of labels or quantities against dense tokens (N, V).
+
+        What was not answered, or is not known of any star, gets a score of no stars.
+        """
+        made = []
+        for name in names:
+            token = token_of(name)
+            true = truth[:, vocabulary.column(token)]
+            if token not in self.labels:
+                made.append(score(name, np.full(len(true), np.nan), true))
+                continue
+            k = self.labels.index(token)
+            sigma = None if self.sigma is None else self.sigma[:, k]
+            made.append(score(name, self.mean[:, k], true, sigma))
+        return made
+
+    def rows(self, which: slice) -> Answers:
+        """Those for some of the stars."""
+        sigma = None if self.sigma is None else self.sigma[which]
+        return Answers(self.labels, self.mean[which], sigma)
+
+
+def token_of(name: str) -> str:
+    """The label that a quantity follows from; a label's own name."""
+    return QUANTITIES[name].token if name in QUANTITIES else name
+
+
+def tokens_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The labels that quantities follow from, each once."""
+    return tuple(dict.fromkeys(token_of(name) for name in names))
+
+
+def ask(predictor: Predictor, given: Floats, names: Sequence[str]) -> Answers:
+    """A model's answers for labels or quantities, from dense tokens (N, V)."""
+    answer = predictor.predict(given, tokens_of(names))
+    return Answers(answer.labels, answer.mean, answer.sigma)
 
 
 def evaluate(
@@ -102,23 +210,27 @@ def evaluate(
     labels: Sequence[str] = ATMOSPHERE_AND_AGE,
     sets: Sequence[str] = ("b",),
 ) -> dict[str, list[Score]]:
-    """Scores by input set.
+    """A model's scores by input set.
 
-    ``inputs`` and ``truth`` are dense tokens (N, V); labels that a set gives away are taken
-    from the truth.
+    ``inputs`` and ``truth`` are dense tokens (N, V); ``labels`` are tokens or names of
+    QUANTITIES; labels that a set gives away are taken from the truth.
     """
     vocabulary = predictor.bundle.vocabulary
-    known = np.where(np.isnan(inputs), truth, inputs)
-    scores = {}
-    for name in sets:
-        chosen = INPUT_SETS[name]
-        given = chosen.select(known if set(chosen.others) & set(labels) else inputs, vocabulary)
-        answer = predictor.predict(given, labels)
-        scores[name] = [
-            score(label, answer.mean[:, k], truth[:, vocabulary.column(label)], answer.sigma[:, k])
-            for k, label in enumerate(labels)
-        ]
-    return scores
+    return {
+        name: ask(predictor, given_by(name, inputs, truth, vocabulary), labels).scores(
+            truth, vocabulary, labels
+        )
+        for name in sets
+    }
+
+
+def given_by(name: str, inputs: Floats, truth: Floats, vocabulary: Vocabulary) -> Floats:
+    """What an input set gives of stars (N, V); the labels in it come from the truth."""
+    chosen = INPUT_SETS[name]
+    known = inputs
+    if chosen.tells(vocabulary.named("label")):
+        known = np.where(np.isnan(inputs), truth, inputs)
+    return chosen.select(known, vocabulary)
 
 
 def markdown(scores: dict[str, list[Score]]) -> str:

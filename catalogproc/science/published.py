@@ -1,0 +1,31 @@
+"""What others have published, to stand beside our numbers."""
+
+from __future__ import annotations
+
+LB24, ZHANG26 = "Leung & Bovy 2024", "Zhang, Bu et al. 2026"
+
+PUBLISHED: dict[tuple[str, str], tuple[str, float]] = {
+    ("a", "teff"): (LB24, 50.73),
+    ("a", "logg"): (LB24, 0.13),
+    ("a", "m_h"): (LB24, 0.08),
+    ("b", "teff"): (LB24, 47.17),
+    ("b", "logg"): (LB24, 0.11),
+    ("b", "m_h"): (LB24, 0.07),
+    ("b", "mass"): (ZHANG26, 0.114),
+    ("b", "age"): (ZHANG26, 1.334),
+    ("b", "ebv"): (LB24, 0.04),
+    ("b", "dist"): (LB24, 13.4),
+    ("c", "teff"): (LB24, 63.21),
+    ("c", "logg"): (LB24, 0.15),
+    ("c", "m_h"): (LB24, 0.11),
+    ("d", "teff"): (LB24, 52.28),
+    ("d", "logg"): (LB24, 0.13),
+    ("d", "m_h"): (LB24, 0.09),
+    ("e", "teff"): (LB24, 224.0),
+    ("e", "logg"): (LB24, 0.47),
+    ("e", "m_h"): (LB24, 0.19),
+    ("f", "teff"): (LB24, 0.90),
+    ("f", "logg"): (LB24, 0.0),
+    ("f", "m_h"): (LB24, 0.0),
+}
+"""Published scatters on real stars with APOGEE labels: another sample, brighter than ours."""

@@ -1,0 +1,175 @@
+"""Tables of any columns, in and out, in the formats that astronomers use.
+
+What a file says is kept: an integer stays an integer, digit by digit, and never becomes a
+float; text stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalogproc.catalog.files import WholeFile
+from catalogproc.catalog.formats.fits import write_fits
+from catalogproc.catalog.formats.records import string_widths
+from catalogproc.catalog.formats.text import write_csv, write_ecsv
+from catalogproc.catalog.formats.votable import write_votable
+from catalogproc.catalog.writer import TableWriter
+from catalogproc.contract import Column, Contract
+from catalogproc.errors import InputError, JobError
+from catalogproc.sources import columns
+from catalogproc.sources.formats import open_table
+
+BATCH = 65_536
+
+WRITTEN = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".ecsv": "ecsv",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+}
+"""Endings of the files that are written."""
+
+_TYPES = (
+    (pa.types.is_int64, "int64"),
+    (pa.types.is_int32, "int32"),
+    (pa.types.is_int16, "int16"),
+    (pa.types.is_float64, "float64"),
+    (pa.types.is_float32, "float32"),
+    (pa.types.is_boolean, "bool"),
+    (pa.types.is_string, "string"),
+)
+
+
+def output_format(path: Path) -> str:
+    """The format that a name to be written asks for. Raises JobError where it is none."""
+    try:
+        return WRITTEN[path.suffix.lower()]
+    except KeyError:
+        raise JobError(
+            "a table is written in the format that its name ends in",
+            wanted=" | ".join(WRITTEN),
+            found=path.name,
+            where="--output",
+        ) from None
+
+
+def read_table(path: Path) -> pa.Table:
+    """A whole table, every column of a plain type: integer, float, bool, string, or a list.
+
+    Of text formats a column is of integers where every field is one, of floats where every
+    field is a number, else of strings; an empty field is null.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a row of it is broken.
+    """
+    source = open_table(path)
+    names = list(source.types)
+    batches = []
+    for rows in source.batches(names, batch_rows=BATCH):
+        if rows.fault is not None and rows.fault.null_count < len(rows.fault):
+            at = next(i for i, fault in enumerate(rows.fault) if fault.is_valid)
+            raise InputError(
+                "a row of the table is broken",
+                found=rows.fault[at].as_py(),
+                where=f"{path}, row {rows.first + at}",
+            )
+        batches.append(rows.columns)
+    if not batches:
+        raise InputError("a table without rows", where=path)
+    table = pa.Table.from_batches(batches)
+    return pa.table({name: _plain(table.column(name)) for name in names})
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    kind = columns.stored_type(array.type)
+    if columns.is_text(kind):
+        return _typed(array)
+    if columns.is_integer(kind):
+        whole, unfit = columns.identifiers(array)
+        return array.cast(pa.string()) if unfit.any() else whole
+    if pa.types.is_float16(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind):
+        return array.cast(pa.float64())
+    if any(test(kind) for test, _ in _TYPES):
+        return array.cast(kind)
+    if columns.is_list(kind):
+        single = pa.types.is_float32(kind.value_type)
+        return array.cast(pa.list_(pa.float32() if single else pa.float64()))
+    return array.cast(pa.string())
+
+
+def _typed(text: pa.Array) -> pa.Array:
+    """Text as what all of it is."""
+    whole, bad = columns.identifiers(text)
+    if whole.null_count < len(whole) and not bad.any():
+        # "007" is a name, and would come back as another one.
+        written = columns.words(text)
+        if pc.all(pc.equal(whole.cast(pa.string()), written)).as_py() is not False:
+            return whole
+        return written
+    number, bad = columns.numbers(text, pa.float64())
+    if number.null_count < len(number) and not bad.any():
+        return number
+    return columns.words(text)
+
+
+def contract_of(
+    table: pa.Table, name: str, description: str, described: Mapping[str, Column]
+) -> Contract:
+    """A contract for a table's columns; of those ``described``, unit and meaning are known."""
+    made = []
+    for field in table.schema:
+        kind = _kind(field.type)
+        plain = Column(field.name, kind, field.name, nullable=True)
+        made.append(replace(described.get(field.name, plain), type=kind))
+    return Contract(name, 1, description, tuple(made))
+
+
+def _kind(of: pa.DataType) -> str:
+    for test, name in _TYPES:
+        if test(of):
+            return name
+    return f"list<{'float32' if pa.types.is_float32(of.value_type) else 'float64'}>"
+
+
+def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[str, str]) -> None:
+    """Write a table of a contract in the format that the name ends in, whole or not at all.
+
+    ``facts`` say where it comes from, in the formats that have a place for them.
+
+    Raises
+    ------
+    JobError
+        The name ends in no known format.
+    ContractError
+        A column that the format cannot hold.
+    """
+    kind = output_format(path)
+    if kind == "parquet":
+        with TableWriter(path, contract, facts) as writer:
+            writer.write(table)
+        return
+    batches = table.combine_chunks().to_batches(max_chunksize=BATCH)
+    widths = string_widths(contract, batches)
+    with WholeFile(path) as file:
+        if kind == "csv":
+            write_csv(file, contract, batches)
+        elif kind == "ecsv":
+            write_ecsv(file, contract, batches, facts=facts)
+        elif kind == "fits":
+            cards = {f"HIERARCH {name}": (text, "") for name, text in facts.items()}
+            write_fits(file, contract, batches, widths=widths, rows=table.num_rows, cards=cards)
+        else:
+            write_votable(file, contract, batches, widths=widths, rows=table.num_rows, infos=facts)
