@@ -93,7 +93,10 @@ class Job:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a training does; each table is read by the module of its name."""
+    """What a training does; each table is read by the module that knows it.
+
+    A job with a table ``data`` trains on a dataset of real stars, the others on simulated ones.
+    """
 
     name: str
     bundle: str
@@ -101,11 +104,14 @@ class TrainingJob:
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     simulation: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
         content = asdict(self)
         del content["name"], content["description"]
+        if not self.data:
+            del content["data"]
         return _hash(content)
 
 
