@@ -121,7 +121,7 @@ def make_plan(
     output: Path,
     companions: Sequence[str | Path] = (),
     model: str | Path = "default",
-    job: str | Path = "gaia-dr3-giants",
+    job: str | Path | Job = "gaia-dr3-giants",
     dust: str | None = None,
 ) -> Plan:
     """Read what is asked for, and refuse what can be refused before anything starts.
@@ -133,7 +133,7 @@ def make_plan(
     output
         The folder that is to hold the catalog. It need not exist.
     model, job
-        The names of what ships, or paths.
+        The names of what ships, or paths; a job may be one that was made in Python.
     dust
         The dust map in place of the one that the job names; "none" for none.
 
@@ -147,7 +147,8 @@ def make_plan(
     ResumeError
         The output holds another run; it says which fields differ.
     """
-    chosen, bundle = load_job(job), load_bundle(model)
+    chosen = job if isinstance(job, Job) else load_job(job)
+    bundle = load_bundle(model)
     if dust is not None:
         chosen = replace(chosen, dust="" if dust == "none" else dust)
     files = tuple(expand(inputs))
