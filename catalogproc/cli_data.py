@@ -207,7 +207,16 @@ def train(
 
     chosen = load_training_job(job or ("train-tiny" if data is None else "train-apogee"))
     with show_progress("steps") as progress:
-        bundle = train_bundle(chosen, output, resume=resume, device=device.value, progress=progress)
+        bundle = train_bundle(
+            chosen,
+            output,
+            data=data,
+            base=start,
+            resume=resume,
+            device=device.value,
+            progress=progress,
+            announce=progress.say,
+        )
     typer.echo(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 

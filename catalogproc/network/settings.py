@@ -44,6 +44,10 @@ class Settings:
         float16 on a GPU, whichever it has, float32 elsewhere.
     report_steps, checkpoint_steps
         How often a line is added to the learning curve, and a checkpoint written.
+    patience_steps
+        The training ends when the validation's loss, which is taken at checkpoints, has not
+        fallen for so many steps; the result are then the weights with which it was lowest.
+        0: it goes to its end, and the result are the last weights.
     """
 
     seed: int = 0
@@ -65,6 +69,7 @@ class Settings:
     precision: str = "auto"
     report_steps: int = 100
     checkpoint_steps: int = 1000
+    patience_steps: int = 0
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch", "restart_steps", "targets", "parts", "report_steps", "rate")
@@ -84,6 +89,9 @@ class Settings:
         if not 0 <= self.unlabelled <= 1:
             raise JobError("a likelihood", wanted="0 to 1", found=self.unlabelled,
                            where="unlabelled")  # fmt: skip
+        if self.patience_steps < 0:
+            raise JobError("must not be negative", found=self.patience_steps,
+                           where="patience_steps")  # fmt: skip
         if not 0 <= self.average < 1:
             raise JobError("must be from 0 to below 1", found=self.average, where="average")
         if self.checkpoint_steps % self.report_steps or self.checkpoint_steps <= 0:

@@ -56,6 +56,7 @@ def train(
     weights: NDArray[np.floating] | None = None,
     labels: NDArray[np.bool_] | None = None,
     validation: tuple[Any, Any] | None = None,
+    start: Transformer | None = None,
     device: str = "cpu",
     resume: bool = False,
     progress: Progress | None = None,
@@ -71,7 +72,10 @@ def train(
     labels
         (V,): which tokens are labels, for ``settings.unlabelled``.
     validation
-        Values and errors of stars that ``draw`` never gives, for the curve.
+        Values and errors of stars that ``draw`` never gives, for the curve and for when to
+        end (``settings.patience_steps``).
+    start
+        A network of that shape whose weights are the first ones; random ones by default.
     resume
         Go on from the folder's checkpoint, if it has one.
 
@@ -86,7 +90,7 @@ def train(
     if likely.shape != (shape.tokens,) or not (likely >= 0).all() or not likely.any():
         raise JobError("wrong weights", wanted=f"{shape.tokens}, none below 0", found=likely)
     mixed = Mixed.choose(device, settings.precision)
-    identity = _identity(shape, standardisation, settings, likely)
+    identity = _identity(shape, standardisation, settings, likely, start)
     folder.mkdir(parents=True, exist_ok=True)
     found = load_checkpoint(folder)
     if found and not resume:
@@ -97,14 +101,14 @@ def train(
         )
     with torch.random.fork_rng(devices=[mixed.device] if mixed.device.type == "cuda" else []):
         torch.manual_seed(_seeds(settings.seed, 0, 2)[0])
-        run = _Run(shape, settings, mixed)
+        run = _Run(shape, settings, mixed, start)
         step = run.restore(*found, identity, folder) if found else 0
         source = _Source(draw, standardisation, likely, labels, settings, mixed.device)
         held = None if validation is None else source.prepare(*validation)
         curve = Curve(folder, step)
         losses: list[Tensor] = []
         began = time.perf_counter()
-        while step < settings.steps:
+        while step < settings.steps and not run.over(step):
             batch, seed = source.batch(step)
             torch.manual_seed(seed)
             losses.append(run.step(batch, step))
@@ -122,13 +126,14 @@ def train(
                 _finite(run.largest(), step)
             if checkpoint and held is not None:
                 metrics["validation_loss"] = run.validate(source, *held)
+                run.keep_best(step, metrics["validation_loss"])
             curve.add(step, metrics)
             if checkpoint:
                 save_checkpoint(folder, run.tensors(), run.facts(step, identity))
             if progress is not None:
                 progress(step, settings.steps, metrics)
             losses, began = [], time.perf_counter()
-    return Trained(run.result().eval(), curve.rows, run.asked[1:].cpu().numpy())
+    return Trained(run.outcome().eval(), curve.rows, run.asked[1:].cpu().numpy())
 
 
 def gaussian_loss(
@@ -191,10 +196,16 @@ class _Source:
 class _Run:
     """All that a step changes: weights, their average, the optimiser, the loss's scale."""
 
-    def __init__(self, shape: Shape, settings: Settings, mixed: Mixed) -> None:
+    def __init__(
+        self, shape: Shape, settings: Settings, mixed: Mixed, start: Transformer | None = None
+    ) -> None:
         self.settings = settings
         self.mixed = mixed
         self.network = Transformer(shape).to(mixed.device)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict())
+        self.best: dict[str, Tensor] = {}
+        self.best_step, self.best_loss = 0, math.inf
         if mixed.device.type == "cpu" and mixed.dtype is torch.float32:
             use_onednn(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -256,12 +267,31 @@ class _Run:
             count += asked
         return total / max(count, 1)
 
+    def keep_best(self, step: int, loss: float) -> None:
+        """Remember the weights if the validation's loss was never as low."""
+        if self.settings.patience_steps and loss < self.best_loss:
+            self.best_step, self.best_loss = step, loss
+            weights = (self.average if self.settings.average else self.network).state_dict()
+            self.best = {name: value.clone() for name, value in weights.items()}
+
+    def over(self, step: int) -> bool:
+        """Whether the validation's loss has not fallen for too long."""
+        patience = self.settings.patience_steps
+        return bool(patience and self.best and step - self.best_step >= patience)
+
     def largest(self) -> Tensor:
         """The largest weight: NaN or infinite if any is."""
         return torch.stack([w.detach().abs().max() for w in self.network.parameters()]).max()
 
     def result(self) -> Transformer:
         return self.average if self.settings.average else self.network
+
+    def outcome(self) -> Transformer:
+        """The network that the training gives: the best one, if it was looked for."""
+        network = self.result()
+        if self.settings.patience_steps and self.best:
+            network.load_state_dict(self.best)
+        return network
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it that are tensors, by name; :meth:`restore` takes them back."""
@@ -271,11 +301,17 @@ class _Run:
         for name, parameter in self.network.named_parameters():
             state = self.optimiser.state.get(parameter, {})
             tensors |= {f"optimiser/{name}/{key}": value for key, value in state.items()}
-        return tensors
+        return tensors | {f"best/{key}": value for key, value in self.best.items()}
 
     def facts(self, step: int, identity: Mapping[str, Any]) -> dict[str, Any]:
         """The rest of it, and what a checkpoint must be of to go on from it."""
-        return {"step": step, "identity": dict(identity), "scaler": self.scaler.state_dict()}
+        best = {"step": self.best_step, "loss": self.best_loss} if self.best else None
+        return {
+            "step": step,
+            "identity": dict(identity),
+            "scaler": self.scaler.state_dict(),
+            "best": best,
+        }
 
     def restore(
         self,
@@ -286,12 +322,12 @@ class _Run:
     ) -> int:
         """Take a checkpoint's state; its step. Raises ResumeError if it is of another training."""
         was, now = facts["identity"], dict(identity)
-        for name in now:
-            if was.get(name) != now[name]:
+        for name in [*now, *sorted({*was} - {*now})]:
+            if was.get(name) != now.get(name):
                 raise ResumeError(
                     "the checkpoint is of another training",
                     wanted=f"{name} = {was.get(name)}, as in the checkpoint",
-                    found=f"{name} = {now[name]}",
+                    found=f"{name} = {now.get(name)}",
                     where=folder,
                     todo="choose another folder",
                 )
@@ -311,6 +347,10 @@ class _Run:
         }
         self.optimiser.load_state_dict(state)
         self.scaler.load_state_dict(facts["scaler"])
+        if best := facts.get("best"):
+            self.best_step, self.best_loss = int(best["step"]), float(best["loss"])
+            at = self.mixed.device
+            self.best = {name: tensor.to(at) for name, tensor in groups["best"].items()}
         return int(facts["step"])
 
 
@@ -325,16 +365,27 @@ def _identity(
     standardisation: Standardisation,
     settings: Settings,
     weights: NDArray[np.floating],
+    start: Transformer | None,
 ) -> dict[str, Any]:
     """What must be the same for a training to go on; how long and how noisily may change."""
     content = asdict(settings)
-    for name in ("steps", "report_steps", "checkpoint_steps"):
+    for name in ("steps", "report_steps", "checkpoint_steps", "patience_steps"):
         del content[name]
     content |= {f"network.{name}": value for name, value in shape.to_dict().items()}
     arrays = {"center": standardisation.center, "scale": standardisation.scale, "weights": weights}
+    if start is not None:
+        content["start"] = _digest(start)
     return content | {
         name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()
     }
+
+
+def _digest(network: Transformer) -> str:
+    """SHA-256 (hex) of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _finite(number: Tensor, step: int) -> float:

@@ -1,183 +1,268 @@
-"""From a training job to a bundle with its card: simulated stars in, a judged model out."""
+"""From a training job to a bundle with its card: stars in, a judged model out."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import statistics
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from catalogproc import __version__
-from catalogproc.errors import BundleError, JobError
+from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.job import TrainingJob
-from catalogproc.network.bundle import Bundle, Domain, Standardisation, load_bundle, write_bundle
+from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
+from catalogproc.network.extend import extended_network
+from catalogproc.network.files import write_whole
 from catalogproc.network.predictor import Predictor
-from catalogproc.network.sampling import Draw, Table, describe
+from catalogproc.network.sampling import Table
 from catalogproc.network.settings import Settings
-from catalogproc.network.training import train
+from catalogproc.network.training import Trained, train
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.science.evaluate import ATMOSPHERE_AND_AGE, Score, evaluate, markdown
-from catalogproc.science.simulate import Simulator
-from catalogproc.vocabulary import Vocabulary, load_vocabulary
-
-Floats = NDArray[np.float32]
+from catalogproc.science.lesson import SIMULATED, Lesson, real, simulated
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 CHECK_STARS = 4
-CURVE = "learning_curve.csv"
-CREDIT = (
-    "PARSEC isochrones (Bressan et al. 2012), ATLAS9 atmospheres (Castelli & Kurucz 2004), "
-    "the Gaia DR3 instrument and errors (ESA/Gaia/DPAC)"
-)
-Reading = Callable[[int, int], None]
+CURVE, RECIPE = "learning_curve.csv", "training.json"
+
+EPOCHS = {
+    "epochs": "steps",
+    "restart_epochs": "restart_steps",
+    "warm_epochs": "warm_steps",
+    "patience_epochs": "patience_steps",
+    "checkpoint_epochs": "checkpoint_steps",
+}
+"""What a job may give in epochs: so many steps that the stars are drawn once on average."""
+
+Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """The simulated stars of a training, table ``simulation`` of its job.
+class Work:
+    """How long a training will take: as many steps as were timed on this machine promise."""
 
-    seed
-        Of all stars; training, statistics and test stars follow from it, all different.
-    stars
-        How many stars are drawn once and trained on; 0 draws new ones every step.
-    statistics_stars, test_stars
-        How many are drawn to fit the standardisation, and to judge the model.
-    label_weight
-        How often a label is asked for one time that a coefficient or a colour is.
-    """
+    stars: int
+    batch: int
+    steps: int
+    seconds_a_step: float
+    validations: int
+    validation_stars: int
+    restored: int = 0
 
-    seed: int = 1
-    stars: int = 0
-    statistics_stars: int = 50_000
-    test_stars: int = 10_000
-    label_weight: float = 8.0
+    @property
+    def seconds(self) -> float:
+        """In all. A star that is validated costs a third of one that is trained on: no gradient."""
+        validated = self.validations * self.validation_stars / self.batch / 3
+        return (max(self.steps - self.restored, 0) + validated) * self.seconds_a_step
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Simulation:
-        """Raises JobError for a field that simulations do not have."""
-        known = [item.name for item in fields(cls)]
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise JobError(
-                "unknown field", wanted=", ".join(known), found=unknown, where="[simulation]"
-            )
-        return cls(**content)
-
-    def seed_of(self, purpose: str) -> int:
-        """A seed for one purpose, independent of those for the others."""
-        words = [self.seed, *purpose.encode()]
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+    def line(self) -> str:
+        """For the user, before it starts."""
+        of = f"{self.stars:,} stars" if self.stars else "new stars every step"
+        return (
+            f"{of}, {self.steps:,} steps of {self.batch:,}; {self.seconds_a_step:.3g} s a step "
+            f"here: {_duration(self.seconds)} if it goes to its end"
+        )
 
 
 def train_bundle(
     job: TrainingJob,
     output: Path,
     *,
+    data: Path | None = None,
+    base: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: Any = None,
+    announce: Announce | None = None,
 ) -> Bundle:
     """Train by a job, judge the result on stars it did not see, and write its bundle.
 
     ``output`` gets checkpoints and the learning curve, and ``output/<bundle>`` the bundle:
     bundle.toml, weights.safetensors, CARD.md, learning_curve.csv, scores.json.
 
+    Parameters
+    ----------
+    data
+        The folder of a dataset to train on, for jobs that have a table ``data``; the others
+        train on simulated stars.
+    base
+        The bundle to go on from, by name or folder: its network, its scales, and its tokens,
+        to which those that it lacks are added (see network.extend).
+    resume
+        Go on from the checkpoint in ``output``.
+    announce
+        Called with the time that it will take, before it starts.
+
     Raises
     ------
     JobError
-        A field of the job that is unknown or makes no sense.
+        A field of the job that is unknown or makes no sense; a dataset for a job without, or
+        none for a job with; tokens of the base that would be forgotten.
+    InputError
+        No dataset in that folder, or one that was changed.
     ResumeError
         The folder holds another training, or one that ``resume`` was not given for.
     """
-    simulation = Simulation.from_dict(job.simulation)
-    settings = Settings.from_dict(job.training)
-    vocabulary = load_vocabulary()
-    shape = Shape.from_dict({"tokens": len(vocabulary), **job.network})
+    where = _device(device)
+    _refuse_data(job, data)
     if (output / job.bundle).exists():
         raise BundleError("the folder holds a bundle already", where=output / job.bundle)
-    stars = _Stars(Simulator(_device(device)), vocabulary, simulation)
-    standardisation, domain = _statistics(stars)
-    test = stars.table("test", simulation.test_stars)
-    trained = train(
-        shape,
-        standardisation,
-        stars.draw(),
-        settings,
-        output,
-        weights=_weights(vocabulary, simulation.label_weight),
-        labels=stars.labels,
-        validation=(test.values, test.errors),
-        device=_device(device),
-        resume=resume,
-        progress=None if progress is None else _report(progress, settings.batch),
-    )
-    facts = {
-        "data": f"simulated giants, catalogproc {__version__}",
-        "credit": CREDIT,
+    parent = None if base is None else load_bundle(base)
+    lesson = simulated(job, parent, where) if data is None else real(job, data, parent, where)
+    settings = settings_for(job.training, lesson.stars)
+    _same_training(output, job, lesson, parent, resume)
+    start, shape = None, Shape.from_dict({"tokens": len(lesson.vocabulary), **job.network})
+    if parent is not None:
+        start = extended_network(parent, lesson.vocabulary, settings.seed)
+        shape = start.shape
+    if announce is not None:
+        announce(estimate(lesson, shape, settings, where).line())
+    trained = _train(lesson, shape, settings, output, where, start, resume, progress)
+    facts = dict(lesson.facts) | {
         "job": job.name,
         "job_hash": job.hash,
         "seed": settings.seed,
-        "simulation_seed": simulation.seed,
-        "steps": settings.steps,
-        "stars": simulation.stars or settings.steps * settings.batch,
+        "steps": int(trained.history[-1]["step"]),
+        "stars": lesson.stars or settings.steps * settings.batch,
         "final_loss": float(trained.history[-1]["loss"]),
     }
-    bundle = _write(job, output, trained.network, vocabulary, standardisation, domain, facts, test)
+    if parent is not None:
+        facts["from"] = f"{parent.name} ({parent.hash})"
+        facts["from_data"] = str(parent.training.get("data", ""))
+    bundle = _write(job, output, trained, lesson, facts, parent)
     shutil.copy(output / CURVE, bundle.path / CURVE)
-    write_card(bundle, job, test)
+    write_card(bundle, job, lesson.test, lesson.use)
     return load_bundle(bundle.path)
 
 
-def write_card(bundle: Bundle, job: TrainingJob, test: Table) -> dict[str, list[Score]]:
+def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
+    """The settings of a job's table ``training``, in which EPOCHS may stand for steps.
+
+    An epoch are as many steps as give, on average, each of the ``stars`` once: their number
+    over the batch, rounded down as the parent code does. The learning curve then gets a line
+    an epoch. Raises JobError for a field that is unknown, or given twice.
+    """
+    content = dict(training)
+    given = [name for name in EPOCHS if name in content]
+    if not given:
+        return Settings.from_dict(content)
+    if not stars:
+        raise JobError("epochs of stars without number", wanted="steps", found=", ".join(given))
+    batch = Settings.from_dict({name: content[name] for name in content if name == "batch"}).batch
+    epoch = max(1, stars // batch)
+    for name in given:
+        epochs = content.pop(name)
+        if EPOCHS[name] in content:
+            raise JobError("given in steps and in epochs", found=f"{name} and {EPOCHS[name]}")
+        if not isinstance(epochs, int) or isinstance(epochs, bool):
+            raise JobError("wrong type", wanted="a whole number", found=repr(epochs), where=name)
+        content[EPOCHS[name]] = epochs * epoch
+    content.setdefault("report_steps", epoch)
+    return Settings.from_dict(content)
+
+
+def estimate(lesson: Lesson, shape: Shape, settings: Settings, device: str) -> Work:
+    """Time a few steps of a training, which are thrown away, and say what all will take."""
+    few = 15 if device.startswith("cuda") else 3
+    brief = replace(
+        settings, steps=3 * few, report_steps=few, checkpoint_steps=3 * few, patience_steps=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        history = _train(lesson, shape, brief, Path(folder), device).history
+    # The first report has the device's warming up in it.
+    rate = statistics.median(row["stars_per_second"] for row in history[1:])
+    return Work(
+        stars=lesson.stars,
+        batch=settings.batch,
+        steps=settings.steps,
+        seconds_a_step=settings.batch / rate,
+        validations=-(-settings.steps // settings.checkpoint_steps),
+        validation_stars=len(lesson.validation.ids),
+    )
+
+
+def write_card(
+    bundle: Bundle, job: TrainingJob, test: Table, use: str = SIMULATED
+) -> dict[str, list[Score]]:
     """Judge a bundle on test stars and write CARD.md and scores.json into its folder."""
     vocabulary = bundle.vocabulary
     inputs = test.values.copy()
     inputs[:, vocabulary.columns(vocabulary.named("label"))] = np.nan
-    scores = evaluate(Predictor(bundle), inputs, test.values, ATMOSPHERE_AND_AGE, "bcdef")
+    asked = tuple(name for name in ATMOSPHERE_AND_AGE if name in bundle.requestable)
+    scores = evaluate(Predictor(bundle), inputs, test.values, asked, "bcdef")
     as_json = {name: [vars(row) for row in rows] for name, rows in scores.items()}
     (bundle.path / "scores.json").write_text(json.dumps(as_json, indent=1) + "\n")
-    (bundle.path / "CARD.md").write_text(_card(bundle, job, scores), encoding="utf-8")
+    (bundle.path / "CARD.md").write_text(_card(bundle, job, scores, use), encoding="utf-8")
     return scores
 
 
-class _Stars:
-    """Simulated stars as tokens, each purpose with its own."""
-
-    def __init__(
-        self, simulator: Simulator, vocabulary: Vocabulary, simulation: Simulation
-    ) -> None:
-        self._simulator, self._vocabulary, self.simulation = simulator, vocabulary, simulation
-
-    def table(self, purpose: str, n: int) -> Table:
-        stars = self._simulator.draw(n, self.simulation.seed_of(purpose))
-        values, errors = (x.cpu().numpy() for x in stars.tokens(self._vocabulary))
-        return Table(np.arange(n), values, errors)
-
-    def draw(self) -> Draw:
-        """New stars for every step, or from a table drawn once."""
-        if self.simulation.stars:
-            return self.table("training", self.simulation.stars).draw
-        return lambda seed, n: self._simulator.draw(n, seed).tokens(self._vocabulary)
-
-    @property
-    def labels(self) -> NDArray[np.bool_]:
-        return np.array([token.kind == "label" for token in self._vocabulary.tokens])
+def _refuse_data(job: TrainingJob, data: Path | None) -> None:
+    if (data is not None) != bool(job.data):
+        raise JobError(
+            "the job trains on real stars, and needs a dataset" if job.data
+            else "the job trains on simulated stars, and takes no dataset",
+            wanted="--data DIR, made by catalogproc dataset" if job.data
+            else "a job with a table data, as train-apogee",
+            found="none" if data is None else data, where=job.name,
+        )  # fmt: skip
 
 
-def _statistics(stars: _Stars) -> tuple[Standardisation, Domain]:
-    table = stars.table("statistics", stars.simulation.statistics_stars)
-    return describe(table.values, stars.labels)
+def _same_training(
+    output: Path, job: TrainingJob, lesson: Lesson, parent: Bundle | None, resume: bool
+) -> None:
+    """Note what is trained and on what; refuse to go on from something else's checkpoint."""
+    now = {
+        "dataset": lesson.facts.get("dataset_sha256", ""),
+        "from": "" if parent is None else parent.hash,
+        "data": dict(job.data),
+        "simulation": dict(job.simulation),
+    }
+    path = output / RECIPE
+    if resume and path.is_file():
+        was = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in now.items():
+            if was.get(name) != value:
+                raise ResumeError(
+                    "the checkpoint is of another training",
+                    wanted=f"{name} = {was.get(name)}", found=f"{name} = {value}", where=output,
+                )  # fmt: skip
+        return
+    if path.is_file():
+        return  # the checkpoint beside it is refused where it is read
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(now, indent=1).encode() + b"\n")
 
 
-def _weights(vocabulary: Vocabulary, label_weight: float) -> NDArray[np.float64]:
-    """How likely each token is to be asked: labels more often than what is measured."""
-    return np.array([label_weight if t.kind == "label" else 1.0 for t in vocabulary.tokens])
+def _train(
+    lesson: Lesson,
+    shape: Shape,
+    settings: Settings,
+    folder: Path,
+    device: str,
+    start: Transformer | None = None,
+    resume: bool = False,
+    progress: Any = None,
+) -> Trained:
+    return train(
+        shape,
+        lesson.standardisation,
+        lesson.draw,
+        settings,
+        folder,
+        weights=lesson.weights,
+        labels=lesson.labels,
+        validation=(lesson.validation.values, lesson.validation.errors),
+        start=start,
+        device=device,
+        resume=resume,
+        progress=None if progress is None else _report(progress),
+    )
 
 
 def _device(name: str) -> str:
@@ -188,62 +273,93 @@ def _device(name: str) -> str:
     return name
 
 
-def _report(progress: Any, batch: int) -> Callable[[int, int, Mapping[str, float]], None]:
+def _report(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]:
     def report(step: int, steps: int, metrics: Mapping[str, float]) -> None:
         progress(step, steps, f"loss {metrics['loss']:.3f}")
 
     return report
 
 
+def _duration(seconds: float) -> str:
+    """About how long, in the two units that say it."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days:,} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _write(
     job: TrainingJob,
     output: Path,
-    network: Transformer,
-    vocabulary: Vocabulary,
-    standardisation: Standardisation,
-    domain: Domain,
+    trained: Trained,
+    lesson: Lesson,
     facts: Mapping[str, Any],
-    test: Table,
+    parent: Bundle | None,
 ) -> Bundle:
-    check = test.values[:CHECK_STARS].astype(np.float64)
+    vocabulary = lesson.vocabulary
+    known = () if parent is None else parent.requestable
+    requestable = [
+        name
+        for name, count in zip(vocabulary.names, trained.asked, strict=True)
+        if count or name in known
+    ]
+    check = lesson.test.values[:CHECK_STARS].astype(np.float64)
     check[:, vocabulary.columns(vocabulary.named("label"))] = np.nan
     return write_bundle(
         output / job.bundle,
         name=job.bundle,
         description=job.description,
-        network=network.to("cpu"),
+        network=trained.network.to("cpu"),
         vocabulary=vocabulary,
-        standardisation=standardisation,
-        domain=domain,
+        standardisation=lesson.standardisation,
+        domain=lesson.domain,
         training=facts,
         check_values=check,
-        check_labels=CHECKED,
+        check_labels=[name for name in CHECKED if name in requestable],
+        requestable=requestable,
     )
 
 
-def _card(bundle: Bundle, job: TrainingJob, scores: dict[str, list[Score]]) -> str:
+def _card(bundle: Bundle, job: TrainingJob, scores: dict[str, list[Score]], use: str) -> str:
     training = bundle.training
+    real_stars = "dataset_sha256" in training
+    command = f"catalogproc train --job {job.name} --output DIR"
+    rows = [
+        f"| trained on | {training['data']}: {training['stars']:,} "
+        f"{'rows' if real_stars else 'stars'}, {training['steps']:,} steps |",
+        f"| made of | {training['credit']} |",
+    ]
+    if real_stars:
+        command += " --data DATASET"
+        rows.append(f"| dataset | SHA-256 {training['dataset_sha256']} |")
+    if "from" in training:
+        command += " --from BUNDLE"
+        rows.append(f"| goes on from | {training['from']}: {training['from_data']} |")
+    if "replayed" in training:
+        rows.append(f"| replayed | {training['replayed']} |")
+    rows += [
+        f"| by | `{command}` (job {job.hash[:8]}), {date.today()} |",
+        f"| network | {bundle.shape.to_dict()} |",
+        f"| hash | {bundle.hash} |",
+    ]
+    table = "\n".join(rows)
+    stars = f"{scores['b'][0].stars:,} {'real' if real_stars else 'simulated'} giants"
     return f"""# {bundle.name}
 
 {bundle.description}
 
 | | |
 |---|---|
-| trained on | {training["data"]}: {training["stars"]:,} stars, {training["steps"]:,} steps |
-| made of | {training["credit"]} |
-| by | `catalogproc train --job {job.name} --output DIR` (job {job.hash[:8]}), {date.today()} |
-| network | {bundle.shape.to_dict()} |
-| hash | {bundle.hash} |
+{table}
 
 ## What it may be used for, and what not
 
-It was trained on simulated stars alone and has seen no real label. Its answers for real stars
-carry whatever separates the simulation from the sky: model atmospheres, isochrones, the
-instrument. Its errors are the network's own, not calibrated on real stars. It knows giants
-(0 < logg < 3.8, 3500 K < Teff < 8000 K); what it says of other stars means nothing. Nothing
-should be published from it.
+{use}
 
-## How it does on {scores["b"][0].stars:,} simulated giants that it did not see
+## How it does on {stars} that it did not see
 
 Scatter is 1.4826 times the median absolute deviation of predicted minus true, in the label's
 unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) / sigma.
