@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc import __version__, cli_data
+from catalogproc import __version__, cli_data, cli_science
 from catalogproc.errors import CatalogprocError
 from catalogproc.progress import console
 from catalogproc.progress import progress as show_progress
@@ -273,6 +273,8 @@ def simulate(
 app.command()(cli_data.dust)
 app.add_typer(cli_data.dataset, name="dataset")
 app.command()(cli_data.train)
+app.command()(cli_science.evaluate)
+app.command()(cli_science.infer)
 
 
 def _report(

@@ -77,6 +77,13 @@ class Benchmark:
         return self.rows(~held), self.rows(held)
 
 
+def benchmark(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+    """The stars of a folder, or so many simulated ones."""
+    if folder is None:
+        return simulated(stars, seed, vocabulary)
+    return read_benchmark(folder, vocabulary)
+
+
 def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
     """``n`` simulated giants; nothing but spectrum and colours is given of them."""
     from catalogproc.science.simulate import Simulator

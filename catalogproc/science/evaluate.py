@@ -197,6 +197,15 @@ def tokens_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(token_of(name) for name in names))
 
 
+def available(device: str) -> str:
+    """What "auto" stands for here: a GPU where there is one; any other name is itself."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def ask(predictor: Predictor, given: Floats, names: Sequence[str]) -> Answers:
     """A model's answers for labels or quantities, from dense tokens (N, V)."""
     answer = predictor.predict(given, tokens_of(names))

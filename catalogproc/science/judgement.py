@@ -22,6 +22,7 @@ from catalogproc.science.evaluate import (
     Answers,
     Score,
     ask,
+    available,
     given_by,
     tokens_of,
 )
@@ -68,8 +69,14 @@ class Effort:
     device: str = "cpu"
 
     @classmethod
-    def quick(cls, device: str = "cpu") -> Effort:
-        """Minutes instead of an hour: fewer trees, and a smaller library, than there should be."""
+    def of(cls, quick: bool, device: str = "cpu") -> Effort:
+        """A full judgement, or one in minutes: fewer trees, and a smaller library, than it needs.
+
+        ``device`` "auto" is a GPU where there is one.
+        """
+        device = available(device)
+        if not quick:
+            return cls(device=device)
         return cls(
             sets=("b", "c"),
             tree_stars=10_000,

@@ -6,12 +6,14 @@ float; text stays text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.fits import write_fits
@@ -23,6 +25,7 @@ from catalogproc.contract import Column, Contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.sources import columns
 from catalogproc.sources.formats import open_table
+from catalogproc.sources.formats.stream import open_bytes
 
 BATCH = 65_536
 
@@ -125,14 +128,57 @@ def _typed(text: pa.Array) -> pa.Array:
     return columns.words(text)
 
 
+def read_units(path: Path) -> dict[str, str]:
+    """Units that a file states of its columns, by name; no text format but VOTable does."""
+    kind = open_table(path).kind
+    if kind == "Parquet":
+        fields = pq.read_schema(path)
+        stated = {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in fields}
+    elif kind == "FITS":
+        stated = _fits_units(path)
+    elif kind == "VOTable":
+        with open_bytes(path) as file:
+            elements = ElementTree.iterparse(file, events=("start",))
+            stated = dict(_votable_units(element for _, element in elements))
+    else:
+        stated = {}
+    return {name: unit for name, unit in stated.items() if unit}
+
+
+def _fits_units(path: Path) -> dict[str, str]:
+    from astropy.io import fits
+
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as file:
+        header = next(hdu.header for hdu in file if hdu.header.get("XTENSION") == "BINTABLE")
+    numbers = range(1, header["TFIELDS"] + 1)
+    return {header[f"TTYPE{n}"].strip(): header.get(f"TUNIT{n}", "").strip() for n in numbers}
+
+
+def _votable_units(elements: Iterator[ElementTree.Element]) -> Iterator[tuple[str, str]]:
+    for element in elements:
+        tag = element.tag.rpartition("}")[2]
+        if tag == "DATA":
+            return
+        if tag == "FIELD":
+            yield element.get("name") or element.get("ID") or "", element.get("unit") or ""
+
+
 def contract_of(
-    table: pa.Table, name: str, description: str, described: Mapping[str, Column]
+    table: pa.Table,
+    name: str,
+    description: str,
+    described: Mapping[str, Column],
+    units: Mapping[str, str],
 ) -> Contract:
-    """A contract for a table's columns; of those ``described``, unit and meaning are known."""
+    """A contract for a table's columns.
+
+    Of those ``described``, unit and meaning are known, of others at most the unit.
+    """
     made = []
     for field in table.schema:
         kind = _kind(field.type)
-        plain = Column(field.name, kind, field.name, nullable=True)
+        unit = units.get(field.name, "")
+        plain = Column(field.name, kind, field.name, unit=unit, nullable=True)
         made.append(replace(described.get(field.name, plain), type=kind))
     return Contract(name, 1, description, tuple(made))
 
@@ -169,7 +215,7 @@ def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[
         elif kind == "ecsv":
             write_ecsv(file, contract, batches, facts=facts)
         elif kind == "fits":
-            cards = {f"HIERARCH {name}": (text, "") for name, text in facts.items()}
+            cards = {f"HIERARCH {name.upper()}": (text, "") for name, text in facts.items()}
             write_fits(file, contract, batches, widths=widths, rows=table.num_rows, cards=cards)
         else:
             write_votable(file, contract, batches, widths=widths, rows=table.num_rows, infos=facts)

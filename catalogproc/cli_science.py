@@ -1,0 +1,91 @@
+"""The verbs that question a model, and judge it: infer, evaluate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalogproc.progress import progress as show_progress
+
+
+class ModelDevice(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DeviceName = Annotated[ModelDevice, typer.Option("--device", help="Where the model runs.")]
+
+
+def evaluate(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")],
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="NAME|DIR", help="The model to judge.")
+    ] = "default",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Stars with their truth, as simulate writes."),
+    ] = None,
+    stars: Annotated[
+        int, typer.Option("--stars", min=1, help="Without --data, so many simulated ones.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of these.")] = 20_260_901,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Minutes, not an hour: fewer panels, trees and stars.")
+    ] = False,
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Judge a model on stars with known answers, beside XGBoost and the best possible."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.benchmark import benchmark
+    from catalogproc.science.judgement import Effort, judge
+    from catalogproc.science.scorecard import text, write_scorecard
+
+    model = load_bundle(bundle)
+    with show_progress("steps") as progress:
+        judged = judge(
+            model,
+            benchmark(data, stars, seed, model.vocabulary),
+            Effort.of(quick, device.value),
+            progress,
+        )
+    typer.echo(text(judged))
+    for path in write_scorecard(judged, output):
+        typer.echo(str(path))
+
+
+def infer(
+    input: Annotated[
+        Path, typer.Option("--input", metavar="TABLE", help="Its columns are named as tokens.")
+    ],
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="NAME,...", help="mass,age,teff,ebv,dist,bp0, ...")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="TABLE", help="csv, ecsv, parquet, fits or vot.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a folder.")
+    ] = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Answer any labels from whatever is known of each star of a table."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.infer import infer as infer_table
+
+    with show_progress("stars") as progress:
+        account = infer_table(
+            input,
+            labels.split(","),
+            output,
+            load_bundle(model),
+            device=device.value,
+            progress=progress,
+        )
+    for line in account.lines():
+        typer.echo(line)
