@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,20 @@ INK, FAINT = "#222222", "#d9d9d9"
 DPI = 130
 
 
+def _in_plain_text(draw: Callable[[Judgement], bytes]) -> Callable[[Judgement], bytes]:
+    """GaiaXPy, where it was imported, asks matplotlib for LaTeX: not for these pictures."""
+
+    @wraps(draw)
+    def drawn(judgement: Judgement) -> bytes:
+        from matplotlib import rc_context
+
+        with rc_context({"text.usetex": False}):
+            return draw(judgement)
+
+    return drawn
+
+
+@_in_plain_text
 def scatter_chart(judgement: Judgement) -> bytes:
     """The scatter of every method by panel, one small chart a quantity.
 
@@ -73,6 +89,7 @@ def _height(judgement: Judgement, panel: str, method: str, quantity: str) -> flo
     return float("nan") if line is None else line.score.scatter
 
 
+@_in_plain_text
 def residual_panels(judgement: Judgement) -> bytes:
     """Predicted against true: the model's answers, a row a panel, a column a quantity.
 

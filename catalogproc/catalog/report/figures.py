@@ -31,6 +31,7 @@ ENOUGH = 200
 """So many good stars are drawn without the others."""
 
 _STYLE = {
+    "text.usetex": False,  # GaiaXPy, where it was imported, asks for LaTeX
     "svg.fonttype": "none",
     "svg.hashsalt": "catalogproc",
     "font.family": "sans-serif",
