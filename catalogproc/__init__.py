@@ -13,13 +13,14 @@ _HOME = {
     "CatalogprocError": "catalogproc.errors",
     "Job": "catalogproc.job",
     "load_job": "catalogproc.job",
-    "load_contract": "catalogproc.contract",
-    "read_spectra": "catalogproc.sources.xp",
-    "load_bundle": "catalogproc.network.bundle",
-    "Predictor": "catalogproc.network.predictor",
-    "Simulator": "catalogproc.science.simulate",
+    "run": "catalogproc.cluster.start",
+    "open_catalog": "catalogproc.catalog.opened",
     "verify": "catalogproc.catalog.verify",
     "export": "catalogproc.catalog.export",
+    "load_model": "catalogproc.catalog.model",
+    "read_spectra": "catalogproc.sources.xp",
+    "Simulator": "catalogproc.science.simulate",
+    "load_contract": "catalogproc.contract",
 }
 
 __all__ = ["__version__", *_HOME]
