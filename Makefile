@@ -31,6 +31,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
 
+# How fast it is here: one table, and bench.json; make bench ROWS=predictor,stages runs a part.
+bench: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m bench $(if $(ROWS),--rows $(ROWS)) $(if $(MARKDOWN),--markdown)
+
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny

@@ -1,0 +1,23 @@
+"""One chunk, all but the model, in a process of its own; prints its peak memory in bytes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from bench.kit import TINY, Kit
+from bench.stages import answered
+from catalogproc.catalog.chunk import process_chunk
+from catalogproc.sources import chunks
+
+
+def main(file: str, folder: str, model: str) -> None:
+    engine = answered(Kit(Path(folder), model, TINY))
+    [chunk] = chunks.cut([Path(file)], 10**9)
+    process_chunk(engine, chunk, None, Path(folder) / "alone")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,174 @@
+"""Runs the families, prints one table, writes bench.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import cost
+from bench.kit import Kit
+from bench.machine import describe
+from bench.measure import Absent, Noted, Row
+
+FAMILIES = (
+    "matrix", "predictor", "propagation", "stages", "run", "start", "conversion", "simulation",
+    "learning", "gpu",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table; ``value`` is None where the row was not measured, for which ``note``
+    gives the reason. ``met`` is None where there is no target or no value."""
+
+    family: str
+    title: str
+    row: str
+    value: float | None
+    unit: str
+    target: str
+    met: bool | None
+    note: str
+
+
+def run_family(name: str, kit: Kit) -> list[Figure]:
+    """All rows of a family. Raises ValueError unless it gives each of its rows a figure."""
+    family = import_module(f"bench.{name}")
+    found = family.measure(kit)
+    declared = [row.name for row in family.ROWS]
+    if sorted(found) != sorted(declared):
+        raise ValueError(f"{name}: rows {sorted({*found} ^ {*declared})} in one list alone")
+    return [_figure(name, family.TITLE, row, found[row.name]) for row in family.ROWS]
+
+
+def run(families: Sequence[str], kit: Kit, console: Console | None = None) -> dict[str, Any]:
+    """The whole bench, as bench.json has it."""
+    unknown = sorted(set(families) - set(FAMILIES))
+    if unknown:
+        raise SystemExit(f"no rows named {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    facts = describe()
+    model = {"name": kit.bundle.name, "hash": kit.bundle.hash, **kit.bundle.shape.to_dict()}
+    figures: list[Figure] = []
+    took: dict[str, float] = {}
+    for name in families:
+        if console is not None:
+            console.print(f"{name} …", style="dim")
+        begun = time.perf_counter()
+        figures += run_family(name, kit)
+        took[name] = round(time.perf_counter() - begun, 1)
+    rates = {(figure.family, figure.row): figure.value for figure in figures}
+    return facts | {
+        "model": model,
+        "sizes": asdict(kit.sizes),
+        "rows": [asdict(figure) for figure in figures],
+        "cost": {
+            "stars": cost.STARS,
+            "bill": [asdict(item) for item in cost.bill(rates)],
+            "bottleneck": cost.bottleneck(rates),
+        },
+        "seconds": took,
+    }
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The figures, and the bill, for a terminal."""
+    table = Table(title=headline(report), title_justify="left")
+    for name, justify in zip(
+        HEADER, ("left", "right", "left", "right", "left", "left"), strict=True
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    family = None
+    for row in report["rows"]:
+        if row["family"] != family:
+            family = row["family"]
+            table.add_section()
+            table.add_row(f"[bold]{row['title']}[/bold]")
+        style = {True: "green", False: "red", None: ""}[row["met"]]
+        table.add_row(*cells(row), style=style)
+    bill = Table(title=f"{report['cost']['stars']:,} stars", title_justify="left")
+    for name in BILL:
+        bill.add_column(name, justify="right" if name == "value" else "left")
+    for line in bill_rows(report):
+        bill.add_row(*line)
+    return [table, bill]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The same two tables as Markdown, with the targets and whether they are met."""
+    rows = [[f"{row['title']}: {cells(row)[0]}", *cells(row)[1:]] for row in report["rows"]]
+    bound = [f"- {where}: {what}" for where, what in report["cost"]["bottleneck"].items()]
+    return "\n".join(
+        [
+            headline(report), "", *_grid(HEADER, rows), "",
+            f"{report['cost']['stars']:,} stars:", "", *_grid(BILL, bill_rows(report)), "",
+            "What bounds a run:", "", *bound, "",
+        ]
+    )  # fmt: skip
+
+
+HEADER = ("row", "figure", "unit", "target", "met", "note")
+BILL = ("what", "value", "unit", "from")
+
+
+def headline(report: dict[str, Any]) -> str:
+    """Date, commit, machine, model, and whether the machine was quiet."""
+    machine, versions = report["machine"], report["versions"]
+    commit = report["commit"] + (" and changes" if report["changed_since"] else "")
+    return (
+        f"{report['date'][:10]}, catalogproc {versions['catalogproc']} at {commit}; "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['instructions']}, {machine['memory_gib']:g} GiB, "
+        f"{machine['gpu'] or 'no GPU'}; torch {versions['torch']}; "
+        f"model: {report['model']['name']}; load at the start {machine['load']:g}"
+    )
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    met = {True: "met", False: "not met", None: ""}[row["met"]]
+    return [row["row"], number(row["value"]), row["unit"], row["target"], met, row["note"]]
+
+
+def bill_rows(report: dict[str, Any]) -> list[list[str]]:
+    """The bill as text."""
+    return [
+        [item["name"], number(item["value"]) or "not measured", item["unit"], item["from_what"]]
+        for item in report["cost"]["bill"]
+    ]
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all before the point."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _figure(name: str, title: str, row: Row, found: float | Noted | Absent) -> Figure:
+    target = ""
+    if row.target is not None:
+        target = f"{'≤' if row.target.at_most else '≥'} {number(row.target.limit)}"
+    if isinstance(found, Absent):
+        return Figure(name, title, row.name, None, row.unit, target, None, found.why)
+    noted = found if isinstance(found, Noted) else Noted(found, "")
+    value = float(noted.value)
+    met = None if row.target is None else row.target.met(value)
+    return Figure(name, title, row.name, value, row.unit, target, met, noted.note)
+
+
+def _grid(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    lines = [list(header), *map(list, rows)]
+    text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return [text[0], "|" + "---|" * len(lines[0]), *text[1:]]

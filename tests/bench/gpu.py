@@ -1,0 +1,55 @@
+"""The predictor and a run on one GPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import torch
+
+from bench import arithmetic
+from bench.kit import Kit
+from bench.matrix import best, rates
+from bench.measure import NO_GPU, Figures, Noted, Row, Target, seconds
+from bench.run import command, job_file
+from catalogproc.network.predictor import Predictor
+
+TITLE = "one GPU"
+LABELS = 8
+ROWS = (
+    Row("stars, 64 tokens, 8 labels", "stars/s", Target(1_000_000)),
+    Row("matrix products, bfloat16", "GFLOP/s"),
+    Row("64 tokens, 8 labels, of the bfloat16 matrix rate", "%", Target(40)),
+    Row("stars, 33 tokens, 7 labels", "stars/s"),
+    Row("run, chunks alone", "stars/s", Target(500_000)),
+)
+
+
+def measure(kit: Kit) -> Figures:
+    if not torch.cuda.is_available():
+        return {row.name: NO_GPU for row in ROWS}
+    sizes, n = kit.sizes, kit.sizes.gpu
+    predictor = Predictor(kit.bundle, "cuda")
+    # As many labels as are wanted, filled up with coefficients that are not among the inputs.
+    labels = [*kit.job.labels, *reversed(kit.bundle.requestable)]
+    labels = list(dict.fromkeys(label for label in labels if label in kit.bundle.requestable))
+    labels = labels[:LABELS]
+    full = kit.full(n)
+    full[:, kit.bundle.vocabulary.column("logebv")] = -2.0
+    whole = n / seconds(lambda: predictor.predict(full, labels), sizes.repeats, sizes.budget)
+    few, seven = kit.full(n, 33), kit.job.labels
+    sparse = n / seconds(lambda: predictor.predict(few, seven), sizes.repeats, sizes.budget)
+    products = best(rates(kit.bundle.shape, sizes.repeats, sizes.budget, "cuda"), "bfloat16")
+    rows = max(1, n // 32)
+    output = kit.folder / "gpu"
+    command(kit, [kit.spectra(n, rows)], output, job_file(kit, rows))
+    summary = json.loads((output / "summary.json").read_text())
+    shutil.rmtree(output)
+    operations = arithmetic.star(kit.bundle.shape, 64, len(labels))
+    return {
+        "stars, 64 tokens, 8 labels": Noted(whole, torch.cuda.get_device_name()),
+        "matrix products, bfloat16": products / 1e9,
+        "64 tokens, 8 labels, of the bfloat16 matrix rate": 100 * operations * whole / products,
+        "stars, 33 tokens, 7 labels": sparse,
+        "run, chunks alone": n / summary["seconds"],
+    }

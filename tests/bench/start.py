@@ -1,0 +1,31 @@
+"""From the return key to the first word, and to the first star."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from bench.kit import Kit
+from bench.measure import Figures, Noted, Row, Target, seconds
+from bench.run import first_stars
+
+TITLE = "start"
+ROWS = (
+    Row("--help", "s", Target(0.5, at_most=True)),
+    Row("1,500 real stars, to the first part of the catalog", "s"),
+    Row("1,500 real stars, to the whole catalog", "s", Target(20, at_most=True)),
+)
+
+
+def measure(kit: Kit) -> Figures:
+    words = [sys.executable, "-m", "catalogproc", "--help"]
+
+    def ask() -> None:
+        subprocess.run(words, capture_output=True, check=True)
+
+    told = first_stars(kit)
+    return {
+        "--help": seconds(ask, kit.sizes.repeats, kit.sizes.budget),
+        "1,500 real stars, to the first part of the catalog": told.first,
+        "1,500 real stars, to the whole catalog": Noted(told.seconds, f"model: {kit.bundle.name}"),
+    }

@@ -1,0 +1,163 @@
+"""The bench on next to nothing: every row has a finite figure, and stands in the table."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from bench import cost, gpu
+from bench.arithmetic import encode, head, keys_and_values, star
+from bench.bench import FAMILIES, Figure, markdown, run_family, tables
+from bench.compare import compare
+from bench.kit import TINY, Kit
+from bench.machine import ROOT, describe
+from bench.measure import Target, race, seconds, times
+from bench.plain import plain_copy
+from bundles import tiny_bundle
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from catalogproc.network.transformer import Shape, Transformer
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    return Kit(folder, str(tiny_bundle(folder / "model").path), TINY)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Figures of the families that have run."""
+    return {}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_row_of_a_family_has_a_finite_figure_or_a_reason(kit, found, name):
+    figures = found[name] = run_family(name, kit)
+    assert figures
+    for figure in figures:
+        if figure.value is None:
+            assert figure.note.startswith(("not measured", "no oneDNN")), figure
+        else:
+            assert math.isfinite(figure.value) and figure.value > 0, figure
+            assert (figure.met is None) == (not figure.target)
+
+
+def test_the_tables_hold_every_row_and_the_bill(kit, found):
+    figures = [figure for name in FAMILIES if name in found for figure in found[name]]
+    assert {figure.family for figure in figures} == set(FAMILIES)
+    rates = {(figure.family, figure.row): figure.value for figure in figures}
+    report = describe() | {
+        "model": {"name": kit.bundle.name},
+        "rows": [asdict(figure) for figure in figures],
+        "cost": {
+            "stars": cost.STARS,
+            "bill": [asdict(item) for item in cost.bill(rates)],
+            "bottleneck": cost.bottleneck(rates),
+        },
+    }
+    assert json.loads(json.dumps(report)) == report
+    console = Console(width=250, record=True, quiet=True)
+    for table in tables(report):
+        console.print(table)
+    console.print(compare(report, report))
+    shown, written = console.export_text(), markdown(report)
+    for figure in figures:
+        assert figure.row in shown
+        assert f"| {figure.title}: {figure.row} |" in written
+    for item in report["cost"]["bill"]:
+        assert item["name"] in shown
+        assert item["name"] in written
+        if "GPU" not in item["unit"]:
+            assert item["value"] > 0, item
+    assert not any(name in json.dumps(report) for name in (str(ROOT), kit.folder.name))
+
+
+def test_without_a_gpu_its_rows_say_so(kit):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    told = gpu.measure(kit)
+    assert [row.name for row in gpu.ROWS] == list(told)
+    assert {absent.why for absent in told.values()} == {"not measured: no GPU"}
+
+
+def test_the_arithmetic_is_what_pytorch_counts():
+    """Operations of the written-out formulae against PyTorch's count of those it does."""
+    network, n = Transformer(Shape(120)), 3
+    ids = torch.arange(1, 34).expand(n, 33)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(ids, torch.zeros(n, 33), torch.tensor([111, 112, 113, 116, 117]))
+    first = 2 * 128 * 128 * 5  # the requests' own queries, once a batch
+    assert counter.get_total_flops() == pytest.approx(
+        n * star(network.shape, 33, 5) + first, rel=1e-6
+    )
+
+
+def test_the_arithmetic_is_that_of_the_design():
+    """SCIENCE 4.3, in millions."""
+    shape = Shape(120)
+    assert encode(shape, 64) / 1e6 == pytest.approx(71.4, abs=0.05)
+    assert keys_and_values(shape, 33) / 1e6 == pytest.approx(6.5, abs=0.05)
+    assert head(shape) / 1e6 == pytest.approx(13.4, abs=0.05)
+    assert star(shape, 64, 5) / 1e6 == pytest.approx(166, abs=0.6)
+    assert star(shape, 33, 5) / 1e6 == pytest.approx(124, abs=0.6)
+
+
+def test_the_plain_reference_gives_our_answers(kit):
+    network = kit.bundle.network()
+    plain = plain_copy(network)
+    ids, values = torch.arange(1, 41).reshape(2, 20), torch.randn(2, 20)
+    ids[1, 12:] = 0
+    requests = [111, 112, 3]
+    with torch.inference_mode():
+        ours = network(ids, values, torch.tensor(requests))
+    for again in (False, True):
+        theirs = plain.answer(ids, values, requests, again=again)
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_times_are_taken_after_a_burn_in_and_bounded():
+    calls = []
+    assert len(times(lambda: calls.append(1), repeats=3)) == 30
+    assert len(calls) == 31
+    assert 0 < seconds(lambda: sum(range(1000)), repeats=2) < 1
+    one, other = race(lambda: sum(range(200_000)), lambda: sum(range(1000)), repeats=3)
+    assert one > 5 * other
+
+
+def test_targets_have_a_direction():
+    assert Target(6).met(6.1)
+    assert not Target(6).met(5.9)
+    assert Target(0.5, at_most=True).met(0.4)
+    assert not Target(0.5, at_most=True).met(0.6)
+
+
+def test_what_bounds_a_run_is_named():
+    rates = {
+        ("stages", "predict, 33 tokens"): 250.0,
+        ("stages", "all but the model, no companion"): 50_000.0,
+        ("gpu", "stars, 33 tokens, 7 labels"): 1_600_000.0,
+    }
+    bill = {item.name: item for item in cost.bill(rates)}
+    assert bill["of it, the network"].value == pytest.approx(220e6 / 250 / 3600)
+    assert bill["run on one GPU, the network"].value == pytest.approx(220e6 / 1.6e6 / 3600)
+    both = bill["of it, the network"].value + bill["of it, all but the network"].value
+    assert bill["run without a GPU"].value == pytest.approx(both)
+    assert bill["catalog written"].value is None
+    named = list(cost.bottleneck(rates).values())
+    assert named[0].startswith("the network")
+    assert "200.0 times" in named[0]
+    assert named[1].startswith("reading")
+    assert "2.0 times" in named[1]
+    assert set(cost.bottleneck({}).values()) == {"not measured"}
+
+
+def test_a_family_must_give_each_row_a_figure(kit, monkeypatch):
+    monkeypatch.setattr(gpu, "measure", lambda kit: {})
+    with pytest.raises(ValueError, match="gpu: rows"):
+        run_family("gpu", kit)
+    assert Figure.__dataclass_params__.frozen
