@@ -157,7 +157,7 @@ def _worker_options(device: Device, team: Crew) -> dict[str, object]:
         "nthreads": 1,  # one chunk at a time; the network uses the threads
         "memory_limit": team.memory,
         "host": LOOPBACK,
-        "dashboard": True,
+        "dashboard": False,  # bokeh in each worker; the scheduler's shows them all
         "dashboard_address": f"{LOOPBACK}:0",
         "env": threads | device.environment,
         "silence_logs": logging.CRITICAL,

@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 from runs import (
     CHUNKS,
     EXAMPLES,
-    WORKERS,
     Kit,
     Undisturbed,
-    assert_same,
     ruwe_of,
     stamps,
     tables,
@@ -25,8 +22,6 @@ from runs import (
 
 from catalogproc.catalog.receipts import read_receipts
 from catalogproc.catalog.verify import verify
-from catalogproc.cluster.machine import Where, cores
-from catalogproc.cluster.run import run
 from catalogproc.errors import Refusal
 
 
@@ -96,27 +91,6 @@ def test_again_does_nothing(kit: Kit, undisturbed: Undisturbed) -> None:
     assert again.exit_code == 0
     assert told == []  # no worker was started
     assert "nothing to do" in "\n".join(again.lines())
-
-
-def test_a_cluster_that_stands_gives_the_same_catalog(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with LocalCluster(
-        n_workers=WORKERS,
-        threads_per_worker=max(1, cores() // WORKERS),
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
-        where = Where(scheduler=cluster.scheduler_address, device="cpu")
-        monkeypatch.chdir(kit.inputs.parent)  # a relative path must reach the workers whole
-        plan = kit.plan(tmp_path / "out", inputs=["xp"])
-        account = run(plan, where)
-        assert account.exit_code == 0
-        with cluster.get_client() as client:
-            left = client.run(lambda dask_worker: sorted(dask_worker.plugins))
-        assert not [name for names in left.values() for name in names if "catalogproc" in name]
-        assert workers_of(os.getpid())  # somebody else's cluster goes on
-    assert_same(tmp_path / "out", undisturbed.output)
-    assert not list((tmp_path / "out").glob(".probe*"))
 
 
 def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> None:
