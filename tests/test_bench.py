@@ -43,7 +43,8 @@ def test_every_row_of_a_family_has_a_finite_figure_or_a_reason(kit, found, name)
         if figure.value is None:
             assert figure.note.startswith(("not measured", "no oneDNN")), figure
         else:
-            assert math.isfinite(figure.value) and figure.value > 0, figure
+            assert math.isfinite(figure.value), figure
+            assert figure.value > 0, figure
             assert (figure.met is None) == (not figure.target)
 
 

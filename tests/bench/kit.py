@@ -38,7 +38,7 @@ class Sizes:
     predict: int = 1024
     exact: int = 1000
     table: int = 30_000
-    run: int = 6_000
+    run: int = 12_000
     convert: int = 2_000
     parser: int = 200
     simulate: int = 8_192

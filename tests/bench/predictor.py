@@ -26,7 +26,7 @@ ROWS = (
     Row("33 tokens against plain at 64 slots", "×", Target(10)),
     Row("33 tokens, of the matrix rate in the precision used", "%"),
     Row("stars, real spectra in examples/", "stars/s"),
-    Row("plain's answers, farthest from ours in sigma", "%"),
+    Row("plain's answers, farthest from ours", "% of sigma"),
     Row("answers within 2 % of sigma of float64's", "%", Target(99.9)),
 )
 
@@ -71,7 +71,7 @@ def measure(kit: Kit) -> Figures:
         "33 tokens against plain at 64 slots": beside / sparse,
         "33 tokens, of the matrix rate in the precision used": told[2],
         "stars, real spectra in examples/": Noted(n / faint, f"{tokens:.1f} tokens a star"),
-        "plain's answers, farthest from ours in sigma": 100 * farthest_from_plain(kit),
+        "plain's answers, farthest from ours": 100 * farthest_from_plain(kit),
         "answers within 2 % of sigma of float64's": Noted(
             100 * close_to_exact(kit), f"{sizes.exact:,} real stars; {kit.bundle.name}"
         ),

@@ -44,7 +44,7 @@ class Command:
 
 
 def measure(kit: Kit) -> Figures:
-    n, chunks = kit.sizes.run, 4 * cores()
+    n, chunks = kit.sizes.run, 2 * cores()
     rows = max(1, -(-n // chunks))
     file = kit.spectra(n, rows)
     job = job_file(kit, rows)
