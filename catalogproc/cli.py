@@ -215,6 +215,35 @@ def report(
 
 
 @app.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME|DIR", help="Where the run's model is.")
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="The star's spectra, if they moved."),
+    ] = None,
+    gaia_source: GaiaSource = None,
+) -> None:
+    """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
+    from catalogproc.catalog.report.portrait import write_picture
+    from catalogproc.catalog.report.star import explain as explain_star
+    from catalogproc.catalog.report.words import lines
+
+    beside = [Path(name) for name in gaia_source or ()]
+    star = explain_star(folder, source_id, model=model, spectra=input, companions=beside)
+    for line in lines(star):
+        _say(line)
+    if not star.rejected:
+        _say(f"picture: {write_picture(star, output or folder / 'stars' / f'{source_id}.png')}")
+
+
+@app.command()
 def convert(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="XP spectra, any format.")],
     output: Output,
