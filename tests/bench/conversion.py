@@ -28,7 +28,6 @@ ROWS = (
 
 
 def measure(kit: Kit) -> Figures:
-    from gaiaxpy.file_parser.parse_internal_continuous import InternalContinuousParser
     from isal import igzip
 
     from catalogproc.sources.convert import convert
@@ -66,7 +65,9 @@ def measure(kit: Kit) -> Figures:
     plain = folder / "plain.csv"
     plain.write_text("".join(archive(sizes.parser, ecsv=False)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # GaiaXPy's own, on import too
+        from gaiaxpy.file_parser.parse_internal_continuous import InternalContinuousParser
+
         theirs = sizes.parser / seconds(
             lambda: InternalContinuousParser().parse_file(plain, disable_info=True),
             sizes.repeats,

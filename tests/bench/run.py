@@ -64,7 +64,9 @@ def measure(kit: Kit) -> Figures:
     ) * (n / len(values))  # fmt: skip
     small, large = (without_model(kit, size) for size in (kit.sizes.table, 4 * kit.sizes.table))
     return {
-        "stars, chunks alone": Noted(n / summary["seconds"], f"{n:,} stars, once"),
+        "stars, chunks alone": Noted(
+            n / summary["seconds"], f"{n:,} real stars, once; errors not propagated"
+        ),
         "chunks against the predictor's own time": summary["seconds"] / own,
         "chunks against their own predict stage": busy / predict,
         "stars, whole command": Noted(n / told.seconds, "start and end of the cluster included"),
