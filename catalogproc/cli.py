@@ -265,6 +265,7 @@ def convert(
 def describe(
     what: Annotated[str, typer.Argument(metavar="catalog|xp_continuous|flags|MODEL|JOB|DIR")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
 ) -> None:
     """Explain a table, the flags, a model, a job or a finished catalog."""
     from catalogproc.catalog.describe import describe as describe_it
@@ -272,6 +273,9 @@ def describe(
     sections = describe_it(what)
     if as_json:
         _say(json.dumps([section.to_dict() for section in sections], indent=1))
+        return
+    if markdown:
+        _say("\n".join(section.markdown() for section in sections).rstrip())
         return
     from rich.table import Table
 

@@ -28,6 +28,18 @@ class Section:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def markdown(self) -> str:
+        """The section as Markdown, its table with names in the first column as code."""
+        lines = [f"# {self.title}", "", self.text]
+        if self.rows:
+            lines += ["", f"| {' | '.join(self.header)} |", "|---" * len(self.header) + "|"]
+            for row in self.rows:
+                cells = [cell.replace("|", "\\|") or "-" for cell in row]
+                name = self.header.index("name") if "name" in self.header else 0
+                cells[name] = f"`{cells[name]}`"
+                lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join([*lines, ""])
+
 
 def describe(what: str) -> list[Section]:
     """Sections that explain a contract, ``flags``, a model, a job or a run's folder.
