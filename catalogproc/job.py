@@ -21,6 +21,8 @@ from catalogproc.resources import shipped
 T = TypeVar("T")
 
 DUST_MAPS = ("combined19",)
+PROPAGATIONS = ("first_order", "sampled", "none")
+MIN_DRAWS = 16
 LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
 
@@ -40,6 +42,20 @@ class Job:
         Leave out coefficients past the number of relevant bases, as in training.
     chunk_rows
         About how many stars make a chunk, a part of the catalog.
+    propagation
+        How the errors of what the model reads become errors of its answers, one of
+        PROPAGATIONS: ``first_order`` by derivatives, ``sampled`` by ``draws`` random ones (and
+        by derivatives too, for comparison), ``none`` not at all.
+    draws
+        How many, where they are ``sampled``.
+    inflate_errors
+        Published errors of coefficients are taken for as much too small as they are known to
+        be (features/uncertainty.py).
+    correlations
+        Read the coefficients' correlations where the input has them: 15 times the bytes.
+    check_spectrum
+        Predict some coefficients of each star from the others, for the flag SPEC_CHI2: as
+        much work again as the answers.
     dust
         The map that ``logebv`` is read from where no E(B-V) is given, one of DUST_MAPS; empty
         for none.
@@ -53,6 +69,11 @@ class Job:
     mask_irrelevant: bool = True
     chunk_rows: int = 50_000
     dust: str = ""
+    propagation: str = "first_order"
+    draws: int = 128
+    inflate_errors: bool = True
+    correlations: bool = False
+    check_spectrum: bool = False
 
     def __post_init__(self) -> None:
         for name in ("labels", "inputs"):
@@ -69,6 +90,16 @@ class Job:
             raise JobError(
                 "a dust map that the job does not read",
                 wanted="logebv among the inputs, or no map", found=self.inputs, where="job.dust",
+            )  # fmt: skip
+        if self.propagation not in PROPAGATIONS:
+            raise JobError(
+                "no such route for errors",
+                wanted=" | ".join(PROPAGATIONS), found=self.propagation, where="job.propagation",
+            )  # fmt: skip
+        if self.draws < MIN_DRAWS:
+            raise JobError(
+                "too few draws for a scatter",
+                wanted=f"{MIN_DRAWS} or more", found=self.draws, where="job.draws",
             )  # fmt: skip
         for name in ("coefficients", "chunk_rows"):
             if getattr(self, name) < 1:

@@ -12,7 +12,8 @@ import realstars
 from bundles import tiny_bundle
 
 from catalogproc.catalog import engine as module
-from catalogproc.catalog.engine import LABEL_COLUMNS, Engine
+from catalogproc.catalog.columns import LABEL_COLUMNS, evolution
+from catalogproc.catalog.engine import Engine
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.errors import JobError
 from catalogproc.job import Job
@@ -90,6 +91,14 @@ def agree(a: pa.Table, b: pa.Table) -> None:
         assert (np.abs(x - y) <= 2e-4 * sigma + 4 * np.spacing(np.abs(x))).all(), name
         np.testing.assert_allclose(array(b, f"e_{name}"), sigma, rtol=2e-4)
         answered |= {name, f"e_{name}"}
+    for name in LABEL_COLUMNS.values():
+        for part in (f"e_{name}_model", f"e_{name}_input"):
+            np.testing.assert_allclose(array(b, part), array(a, part), rtol=1e-3)
+            answered.add(part)
+    correlations = {name for name in a.column_names if name.startswith("corr_")}
+    for name in correlations:
+        np.testing.assert_allclose(array(b, name), array(a, name), atol=1e-3)
+    answered |= correlations
     derived = {"mass_16", "mass_84", "age", "e_age", "age_16", "age_84", "ebv", "ebv_16",
                "ebv_84", "ebv_true", "av", "mg_obs", "mg0", "log_lum_g", "dist", "dist_16",
                "dist_84", "nn_parallax", "e_nn_parallax", "dist_comb", "dist_comb_16",
@@ -139,15 +148,16 @@ def test_percentiles_by_drawing(engine, faint):
     unit = rng.standard_normal(1_000_000)
     for row in (3, 77, 1234):
         star = {
-            name: float(array(faint, name)[row]) for name in load_contract("catalog").names[12:47]
+            column.name: float(array(faint, column.name)[row])
+            for column in load_contract("catalog").columns
+            if column.type == "float32"
         }
-        mass = star["mass"] + star["e_mass"] * unit
+        mass = np.exp(np.log(star["mass"]) + star["e_mass"] / star["mass"] * unit)
         age = 10 ** (star["log_age"] + star["e_log_age"] * unit - 9)
         ebv = np.exp(star["ln_ebv"] + star["e_ln_ebv"] * unit)
-        f = star["g_fakemag"] + star["e_g_fakemag"] * unit
-        assert (f > 0).mean() > 0.84
+        f = np.exp(np.log(star["g_fakemag"]) + star["e_g_fakemag"] / star["g_fakemag"] * unit)
         g = float(array(faint, "phot_g_mean_mag")[row])
-        dist = np.where(f > 0, 10 ** (0.2 * g) / f, np.inf)
+        dist = 10 ** (0.2 * g) / f
         for name, draws in (("mass", mass), ("age", age), ("ebv", ebv), ("dist", dist)):
             found = [star[f"{name}_16"], star.get(name), star[f"{name}_84"]]
             wanted = np.percentile(draws, PERCENTILES)
@@ -155,19 +165,24 @@ def test_percentiles_by_drawing(engine, faint):
             np.testing.assert_allclose(found, wanted, rtol=tolerance)
 
 
-def test_mass_is_never_negative_and_unknown_where_the_model_says_so():
-    columns = module.evolution(
+def test_nothing_is_negative_and_the_age_s_error_is_beyond_first_order():
+    columns = evolution(
         {
-            "mass": np.array([1.0, 0.2, -0.1]), "e_mass": np.array([0.1, 0.5, 0.3]),
-            "log_age": np.full(3, 9.5), "e_log_age": np.full(3, 0.1),
-        }
+            "mass": np.array([1.0, 0.2, np.nan]), "e_mass": np.array([0.1, 0.5, 0.3]),
+            "log_age": np.array([9.5, 9.5, 9.5]), "e_log_age": np.array([0.01, 0.3, 0.6]),
+        },
+        {},
     )  # fmt: skip
-    np.testing.assert_allclose(columns["mass_16"], [0.9, 0.0, np.nan])
-    np.testing.assert_allclose(columns["mass_84"], [1.1, 0.7, np.nan])
+    np.testing.assert_allclose(columns["mass_16"], [np.exp(-0.1), 0.2 * np.exp(-2.5), np.nan])
+    np.testing.assert_allclose(columns["mass_84"], [np.exp(0.1), 0.2 * np.exp(2.5), np.nan])
     np.testing.assert_allclose(columns["age"], 3.1623, rtol=1e-4)
-    # to first order both percentiles lie one e_age away
-    mean = (columns["age_84"] - columns["age_16"]) / 2
-    np.testing.assert_allclose(columns["e_age"], mean, rtol=0.02)
+    half = columns["age_84"] - columns["age_16"]
+    np.testing.assert_allclose(columns["e_age"], half / 2)
+    first_order = np.log(10) * columns["age"] * [0.01, 0.3, 0.6]
+    assert columns["e_age"][0] == pytest.approx(first_order[0], rel=1e-3)
+    assert columns["e_age"][1] == pytest.approx(columns["age"][1] * np.sinh(np.log(10) * 0.3))
+    assert (columns["e_age"] / first_order)[2] > 1.3
+    assert (columns["age_16"] > 0).all()
 
 
 def test_luminosity_distance_and_parallax_agree(faint):

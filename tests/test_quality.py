@@ -17,7 +17,7 @@ CLEAN = {
     "parallax_zpc": 1.0, "e_parallax": 0.02, "parallax_zp": -0.03, "plx_nsig": 0.3,
     "has_tmass": True, "ebv": 0.1, "teff": 4750.0, "e_teff": 50.0, "logg": 2.5, "e_logg": 0.1,
     "m_h": -0.1, "e_m_h": 0.05, "mass": 1.2, "e_mass": 0.1, "log_age": 9.7, "e_log_age": 0.1,
-    "age": 5.0, "e_age": 1.2,
+    "age": 5.0, "e_age": 1.2, "ood_mahal": 7.0, "xp_chi2_red": 0.9, "in_training": False,
 }  # fmt: skip
 LIMITS = {
     "teff": (3500.0, 6500.0), "logg": (0.0, 4.5), "m_h": (-2.5, 0.5), "mass": (0.6, 5.0),
@@ -28,6 +28,7 @@ EVIDENCE = Evidence(
     excess_factor=np.array([1.2]), blended_fraction=np.array([0.05]),
     params_solved=np.array([31]), multiple_or_variable=np.array([False]),
     synthetic=np.array([False]), failed=np.array([False]), limits=LIMITS,
+    nonlinear=np.array([False]), latent_limit=12.0, outside=3,
 )  # fmt: skip
 
 
@@ -41,7 +42,13 @@ def columns(**changed: object) -> dict[str, np.ndarray]:
 
 
 def evidence(**changed: object) -> Evidence:
-    return replace(EVIDENCE, **{name: np.atleast_1d(value) for name, value in changed.items()})
+    return replace(
+        EVIDENCE,
+        **{
+            name: value if name in ("latent_limit", "outside") else np.atleast_1d(value)
+            for name, value in changed.items()
+        },
+    )
 
 
 def raised(changed: dict[str, object] | None = None, **beside: object) -> list[str]:
@@ -59,7 +66,7 @@ BY_COLUMN = {
     "FEW_TOKENS": ({"n_tokens": 12}, {"n_tokens": 13}),
     "COLOUR_RANGE": ({"bp_rp": 4.0}, {"bp_rp": 3.99}),
     "RUWE": ({"ruwe": 1.4}, {"ruwe": 1.39}),
-    "XP_BOX": ({"tgt_box_nout": 1}, {"tgt_box_nout": 0}),
+    "XP_BOX": ({"tgt_box_nout": 4}, {"tgt_box_nout": 3}),
     "PLX_BAD": ({"e_parallax": 0.11}, {"e_parallax": 0.1}),
     "PLX_INCONSISTENT": ({"plx_nsig": -10.1}, {"plx_nsig": -9.9}),
     "NO_TMASS": ({"has_tmass": False}, {"has_tmass": True}),
@@ -72,6 +79,9 @@ BY_COLUMN = {
     "UNC_MASS": ({"mass": 2.0, "e_mass": 0.61}, {"mass": 2.0, "e_mass": 0.59}),
     "UNC_AGE": ({"e_age": 2.51}, {"e_age": 2.49}),
     "AGE_LIMIT": ({"age": 13.9}, {"age": 13.7}),
+    "OOD_LATENT": ({"ood_mahal": 12.1}, {"ood_mahal": 11.9}),
+    "SPEC_CHI2": ({"xp_chi2_red": 2.1}, {"xp_chi2_red": 2.0}),
+    "IN_TRAINING": ({"in_training": True}, {"in_training": False}),
 }
 BY_EVIDENCE = {
     "NO_XP": ({"bp": False, "rp": False}, {}),
@@ -81,15 +91,15 @@ BY_EVIDENCE = {
     "NSS_OR_VAR": ({"multiple_or_variable": True}, {}),
     "INFER_FAIL": ({"failed": True}, {}),
     "XP_PHOTOMETRY": ({"synthetic": True}, {}),
+    "NONLINEAR": ({"nonlinear": True}, {}),
 }
 OTHERWISE = {"G_RANGE", "NOT_GIANT"}  # tested by themselves below
-LATER = {"OOD_LATENT", "SPEC_CHI2", "IN_TRAINING"}
 
 
 def test_every_declared_flag_has_its_test_and_its_rule():
     names = {flag.name for flag in load_flags().flags}
-    assert names == set(BY_COLUMN) | set(BY_EVIDENCE) | OTHERWISE | LATER
-    assert set(quality.RULES) == names - LATER
+    assert names == set(BY_COLUMN) | set(BY_EVIDENCE) | OTHERWISE
+    assert set(quality.RULES) == names
 
 
 @pytest.mark.parametrize("name", BY_COLUMN)
@@ -213,13 +223,18 @@ def test_the_summaries_follow_the_declared_masks():
     assert good_mass_age(no_photometry)[0]
 
 
+def test_a_bundle_that_knows_nothing_of_its_stars_has_none_far_from_them():
+    assert raised({"ood_mahal": 1e9}, latent_limit=np.inf) == []
+    assert raised({"ood_mahal": np.nan, "xp_chi2_red": np.nan}) == []
+
+
 def test_rows_do_not_see_each_other():
     many = {name: np.repeat(value, 3) for name, value in columns().items()}
     many["ruwe"] = np.array([1.0, 2.0, 1.0], np.float32)
     beside = {
         name: np.repeat(getattr(EVIDENCE, name), 3)
         for name in ("bp", "rp", "excess_factor", "blended_fraction", "params_solved",
-                     "multiple_or_variable", "synthetic", "failed")
+                     "multiple_or_variable", "synthetic", "failed", "nonlinear")
     }  # fmt: skip
     value = flags(many, replace(EVIDENCE, **beside))
     assert value.tolist() == [0, load_flags()["RUWE"].value, 0]

@@ -78,6 +78,11 @@ def column(made: Tokens, name: str, vocabulary: Vocabulary = VOCABULARY) -> np.n
 def same(one: Tokens, other: Tokens, rows: object = slice(None)) -> None:
     """Every field of ``one`` is, bit for bit, that of ``other`` at ``rows``."""
     for item in fields(Tokens):
+        if item.name == "correlations":
+            assert set(one.correlations) == set(other.correlations)
+            for band, packed in one.correlations.items():
+                assert packed.tobytes() == other.correlations[band][rows].tobytes()
+            continue
         left, right = getattr(one, item.name), getattr(other, item.name)[rows]
         assert np.array_equal(left, right, equal_nan=left.dtype.kind == "f"), item.name
 
@@ -457,6 +462,11 @@ def test_simulated_stars_take_the_same_way() -> None:
             for name in source.column_names
             if source.column(name).null_count < 30 and name not in ("source_id", "ph_qual")
         },
+        correlations={
+            band: realstars.stacked(table, f"{band}_coefficient_correlations")
+            for band in ("bp", "rp")
+        },
+        source_id=table.column("source_id").to_numpy(),
     )
     same(from_stars(stars, VOCABULARY, JOB), wanted)
     nothing = replace(stars, tmass_good=np.zeros(30, dtype=bool))

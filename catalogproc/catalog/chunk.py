@@ -159,7 +159,7 @@ def _stream(
     """Batch by batch: rows read, rows of the catalog, rejected rows."""
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
-        batches = iter(chunks.spectra(chunk))
+        batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
     file = str(chunk.file)
     while True:
         with watch.time("read"):
@@ -184,6 +184,10 @@ def _stream(
         with watch.time("rows"):
             answered = engine.rows(good.column("source_id"), tokens, prediction)
         yield batch.num_rows, answered, refused
+
+
+def _reads_correlations(engine: Engine) -> bool:
+    return engine.job.correlations and engine.job.propagation != "none"
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ Each step is a method, so that whoever drives the engine may time them or let th
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.catalog import quality
+from catalogproc.catalog.columns import (
+    LABEL_COLUMNS,
+    answers,
+    evolution,
+    luminosity,
+    observed,
+    reddening,
+)
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, dust
 from catalogproc.features import tokens as features
 from catalogproc.features.dustmap import reddened
+from catalogproc.features.uncertainty import input_noise
 from catalogproc.vocabulary import BANDS
 
 if TYPE_CHECKING:
@@ -28,24 +37,26 @@ if TYPE_CHECKING:
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
     from catalogproc.network.predictor import Prediction
+    from catalogproc.network.propagate import Propagated
 
-Float = NDArray[np.float64]
-Columns = dict[str, NDArray[Any]]
+__all__ = ["LABEL_COLUMNS", "Answer", "Engine", "check_job"]
 
 PIECE = 8192  # rows worked on at a time: bounds memory, whatever the table's length
 
-LABEL_COLUMNS = {
-    "teff": "teff",
-    "logg": "logg",
-    "m_h": "m_h",
-    "mass": "mass",
-    "log_age": "log_age",
-    "logebv": "ln_ebv",
-    "g_fakemag": "g_fakemag",
-}
-"""The catalog's column of each label; its 1 sigma error is in the column ``e_<name>``."""
 
-GYR = 9.0  # log10 of a Gyr in years
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of N stars.
+
+    ``propagated`` is None where the job does not ask for it; ``nonlinear`` (N,) are stars
+    whose errors the two routes give differently, if both were taken; ``chi2`` (N,) how well
+    some coefficients were predicted from the others, NaN where that was not asked.
+    """
+
+    prediction: Prediction
+    propagated: Propagated | None
+    nonlinear: NDArray[np.bool_]
+    chi2: NDArray[np.float64]
 
 
 class Engine:
@@ -136,23 +147,45 @@ class Engine:
             return found
         return reddened(found, self.dust_map, vocabulary, self.job)
 
-    def predict(self, tokens: Tokens) -> Prediction:
-        """What the model answers for each star."""
-        return self._predictor.predict(tokens.values, self.job.labels)
+    def predict(self, tokens: Tokens) -> Answer:
+        """What the model answers for each star, and what the errors of what it read do to it."""
+        from catalogproc.network.propagate import disagree, propagate
+
+        labels, values = self.job.labels, tokens.values
+        propagated, nonlinear = None, np.zeros(len(tokens), dtype=bool)
+        if self.job.propagation == "none":
+            prediction = self._predictor.predict(values, labels)
+        else:
+            noise = input_noise(tokens, self.bundle.vocabulary, self.job)
+            prediction, propagated = propagate(self._predictor, values, noise, labels)
+            if self.job.propagation == "sampled":
+                one, keys = propagated, tokens.source_id
+                prediction, propagated = propagate(
+                    self._predictor, values, noise, labels, "sampled",
+                    keys=keys, draws=self.job.draws,
+                )  # fmt: skip
+                nonlinear = disagree(one, propagated)
+        return Answer(prediction, propagated, nonlinear, np.full(len(tokens), np.nan))
 
     def rows(
-        self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, prediction: Prediction
+        self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, answer: Answer
     ) -> pa.Table:
         """The catalog's columns from tokens and answers."""
+        calibration = self.bundle.reliability.calibration
         # Answers may be absurd far from the training stars; they become NaN, not warnings.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
-            columns |= answers(prediction)
-            columns |= evolution(columns) | reddening(columns)
-            columns |= luminosity(columns, tokens, self._independent(tokens))
-            columns["tgt_box_nout"] = self._outside_box(tokens)
+            columns |= answers(answer.prediction, answer.propagated, calibration, columns)
+            columns |= evolution(columns, calibration) | reddening(columns, calibration)
+            columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
+            columns |= {
+                "tgt_box_nout": self._outside_box(tokens),
+                "ood_mahal": np.asarray(answer.prediction.distance, dtype=np.float64),
+                "xp_chi2_red": answer.chi2,
+                "in_training": self.bundle.reliability.seen(tokens.source_id),
+            }
             columns = {name: _storable(name, values) for name, values in columns.items()}
-            flags = quality.flags(columns, self._evidence(tokens, prediction))
+            flags = quality.flags(columns, self._evidence(tokens, answer))
         count = len(tokens)
         given = columns | {
             "source_id": source_ids,
@@ -183,10 +216,14 @@ class Engine:
             outside += ((read < domain.low[at]) | (read > domain.high[at])).sum(axis=1, dtype="i2")
         return outside
 
-    def _evidence(self, tokens: Tokens, prediction: Prediction) -> quality.Evidence:
+    def _evidence(self, tokens: Tokens, answer: Answer) -> quality.Evidence:
+        prediction = answer.prediction
         vocabulary, domain = self.bundle.vocabulary, self.bundle.domain
         at = {label: vocabulary.column(label) for label in LABEL_COLUMNS if label in vocabulary}
         finite = (np.isfinite(prediction.mean) & np.isfinite(prediction.sigma)).all(axis=1)
+        if "mass" in prediction.labels:
+            finite &= prediction.mean[:, prediction.labels.index("mass")] > 0
+        reliability = self.bundle.reliability
         return quality.Evidence(
             bp=tokens.bp,
             rp=tokens.rp,
@@ -196,6 +233,9 @@ class Engine:
             multiple_or_variable=tokens.multiple_or_variable,
             synthetic=tokens.synthetic,
             failed=np.logical_not(finite),
+            nonlinear=answer.nonlinear,
+            latent_limit=reliability.latent.limit if reliability.latent else np.inf,
+            outside=reliability.outside,
             limits={
                 LABEL_COLUMNS[label]: (float(domain.low[i]), float(domain.high[i]))
                 for label, i in at.items()
@@ -215,110 +255,6 @@ def check_job(job: Job, bundle: Bundle) -> None:
             where=f"job.labels, model {bundle.name}",
         )
     features.check_inputs(job, bundle.vocabulary)
-
-
-def observed(tokens: Tokens) -> Columns:
-    """The columns that repeat what was read."""
-    return {
-        "_healpix_29": tokens.healpix29,
-        "ra": tokens.ra,
-        "dec": tokens.dec,
-        "l": tokens.l,
-        "b": tokens.b,
-        "phot_g_mean_mag": tokens.g_mag,
-        "bp_rp": tokens.bp_rp,
-        "ruwe": tokens.ruwe,
-        "parallax_zpc": tokens.parallax_zpc,
-        "e_parallax": tokens.e_parallax,
-        "parallax_zp": tokens.parallax_zp,
-        "n_tokens": np.count_nonzero(~np.isnan(tokens.values), axis=1).astype(np.int16),
-        "n_bp_relevant": tokens.n_bp_relevant,
-        "n_rp_relevant": tokens.n_rp_relevant,
-        "has_tmass": tokens.has_tmass,
-    }
-
-
-def answers(prediction: Prediction) -> Columns:
-    """The columns that the model answers as they stand; NaN where it was not asked."""
-    columns: Columns = {}
-    unasked = np.full(len(prediction.mean), np.nan)
-    for label, name in LABEL_COLUMNS.items():
-        if label in prediction.labels:
-            at = prediction.labels.index(label)
-            columns[name] = prediction.mean[:, at].astype(np.float64)
-            columns[f"e_{name}"] = prediction.sigma[:, at].astype(np.float64)
-        else:
-            columns[name] = columns[f"e_{name}"] = unasked
-    return columns
-
-
-def evolution(columns: Columns) -> Columns:
-    """Percentiles of the mass, and the age in Gyr, from ``mass`` and ``log_age``.
-
-    The model's mass is Gaussian: its percentiles are mass ± e_mass, none below zero, and
-    unknown where the mass itself is not positive. Its log_age is, so the age's percentiles
-    are 10^(log_age ± e_log_age) and ``age`` is its median; ``e_age`` is the first order,
-    ln(10) age e_log_age (Zhang et al. 2026).
-    """
-    mass, e_mass = columns["mass"], columns["e_mass"]
-    log_age, e_log_age = columns["log_age"], columns["e_log_age"]
-    positive = np.where(mass > 0, mass, np.nan)
-    age = 10.0 ** (log_age - GYR)
-    return {
-        "mass_16": np.maximum(positive - e_mass, 0.0),
-        "mass_84": positive + e_mass,
-        "age": age,
-        "e_age": np.log(10.0) * age * e_log_age,
-        "age_16": 10.0 ** (log_age - e_log_age - GYR),
-        "age_84": 10.0 ** (log_age + e_log_age - GYR),
-    }
-
-
-def reddening(columns: Columns) -> Columns:
-    """E(B-V) on both scales and A_V, mag, from ``ln_ebv``, in which the model is Gaussian."""
-    ln_ebv, error = columns["ln_ebv"], columns["e_ln_ebv"]
-    ebv = np.exp(ln_ebv)
-    return {
-        "ebv": ebv,
-        "ebv_16": np.exp(ln_ebv - error),
-        "ebv_84": np.exp(ln_ebv + error),
-        "ebv_true": dust.true_ebv(ebv),
-        "av": dust.v_extinction(ebv),
-    }
-
-
-def luminosity(columns: Columns, tokens: Tokens, independent: NDArray[np.bool_]) -> Columns:
-    """Magnitudes, distances and parallax that follow from the model's pseudo-luminosity.
-
-    Only where the model has not read the parallax (``independent``) is its answer compared
-    with it, and combined with it where the parallax is usable.
-    """
-    f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
-    seen, e_seen = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
-    mg_obs, _ = astrometry.absolute_magnitude(f, sigma)
-    mg0 = mg_obs - dust.g_extinction(columns["ebv"], columns["teff"])
-    near, dist, far = astrometry.distance(f, sigma, tokens.g_mag)
-    parallax, e_parallax = astrometry.model_parallax(f, sigma, tokens.g_mag)
-    both = independent & tokens.parallax_usable & np.isfinite(f)
-    f_both, e_both = astrometry.combine(f, sigma, seen, e_seen)
-    near_both, dist_both, far_both = astrometry.distance(
-        np.where(both, f_both, np.nan), e_both, tokens.g_mag
-    )
-    tension = astrometry.tension(f, sigma, seen, e_seen)
-    return {
-        "mg_obs": mg_obs,
-        "mg0": mg0,
-        "log_lum_g": astrometry.log_luminosity(mg0),
-        "dist": dist,
-        "dist_16": near,
-        "dist_84": far,
-        "nn_parallax": parallax,
-        "e_nn_parallax": e_parallax,
-        "dist_comb": dist_both,
-        "dist_comb_16": near_both,
-        "dist_comb_84": far_both,
-        "plx_nsig": np.where(independent, tension, np.nan),
-    }
 
 
 def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -2,9 +2,8 @@
 
 The bits are declared in schemas/flags.toml; here stands the rule of each. A value that is
 not known raises nothing, except where the flag says that something is missing (NO_XP,
-XP_ONE_BAND, FEW_TOKENS, PLX_BAD, NO_TMASS, INFER_FAIL). Bits 22 (OOD_LATENT), 23
-(SPEC_CHI2) and 24 (IN_TRAINING) are declared and stay clear: no bundle carries yet what
-they need.
+XP_ONE_BAND, FEW_TOKENS, PLX_BAD, NO_TMASS, INFER_FAIL). OOD_LATENT and IN_TRAINING need what
+a bundle may carry, SPEC_CHI2 and NONLINEAR a job that asks for them.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ GIANT_LOGG = 3.5  # dex; DistMass ages end there
 MAX_E_TEFF, MAX_E_LOGG, MAX_E_M_H = 500.0, 0.5, 0.5  # K, dex, dex; Leung & Bovy 2024
 MAX_MASS_ERROR = 0.3  # relative; three times the error of the mass labels
 MAX_AGE_ERROR = 0.5  # relative; Kordopatis et al. 2023
+MAX_CHI2 = 2.0  # reduced; Zhang, Green & Rix 2023, their bit 3
 MAX_AGE = 13.8  # Gyr; age of the universe (Planck 2018)
 EDGE_LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 """Labels that LABEL_EDGE looks at. The reddening and the pseudo-luminosity are left out:
@@ -61,9 +61,15 @@ class Evidence:
     synthetic
         G and BP - RP were made from the spectrum (N,).
     failed
-        A label that was asked for, or its error, is not finite (N,).
+        A label that was asked for, or its error, is not finite, or a mass not positive (N,).
     limits
         Lowest and highest value of each label among the training stars; NaN where unknown.
+    nonlinear
+        Two routes give different errors (N,).
+    latent_limit
+        The largest ood_mahal that is common among training stars.
+    outside
+        The largest tgt_box_nout that is.
     """
 
     bp: Mask
@@ -75,6 +81,9 @@ class Evidence:
     synthetic: Mask
     failed: Mask
     limits: Mapping[str, tuple[float, float]]
+    nonlinear: Mask
+    latent_limit: float = np.inf
+    outside: int = 0
 
 
 def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
@@ -150,7 +159,7 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "RUWE": lambda c, e: c["ruwe"] >= MAX_RUWE,
     "BPRP_EXCESS": lambda c, e: e.excess_factor >= MAX_EXCESS,
     "XP_BLEND": lambda c, e: e.blended_fraction > MAX_BLENDED,
-    "XP_BOX": lambda c, e: c["tgt_box_nout"] > 0,
+    "XP_BOX": lambda c, e: c["tgt_box_nout"] > e.outside,
     "PLX_BAD": _parallax_bad,
     "PLX_INCONSISTENT": lambda c, e: np.abs(c["plx_nsig"]) > MAX_PARALLAX_NSIG,
     "NO_TMASS": lambda c, e: ~c["has_tmass"],
@@ -164,8 +173,12 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "UNC_MASS": lambda c, e: c["e_mass"] > MAX_MASS_ERROR * c["mass"],
     "UNC_AGE": lambda c, e: c["e_age"] > MAX_AGE_ERROR * c["age"],
     "AGE_LIMIT": _age_limit,
+    "OOD_LATENT": lambda c, e: c["ood_mahal"] > e.latent_limit,
+    "SPEC_CHI2": lambda c, e: c["xp_chi2_red"] > MAX_CHI2,
+    "IN_TRAINING": lambda c, e: c["in_training"],
     "NSS_OR_VAR": lambda c, e: e.multiple_or_variable,
     "INFER_FAIL": lambda c, e: e.failed,
     "XP_PHOTOMETRY": lambda c, e: e.synthetic,
+    "NONLINEAR": lambda c, e: e.nonlinear,
 }
 """The rule of each flag, from the catalog's columns and the evidence beside them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,11 @@ class StarTable:
         The 2MASS magnitudes may be used (N,).
     multiple_or_variable
         Gaia says non-single star, or variable (N,).
+    correlations
+        Of each band whose correlations were read, packed as published (N, n(n-1)/2); a row
+        of NaN where a star has none.
+    source_id
+        Gaia's identifier (N,).
     """
 
     coefficients: Mapping[str, NDArray[np.floating]]
@@ -46,6 +51,8 @@ class StarTable:
     companion: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     tmass_good: Mask | None = None
     multiple_or_variable: Mask | None = None
+    correlations: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    source_id: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.coefficients[BANDS[0]])
@@ -75,7 +82,7 @@ def read(
     CountError
         The companion's rows are not the batch's.
     """
-    coefficients, errors, n_relevant = {}, {}, {}
+    coefficients, errors, n_relevant, correlations = {}, {}, {}, {}
     names = batch.schema.names
     for band in BANDS:
         count = vocabulary.coefficients(band)
@@ -86,17 +93,40 @@ def read(
         published = f"{band}_n_relevant_bases"
         given = batch.column(published) if published in names else None
         n_relevant[band] = spectra.relevant_number(given, present, count)
-    if companion is None:
-        return StarTable(coefficients, errors, n_relevant)
-    _check_rows(batch, companion)
-    return StarTable(
+        published = f"{band}_coefficient_correlations"
+        if published in names:
+            found = _correlations(batch.column(published), count * (count - 1) // 2)
+            correlations |= {} if found is None else {band: found}
+    stars = StarTable(
         coefficients,
         errors,
         n_relevant,
-        {name: _numbers(companion.column(name)) for name in _numeric(companion)},
-        _tmass_good(companion),
-        _multiple_or_variable(companion),
+        correlations=correlations,
+        source_id=_identifiers(batch.column("source_id")) if "source_id" in names else None,
     )
+    if companion is None:
+        return stars
+    _check_rows(batch, companion)
+    return replace(
+        stars,
+        companion={name: _numbers(companion.column(name)) for name in _numeric(companion)},
+        tmass_good=_tmass_good(companion),
+        multiple_or_variable=_multiple_or_variable(companion),
+    )
+
+
+def _correlations(column: pa.Array | pa.ChunkedArray, pairs: int) -> NDArray[np.floating] | None:
+    """Packed correlations (N, pairs), NaN for a star without, or of another length; or None."""
+    whole = pc.fill_null(pc.equal(pc.list_value_length(column), pairs), False)
+    if not pc.any(whole).as_py():
+        return None
+    if not pc.all(whole).as_py():
+        column = pc.if_else(whole, column, pa.scalar(None, column.type))
+    return spectra.matrix(column, pairs)
+
+
+def _identifiers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _check_rows(batch: pa.RecordBatch | pa.Table, companion: pa.Table) -> None:

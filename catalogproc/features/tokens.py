@@ -7,7 +7,7 @@ star follows from that star alone, bit for bit, whatever batch it stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,12 @@ class Tokens:
         astrometric_params_solved, 0 where unknown.
     multiple_or_variable
         Gaia says non-single star, or variable.
+    e_j
+        Error of the J magnitude that both 2MASS colours share.
+    correlations
+        Of each band whose correlations were read, packed as published (N, n(n-1)/2).
+    source_id
+        Gaia's identifier; the star's place in the batch where none is given.
     ebv_by_parallax
         ln E(B-V) is that of a dust map at the parallax's distance (see dustmap.py).
     """
@@ -95,6 +101,9 @@ class Tokens:
     params_solved: NDArray[np.int16]
     multiple_or_variable: Mask
     ebv_by_parallax: Mask
+    e_j: Float
+    correlations: Mapping[str, NDArray[np.floating]]
+    source_id: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -209,6 +218,9 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
         params_solved=np.nan_to_num(stars.column("astrometric_params_solved")).astype(np.int16),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
         ebv_by_parallax=np.zeros(size, dtype=bool),
+        e_j=stars.column("j_msigcom"),
+        correlations=stars.correlations,
+        source_id=np.arange(size) if stars.source_id is None else stars.source_id,
     )
 
 

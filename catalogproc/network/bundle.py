@@ -4,6 +4,8 @@ bundle.toml     what the model reads and answers, how each token is scaled, wher
                 trained, on what, and answers that it must give; its first line is the
                 SHA-256 of all lines below it, and one of these is the SHA-256 of the
 weights.safetensors
+latent.safetensors  where it is known, what training stars look like inside the network; its
+                SHA-256 stands in bundle.toml too
 
 No file is named inside, so that a bundle cannot point outside its folder. Inference
 never fits anything: all that it needs is here.
@@ -23,11 +25,23 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, CatalogprocError
 from catalogproc.network.files import write_whole
+from catalogproc.network.parts import Domain, SelfCheck, Standardisation
+from catalogproc.network.reliability import LATENT, Reliability
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary
 
 if TYPE_CHECKING:
     from catalogproc.network.transformer import Shape, Transformer
+
+__all__ = [
+    "Bundle",
+    "Domain",
+    "SelfCheck",
+    "Standardisation",
+    "load_bundle",
+    "shipped_bundles",
+    "write_bundle",
+]
 
 FORMAT = 1
 DECLARATION = "bundle.toml"
@@ -35,61 +49,6 @@ WEIGHTS = "weights.safetensors"
 DEFAULT = "DEFAULT"
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Standardisation:
-    """How a token's value v becomes what the network reads: (v - center) / scale.
-
-    ``center`` and ``scale``, float64 (V,), in the tokens' units; every scale is positive.
-    """
-
-    center: Floats
-    scale: Floats
-
-    def __post_init__(self) -> None:
-        _own(self, "center", "scale")
-        if self.center.shape != self.scale.shape or self.center.ndim != 1:
-            raise BundleError("center and scale must be two lists of the same length")
-        good = np.isfinite(self.center) & np.isfinite(self.scale) & (self.scale > 0)
-        if not good.all():
-            raise BundleError(
-                "a token cannot be standardised",
-                wanted="a finite center and a positive scale",
-                found=f"tokens number {(np.flatnonzero(~good) + 1).tolist()}",
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Domain:
-    """Where the training stars lay, in the tokens' units: float64 (V,), NaN where unknown.
-
-    For what was measured the box that holds 0.2 % to 99.8 % of them, for labels all.
-    """
-
-    low: Floats
-    high: Floats
-
-    def __post_init__(self) -> None:
-        _own(self, "low", "high")
-
-
-@dataclass(frozen=True, eq=False)
-class SelfCheck:
-    """Questions with known answers: a device that gives others is not to be trusted.
-
-    ``values`` (R, V) in the tokens' units, NaN where a token is absent; ``mean`` and
-    ``sigma`` (R, K) as float64 arithmetic gives them. ``tolerance`` is in units of sigma.
-    """
-
-    labels: tuple[str, ...]
-    values: Floats
-    mean: Floats
-    sigma: Floats
-    tolerance: float = 0.01
-
-    def __post_init__(self) -> None:
-        _own(self, "values", "mean", "sigma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +70,7 @@ class Bundle:
     requestable: tuple[str, ...]
     training: Mapping[str, Any]
     self_check: SelfCheck
+    reliability: Reliability
     hash: str
 
     def network(self, device: str = "cpu") -> Transformer:
@@ -155,8 +115,9 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         raise BundleError("a file of the bundle cannot be read", found=error) from None
     if found != declaration.get("weights_sha256"):
         raise _changed(weights, declaration.get("weights_sha256"), found)
+    reliability = Reliability.from_dict(declaration.get("reliability", {}), folder)
     try:
-        return _bundle(folder, declaration, digest)
+        return _bundle(folder, declaration, digest, reliability)
     except (KeyError, TypeError, ValueError, CatalogprocError) as error:
         raise BundleError(
             "a bundle that was written wrongly",
@@ -178,6 +139,7 @@ def write_bundle(
     check_values: Floats,
     check_labels: Sequence[str],
     requestable: Sequence[str] | None = None,
+    reliability: Reliability | None = None,
     tolerance: float = 0.01,
     dtype: str = "float32",
     replace: bool = False,
@@ -191,6 +153,8 @@ def write_bundle(
         to store are computed here, in float64 and from the weights as written.
     requestable
         Tokens that the network was trained to answer; all where not given.
+    reliability
+        What is known of how far its answers can be trusted.
     dtype
         How weights are stored: float32, float16 or bfloat16. Arithmetic is in float32.
     replace
@@ -208,8 +172,8 @@ def write_bundle(
     if (folder / DECLARATION).exists() and not replace:
         raise BundleError("the folder holds a bundle already", where=folder)
     size, known = len(vocabulary), vocabulary.names
-    arrays = [*vars(standardisation).values(), *vars(domain).values()]
-    sizes = [network.shape.tokens, *map(len, arrays)]
+    statistics = [*vars(standardisation).values(), *vars(domain).values()]
+    sizes = [network.shape.tokens, *map(len, statistics)]
     if {*sizes} != {size} or np.shape(check_values)[1:] != (size,):
         found = f"{sizes} and check_values {np.shape(check_values)}"
         raise BundleError("parts of different vocabularies", wanted=f"{size} tokens", found=found)
@@ -236,11 +200,16 @@ def write_bundle(
         "self_check": _check_to_dict(check, vocabulary),
         "token": _tokens_to_rows(vocabulary, standardisation, domain),
     }
+    if reliability is not None:
+        declaration["reliability"] = reliability.to_dict()
     body = tomli_w.dumps(declaration).encode()
     digest = hashlib.sha256(body).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DECLARATION).unlink(missing_ok=True)
     write_whole(folder / WEIGHTS, weights)
+    (folder / LATENT).unlink(missing_ok=True)
+    if reliability is not None and (latent := reliability.arrays()) is not None:
+        write_whole(folder / LATENT, latent)
     write_whole(folder / DECLARATION, _first_line(digest) + body)
     return load_bundle(folder)
 
@@ -305,7 +274,9 @@ def _changed(path: Path, wanted: object, found: object) -> BundleError:
     )
 
 
-def _bundle(folder: Path, declaration: dict[str, Any], digest: str) -> Bundle:
+def _bundle(
+    folder: Path, declaration: dict[str, Any], digest: str, reliability: Reliability
+) -> Bundle:
     from catalogproc.network.transformer import Shape
 
     rows = declaration["token"]
@@ -333,6 +304,7 @@ def _bundle(folder: Path, declaration: dict[str, Any], digest: str) -> Bundle:
         requestable=tuple(declaration["requestable"]),
         training=declaration["training"],
         self_check=SelfCheck(tuple(check["labels"]), values, mean, sigma, check["tolerance"]),
+        reliability=reliability,
         hash=digest,
     )
 
@@ -389,11 +361,3 @@ def _reference(
     mean = np.array([answer[0][0].numpy() for answer in answers])
     sigma = np.exp(0.5 * np.array([answer[1][0].numpy() for answer in answers]))
     return mean * scale[columns] + center[columns], sigma * scale[columns]
-
-
-def _own(instance: object, *names: str) -> None:
-    """Make a frozen dataclass's arrays its own: float64 and read-only."""
-    for name in names:
-        array = np.array(getattr(instance, name), dtype=np.float64)
-        array.setflags(write=False)
-        object.__setattr__(instance, name, array)

@@ -70,6 +70,11 @@ class Predictor:
         self.network: Transformer = bundle.network(device).to(self.dtype)
         if self.device.type == "cpu":
             use_onednn(self.network)
+        latent = bundle.reliability.latent
+        self._latent: list[Tensor] = [
+            torch.tensor(x, dtype=self.dtype, device=self.device)
+            for x in ((latent.mean, latent.factor) if latent else ())
+        ]
 
     @cached_property
     def reverse(self) -> Reverse:
@@ -123,8 +128,12 @@ class Predictor:
         )
 
     def distance(self, summaries: Tensor) -> Tensor:
-        """How far encoded stars (n, D) lie from the training stars (n,)."""
-        return torch.full_like(summaries[:, 0], torch.nan)
+        """How far encoded stars (n, D) lie from the training stars (n,); NaN if not known."""
+        if not self._latent:
+            return torch.full_like(summaries[:, 0], torch.nan)
+        mean, factor = self._latent
+        distance: Tensor = torch.linalg.vector_norm((summaries - mean) @ factor.T, dim=1)
+        return distance
 
     def requests(self, labels: Sequence[str]) -> Tensor:
         """The numbers (K,) of labels, on the device. Raises as :meth:`predict` does."""

@@ -29,8 +29,10 @@ LOAD = {"cpu": 4, "cuda": 8}
 ROWS = 8192
 """Draws of a small table are answered together, at least so many rows at a time."""
 
-NONLINEAR = 0.05
-"""The routes agree where the standard deviations differ by less than this share."""
+NONLINEAR = 0.3
+"""Standard deviations that differ by a larger share are not of a linear network. Where it is
+linear the routes agree within 5 % (tests/test_propagate.py); across the noise of faint stars'
+high coefficients no network is, and differences of 20 % are common."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def sampled(
 
 
 def disagree(one: Propagated, drawn: Propagated) -> NDArray[np.bool_]:
-    """Stars (N,) for which the routes differ by more than 5 % and four sigma of the draws."""
+    """Stars (N,) for which the routes differ by more than 30 % and four sigma of the draws."""
     tolerance = NONLINEAR + 4.0 / np.sqrt(2.0 * drawn.draws)
     a, b = one.sigma, drawn.sigma
     return np.asarray((np.abs(a - b) > tolerance * np.maximum(a, b)).any(axis=1))
