@@ -53,13 +53,12 @@ class Work:
     seconds_a_step: float
     validations: int
     validation_stars: int
-    restored: int = 0
 
     @property
     def seconds(self) -> float:
         """In all. A star that is validated costs a third of one that is trained on: no gradient."""
         validated = self.validations * self.validation_stars / self.batch / 3
-        return (max(self.steps - self.restored, 0) + validated) * self.seconds_a_step
+        return (self.steps + validated) * self.seconds_a_step
 
     def line(self) -> str:
         """For the user, before it starts."""
@@ -282,13 +281,12 @@ def _report(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]:
 
 def _duration(seconds: float) -> str:
     """About how long, in the two units that say it."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if seconds < 60:
         return f"{seconds:.0f} s"
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days:,} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if hours >= 24:
+        return f"{hours // 24:,} d {hours % 24} h"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _write(
