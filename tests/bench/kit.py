@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -194,13 +195,14 @@ def multiplied(n: int) -> pa.Table:
     return pa.table(columns)
 
 
-def taken(value: Any, rows: NDArray[np.int64]) -> Any:
-    """Rows of an array, or of every array in a dataclass or a tuple, such as an answer."""
+def each_array(value: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+    """The same with every array in it changed: an array, a dataclass or a tuple, such as an
+    answer."""
     if isinstance(value, np.ndarray):
-        return value[rows]
+        return change(value)
     if isinstance(value, tuple):
-        return tuple(taken(part, rows) for part in value)
+        return tuple(each_array(part, change) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in fields(value)]
-        return replace(value, **{name: taken(getattr(value, name), rows) for name in names})
+        return replace(value, **{name: each_array(getattr(value, name), change) for name in names})
     return value
