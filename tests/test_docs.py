@@ -1,0 +1,152 @@
+"""The documentation: tables as schemas/ has them, commands and Python that run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+import pytest
+from catalogs import catalog_table, finished_run
+from matplotlib.image import imread
+
+import catalogproc
+from catalogproc.catalog.describe import describe
+from catalogproc.catalog.export import FORMATS
+from catalogproc.contract import load_flags
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = {"columns": ("catalog",), "flags": ("flags",), "inputs": ("xp_continuous", "gaia_source")}
+OPTIONAL = ("polars", "duckdb", "lsdb")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_those_of_the_schemas(page: str) -> None:
+    """To mend: catalogproc describe WHAT --markdown > docs/PAGE.md, one after the other."""
+    sections = [section for what in PAGES[page] for section in describe(what)]
+    wanted = "\n".join(section.markdown() for section in sections).rstrip() + "\n"
+    assert (DOCS / f"{page}.md").read_text() == wanted
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / f"{page}.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to work in, as the pages take it: output/demo is a run."""
+    folder = tmp_path_factory.mktemp("docs")
+    tables = [catalog_table(200, seed) for seed in range(2)]
+    finished_run(folder / "output" / "demo", files=1, chunks=2, tables=tables)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    assert words[0] == "catalogproc"
+    return subprocess.run(
+        [sys.executable, "-m", "catalogproc", *words[1:]],
+        capture_output=True, text=True, timeout=240, cwd=folder,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ["loading", "using"])
+def test_commands_run_as_they_stand(page: str, place: Path) -> None:
+    commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        done = run(f"{command} --overwrite", place)
+        assert done.returncode == 0, command + done.stderr
+        assert "stars written" in done.stdout
+
+
+def test_the_commands_of_the_quickstart_exist() -> None:
+    known = subprocess.run(
+        [sys.executable, "-m", "catalogproc", "--help"], capture_output=True, text=True
+    ).stdout
+    verbs = re.findall(r"^catalogproc (\w+)", "\n".join(blocks("quickstart", "sh")), re.MULTILINE)
+    assert {"run", "verify", "report", "describe", "export", "explain"} <= set(verbs)
+    for verb in verbs:
+        assert re.search(rf"^\W*{verb}\s", known, re.MULTILINE), verb
+
+
+@pytest.mark.parametrize("page", ["quickstart", "loading"])
+def test_python_runs_as_it_stands(
+    page: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    for format, suffix in (("votable", "vot"), ("parquet", "parquet")):
+        if not (place / f"giants.{suffix}").exists():
+            catalogproc.export(place / "output/demo", format, place / f"giants.{suffix}")
+    known: dict[str, object] = {}
+    ran = 0
+    for block in blocks(page, "python"):
+        # LSDB warns of much: tests/test_hats.py runs it in a process of its own.
+        needs = [name for name in OPTIONAL if f"import {name}" in block]
+        if "lsdb" in needs or any(find_spec(name) is None for name in needs):
+            continue
+        exec(compile(block, f"docs/{page}.md", "exec"), known)
+        ran += 1
+    assert ran >= 2
+    assert capsys.readouterr().out
+
+
+def test_the_pages_name_what_there_is() -> None:
+    text = "\n".join(path.read_text() for path in DOCS.glob("*.md"))
+    for format in FORMATS:
+        assert f"`{format}`" in text, format
+    for name in catalogproc.__all__:
+        assert f"`{name}`" in text, name
+    words = set(re.findall(r"`([A-Z][A-Z_]{3,})`", (DOCS / "using.md").read_text()))
+    assert words <= {flag.name for flag in load_flags().flags}
+    for page, target in re.findall(r"\[([\w.]+)\]\(([\w.]+)\)", text):
+        assert page == target
+        assert (DOCS / target).is_file()
+
+
+# ---------------------------------------------------------------- the notebook
+
+
+def test_the_notebook_goes_from_spectra_to_a_kiel_diagram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaves output/notebook-N.png to be looked at."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path / "examples")
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    shown: list[Path] = []
+
+    def show() -> None:
+        path = ROOT / "output" / f"notebook-{len(shown) + 1}.png"
+        path.parent.mkdir(exist_ok=True)
+        plt.gcf().savefig(path)
+        plt.close()
+        shown.append(path)
+
+    monkeypatch.setattr(plt, "show", show)
+    notebook = json.loads((ROOT / "examples" / "kiel.ipynb").read_text())
+    assert notebook["nbformat"] == 4
+    known: dict[str, object] = {"__name__": "notebook"}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []  # kept clean: it is run here
+            assert cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"kiel.ipynb, cell {number}", "exec"), known)
+    assert len(shown) == 2
+    for path in shown:
+        image = imread(path)
+        assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 200
+    assert isinstance(known["answers"], pa.Table)
+    assert known["answers"].num_rows == 500
