@@ -21,8 +21,8 @@ from catalogproc.network.files import read_curve
 from catalogproc.network.sampling import Table
 from catalogproc.network.settings import Settings
 from catalogproc.network.training import train
-from catalogproc.network.transformer import Shape
-from catalogproc.vocabulary import Vocabulary, load_vocabulary
+from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
 
 SHIPPED = load_vocabulary()
 NEW = ("mass", "log_age")
@@ -36,8 +36,6 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     count = len(old)
     assert old.names == SHIPPED.names[:count]
     network = whole.network()
-    from catalogproc.network.transformer import Transformer
-
     small = Transformer(replace(whole.shape, tokens=count))
     state = {
         name: value[: count + 1] if name in ("weight", "bias") else value
@@ -131,6 +129,61 @@ SETTINGS = Settings(steps=400, batch=64, rate=2e-2, restart_steps=400, min_token
 def held() -> tuple[np.ndarray, np.ndarray]:
     table = few(2, 0, 400)
     return table.values, table.errors
+
+
+def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> None:
+    """A network that knows four of six tokens is shown all six: it answers for the four as well
+    as before, and for the two about as well as can be, z being known to 1/sqrt(5) of a sigma."""
+    vocabulary = Vocabulary(
+        tuple(Token(k + 1, f"t{k}", "label", "", "identity", f"t{k}", "") for k in range(6))
+    )
+    old = Vocabulary(vocabulary.tokens[:4])
+
+    def stars(count: int):  # type: ignore[no-untyped-def]
+        def draw(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+            random = np.random.default_rng(seed)
+            values = random.normal(size=(n, 1)) + 0.5 * random.normal(size=(n, 6))
+            values[:, 4:] *= -1  # what the old four say of each other does not hold for these
+            return values[:, :count], np.zeros((n, count))
+
+        return draw
+
+    plan = replace(
+        SETTINGS,
+        steps=250,
+        batch=256,
+        rate=1e-2,
+        restart_steps=250,
+        repeat=0.0,
+        min_tokens=3,
+        report_steps=50,
+        checkpoint_steps=250,
+        patience_steps=0,
+    )
+    small, four = replace(SHAPE, tokens=4), Standardisation(np.zeros(4), np.ones(4))
+    network = train(small, four, stars(4), plan, tmp_path / "old").network
+    bundle = write_bundle(
+        tmp_path / "bundle", name="four", description="", network=network, vocabulary=old,
+        standardisation=four, domain=Domain(np.full(4, -5.0), np.full(4, 5.0)), training={},
+        check_values=np.zeros((1, 4)), check_labels=["t0"],
+    )  # fmt: skip
+    start = extended_network(bundle, vocabulary, 1)
+    taught = train(SHAPE, PLAIN, stars(6), plan, tmp_path / "new", start=start).network
+    values = torch.tensor(stars(6)(99, 4000)[0]).float()
+
+    def miss(network: Transformer, asked: int, shown: tuple[int, ...]) -> float:
+        ids = torch.tensor([k + 1 for k in shown]).expand(len(values), -1)
+        with torch.inference_mode():
+            mean, _ = network.eval()(ids, values[:, list(shown)], torch.tensor([asked + 1]))
+        return float((mean[:, 0] - values[:, asked]).square().mean().sqrt())
+
+    best = (0.25 + 1 / (1 + 3 / 0.25)) ** 0.5  # of a token's own noise and of z by three others
+    assert miss(network, 0, (1, 2, 3)) < 1.1 * best
+    assert miss(start, 0, (1, 2, 3)) == pytest.approx(miss(network, 0, (1, 2, 3)), rel=1e-6)
+    assert miss(taught, 0, (1, 2, 3)) < 1.1 * best
+    assert miss(start, 5, (1, 2, 3)) > 1.3 * best
+    assert miss(taught, 5, (1, 2, 3)) < 1.15 * best
+    assert miss(taught, 1, (0, 4, 5)) < 1.15 * best
 
 
 def test_it_ends_when_validation_does_not_fall_and_gives_the_best(tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def job(**changes: object) -> TrainingJob:
     return TrainingJob(**(content | changes))  # type: ignore[arg-type]
 
 
+SHORT = job(
+    network={"width": 16, "encoder": [[4, 32]], "decoder": [[4, 32]], "head": [32]},
+    training={"epochs": 6, "batch": 64, "restart_epochs": 6, "checkpoint_epochs": 2,
+              "average": 0.9, "targets": 4},
+)  # fmt: skip
+
+
 def test_a_model_goes_on_and_forgets_nothing_unasked(
     folder: Path, sky: Sky, tmp_path: Path
 ) -> None:
@@ -186,6 +193,23 @@ def test_a_model_goes_on_and_forgets_nothing_unasked(
             job(bundle="other", data=replay), tmp_path / "a", data=folder / "lb24", base=parent,
             device="cpu", resume=True,
         )  # fmt: skip
+
+
+def test_a_training_that_was_stopped_gives_the_same_model(folder: Path, tmp_path: Path) -> None:
+    """Bit for bit: the bundle's hash is over weights, scales and all that is recorded of them."""
+    data = folder / "lb24"
+
+    def stop(step: int, steps: int, note: str) -> None:
+        if step > steps // 2:
+            raise KeyboardInterrupt
+
+    whole = train_bundle(SHORT, tmp_path / "a", data=data, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(SHORT, tmp_path / "b", data=data, device="cpu", progress=stop)
+    with pytest.raises(ResumeError, match="resume it"):
+        train_bundle(SHORT, tmp_path / "b", data=data, device="cpu")
+    resumed = train_bundle(SHORT, tmp_path / "b", data=data, device="cpu", resume=True)
+    assert resumed.hash == whole.hash
 
 
 def test_a_job_and_its_stars_belong_together(folder: Path, tmp_path: Path) -> None:
