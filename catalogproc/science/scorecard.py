@@ -136,7 +136,8 @@ def figure(number: float, like: float | None = None) -> str:
         return ""
     size = abs(number if like is None else like)
     digits = 3 if size == 0 else max(0, 2 - math.floor(math.log10(size)))
-    return f"{number:,.{min(digits, 4)}f}"
+    words = f"{number:,.{min(digits, 4)}f}"
+    return words if words.strip("-0.,") else words.lstrip("-")
 
 
 def _per_cent(share: float) -> str:

@@ -115,17 +115,17 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 def _typed(text: pa.Array) -> pa.Array:
     """Text as what all of it is."""
+    written = columns.words(text)
+    # "007" is a name, and an integer of 16 digits or more does not survive as a float.
+    name = pc.any(pc.match_substring_regex(written, r"^[+-]?0\d|^\+")).as_py()
     whole, bad = columns.identifiers(text)
-    if whole.null_count < len(whole) and not bad.any():
-        # "007" is a name, and would come back as another one.
-        written = columns.words(text)
-        if pc.all(pc.equal(whole.cast(pa.string()), written)).as_py() is not False:
-            return whole
-        return written
+    if whole.null_count < len(whole) and not bad.any() and not name:
+        return whole
     number, bad = columns.numbers(text, pa.float64())
-    if number.null_count < len(number) and not bad.any():
+    long = pc.any(pc.match_substring_regex(written, r"^[+-]?\d{16,}$")).as_py()
+    if number.null_count < len(number) and not bad.any() and not name and not long:
         return number
-    return columns.words(text)
+    return written
 
 
 def read_units(path: Path) -> dict[str, str]:
