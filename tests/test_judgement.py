@@ -7,7 +7,7 @@ import io
 import struct
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,7 @@ def test_the_models_lines_are_its_scores(
         for row in rows:
             line = judged.find(panel, MODEL, row.label)
             assert line is not None
-            assert asdict(line.score) == pytest.approx(asdict(row), rel=1e-4, abs=1e-4)
+            assert astuple(line.score)[1:] == pytest.approx(astuple(row)[1:], rel=1e-4, abs=1e-4)
 
 
 def test_every_panel_has_its_methods(judged: Judgement) -> None:
@@ -176,8 +176,8 @@ def test_published_numbers_are_those_of_the_papers() -> None:
 
 @pytest.mark.parametrize(
     ("number", "like", "words"),
-    [(47.17, None, "47.2"), (0.114, None, "0.114"), (-0.4, 140.0, "0"), (-0.6, 140.0, "-1"), (12.3, 12.3, "12.3"),
-     (float("nan"), 1.0, ""), (0.0, None, "0.000"), (1234.5, None, "1,234")],
+    [(47.17, None, "47.2"), (0.114, None, "0.114"), (-0.4, 140.0, "0"), (-0.6, 140.0, "-1"),
+     (12.3, 12.3, "12.3"), (float("nan"), 1.0, ""), (0.0, None, "0.000"), (1234.5, None, "1,234")],
 )  # fmt: skip
 def test_three_digits(number: float, like: float | None, words: str) -> None:
     assert figure(number, like) == words
