@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,9 @@ def test_how_long_it_takes_is_said_in_words() -> None:
     work = Work(258_863, 1024, 1_032_192, 0.4, 256, 28_763)
     assert work.seconds == pytest.approx(1_032_192 * 0.4 + 256 * 28_763 / 1024 / 3 * 0.4)
     assert work.line().endswith("0.4 s a step here: 4 d 19 h if it goes to its end")
+    half = replace(work, done=work.steps // 2)
+    assert half.seconds == pytest.approx(work.seconds / 2)
+    assert "516,096 of them done; 0.4 s a step here: 2 d 9 h" in half.line()
 
 
 def test_readme_s_lines_are_these_commands() -> None:

@@ -18,7 +18,7 @@ from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
 from catalogproc.network.extend import extended_network
-from catalogproc.network.files import write_whole
+from catalogproc.network.files import read_curve, write_whole
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.sampling import Table
 from catalogproc.network.settings import Settings
@@ -53,19 +53,23 @@ class Work:
     seconds_a_step: float
     validations: int
     validation_stars: int
+    done: int = 0
 
     @property
     def seconds(self) -> float:
         """In all. A star that is validated costs a third of one that is trained on: no gradient."""
         validated = self.validations * self.validation_stars / self.batch / 3
-        return (self.steps + validated) * self.seconds_a_step
+        left = max(self.steps - self.done, 0) / self.steps
+        return left * (self.steps + validated) * self.seconds_a_step
 
     def line(self) -> str:
         """For the user, before it starts."""
         of = f"{self.stars:,} stars" if self.stars else "new stars every step"
+        done = f", {self.done:,} of them done" if self.done else ""
         return (
-            f"{of}, {self.steps:,} steps of {self.batch:,}; {self.seconds_a_step:.3g} s a step "
-            f"here: {_duration(self.seconds)} if it goes to its end"
+            f"{of}, {self.steps:,} steps of {self.batch:,}{done}; "
+            f"{self.seconds_a_step:.3g} s a step here: {_duration(self.seconds)} "
+            "if it goes to its end"
         )
 
 
@@ -121,7 +125,9 @@ def train_bundle(
         start = extended_network(parent, lesson.vocabulary, settings.seed)
         shape = start.shape
     if announce is not None:
-        announce(estimate(lesson, shape, settings, where).line())
+        curve = read_curve(output) if resume else ()
+        done = int(curve[-1]["step"]) if curve else 0
+        announce(replace(estimate(lesson, shape, settings, where), done=done).line())
     trained = _train(lesson, shape, settings, output, where, start, resume, progress)
     facts = dict(lesson.facts) | {
         "job": job.name,
@@ -168,12 +174,15 @@ def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
 
 def estimate(lesson: Lesson, shape: Shape, settings: Settings, device: str) -> Work:
     """Time a few steps of a training, which are thrown away, and say what all will take."""
-    few = 15 if device.startswith("cuda") else 3
+    few = 15 if device.startswith("cuda") else 1
     brief = replace(
         settings, steps=3 * few, report_steps=few, checkpoint_steps=3 * few, patience_steps=0
     )
+    held = lesson.validation
+    held = Table(held.ids[:8], held.values[:8], held.errors[:8])
     with tempfile.TemporaryDirectory() as folder:
-        history = _train(lesson, shape, brief, Path(folder), device).history
+        timed = replace(lesson, validation=held)
+        history = _train(timed, shape, brief, Path(folder), device).history
     # The first report has the device's warming up in it.
     rate = statistics.median(row["stars_per_second"] for row in history[1:])
     return Work(
