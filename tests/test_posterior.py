@@ -92,16 +92,17 @@ def curved(coordinates: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
     return tokens.masked_fill(gone[:, None], torch.nan), torch.stack([x, kind.float()], dim=1)
 
 
-def test_curved_tokens_and_kinds_are_as_quadrature_says() -> None:
+@pytest.mark.parametrize("width", [0.01, 0.05])
+def test_curved_tokens_and_kinds_are_as_quadrature_says(width: float) -> None:
     random = torch.Generator().manual_seed(2)
     places = torch.rand(30_000, 1, generator=random)
     kind = 1 + (torch.rand(30_000, generator=random) < 0.3).long()
-    library = build_library(places, kind, curved, torch.tensor([0.01]))
+    library = build_library(places, kind, curved, torch.tensor([width]))
     grid = torch.linspace(0, 1, 200_001)[:, None]
     for level in (0.3, 0.03, 0.003):
         noise = level**2 * np.array([[1.0, 0.3], [0.3, 0.8]])
         inverse = np.linalg.inv(noise)
-        values = np.array([[0.2, 0.9], [0.5, 0.7], [0.64, 0.72], [0.35, 0.99]])
+        values = np.array([[0.2, 0.9], [0.5, 0.7], [0.64, 0.72], [0.257, 0.999]])  # curves meet
         found = posterior(library, values, lambda _, noise=noise: noise, Effort(enough=3000))
         for i, x in enumerate(values):
             weights, points = [], []
