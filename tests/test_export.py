@@ -356,6 +356,15 @@ def test_a_catalog_of_another_contract_is_refused(
         export(tmp_path, "fits", tmp_path / "x")
 
 
+def test_parts_of_other_columns_are_refused_by_name(tmp_path: Path) -> None:
+    finished_run(tmp_path, files=1, chunks=1, rows=3)
+    (part,) = open_rows(tmp_path).parts
+    pq.write_table(pq.read_table(part).drop_columns(["e_mass"]), part)
+    with pytest.raises(ContractError, match="another version") as caught:
+        export(tmp_path, "fits", tmp_path / "x")
+    assert "e_mass" in str(caught.value)
+
+
 @FORMATS
 def test_memory_does_not_grow_with_the_catalog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str

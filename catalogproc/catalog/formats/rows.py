@@ -152,13 +152,9 @@ def open_rows(
     )
     known, stated = load_contract(CATALOG), identity.contracts.get(CATALOG)
     if stated != known.version:
-        raise ContractError(
-            "this catalog was written with another version of its contract",
-            wanted=known.version, found=stated, where=folder,
-            todo="use the catalogproc that wrote it: summary.json names its version",
-        )  # fmt: skip
+        raise _other_contract(f"version {known.version}", f"version {stated}", folder)
     contract = _selected(known, columns)
-    parts = tuple(_part(folder, receipt) for receipt in receipts if receipt.catalog_part)
+    parts = tuple(_part(folder, receipt, known) for receipt in receipts if receipt.catalog_part)
     condition = None if where is None else parse(where, known)
     return Rows(contract, parts, _facts(identity, receipts, condition), condition, progress)
 
@@ -172,12 +168,26 @@ def _selected(contract: Contract, columns: Sequence[str] | None) -> Contract:
     return replace(contract, columns=tuple(contract[name] for name in columns))
 
 
-def _part(folder: Path, receipt: Receipt) -> Path:
+def _other_contract(wanted: str, found: str, where: Path) -> ContractError:
+    return ContractError(
+        "this catalog was written with another version of its contract",
+        wanted=wanted,
+        found=found,
+        where=where,
+        todo="use the catalogproc that wrote it: summary.json names its version",
+    )
+
+
+def _part(folder: Path, receipt: Receipt, contract: Contract) -> Path:
     path = folder / receipt.catalog_part
     try:
-        rows = pq.read_metadata(path).num_rows
+        footer = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
+    rows, names = footer.num_rows, footer.schema.names
+    if names != list(contract.names):
+        other = sorted(set(names) ^ set(contract.names))
+        raise _other_contract("the same columns in the same order", f"other: {other}", path)
     if rows != receipt.rows_written:
         raise VerifyError(
             "a part of the catalog has other rows than its receipt says",
