@@ -82,7 +82,8 @@ def read(
     CountError
         The companion's rows are not the batch's.
     """
-    coefficients, errors, n_relevant, correlations = {}, {}, {}, {}
+    coefficients, errors, n_relevant = {}, {}, {}
+    correlations: dict[str, NDArray[np.floating]] = {}
     names = batch.schema.names
     for band in BANDS:
         count = vocabulary.coefficients(band)
