@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -28,7 +29,8 @@ def stars() -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_flux_is_gaiaxpys(stars: dict[str, dict[str, np.ndarray]]) -> None:
-    with warnings.catch_warnings():
+    # To import GaiaXPy silences warnings, and has matplotlib ask for LaTeX, for good.
+    with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
         from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
 
