@@ -164,6 +164,7 @@ def test_the_text_says_what_it_is(judged: Judgement) -> None:
     assert "0.114 (Zhang, Bu et al. 2026)" in words
     assert "published, real stars" in words
     assert "Mass as g R²" in words
+    assert "of 12 of the stars" in words
     widths = {len(line) for line in words.splitlines() if line.startswith("| ")}
     assert len(widths) <= 4  # every table is straight
 

@@ -16,12 +16,12 @@ from catalogproc.science.limit import (
     best_answers,
     library_of_giants,
 )
-from catalogproc.science.posterior import Library
+from catalogproc.science.posterior import Effort, Library, posterior
 from catalogproc.science.simulate import SimulatedStars, Simulator
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
-STARS = 60
+STARS = 40
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_posteriors_of_giants_keep_their_promises(giants: Giants, library: Libra
         answers[name] = best_answers(library, giants, given, stars.errors)
     truth = stars.truth[:, VOCABULARY.columns(LABELS)]
     z = (answers["b"].mean - truth) / answers["b"].sigma
-    # Of 60 stars a standard deviation is known to 9 %; the posteriors are skewed besides.
+    # Of 40 stars a standard deviation is known to 11 %; the posteriors are skewed besides.
     assert (z.std(axis=0) > 0.7).all()
     assert (z.std(axis=0) < 1.5).all()
     assert (np.abs(np.median(z, axis=0)) < 0.5).all()
@@ -155,8 +155,6 @@ def test_the_library_may_be_the_whole_answer(giants: Giants, library: Library) -
     at = VOCABULARY.columns(("jh", "jk"))
     colours[:, at] = stars.values[:, at]
     rows = np.flatnonzero(np.isfinite(colours[:, at]).all(axis=1))[:15]
-    from catalogproc.science.posterior import Effort, posterior
-
     used = np.flatnonzero(np.isin(giants.columns, at))
     narrow = Giants(giants.simulator, VOCABULARY, giants.columns[used])
     reading = library.reading(used, narrow)

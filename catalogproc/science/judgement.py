@@ -81,7 +81,7 @@ class Effort:
             sets=("b", "c"),
             tree_stars=10_000,
             trees=TreeSettings(trees=200, rate=0.1),
-            best_stars=100,
+            best_stars=200,
             library=20_000,
             device=device,
         )

@@ -50,7 +50,8 @@ def rows(judgement: Judgement, panel: str) -> list[tuple[str, ...]]:
             QUANTITIES[quantity].text, unit, f"{score.stars:,}",
             *(figure(x, number) for x in (number, score.bias, score.p16, score.p84)),
             figure(score.z_std), _per_cent(score.within_1_sigma), _per_cent(score.within_2_sigma),
-            *(_scatter(judgement.find(panel, other, quantity), number) for other in (TREES, BEST)),
+            "" if panel == "a" else _scatter(judgement.find(panel, TREES, quantity), number),
+            _scatter(judgement.find(panel, BEST, quantity), number),
             figure(line.of_best), _published(panel, quantity),
         ))  # fmt: skip
     return made
@@ -65,6 +66,7 @@ def text(judgement: Judgement) -> str:
         "median;",
         "z is (predicted - true) / sigma. "
         + ("The stars are real." if judgement.real else "The stars are simulated."),
+        *_about_best(judgement),
     ]
     for panel in [*PANELS, KEPLER]:
         cells = rows(judgement, panel)
@@ -78,6 +80,17 @@ def text(judgement: Judgement) -> str:
                       f"scatter {figure(gravity.score.scatter)}, "
                       f"bias {figure(gravity.score.bias)} Msun."]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _about_best(judgement: Judgement) -> list[str]:
+    stars = {line.score.stars for line in judgement.lines if line.method == BEST}
+    if not stars:
+        return []
+    return [
+        f"Best possible is the posterior mean under the simulator's own prior and noise, of "
+        f"{max(stars):,} of the stars;",
+        "scatter/best compares on these alone.",
+    ]
 
 
 def _markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
