@@ -28,7 +28,8 @@ EVIDENCE = Evidence(
     excess_factor=np.array([1.2]), blended_fraction=np.array([0.05]),
     params_solved=np.array([31]), multiple_or_variable=np.array([False]),
     synthetic=np.array([False]), failed=np.array([False]), limits=LIMITS,
-    nonlinear=np.array([False]), latent_limit=12.0, outside=3,
+    nonlinear=np.array([False]), beyond_box=np.array([0.0]), latent_limit=12.0, margin=0.3,
+    chi2_limit=3.0,
 )  # fmt: skip
 
 
@@ -45,7 +46,9 @@ def evidence(**changed: object) -> Evidence:
     return replace(
         EVIDENCE,
         **{
-            name: value if name in ("latent_limit", "outside") else np.atleast_1d(value)
+            name: value
+            if name in ("latent_limit", "margin", "chi2_limit")
+            else np.atleast_1d(value)
             for name, value in changed.items()
         },
     )
@@ -66,7 +69,6 @@ BY_COLUMN = {
     "FEW_TOKENS": ({"n_tokens": 12}, {"n_tokens": 13}),
     "COLOUR_RANGE": ({"bp_rp": 4.0}, {"bp_rp": 3.99}),
     "RUWE": ({"ruwe": 1.4}, {"ruwe": 1.39}),
-    "XP_BOX": ({"tgt_box_nout": 4}, {"tgt_box_nout": 3}),
     "PLX_BAD": ({"e_parallax": 0.11}, {"e_parallax": 0.1}),
     "PLX_INCONSISTENT": ({"plx_nsig": -10.1}, {"plx_nsig": -9.9}),
     "NO_TMASS": ({"has_tmass": False}, {"has_tmass": True}),
@@ -80,7 +82,7 @@ BY_COLUMN = {
     "UNC_AGE": ({"e_age": 2.51}, {"e_age": 2.49}),
     "AGE_LIMIT": ({"age": 13.9}, {"age": 13.7}),
     "OOD_LATENT": ({"ood_mahal": 12.1}, {"ood_mahal": 11.9}),
-    "SPEC_CHI2": ({"xp_chi2_red": 2.1}, {"xp_chi2_red": 2.0}),
+    "SPEC_CHI2": ({"xp_chi2_red": 3.1}, {"xp_chi2_red": 2.9}),
     "IN_TRAINING": ({"in_training": True}, {"in_training": False}),
 }
 BY_EVIDENCE = {
@@ -92,6 +94,7 @@ BY_EVIDENCE = {
     "INFER_FAIL": ({"failed": True}, {}),
     "XP_PHOTOMETRY": ({"synthetic": True}, {}),
     "NONLINEAR": ({"nonlinear": True}, {}),
+    "XP_BOX": ({"beyond_box": 0.31}, {"beyond_box": 0.29}),
 }
 OTHERWISE = {"G_RANGE", "NOT_GIANT"}  # tested by themselves below
 
@@ -226,6 +229,9 @@ def test_the_summaries_follow_the_declared_masks():
 def test_a_bundle_that_knows_nothing_of_its_stars_has_none_far_from_them():
     assert raised({"ood_mahal": 1e9}, latent_limit=np.inf) == []
     assert raised({"ood_mahal": np.nan, "xp_chi2_red": np.nan}) == []
+    assert raised({"xp_chi2_red": 2.1}, chi2_limit=0.0) == ["SPEC_CHI2"]
+    assert raised({"xp_chi2_red": 1.9}, chi2_limit=0.0) == []
+    assert raised(beyond_box=0.01, margin=0.0) == ["XP_BOX"]
 
 
 def test_rows_do_not_see_each_other():
@@ -234,7 +240,7 @@ def test_rows_do_not_see_each_other():
     beside = {
         name: np.repeat(getattr(EVIDENCE, name), 3)
         for name in ("bp", "rp", "excess_factor", "blended_fraction", "params_solved",
-                     "multiple_or_variable", "synthetic", "failed", "nonlinear")
+                     "multiple_or_variable", "synthetic", "failed", "nonlinear", "beyond_box")
     }  # fmt: skip
     value = flags(many, replace(EVIDENCE, **beside))
     assert value.tolist() == [0, load_flags()["RUWE"].value, 0]

@@ -8,7 +8,7 @@ Each step is a method, so that whoever drives the engine may time them or let th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from catalogproc.catalog.columns import (
     observed,
     reddening,
 )
+from catalogproc.catalog.consistency import beyond_box, checkable, spectrum_chi2
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
 from catalogproc.features import tokens as features
 from catalogproc.features.dustmap import reddened
 from catalogproc.features.uncertainty import input_noise
-from catalogproc.vocabulary import BANDS
 
 if TYPE_CHECKING:
     from catalogproc.features.dustmap import DustMap
@@ -165,7 +165,15 @@ class Engine:
                     keys=keys, draws=self.job.draws,
                 )  # fmt: skip
                 nonlinear = disagree(one, propagated)
-        return Answer(prediction, propagated, nonlinear, np.full(len(tokens), np.nan))
+        return Answer(prediction, propagated, nonlinear, self._chi2(tokens))
+
+    def _chi2(self, tokens: Tokens) -> NDArray[np.float64]:
+        if not self.job.check_spectrum:
+            return np.full(len(tokens), np.nan)
+        # Inflated whatever the job says: the limit was found so.
+        inflated = replace(self.job, inflate_errors=True)
+        noise = input_noise(tokens, self.bundle.vocabulary, inflated)
+        return spectrum_chi2(self._predictor, tokens.values, noise.errors)
 
     def rows(
         self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, answer: Answer
@@ -179,7 +187,7 @@ class Engine:
             columns |= evolution(columns, calibration) | reddening(columns, calibration)
             columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
             columns |= {
-                "tgt_box_nout": self._outside_box(tokens),
+                "tgt_box_nout": (self._beyond_box(tokens) > 0).sum(axis=1, dtype=np.int16),
                 "ood_mahal": np.asarray(answer.prediction.distance, dtype=np.float64),
                 "xp_chi2_red": answer.chi2,
                 "in_training": self.bundle.reliability.seen(tokens.source_id),
@@ -205,16 +213,9 @@ class Engine:
             independent &= np.isnan(tokens.values[:, self.bundle.vocabulary.column("g_fakemag")])
         return independent
 
-    def _outside_box(self, tokens: Tokens) -> NDArray[np.int16]:
-        """How many of the coefficients that were read lie outside the training box (N,)."""
-        domain, vocabulary = self.bundle.domain, self.bundle.vocabulary
-        outside = np.zeros(len(tokens), dtype=np.int16)
-        for band in BANDS:
-            at = vocabulary.coefficient_columns(band)[: self.job.coefficients]
-            read = tokens.values[:, at]
-            # NaN, an absent coefficient or an unknown limit, is outside nothing.
-            outside += ((read < domain.low[at]) | (read > domain.high[at])).sum(axis=1, dtype="i2")
-        return outside
+    def _beyond_box(self, tokens: Tokens) -> NDArray[np.float64]:
+        """How far outside the training range coefficients that were read lie, in its widths."""
+        return beyond_box(self.bundle, tokens.values, self.job.coefficients)
 
     def _evidence(self, tokens: Tokens, answer: Answer) -> quality.Evidence:
         prediction = answer.prediction
@@ -235,7 +236,9 @@ class Engine:
             failed=np.logical_not(finite),
             nonlinear=answer.nonlinear,
             latent_limit=reliability.latent.limit if reliability.latent else np.inf,
-            outside=reliability.outside,
+            beyond_box=self._beyond_box(tokens).max(axis=1, initial=0.0),
+            margin=reliability.margin,
+            chi2_limit=reliability.chi2,
             limits={
                 LABEL_COLUMNS[label]: (float(domain.low[i]), float(domain.high[i]))
                 for label, i in at.items()
@@ -255,6 +258,11 @@ def check_job(job: Job, bundle: Bundle) -> None:
             where=f"job.labels, model {bundle.name}",
         )
     features.check_inputs(job, bundle.vocabulary)
+    if job.check_spectrum and not checkable(bundle):
+        raise JobError(
+            "the model was not trained to predict coefficients from each other",
+            todo="set check_spectrum = false in the job", where=f"model {bundle.name}",
+        )  # fmt: skip
 
 
 def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -66,10 +66,11 @@ class Evidence:
         Lowest and highest value of each label among the training stars; NaN where unknown.
     nonlinear
         Two routes give different errors (N,).
-    latent_limit
-        The largest ood_mahal that is common among training stars.
-    outside
-        The largest tgt_box_nout that is.
+    beyond_box
+        How far outside the training stars' range the farthest coefficient lies (N,), in
+        widths of the range; 0 or less where none does.
+    latent_limit, margin, chi2_limit
+        ood_mahal, ``beyond_box`` and xp_chi2_red that are still usual of training stars.
     """
 
     bp: Mask
@@ -82,8 +83,10 @@ class Evidence:
     failed: Mask
     limits: Mapping[str, tuple[float, float]]
     nonlinear: Mask
+    beyond_box: NDArray[np.floating]
     latent_limit: float = np.inf
-    outside: int = 0
+    margin: float = 0.0
+    chi2_limit: float = 0.0
 
 
 def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
@@ -159,7 +162,7 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "RUWE": lambda c, e: c["ruwe"] >= MAX_RUWE,
     "BPRP_EXCESS": lambda c, e: e.excess_factor >= MAX_EXCESS,
     "XP_BLEND": lambda c, e: e.blended_fraction > MAX_BLENDED,
-    "XP_BOX": lambda c, e: c["tgt_box_nout"] > e.outside,
+    "XP_BOX": lambda c, e: e.beyond_box > e.margin,
     "PLX_BAD": _parallax_bad,
     "PLX_INCONSISTENT": lambda c, e: np.abs(c["plx_nsig"]) > MAX_PARALLAX_NSIG,
     "NO_TMASS": lambda c, e: ~c["has_tmass"],
@@ -174,7 +177,7 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "UNC_AGE": lambda c, e: c["e_age"] > MAX_AGE_ERROR * c["age"],
     "AGE_LIMIT": _age_limit,
     "OOD_LATENT": lambda c, e: c["ood_mahal"] > e.latent_limit,
-    "SPEC_CHI2": lambda c, e: c["xp_chi2_red"] > MAX_CHI2,
+    "SPEC_CHI2": lambda c, e: c["xp_chi2_red"] > max(MAX_CHI2, e.chi2_limit),
     "IN_TRAINING": lambda c, e: c["in_training"],
     "NSS_OR_VAR": lambda c, e: e.multiple_or_variable,
     "INFER_FAIL": lambda c, e: e.failed,

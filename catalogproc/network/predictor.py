@@ -73,7 +73,7 @@ class Predictor:
         latent = bundle.reliability.latent
         self._latent: list[Tensor] = [
             torch.tensor(x, dtype=self.dtype, device=self.device)
-            for x in ((latent.mean, latent.factor) if latent else ())
+            for x in ((latent.mean, latent.shifts, latent.factor) if latent else ())
         ]
 
     @cached_property
@@ -99,7 +99,7 @@ class Predictor:
         def ask(_: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
             memory, present = self.network.encode(ids, x)
             mean, log_variance = self.network.decode(memory, present, requests)
-            return mean, log_variance, self.distance(summary(memory, present))
+            return mean, log_variance, self.distance(summary(memory, present), ids)
 
         count = len(requests)
         return self.prediction(labels, *self.gather(values, ((count,), (count,), ()), ask, count))
@@ -127,12 +127,17 @@ class Predictor:
             distance,
         )
 
-    def distance(self, summaries: Tensor) -> Tensor:
-        """How far encoded stars (n, D) lie from the training stars (n,); NaN if not known."""
+    def distance(self, summaries: Tensor, ids: Tensor) -> Tensor:
+        """How far encoded stars (n, D) lie from the training stars (n,); NaN if not known.
+
+        ``ids`` (n, T) are the numbers of the tokens that they have.
+        """
         if not self._latent:
             return torch.full_like(summaries[:, 0], torch.nan)
-        mean, factor = self._latent
-        distance: Tensor = torch.linalg.vector_norm((summaries - mean) @ factor.T, dim=1)
+        mean, shifts, factor = self._latent
+        present = summaries.new_zeros(len(ids), len(shifts) + 1).scatter_(1, ids, 1.0)[:, 1:]
+        off = summaries - mean - present @ shifts
+        distance: Tensor = torch.linalg.vector_norm(off @ factor.T, dim=1)
         return distance
 
     def requests(self, labels: Sequence[str]) -> Tensor:

@@ -129,7 +129,7 @@ def first_order(
         return (
             found.mean,
             found.log_variance,
-            predictor.distance(found.summary),
+            predictor.distance(found.summary, ids),
             covariance,
         )
 

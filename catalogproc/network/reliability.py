@@ -111,33 +111,46 @@ class Calibration:
 class Latent:
     """Where training stars lie in what the encoder makes of them, as one Gaussian.
 
-    The distance of a star whose encoder output, averaged over its tokens, is s (D,) is
-    ``|factor (s - mean)|``, that of Mahalanobis; ``limit`` is the one that 99.9 % of
+    The encoder's output, averaged over a star's tokens, is s (D,). What is expected of it is
+    ``mean`` (D,), and the row of ``shifts`` (V, D) of each token that the star has: which
+    tokens a star has moves it farther than what they say. The distance of a star is
+    ``|factor (s - expected)|``, that of Mahalanobis, and ``limit`` is the one that 99 % of
     training stars do not exceed.
     """
 
     mean: Floats
+    shifts: Floats
     factor: Floats
     limit: float
 
     def __post_init__(self) -> None:
-        own(self, "mean", "factor")
-        if self.factor.shape != 2 * self.mean.shape or not np.isfinite(self.factor).all():
-            raise BundleError("the latent factor does not fit its mean", found=self.factor.shape)
+        own(self, "mean", "shifts", "factor")
+        width = len(self.mean)
+        fits = self.shifts.shape[1:] == (width,) and self.factor.shape == (width, width)
+        if not (fits and np.isfinite(self.factor).all() and np.isfinite(self.shifts).all()):
+            raise BundleError("the parts of the latent Gaussian do not fit", found=width)
+
+    def distance(self, summaries: Floats, present: NDArray[np.bool_]) -> Floats:
+        """Of stars whose encoder output is (N, D), and that have tokens (N, V)."""
+        off = summaries - self.mean - present @ self.shifts
+        return np.asarray(np.linalg.norm(off @ self.factor.T, axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
     """All of it; whatever is not known is empty.
 
-    ``calibration`` by label. ``outside`` is how many coefficients of a star may lie outside
-    the training stars' range before it is no longer like them. ``trained_on`` are the sorted
-    identifiers (M,), int64, of the real stars that the network was trained on.
+    ``calibration`` by label. ``margin`` is how far a coefficient of a star may lie outside the
+    training stars' range, in widths of that range, before the star is no longer like them;
+    ``chi2`` how badly coefficients may be predicted from each other. Both are exceeded by
+    0.5 % of training stars. ``trained_on`` are the sorted identifiers (M,), int64, of the real
+    stars that the network was trained on.
     """
 
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     latent: Latent | None = None
-    outside: int = 0
+    margin: float = 0.0
+    chi2: float = 0.0
     trained_on: NDArray[np.int64] | None = None
 
     def seen(self, identifiers: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -154,7 +167,8 @@ class Reliability:
 
         arrays: dict[str, NDArray[Any]] = {}
         if self.latent is not None:
-            arrays |= {"mean": self.latent.mean, "factor": self.latent.factor,
+            arrays |= {"mean": self.latent.mean, "shifts": self.latent.shifts,
+                       "factor": self.latent.factor,
                        "limit": np.array([self.latent.limit])}  # fmt: skip
         if self.trained_on is not None:
             arrays["trained_on"] = np.unique(self.trained_on).astype(np.int64)
@@ -162,7 +176,7 @@ class Reliability:
 
     def to_dict(self) -> dict[str, Any]:
         """The rest, for TOML, with the hash of :meth:`arrays`."""
-        content: dict[str, Any] = {"outside": self.outside}
+        content: dict[str, Any] = {"margin": self.margin, "chi2": self.chi2}
         arrays = self.arrays()
         if arrays is not None:
             content["latent_sha256"] = hashlib.sha256(arrays).hexdigest()
@@ -194,8 +208,15 @@ class Reliability:
         arrays = _arrays(folder / LATENT, content.get("latent_sha256"))
         latent = None
         if "mean" in arrays:
-            latent = Latent(arrays["mean"], arrays["factor"], float(arrays["limit"][0]))
-        return cls(calibration, latent, content.get("outside", 0), arrays.get("trained_on"))
+            limit = float(arrays["limit"][0])
+            latent = Latent(arrays["mean"], arrays["shifts"], arrays["factor"], limit)
+        return cls(
+            calibration,
+            latent,
+            float(content.get("margin", 0.0)),
+            float(content.get("chi2", 0.0)),
+            arrays.get("trained_on"),
+        )
 
 
 def _arrays(path: Path, wanted: str | None) -> dict[str, NDArray[Any]]:
