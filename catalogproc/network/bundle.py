@@ -40,6 +40,7 @@ __all__ = [
     "Standardisation",
     "load_bundle",
     "shipped_bundles",
+    "with_reliability",
     "write_bundle",
 ]
 
@@ -212,6 +213,29 @@ def write_bundle(
         write_whole(folder / LATENT, latent)
     write_whole(folder / DECLARATION, _first_line(digest) + body)
     return load_bundle(folder)
+
+
+def with_reliability(bundle: Bundle, reliability: Reliability) -> Bundle:
+    """Write a bundle anew, in its folder, with what was found of its answers; weights in float32.
+
+    It is another bundle then, with a hash of its own. Other files of the folder stay.
+    """
+    return write_bundle(
+        bundle.path,
+        name=bundle.name,
+        description=bundle.description,
+        network=bundle.network(),
+        vocabulary=bundle.vocabulary,
+        standardisation=bundle.standardisation,
+        domain=bundle.domain,
+        training=bundle.training,
+        check_values=bundle.self_check.values,
+        check_labels=bundle.self_check.labels,
+        requestable=bundle.requestable,
+        reliability=reliability,
+        tolerance=bundle.self_check.tolerance,
+        replace=True,
+    )
 
 
 def shipped_bundles() -> tuple[str, ...]:

@@ -45,7 +45,9 @@ mostly lie far beyond any of them (tests/test_strangers.py); together they cost 
 RIDGE = 1e-3
 """Of the mean latent variance, added to each direction's: some hardly vary."""
 
-STARS = 20_000
+FEWEST = 500
+"""Stars without which nothing is found of a model."""
+
 ALONE, OTHERWISE = 0.35, 0.25
 """Shares of stars that are shown as a run without a companion table shows them, and with
 another number of coefficients than usual: a job may ask for that."""
@@ -128,7 +130,12 @@ def _held(
 def fit_reliability(
     predictor: Predictor, held: Held, trained_on: NDArray[np.int64] | None = None
 ) -> Reliability:
-    """All that a bundle can know of how far its answers are to be trusted, from held-out stars."""
+    """All that a bundle can know of how far its answers are to be trusted, from held-out stars.
+
+    Nothing but ``trained_on`` from fewer than 500 stars.
+    """
+    if held.usual.sum() < FEWEST:
+        return Reliability(trained_on=trained_on)
     bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
     prediction = predictor.predict(held.values, labels)
@@ -169,7 +176,7 @@ def fit_calibration(
     context: Mapping[str, Floats],
     logarithmic: bool = False,
 ) -> Calibration | None:
-    """The calibration of one label from its answers for N stars; None from fewer than 500.
+    """The calibration of one label from its answers for N stars; None from too few.
 
     All (N,). Where the truth is a measurement its ``error`` is taken out of the residual, in
     the proportion in which it adds to the stated sigma.
@@ -177,7 +184,7 @@ def fit_calibration(
     known = np.isfinite(mean) & np.isfinite(truth) & (stated > 0)
     if logarithmic:
         known &= (mean > 0) & (truth > 0)
-    if known.sum() < 500:
+    if known.sum() < FEWEST:
         return None
     mean, stated, truth, error = (x[known] for x in (mean, stated, truth, error))
     residual = (truth - mean) * stated / np.hypot(stated, error)

@@ -5,7 +5,7 @@ Either becomes a :class:`Lesson`, all that the recipe needs to know of its stars
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.extend import extended_scales, extended_vocabulary
 from catalogproc.network.sampling import Draw, Table, describe, mixture
+from catalogproc.science.calibration import Held, real_held, simulated_held
 from catalogproc.science.dataset import dataset_facts, load_dataset
 from catalogproc.science.simulate import Simulator
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
@@ -73,8 +74,9 @@ class Simulation(_Options):
         Of all stars; training, statistics and test stars follow from it, all different.
     stars
         How many stars are drawn once and trained on; 0 draws new ones every step.
-    statistics_stars, test_stars
-        How many are drawn to fit the standardisation, and to judge the model.
+    statistics_stars, test_stars, calibration_stars
+        How many are drawn to fit the standardisation, to judge the model, and to say how far
+        its answers may be off.
     label_weight
         How often a label is asked for one time that a coefficient or a colour is.
     """
@@ -85,6 +87,7 @@ class Simulation(_Options):
     stars: int = 0
     statistics_stars: int = 50_000
     test_stars: int = 10_000
+    calibration_stars: int = 20_000
     label_weight: float = 8.0
 
     def seed_of(self, purpose: str) -> int:
@@ -143,6 +146,10 @@ class Lesson:
         What the bundle says of them, its fingerprint among it.
     use
         What a model that learned it may be used for, for its card.
+    held
+        Makes stars that are not trained on either: they say how far answers may be off.
+    trained_on
+        Identifiers of the real stars that are trained on; None where there are none.
     """
 
     vocabulary: Vocabulary
@@ -155,6 +162,8 @@ class Lesson:
     test: Table
     facts: Mapping[str, Any]
     use: str
+    held: Callable[[], Held]
+    trained_on: NDArray[np.int64] | None = None
 
     @property
     def labels(self) -> NDArray[np.bool_]:
@@ -185,8 +194,13 @@ def simulated(job: TrainingJob, base: Bundle | None, device: str) -> Lesson:
         "simulation_seed": simulation.seed,
     }
     weights = _weights(vocabulary, simulation.label_weight)
+
+    def held() -> Held:
+        seed = simulation.seed_of("calibration")
+        return simulated_held(simulator, vocabulary, simulation.calibration_stars, seed)
+
     return Lesson(
-        vocabulary, simulation.stars, draw, weights, *scales, test, test, facts, SIMULATED
+        vocabulary, simulation.stars, draw, weights, *scales, test, test, facts, SIMULATED, held
     )
 
 
@@ -227,8 +241,10 @@ def real(job: TrainingJob, folder: Path, base: Bundle | None, device: str) -> Le
     scales = _scales(training, vocabulary, base)
     weights = _weights(vocabulary, options.label_weight)
     return Lesson(
-        vocabulary, len(training.ids), draw, weights, *scales, validation, test, facts, REAL
-    )
+        vocabulary, len(training.ids), draw, weights, *scales, validation, test, facts, REAL,
+        lambda: real_held(validation, vocabulary, options.seed),
+        np.unique(training.ids),
+    )  # fmt: skip
 
 
 def _refuse_forgetting(base: Bundle, training: Table) -> None:

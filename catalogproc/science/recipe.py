@@ -16,7 +16,7 @@ import numpy as np
 
 from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.job import TrainingJob
-from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
+from catalogproc.network.bundle import Bundle, load_bundle, with_reliability, write_bundle
 from catalogproc.network.extend import extended_network
 from catalogproc.network.files import read_curve, write_whole
 from catalogproc.network.predictor import Predictor
@@ -24,6 +24,7 @@ from catalogproc.network.sampling import Table
 from catalogproc.network.settings import Settings
 from catalogproc.network.training import Trained, train
 from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.science.calibration import fit_reliability
 from catalogproc.science.evaluate import ATMOSPHERE_AND_AGE, Score, evaluate, markdown
 from catalogproc.science.lesson import SIMULATED, Lesson, real, simulated
 
@@ -141,6 +142,8 @@ def train_bundle(
         facts["from"] = f"{parent.name} ({parent.hash})"
         facts["from_data"] = str(parent.training.get("data", ""))
     bundle = _write(job, output, trained, lesson, facts, parent)
+    found = fit_reliability(Predictor(bundle), lesson.held(), lesson.trained_on)
+    bundle = with_reliability(bundle, found)
     shutil.copy(output / CURVE, bundle.path / CURVE)
     write_card(bundle, job, lesson.test, lesson.use)
     return load_bundle(bundle.path)
