@@ -12,7 +12,7 @@ import pytest
 import realstars
 from bundles import tiny_bundle
 
-from catalogproc.catalog.columns import LABEL_COLUMNS
+from catalogproc.catalog.columns import LABEL_COLUMNS, answers
 from catalogproc.catalog.engine import Engine
 from catalogproc.contract import load_flags
 from catalogproc.errors import JobError
@@ -20,6 +20,8 @@ from catalogproc.features.spectra import covariance
 from catalogproc.features.tokens import tokens
 from catalogproc.features.uncertainty import correlation, error_factor, input_noise
 from catalogproc.job import Job
+from catalogproc.network.predictor import Prediction
+from catalogproc.network.propagate import Propagated
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -146,12 +148,31 @@ def test_the_parts_of_an_error_make_the_whole(bundle):
         np.testing.assert_allclose(np.hypot(model, inputs), whole, rtol=1e-5)
 
 
+def parts(stated: float, inputs: float, published: float) -> list[float]:
+    """e_teff, e_teff_model and e_teff_input of one star."""
+    prediction = Prediction(("teff",), np.array([[4500.0]]), np.array([[stated]]))
+    used, known = (Propagated(("teff",), np.array([[[x**2]]])) for x in (inputs, published))
+    columns = answers(prediction, used, known, {}, {})
+    return [float(columns[f"e_teff{part}"][0]) for part in ("", "_model", "_input")]
+
+
+def test_nothing_is_counted_twice():
+    # The model saw such errors in training: its sigma holds them, and nothing is added.
+    assert parts(50.0, 30.0, 30.0) == pytest.approx([50, 40, 30])
+    # A star whose own errors scatter it by more than any the model saw.
+    assert parts(50.0, 80.0, 80.0) == pytest.approx([80, 0, 80])
+    # Errors taken for larger than published are a larger part of the same whole.
+    assert parts(50.0, 40.0, 30.0) == pytest.approx([50, 30, 40])
+    assert parts(50.0, 90.0, 30.0) == pytest.approx([50, 0, 50])
+
+
 def test_correlations_change_what_they_should_and_only_that(bundle):
-    plain, full = run(bundle, replace(JOB, correlations=False)), run(bundle)
+    job = replace(JOB, inflate_errors=False)
+    plain, full = run(bundle, replace(job, correlations=False)), run(bundle, job)
     stripped = realstars.bright().select(
         [name for name in realstars.bright().column_names if "correlation" not in name]
     )
-    diagonal = run(bundle, spectra=stripped)
+    diagonal = run(bundle, job, stripped)
     for name in LABEL_COLUMNS.values():
         ratio = array(full, f"e_{name}_input") / array(diagonal, f"e_{name}_input")
         assert np.median(np.abs(ratio - 1)) > 0.01, name

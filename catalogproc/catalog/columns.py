@@ -1,15 +1,15 @@
 """The catalog's columns from tokens and answers: small functions from columns to columns.
 
-A label's sigma is one of several numbers that say how far an answer may be off:
+Three numbers say how far a label may be off:
 
     e_X          the whole: within it lie 68 % of true values
     e_X_input    the part that the errors of what was read cause (network/propagate.py)
     e_X_model    the rest: what the model cannot tell even from perfect data
 
 with e_X^2 = e_X_model^2 + e_X_input^2. The network was trained on noisy inputs, so the sigma
-that it states is the whole, with the inputs' errors in it as they commonly are: nothing is
-added to it. Only where the errors of a star alone scatter its answer by more than that are
-they the whole. See docs/uncertainties.md for how well this holds.
+that it states, once calibrated, is the whole, with the inputs' errors in it as they commonly
+are: nothing is added to it. Only where the published errors of a star alone scatter its answer
+by more than that are they the whole. See docs/uncertainties.md for how well this holds.
 """
 
 from __future__ import annotations
@@ -79,13 +79,23 @@ def observed(tokens: Tokens) -> Columns:
 def answers(
     prediction: Prediction,
     propagated: Propagated | None,
+    published: Propagated | None,
     calibration: Mapping[str, Calibration],
     known: Columns,
 ) -> Columns:
     """Labels, their errors in three parts and their correlations; NaN where not asked for.
 
-    ``known`` are columns that calibrations may depend on. Without ``propagated`` the parts of
-    the errors are not known, and e_X is the calibrated sigma alone.
+    Parameters
+    ----------
+    propagated, published
+        What the errors of what was read do to the answers, as the job takes these errors and
+        as they are published. Without them the parts are not known, and e_X is the calibrated
+        sigma alone.
+    known
+        Columns that calibrations may depend on.
+
+    Errors that are taken for larger than published never make an e_X_input larger than e_X,
+    which was found on stars whose errors are what they are.
     """
     columns: Columns = {}
     at = {label: place for place, label in enumerate(prediction.labels)}
@@ -101,10 +111,10 @@ def answers(
         if label in at:
             stated = prediction.sigma[:, at[label]]
             whole = calibration_of(calibration, label).sigma(stated, context)
-        if label in at and propagated is not None:
-            inputs = propagated.sigma[:, at[label]]
-            whole = np.maximum(whole, inputs)
-            rest = np.sqrt(np.maximum(whole**2 - inputs**2, 0.0))
+        if label in at and propagated is not None and published is not None:
+            whole = np.maximum(whole, published.sigma[:, at[label]])
+            inputs = np.minimum(propagated.sigma[:, at[label]], whole)
+            rest = np.sqrt(whole**2 - inputs**2)
         columns |= {f"e_{name}": whole, f"e_{name}_model": rest, f"e_{name}_input": inputs}
     for pair in CORRELATED:
         one, other = (name.removeprefix("log_") for name in pair)

@@ -48,13 +48,16 @@ PIECE = 8192  # rows worked on at a time: bounds memory, whatever the table's le
 class Answer:
     """What the model says of N stars.
 
-    ``propagated`` is None where the job does not ask for it; ``nonlinear`` (N,) are stars
-    whose errors the two routes give differently, if both were taken; ``chi2`` (N,) how well
-    some coefficients were predicted from the others, NaN where that was not asked.
+    ``propagated`` is what the errors of what was read do to the answers, and ``published``
+    the same of errors as published, to first order; both None where the job does not ask for
+    it. ``nonlinear`` (N,) are stars whose errors the two routes give differently, if both
+    were taken; ``chi2`` (N,) is how well some coefficients were predicted from the others,
+    NaN where that was not asked.
     """
 
     prediction: Prediction
     propagated: Propagated | None
+    published: Propagated | None
     nonlinear: NDArray[np.bool_]
     chi2: NDArray[np.float64]
 
@@ -149,23 +152,26 @@ class Engine:
 
     def predict(self, tokens: Tokens) -> Answer:
         """What the model answers for each star, and what the errors of what it read do to it."""
-        from catalogproc.network.propagate import disagree, propagate
+        from catalogproc.network.propagate import differentiate, disagree, sampled
 
-        labels, values = self.job.labels, tokens.values
-        propagated, nonlinear = None, np.zeros(len(tokens), dtype=bool)
-        if self.job.propagation == "none":
+        job, vocabulary, values = self.job, self.bundle.vocabulary, tokens.values
+        labels, nonlinear = job.labels, np.zeros(len(tokens), dtype=bool)
+        if job.propagation == "none":
             prediction = self._predictor.predict(values, labels)
-        else:
-            noise = input_noise(tokens, self.bundle.vocabulary, self.job)
-            prediction, propagated = propagate(self._predictor, values, noise, labels)
-            if self.job.propagation == "sampled":
-                one, keys = propagated, tokens.source_id
-                prediction, propagated = propagate(
-                    self._predictor, values, noise, labels, "sampled",
-                    keys=keys, draws=self.job.draws,
-                )  # fmt: skip
-                nonlinear = disagree(one, propagated)
-        return Answer(prediction, propagated, nonlinear, self._chi2(tokens))
+            return Answer(prediction, None, None, nonlinear, self._chi2(tokens))
+        prediction, jacobian = differentiate(self._predictor, values, labels)
+        noise = input_noise(tokens, vocabulary, job)
+        propagated = published = jacobian.propagate(noise)
+        if job.inflate_errors:
+            plain = replace(job, inflate_errors=False)
+            published = jacobian.propagate(input_noise(tokens, vocabulary, plain))
+        if job.propagation == "sampled":
+            one = propagated
+            prediction, propagated = sampled(
+                self._predictor, values, noise, labels, tokens.source_id, job.draws
+            )
+            nonlinear = disagree(one, propagated)
+        return Answer(prediction, propagated, published, nonlinear, self._chi2(tokens))
 
     def _chi2(self, tokens: Tokens) -> NDArray[np.float64]:
         if not self.job.check_spectrum:
@@ -183,7 +189,9 @@ class Engine:
         # Answers may be absurd far from the training stars; they become NaN, not warnings.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
-            columns |= answers(answer.prediction, answer.propagated, calibration, columns)
+            columns |= answers(
+                answer.prediction, answer.propagated, answer.published, calibration, columns
+            )
             columns |= evolution(columns, calibration) | reddening(columns, calibration)
             columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
             columns |= {

@@ -46,19 +46,15 @@ def input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
 
 
 def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
-    errors = tokens.errors.copy()
+    formal, errors = tokens.errors, tokens.errors
+    if job.inflate_errors:
+        formal, errors = inflated(tokens.values, tokens.errors, tokens.g_mag, vocabulary)
     groups = []
     for band in BANDS:
         columns = vocabulary.coefficient_columns(band)[: job.coefficients]
-        if not len(columns):
-            continue
-        formal = tokens.errors[:, columns]
-        if job.inflate_errors:
-            formal = formal * error_factor(band, tokens.g_mag)[:, None]
-            errors[:, columns] = np.hypot(formal, FLUX_ERROR * tokens.values[:, columns])
         packed = tokens.correlations.get(band)
-        if packed is not None:
-            share = np.nan_to_num(formal / errors[:, columns])
+        if packed is not None and len(columns):
+            share = np.nan_to_num(formal[:, columns] / errors[:, columns])
             groups.append(Correlated(columns, correlation(packed, share)))
     names = [name for name in ("jh", "jk") if name in job.inputs and name in vocabulary]
     if len(names) == 2:
@@ -70,6 +66,21 @@ def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise
         matrix[:, 0, 1] = matrix[:, 1, 0] = np.clip(shared, 0.0, 1.0)
         groups.append(Correlated(columns, matrix))
     return InputNoise(errors.astype(np.float32), tuple(groups))
+
+
+def inflated(
+    values: Float, errors: Float, g_mag: Float, vocabulary: Vocabulary
+) -> tuple[Float, Float]:
+    """Errors (N, V) of dense tokens, those of coefficients larger than published.
+
+    Returned are the first part of them alone, k e, and the whole.
+    """
+    formal, whole = errors.copy(), errors.copy()
+    for band in BANDS:
+        at = vocabulary.coefficient_columns(band)
+        formal[:, at] *= error_factor(band, g_mag)[:, None]
+        whole[:, at] = np.hypot(formal[:, at], FLUX_ERROR * values[:, at])
+    return formal, whole
 
 
 def correlation(packed: NDArray[np.floating], share: Float) -> NDArray[np.float32]:

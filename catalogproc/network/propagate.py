@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,6 +60,33 @@ class Propagated:
         return np.clip(self.covariance[:, i, j] / safe, -1.0, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Jacobian:
+    """How K answers of N stars change with V tokens.
+
+    ``values`` (N, K, V) are derivatives of standardised answers with respect to standardised
+    tokens, 0 where a token is absent; ``scale`` (V,) and ``units`` (K,) are the scales.
+    """
+
+    labels: tuple[str, ...]
+    values: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    units: NDArray[np.float64]
+
+    def propagate(self, noise: InputNoise) -> Propagated:
+        """J C J^T, with C the covariance of the tokens."""
+        moved = self.values * (noise.known() / self.scale)[:, None, :]  # (N, K, V)
+        covariance = moved @ moved.transpose(0, 2, 1)
+        for group in noise.correlated:
+            part = moved[:, :, group.columns]  # (N, K, n)
+            matrix = np.nan_to_num(group.matrix).astype(np.float32)
+            at = np.arange(len(group.columns))
+            matrix[:, at, at] = 0.0  # the diagonal's part is there already
+            covariance += part @ matrix @ part.transpose(0, 2, 1)
+        physical = covariance.astype(np.float64) * self.units[:, None] * self.units
+        return Propagated(self.labels, physical)
+
+
 def propagate(
     predictor: Predictor,
     values: NDArray[np.floating],
@@ -103,42 +129,35 @@ def first_order(
     noise: InputNoise,
     labels: Sequence[str],
 ) -> tuple[Prediction, Propagated]:
-    """J C J^T, with C the covariance of a star's tokens and J the answers' derivatives.
+    """J C J^T, with C the covariance of a star's tokens and J the answers' derivatives."""
+    prediction, jacobian = differentiate(predictor, values, labels)
+    return prediction, jacobian.propagate(noise)
 
-    The answers come from the same forward pass, so plain inference is not needed beside it.
-    """
+
+def differentiate(
+    predictor: Predictor, values: NDArray[np.floating], labels: Sequence[str]
+) -> tuple[Prediction, Jacobian]:
+    """Answers, and their derivatives with respect to the tokens, from one forward pass."""
     requests = predictor.requests(labels)
     count, width = len(requests), values.shape[-1]
-    scale = torch.tensor(predictor.bundle.standardisation.scale, device=predictor.device)
-    known = noise.known()
 
-    def ask(rows: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    def ask(_: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         found = predictor.reverse(ids, x, requests)
-        errors = (torch.from_numpy(known[rows]).to(x.device) / scale).to(x.dtype)  # (n, V)
-        moved = found.jacobian * errors.gather(1, (ids - 1).clamp(min=0))[:, None, :]  # (n, K, T)
-        covariance = moved @ moved.transpose(1, 2)
-        if noise.correlated:
-            # Column 0 takes what was padded.
-            dense = moved.new_zeros(len(rows), count, width + 1)
-            dense.scatter_(2, ids[:, None, :].expand_as(moved), moved)
-            for group in noise.correlated:
-                part = dense[:, :, torch.from_numpy(group.columns + 1)]  # (n, K, n_group)
-                matrix = torch.from_numpy(np.nan_to_num(group.matrix[rows])).to(part)
-                matrix.diagonal(dim1=1, dim2=2).zero_()  # that part is there already
-                covariance += part @ matrix @ part.transpose(1, 2)
-        return (
-            found.mean,
-            found.log_variance,
-            predictor.distance(found.summary, ids),
-            covariance,
-        )
+        # Dense, by token number; number 0 takes what was padded.
+        dense = found.jacobian.new_zeros(len(ids), count, width + 1)
+        dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
+        distance = predictor.distance(found.summary, ids)
+        return found.mean, found.log_variance, distance, dense[:, :, 1:]
 
-    shapes = ((count,), (count,), (), (count, count))
+    shapes = ((count,), (count,), (), (count, width))
     load = LOAD.get(predictor.device.type, LOAD["cuda"])
-    *answers, covariance = predictor.gather(values, shapes, ask, count, load)
-    units = predictor.bundle.standardisation.scale[predictor.bundle.vocabulary.columns(labels)]
-    physical = covariance.astype(np.float64) * units[:, None] * units
-    return predictor.prediction(labels, *answers), Propagated(tuple(labels), physical)
+    *answers, dense = predictor.gather(values, shapes, ask, count, load)
+    scale = predictor.bundle.standardisation.scale
+    units = scale[predictor.bundle.vocabulary.columns(labels)]
+    return (
+        predictor.prediction(labels, *answers),
+        Jacobian(tuple(labels), dense, scale.astype(np.float32), units),
+    )
 
 
 def sampled(

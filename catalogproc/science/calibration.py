@@ -18,24 +18,23 @@ from numpy.typing import NDArray
 
 from catalogproc.catalog.columns import CONTEXT, LABEL_COLUMNS, POSITIVE
 from catalogproc.catalog.consistency import beyond_box, checkable, spectrum_chi2
-from catalogproc.features.dust import ln_ebv
-from catalogproc.features.uncertainty import FLUX_ERROR, error_factor
+from catalogproc.features.uncertainty import inflated
 from catalogproc.job import Job
+from catalogproc.network.noise import InputNoise
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.propagate import differentiate
 from catalogproc.network.reliability import LEVELS, SIGMA, Calibration, Latent, Reliability, Term
-from catalogproc.network.sampling import Table
-from catalogproc.science.simulate import Simulator
-from catalogproc.vocabulary import BANDS, Vocabulary
+from catalogproc.science.held import Held
 
 Floats = NDArray[np.float64]
 
 WITHIN = 0.682689
 """Share of stars within one sigma."""
 
-KNOTS = (0.01, 0.05, 0.15, 0.35, 0.65, 0.85, 0.95, 0.99)
+KNOTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.96, 0.99)
 """Where the functions' knots lie, as quantiles of the stars."""
 
-SMOOTHNESS, SOFTNESS = 2e-4, 0.05
+SMOOTHNESS, SOFTNESS = 2e-5, 0.05
 """Weight of the functions' second differences, and width of the corner of the quantile's loss."""
 
 COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.995
@@ -47,84 +46,6 @@ RIDGE = 1e-3
 
 FEWEST = 500
 """Stars without which nothing is found of a model."""
-
-ALONE, OTHERWISE = 0.35, 0.25
-"""Shares of stars that are shown as a run without a companion table shows them, and with
-another number of coefficients than usual: a job may ask for that."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """N stars that the network was not trained on.
-
-    ``values`` and ``errors`` (N, V) is what a run reads, errors inflated as it does;
-    ``truth`` and ``truth_errors`` (N, V) what is true of the labels, NaN where it is not
-    known; ``g_mag`` (N,), NaN where not known; ``usual`` (N,) are stars that are read as the
-    default job reads them.
-    """
-
-    values: Floats
-    errors: Floats
-    truth: Floats
-    truth_errors: Floats
-    g_mag: Floats
-    usual: NDArray[np.bool_]
-
-
-def simulated_held(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> Held:
-    """Simulated giants as the default job reads them, some as it does without a companion."""
-    stars = simulator.draw(n, seed)
-    seen, errors = (x.cpu().double().numpy() for x in stars.tokens(vocabulary))
-    column = {name: stars[name].cpu().double().numpy() for name in ("ebv", "mg", "g_mag")}
-    truth = np.full_like(seen, np.nan)
-    for label in ("teff", "logg", "m_h", "mass", "log_age"):
-        truth[:, vocabulary.column(label)] = stars[label].cpu().double().numpy()
-    truth[:, vocabulary.column("logebv")] = ln_ebv(column["ebv"])
-    truth[:, vocabulary.column("g_fakemag")] = 10.0 ** (0.2 * column["mg"] + 2.0)
-    return _held(seen, errors, truth, np.zeros_like(truth), column["g_mag"], vocabulary, seed)
-
-
-def real_held(table: Table, vocabulary: Vocabulary, seed: int) -> Held:
-    """Real stars of a training's dataset; nothing is true of what they are shown with."""
-    seen, errors = table.values.astype(np.float64), table.errors.astype(np.float64)
-    truth = np.full_like(seen, np.nan)
-    labels = vocabulary.columns(vocabulary.named("label"))
-    truth[:, labels] = seen[:, labels]
-    shown = vocabulary.columns([name for name in Job("default").inputs if name in vocabulary])
-    truth[:, shown] = np.nan
-    g_mag = np.full(len(seen), np.nan)
-    return _held(seen, errors, truth, np.nan_to_num(errors), g_mag, vocabulary, seed)
-
-
-def _held(
-    seen: Floats,
-    errors: Floats,
-    truth: Floats,
-    truth_errors: Floats,
-    g_mag: Floats,
-    vocabulary: Vocabulary,
-    seed: int,
-) -> Held:
-    """Stars as jobs read them, most of them as the default one does."""
-    random = np.random.default_rng(seed)
-    job, size = Job("default"), len(seen)
-    errors = errors.copy()
-    counts = np.full((size, 2), job.coefficients)
-    otherwise = random.random(size) < OTHERWISE
-    most = max(vocabulary.coefficients(band) for band in BANDS)
-    counts[otherwise] = random.integers(5, most + 1, (int(otherwise.sum()), 1))
-    read = np.zeros(seen.shape, dtype=bool)
-    for place, band in enumerate(BANDS):
-        at = vocabulary.coefficient_columns(band)
-        read[:, at] = np.arange(len(at)) < counts[:, place : place + 1]
-        errors[:, at] = np.hypot(errors[:, at] * error_factor(band, g_mag)[:, None],
-                                 FLUX_ERROR * seen[:, at])  # fmt: skip
-    read[:, vocabulary.columns([name for name in job.inputs if name in vocabulary])] = True
-    alone = random.random(size) < ALONE
-    beside = vocabulary.columns([n for n in ("jh", "jk", "logebv") if n in vocabulary])
-    read[np.ix_(alone, beside)] = False
-    values = np.where(read, seen, np.nan)
-    return Held(values, errors, truth, truth_errors, g_mag, ~otherwise)
 
 
 def fit_reliability(
@@ -138,7 +59,9 @@ def fit_reliability(
         return Reliability(trained_on=trained_on)
     bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
-    prediction = predictor.predict(held.values, labels)
+    prediction, jacobian = differentiate(predictor, held.values, labels)
+    errors = np.where(np.isnan(held.values), np.nan, held.errors)
+    inputs = jacobian.propagate(InputNoise(errors)).sigma
     context = {"phot_g_mean_mag": held.g_mag} | {
         LABEL_COLUMNS[label]: prediction.mean[:, k].astype(np.float64)
         for k, label in enumerate(labels)
@@ -147,16 +70,21 @@ def fit_reliability(
     at = bundle.vocabulary.columns(labels)
     calibration = {}
     for k, label in enumerate(labels):
-        mean, stated = (x[:, k].astype(np.float64) for x in (prediction.mean, prediction.sigma))
-        truth, error = held.truth[:, at[k]], held.truth_errors[:, at[k]]
-        truth = np.where(held.usual, truth, np.nan)
-        found = fit_calibration(mean, stated, truth, error, context, label in POSITIVE)
+        answers = Answered(
+            mean=prediction.mean[:, k].astype(np.float64),
+            stated=prediction.sigma[:, k].astype(np.float64),
+            inputs=inputs[:, k],
+            truth=np.where(held.usual, held.truth[:, at[k]], np.nan),
+            error=held.truth_errors[:, at[k]],
+        )
+        found = fit_calibration(answers, context, label in POSITIVE)
         if found is not None:
             calibration[label] = found
     usual = held.values[held.usual]
     chi2 = 0.0
     if checkable(bundle):
-        of_stars = spectrum_chi2(predictor, usual, held.errors[held.usual])
+        larger = inflated(held.values, held.errors, held.g_mag, bundle.vocabulary)[1]
+        of_stars = spectrum_chi2(predictor, usual, larger[held.usual])
         chi2 = float(np.nanquantile(of_stars, COMMON_CHI2))
     beyond = beyond_box(bundle, usual, Job("default").coefficients).max(axis=1)
     return Reliability(
@@ -168,37 +96,50 @@ def fit_reliability(
     )
 
 
-def fit_calibration(
-    mean: Floats,
-    stated: Floats,
-    truth: Floats,
-    error: Floats,
-    context: Mapping[str, Floats],
-    logarithmic: bool = False,
-) -> Calibration | None:
-    """The calibration of one label from its answers for N stars; None from too few.
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Answers for one label of N stars: mean and stated sigma, what the errors of the tokens
+    make of it, the truth, NaN where it is not known, and its error, 0 where it is known."""
 
-    All (N,). Where the truth is a measurement its ``error`` is taken out of the residual, in
-    the proportion in which it adds to the stated sigma.
+    mean: Floats
+    stated: Floats
+    inputs: Floats
+    truth: Floats
+    error: Floats
+
+    def rows(self, which: NDArray[np.bool_]) -> Answered:
+        return Answered(*(value[which] for value in vars(self).values()))
+
+
+def fit_calibration(
+    answers: Answered, context: Mapping[str, Floats], logarithmic: bool = False
+) -> Calibration | None:
+    """The calibration of one label from its answers; None from too few.
+
+    The catalog's error is the calibrated sigma, or what the errors of the tokens make, if
+    that is more: stars that lie within the latter need none of the former. Where the truth
+    is a measurement its error is taken out of the residual, in the proportion in which it
+    adds to the stated sigma.
     """
-    known = np.isfinite(mean) & np.isfinite(truth) & (stated > 0)
+    known = np.isfinite(answers.mean) & np.isfinite(answers.truth) & (answers.stated > 0)
     if logarithmic:
-        known &= (mean > 0) & (truth > 0)
+        known &= (answers.mean > 0) & (answers.truth > 0)
     if known.sum() < FEWEST:
         return None
-    mean, stated, truth, error = (x[known] for x in (mean, stated, truth, error))
-    residual = (truth - mean) * stated / np.hypot(stated, error)
-    measured = {SIGMA: np.log(stated)} | {
+    a = answers.rows(known)
+    residual = (a.truth - a.mean) * a.stated / np.hypot(a.stated, a.error)
+    measured = {SIGMA: np.log(a.stated)} | {
         name: x[known] for name, x in context.items() if np.isfinite(x[known]).all()
     }
-    terms = _terms(np.log(np.maximum(np.abs(residual), 1e-9 * stated) / stated), measured)
-    scaled = Calibration(terms).sigma(stated, measured)
+    covered = np.abs(residual) < a.inputs
+    size = np.where(covered, 0.0, np.abs(residual)) / a.stated
+    terms = _terms(np.log(np.maximum(size, 1e-6)), measured)
+    whole = np.maximum(Calibration(terms).sigma(a.stated, measured), a.inputs)
     if logarithmic:
-        z = np.log1p(np.maximum(residual / mean, 1e-6 - 1.0)) / (scaled / mean)
+        z = np.log1p(np.maximum(residual / a.mean, 1e-6 - 1.0)) / (whole / a.mean)
     else:
-        z = residual / scaled
-    quantiles = np.quantile(z, LEVELS)
-    return Calibration(terms, np.array(LEVELS), quantiles, logarithmic)
+        z = residual / whole
+    return Calibration(terms, np.array(LEVELS), np.quantile(z, LEVELS), logarithmic)
 
 
 def _terms(log_ratio: Floats, measured: Mapping[str, Floats]) -> tuple[Term, ...]:

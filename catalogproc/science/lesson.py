@@ -19,8 +19,8 @@ from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.extend import extended_scales, extended_vocabulary
 from catalogproc.network.sampling import Draw, Table, describe, mixture
-from catalogproc.science.calibration import Held, real_held, simulated_held
 from catalogproc.science.dataset import dataset_facts, load_dataset
+from catalogproc.science.held import Held, real_held, simulated_held
 from catalogproc.science.simulate import Simulator
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -87,7 +87,7 @@ class Simulation(_Options):
     stars: int = 0
     statistics_stars: int = 50_000
     test_stars: int = 10_000
-    calibration_stars: int = 20_000
+    calibration_stars: int = 40_000
     label_weight: float = 8.0
 
     def seed_of(self, purpose: str) -> int:
