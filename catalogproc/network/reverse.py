@@ -163,20 +163,23 @@ class Reverse:
         g = self._feed_forward(kept.for_all_labels(), g)
         to_y = self._back(attention.out, g).view(n, k, t, h, e).permute(0, 3, 1, 2, 4)
         # The softmax subtracts y . to_y from each score: one more column of the product.
-        along = (to_y * kept.y.unsqueeze(2)).sum(-1, keepdim=True)  # (N, H, K, T, 1)
-        left = torch.cat([to_y, along], -1).view(n, h, k * t, e + 1)
-        right = torch.cat([kept.value, kept.value.new_full((n, h, t + 1, 1), -1.0)], -1)
-        to_scores = (left @ right.transpose(-1, -2)).view(n, h, k, t, t + 1)
-        to_scores *= kept.shares.unsqueeze(2)
-        to_query = (to_scores.view(n, h, k * t, t + 1) @ kept.key).view(n, h, k, t, e)
-        to_key = to_scores.transpose(-1, -2) @ kept.query.unsqueeze(2)  # (N, H, K, S, E)
+        left = to_y.new_empty(n, h, k, t, e + 1)
+        left[..., :e] = to_y
+        left[..., e] = (left[..., :e] * kept.y.unsqueeze(2)).sum(-1)
+        right = F.pad(kept.value, (0, 1), value=-1.0)  # (N, H, S, E + 1)
+        # Keys first, then labels and tokens: so every product below is one of large matrices.
+        to_scores = (right @ left.view(n, h, k * t, e + 1).transpose(-1, -2)).view(n, h, -1, k, t)
+        to_scores *= kept.shares.transpose(-1, -2).unsqueeze(3)
+        to_query = to_scores.view(n, h, -1, k * t).transpose(-1, -2) @ kept.key
+        to_key = to_scores.view(n, h, -1, t) @ kept.query  # (N, H, S K, E)
         across = to_y.permute(0, 1, 3, 2, 4).reshape(n, h, t, k * e)
-        to_value = (kept.shares.transpose(-1, -2) @ across).view(n, h, t + 1, k, e)
-        to_key = to_key[..., :-1, :].permute(0, 2, 3, 1, 4)  # (N, K, T, H, E)
-        to_value = to_value[:, :, :-1].permute(0, 3, 2, 1, 4)
-        both = torch.stack([to_key, to_value], 3).flatten(3)  # (N, K, T, 2 D)
-        g += self._back(attention.query, to_query.permute(0, 2, 3, 1, 4).flatten(3))
-        g += self._back(attention.key_value, both)
+        to_value = kept.shares.transpose(-1, -2) @ across  # (N, H, S, K E)
+        both = to_y.new_empty(n, k, t, 2, h, e)
+        for place, part in enumerate((to_key, to_value)):
+            both[:, :, :, place] = part.view(n, h, -1, k, e)[:, :, :-1].permute(0, 3, 2, 1, 4)
+        to_query = to_query.view(n, h, k, t, e).permute(0, 2, 3, 1, 4).flatten(3)
+        g += self._back(attention.query, to_query)
+        g += self._back(attention.key_value, both.flatten(3))
         return g
 
     def _feed_forward(self, kept: _Kept, g: Tensor) -> Tensor:
@@ -246,11 +249,11 @@ def _blocks(blocks: nn.ModuleList) -> list[Block]:
 
 
 def _norm(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, _Norm]:
-    variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
-    inverse = torch.rsqrt(variance + norm.eps)
-    hat = (x - mean) * inverse
-    weighted = hat * norm.weight
-    return weighted + norm.bias, _Norm(weighted, hat * inverse, inverse * norm.weight)
+    y, mean, inverse = torch.native_layer_norm(
+        x, norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    )
+    over = inverse * inverse
+    return y, _Norm(y - norm.bias, (x - mean) * over, inverse * norm.weight)
 
 
 def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
