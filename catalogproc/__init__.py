@@ -15,11 +15,11 @@ _HOME = {
     "load_job": "catalogproc.job",
     "run": "catalogproc.cluster.start",
     "open_catalog": "catalogproc.catalog.opened",
-    "verify": "catalogproc.catalog.verify",
+    "verify": "catalogproc.catalog.records.verify",
     "export": "catalogproc.catalog.export",
     "load_model": "catalogproc.catalog.model",
     "read_spectra": "catalogproc.sources.xp",
-    "Simulator": "catalogproc.science.simulate",
+    "Simulator": "catalogproc.science.simulator.simulate",
     "load_contract": "catalogproc.contract",
 }
 

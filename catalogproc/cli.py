@@ -156,7 +156,7 @@ def plan(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
     """Recount and rehash a finished catalog."""
-    from catalogproc.catalog.verify import verify as verify_catalog
+    from catalogproc.catalog.records.verify import verify as verify_catalog
 
     for line in verify_catalog(folder).lines():
         _say(line)
@@ -297,7 +297,7 @@ def simulate(
     output: Output,
 ) -> None:
     """Draw giants with known truth: spectra, photometry and a truth table."""
-    from catalogproc.science.simulate import Simulator, write_stars
+    from catalogproc.science.simulator.simulate import Simulator, write_stars
 
     for path in write_stars(Simulator().draw(stars, seed), output):
         _say(str(path))

@@ -12,8 +12,8 @@ from catalogproc.progress import progress as show_progress
 
 if TYPE_CHECKING:
     from catalogproc.features.dustmap import DustMap
-    from catalogproc.science.dataset import Report
-    from catalogproc.science.dataset_writer import Split
+    from catalogproc.science.datasets.dataset import Report
+    from catalogproc.science.datasets.writer import Split
 
 MANY = ("--xp", "--tmass", "--cut", "--distmass-column", "--apogee-column")
 """Options that take all the words up to the next option."""
@@ -104,7 +104,7 @@ def lb24(
     seed: Seed = 0,
 ) -> None:
     """Leung & Bovy's two public sets (Zenodo 12738256), joined with DistMass."""
-    from catalogproc.science.dataset_lb24 import CUTS, dataset_from_lb24
+    from catalogproc.science.datasets.lb24 import CUTS, dataset_from_lb24
     from catalogproc.sources.surveys import DistMassColumns, renamed
 
     with show_progress("rows") as progress:
@@ -150,8 +150,8 @@ def build(
     seed: Seed = 0,
 ) -> None:
     """The surveys themselves, joined: APOGEE, DistMass, Gaia, 2MASS, and a dust map."""
-    from catalogproc.science.cuts import Cuts
-    from catalogproc.science.dataset_surveys import SurveyFiles, dataset_from_surveys
+    from catalogproc.science.datasets.cuts import Cuts
+    from catalogproc.science.datasets.surveys import SurveyFiles, dataset_from_surveys
     from catalogproc.sources.chunks import expand
     from catalogproc.sources.surveys import ApogeeColumns, DistMassColumns, renamed
 
@@ -203,7 +203,7 @@ def train(
 ) -> None:
     """Train a model by its recipe, into a bundle; on simulated stars, or on a dataset."""
     from catalogproc.job import load_training_job
-    from catalogproc.science.recipe import train_bundle
+    from catalogproc.science.lessons.recipe import train_bundle
 
     chosen = load_training_job(job or ("train-tiny" if data is None else "train-apogee"))
     with show_progress("steps") as progress:
@@ -233,6 +233,6 @@ def _map(dust: Dust) -> DustMap | None:
 
 
 def _split(sides: Sides, fraction: float, seed: int) -> Split:
-    from catalogproc.science.dataset_writer import Split
+    from catalogproc.science.datasets.writer import Split
 
     return Split(sides is Sides.published, fraction, seed)

@@ -42,9 +42,9 @@ def evaluate(
 ) -> None:
     """Judge a model on stars with known answers, beside XGBoost and the best possible."""
     from catalogproc.network.bundle import load_bundle
-    from catalogproc.science.benchmark import benchmark
-    from catalogproc.science.judgement import Effort, judge
-    from catalogproc.science.scorecard import text, write_scorecard
+    from catalogproc.science.judges.benchmark import benchmark
+    from catalogproc.science.judges.judgement import Effort, judge
+    from catalogproc.science.judges.scorecard import text, write_scorecard
 
     model = load_bundle(bundle)
     with show_progress("steps") as progress:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from catalogproc.catalog.identity import InputFile, RunIdentity, claim
-from catalogproc.catalog.receipts import Receipt, write_receipt
-from catalogproc.catalog.writer import PartWriter
+from catalogproc.catalog.records.identity import InputFile, RunIdentity, claim
+from catalogproc.catalog.records.receipts import Receipt, write_receipt
+from catalogproc.catalog.records.writer import PartWriter
 from catalogproc.contract import load_contract
 
 MODEL_HASH = hashlib.sha256(b"a model").hexdigest()
@@ -164,7 +164,7 @@ def finished_run(
     tables: Sequence[pa.Table] | None = None,
 ) -> RunIdentity:
     """A whole output folder: each file gives ``chunks`` chunks of ``rows`` answered rows."""
-    from catalogproc.catalog.provenance import write_provenance, write_summary
+    from catalogproc.catalog.records.provenance import write_provenance, write_summary
 
     run = identity(files, chunks * (rows + rejected))
     claim(folder, run)

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import get_worker
 
-from catalogproc.catalog.receipts import Receipt
+from catalogproc.catalog.records.receipts import Receipt
 from catalogproc.errors import CatalogprocError, InputError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.catalog.export import export
-from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.records import string_widths
+from catalogproc.catalog.records.files import WholeFile
 from catalogproc.contract import Column, Contract
 
 SUFFIXES = {

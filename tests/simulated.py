@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from catalogproc.science.calibrate import RealSpectra, read_real
-from catalogproc.science.simulate import SimulatedStars, Simulator
+from catalogproc.science.reality.calibrate import RealSpectra, read_real
+from catalogproc.science.simulator.simulate import SimulatedStars, Simulator
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "gaia_xp"
 CORRELATED = Path(__file__).parent / "data" / "gaia_xp_correlated" / "xp_continuous_30.parquet"

@@ -68,7 +68,7 @@ class Sky:
         import pyarrow.parquet as pq
         import torch
 
-        from catalogproc.science.simulate import Simulator, write_stars
+        from catalogproc.science.simulator.simulate import Simulator, write_stars
 
         torch.set_num_threads(1)
         drawn = Simulator().draw(stars, seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catalogproc.errors import JobError
-from catalogproc.network.baseline import TreeSettings, fit_baseline
+from catalogproc.network.learning.baseline import TreeSettings, fit_baseline
 
 FEW = TreeSettings(trees=150, rate=0.1, depth=4, columns=1.0, threads=1)
 

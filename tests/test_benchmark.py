@@ -13,8 +13,8 @@ import realstars
 import torch
 
 from catalogproc.errors import InputError, JobError
-from catalogproc.science.benchmark import Benchmark, benchmark, read_benchmark, simulated
-from catalogproc.science.simulate import Simulator, write_stars
+from catalogproc.science.judges.benchmark import Benchmark, benchmark, read_benchmark, simulated
+from catalogproc.science.simulator.simulate import Simulator, write_stars
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()

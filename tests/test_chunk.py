@@ -18,8 +18,8 @@ import realstars
 from bundles import tiny_bundle
 
 from catalogproc.catalog.chunk import STAGES, process_chunk
-from catalogproc.catalog.engine import LABEL_COLUMNS, Engine
-from catalogproc.catalog.receipts import Receipt, is_valid, read_receipts
+from catalogproc.catalog.records.receipts import Receipt, is_valid, read_receipts
+from catalogproc.catalog.rows.engine import LABEL_COLUMNS, Engine
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.errors import CatalogprocError, CountError, InputError
 from catalogproc.job import Job

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from catalogproc.errors import InputError
-from catalogproc.science.crosscheck import (
+from catalogproc.science.judges.crosscheck import (
     Members,
     catalog_answers,
     clusters,
@@ -20,7 +20,7 @@ from catalogproc.science.crosscheck import (
     repeats,
     seismic,
 )
-from catalogproc.science.simulate import Simulator
+from catalogproc.science.simulator.simulate import Simulator
 
 STARS = 400
 

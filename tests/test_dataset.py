@@ -20,19 +20,19 @@ from surveyfiles import STARS, THREE_TIMES, TWICE, Sky, Trap, gnorm, write_fits,
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.features import combined19, dustmap
-from catalogproc.network.sampling import Table, describe, standardise
-from catalogproc.science.cuts import Cuts
-from catalogproc.science.dataset import (
+from catalogproc.network.learning.sampling import Table, describe, standardise
+from catalogproc.science.datasets.cuts import Cuts
+from catalogproc.science.datasets.dataset import (
     PAPER,
     Report,
     dataset_columns,
     dataset_facts,
     load_dataset,
 )
-from catalogproc.science.dataset_lb24 import CUTS, dataset_from_lb24
-from catalogproc.science.dataset_surveys import SurveyFiles, dataset_from_surveys
-from catalogproc.science.dataset_writer import Split
-from catalogproc.science.labels import Masses
+from catalogproc.science.datasets.labels import Masses
+from catalogproc.science.datasets.lb24 import CUTS, dataset_from_lb24
+from catalogproc.science.datasets.surveys import SurveyFiles, dataset_from_surveys
+from catalogproc.science.datasets.writer import Split
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()

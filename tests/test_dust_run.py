@@ -15,7 +15,7 @@ from bundles import tiny_bundle
 from dustmaps import write_combine19
 from runs import ANYWHERE
 
-from catalogproc.catalog.engine import Engine
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.cluster.plan import make_plan
 from catalogproc.cluster.plugin import ModelPlugin
 from catalogproc.cluster.run import run

@@ -11,9 +11,9 @@ import pytest
 import realstars
 from bundles import tiny_bundle
 
-from catalogproc.catalog import engine as module
-from catalogproc.catalog.columns import LABEL_COLUMNS, evolution
-from catalogproc.catalog.engine import Engine
+from catalogproc.catalog.rows import engine as module
+from catalogproc.catalog.rows.columns import LABEL_COLUMNS, evolution
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.errors import JobError
 from catalogproc.job import Job

@@ -9,7 +9,7 @@ import pytest
 from bundles import tiny_bundle
 
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.evaluate import (
+from catalogproc.science.judges.evaluate import (
     INPUT_SETS,
     QUANTITIES,
     Answers,

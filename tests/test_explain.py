@@ -15,11 +15,11 @@ from bundles import tiny_bundle
 from matplotlib.image import imread
 
 from catalogproc.catalog.chunk import process_chunk
-from catalogproc.catalog.engine import Engine
-from catalogproc.catalog.identity import InputFile, RunIdentity, claim
+from catalogproc.catalog.records.identity import InputFile, RunIdentity, claim
 from catalogproc.catalog.report.portrait import write_picture
 from catalogproc.catalog.report.star import Explanation, explain
 from catalogproc.catalog.report.words import attended, lines
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.errors import BundleError, InputError, JobError, ResumeError, VerifyError
 from catalogproc.features.calibration import calibration

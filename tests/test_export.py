@@ -20,7 +20,7 @@ from pyarrow import csv
 from catalogproc.catalog.export import export
 from catalogproc.catalog.formats import rows as rows_module
 from catalogproc.catalog.formats.rows import open_rows
-from catalogproc.catalog.receipts import read_receipts
+from catalogproc.catalog.records.receipts import read_receipts
 from catalogproc.contract import load_contract
 from catalogproc.errors import (
     CatalogprocError,
@@ -372,7 +372,7 @@ def test_memory_does_not_grow_with_the_catalog(
     """Twenty times the parts, the same peak of Arrow's and NumPy's memory."""
     import tracemalloc
 
-    from catalogproc.catalog import writer
+    from catalogproc.catalog.records import writer
 
     monkeypatch.setattr(rows_module, "BATCH", 500)
     monkeypatch.setattr(writer, "ROW_GROUP", 500)

@@ -12,15 +12,15 @@ from bundles import tiny_bundle
 
 from catalogproc.errors import BundleError, ResumeError
 from catalogproc.network.bundle import Bundle, Domain, Standardisation, write_bundle
-from catalogproc.network.extend import (
+from catalogproc.network.files import read_curve
+from catalogproc.network.learning.extend import (
     extended_network,
     extended_scales,
     extended_vocabulary,
 )
-from catalogproc.network.files import read_curve
-from catalogproc.network.sampling import Table
-from catalogproc.network.settings import Settings
-from catalogproc.network.training import train
+from catalogproc.network.learning.sampling import Table
+from catalogproc.network.learning.settings import Settings
+from catalogproc.network.learning.training import train
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
 

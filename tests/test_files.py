@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from catalogs import catalog_table
 
-from catalogproc.catalog import files
-from catalogproc.catalog.files import WholeFile, clear_debris, is_temporary, write_whole
-from catalogproc.catalog.writer import PartWriter, TableWriter
+from catalogproc.catalog.records import files
+from catalogproc.catalog.records.files import WholeFile, clear_debris, is_temporary, write_whole
+from catalogproc.catalog.records.writer import PartWriter, TableWriter
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError
 
@@ -47,7 +47,7 @@ PART_IN_A_PROCESS = """
     import os, sys
     from pathlib import Path
     from catalogs import catalog_table
-    from catalogproc.catalog.writer import PartWriter
+    from catalogproc.catalog.records.writer import PartWriter
     from catalogproc.contract import load_contract
     folder = Path(sys.argv[1])
     writer = PartWriter(folder, "catalog", "part", load_contract("catalog"))

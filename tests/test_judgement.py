@@ -15,12 +15,12 @@ import pytest
 import torch
 from bundles import tiny_bundle
 
-from catalogproc.network.baseline import TreeSettings
 from catalogproc.network.bundle import Bundle
+from catalogproc.network.learning.baseline import TreeSettings
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.benchmark import Benchmark, simulated
-from catalogproc.science.evaluate import INPUT_SETS, Answers, evaluate
-from catalogproc.science.judgement import (
+from catalogproc.science.judges.benchmark import Benchmark, simulated
+from catalogproc.science.judges.evaluate import INPUT_SETS, Answers, evaluate
+from catalogproc.science.judges.judgement import (
     BEST,
     GRAVITY,
     KEPLER,
@@ -32,8 +32,8 @@ from catalogproc.science.judgement import (
     _lines,
     judge,
 )
-from catalogproc.science.published import PUBLISHED
-from catalogproc.science.scorecard import FIELDS, csv_text, figure, text, write_scorecard
+from catalogproc.science.judges.published import PUBLISHED
+from catalogproc.science.judges.scorecard import FIELDS, csv_text, figure, text, write_scorecard
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -103,7 +103,7 @@ def test_every_panel_has_its_methods(judged: Judgement) -> None:
 
 
 def test_the_kepler_giants_are_those_held_out(judged: Judgement) -> None:
-    from catalogproc.science.kepler import parts
+    from catalogproc.science.judges.kepler import parts
 
     line = judged.find(KEPLER, TREES, "mass")
     assert line is not None

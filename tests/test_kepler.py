@@ -7,10 +7,16 @@ import pytest
 import realstars
 
 from catalogproc.features import astrometry
-from catalogproc.network.baseline import TreeSettings, fit_baseline
-from catalogproc.science import kepler
-from catalogproc.science.evaluate import score
-from catalogproc.science.kepler import INPUTS, gravity_mass, kepler_giants, parts, seismic_mass
+from catalogproc.network.learning.baseline import TreeSettings, fit_baseline
+from catalogproc.science.judges import kepler
+from catalogproc.science.judges.evaluate import score
+from catalogproc.science.judges.kepler import (
+    INPUTS,
+    gravity_mass,
+    kepler_giants,
+    parts,
+    seismic_mass,
+)
 
 
 def test_the_sun_weighs_one() -> None:

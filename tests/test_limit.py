@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from catalogproc.features.dust import TRUE_PER_SFD
-from catalogproc.science.benchmark import simulated
-from catalogproc.science.evaluate import INPUT_SETS
-from catalogproc.science.limit import (
+from catalogproc.science.judges.benchmark import simulated
+from catalogproc.science.judges.evaluate import INPUT_SETS
+from catalogproc.science.limit.limit import (
     LABELS,
     Giants,
     TokenNoise,
     best_answers,
     library_of_giants,
 )
-from catalogproc.science.posterior import Effort, Library, posterior
-from catalogproc.science.simulate import SimulatedStars, Simulator
+from catalogproc.science.limit.posterior import Effort, Library, posterior
+from catalogproc.science.simulator.simulate import SimulatedStars, Simulator
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from catalogproc.network import onednn
-from catalogproc.network.onednn import OneDnnLinear, use_onednn
+from catalogproc.network.kernels import onednn
+from catalogproc.network.kernels.onednn import OneDnnLinear, use_onednn
 from catalogproc.network.transformer import Shape, Transformer
 
 

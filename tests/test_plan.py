@@ -13,7 +13,7 @@ import pytest
 from bundles import tiny_bundle
 from runs import CHUNKS, JOB, Kit
 
-from catalogproc.catalog.identity import RUN_FILE, claim
+from catalogproc.catalog.records.identity import RUN_FILE, claim
 from catalogproc.cluster import machine
 from catalogproc.cluster import plan as module
 from catalogproc.cluster.account import Account, Failure

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from catalogproc.science.posterior import Effort, Library, build_library, posterior
+from catalogproc.science.limit.posterior import Effort, Library, build_library, posterior
 
 MATRIX = torch.tensor(
     [[1.0, 0.4, -0.2], [0.3, 1.1, 0.0], [0.0, -0.5, 0.9], [0.7, 0.2, 0.2], [-0.4, 0.6, 1.0]]

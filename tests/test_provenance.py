@@ -24,9 +24,9 @@ from prov.model import (
 )
 
 from catalogproc import __version__
-from catalogproc.catalog import provenance as module
-from catalogproc.catalog.identity import InputFile, RunIdentity, claim
-from catalogproc.catalog.provenance import (
+from catalogproc.catalog.records import provenance as module
+from catalogproc.catalog.records.identity import InputFile, RunIdentity, claim
+from catalogproc.catalog.records.provenance import (
     VOPROV,
     check_provenance,
     read_summary,
@@ -35,7 +35,7 @@ from catalogproc.catalog.provenance import (
     write_provenance,
     write_summary,
 )
-from catalogproc.catalog.receipts import Receipt, read_receipts
+from catalogproc.catalog.records.receipts import Receipt, read_receipts
 
 
 @pytest.fixture
@@ -126,7 +126,8 @@ def test_versions_are_told_without_importing_anything() -> None:
     import sys
 
     code = (
-        "import sys; from catalogproc.catalog.provenance import versions; found = versions();"
+        "import sys; from catalogproc.catalog.records.provenance import versions;"
+        "found = versions();"
         "print(found['torch'], 'torch' in sys.modules)"
     )
     root = Path(__file__).parent.parent

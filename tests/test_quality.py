@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalogproc.catalog import quality
-from catalogproc.catalog.quality import Evidence, flags, good_mass_age, good_params
+from catalogproc.catalog.rows import quality
+from catalogproc.catalog.rows.quality import Evidence, flags, good_mass_age, good_params
 from catalogproc.contract import load_flags
 
 # A red clump star of the solar neighbourhood, observed well.

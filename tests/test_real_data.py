@@ -17,7 +17,7 @@ from dustmaps import write_combine19
 from surveyfiles import Sky, write_fits, write_lb24
 
 from catalogproc import cli
-from catalogproc.catalog.engine import Engine
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.cluster.plan import make_plan
 from catalogproc.errors import JobError, ResumeError
 from catalogproc.features import dustmap
@@ -25,10 +25,10 @@ from catalogproc.job import TrainingJob, load_training_job
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.files import read_curve
 from catalogproc.network.transformer import Shape
-from catalogproc.science.cuts import Cuts
-from catalogproc.science.dataset import dataset_facts, load_dataset
-from catalogproc.science.dataset_surveys import SurveyFiles, dataset_from_surveys
-from catalogproc.science.recipe import Work, settings_for, train_bundle
+from catalogproc.science.datasets.cuts import Cuts
+from catalogproc.science.datasets.dataset import dataset_facts, load_dataset
+from catalogproc.science.datasets.surveys import SurveyFiles, dataset_from_surveys
+from catalogproc.science.lessons.recipe import Work, settings_for, train_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = """\

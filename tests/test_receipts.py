@@ -14,8 +14,8 @@ import pytest
 from bundles import tiny_bundle
 from catalogs import catalog_table, identity, write_chunk
 
-from catalogproc.catalog import identity as module
-from catalogproc.catalog.identity import (
+from catalogproc.catalog.records import identity as module
+from catalogproc.catalog.records.identity import (
     InputFile,
     RunIdentity,
     claim,
@@ -23,7 +23,7 @@ from catalogproc.catalog.identity import (
     read_identity,
     shown_path,
 )
-from catalogproc.catalog.receipts import (
+from catalogproc.catalog.records.receipts import (
     Receipt,
     is_valid,
     read_receipt,
@@ -31,7 +31,7 @@ from catalogproc.catalog.receipts import (
     receipt_files,
     write_receipt,
 )
-from catalogproc.catalog.writer import TableWriter
+from catalogproc.catalog.records.writer import TableWriter
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, Refusal, ResumeError
 from catalogproc.job import Job

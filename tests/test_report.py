@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from catalogs import catalog_table, finished_run, identity, write_chunk
 
-from catalogproc.catalog.identity import claim
-from catalogproc.catalog.provenance import write_summary
+from catalogproc.catalog.records.identity import claim
+from catalogproc.catalog.records.provenance import write_summary
 from catalogproc.catalog.report import markdown
 from catalogproc.catalog.report.page import write_report
 from catalogproc.errors import ResumeError
@@ -172,7 +172,7 @@ def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
 def test_the_card_of_the_runs_own_model_is_shown(tmp_path: Path) -> None:
     from bundles import tiny_bundle
 
-    from catalogproc.catalog.identity import RunIdentity
+    from catalogproc.catalog.records.identity import RunIdentity
 
     bundle = tiny_bundle(tmp_path / "model")
     (tmp_path / "model" / "CARD.md").write_text("# A card\n\nWhat it is **not** for: `science`.\n")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from catalogproc.network.onednn import use_onednn
-from catalogproc.network.reverse import Reverse
+from catalogproc.network.kernels.onednn import use_onednn
+from catalogproc.network.kernels.reverse import Reverse
 from catalogproc.network.transformer import Shape, Transformer
 
 V = 120

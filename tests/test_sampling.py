@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Standardisation
-from catalogproc.network.sampling import Table, describe, mixture, sample, standardise
+from catalogproc.network.learning.sampling import Table, describe, mixture, sample, standardise
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogproc.catalog.screen import REASONS, Duplicates, screen, screen_tokens
+from catalogproc.catalog.rows.screen import REASONS, Duplicates, screen, screen_tokens
 from catalogproc.contract import load_contract
 from catalogproc.vocabulary import load_vocabulary
 

@@ -14,9 +14,9 @@ import torch
 
 from catalogproc.features.tokens import tokens
 from catalogproc.job import Job
-from catalogproc.science import population
-from catalogproc.science.simulate import write_stars
-from catalogproc.science.stars import source_ids
+from catalogproc.science.simulator import population
+from catalogproc.science.simulator.simulate import write_stars
+from catalogproc.science.simulator.stars import source_ids
 from catalogproc.vocabulary import load_vocabulary
 
 INPUTS = ("bprp", "jh", "jk", "logebv", "g_fakemag")

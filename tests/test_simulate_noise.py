@@ -9,7 +9,8 @@ import torch
 
 from catalogproc.features.spectra import correlation_matrix
 from catalogproc.resources import shipped
-from catalogproc.science import calibrate, noise
+from catalogproc.science.reality import calibrate
+from catalogproc.science.simulator import noise
 
 
 def like_the_real_ones(copies: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ from catalogproc.errors import CatalogprocError
 from catalogproc.features.dust import R_V, TRUE_PER_SFD, curve, g_extinction
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.resources import shipped
-from catalogproc.science import atmospheres, calibrate, compare, instrument, twins
+from catalogproc.science.reality import calibrate, compare, twins
+from catalogproc.science.simulator import atmospheres, instrument
 
 
 def spectra(

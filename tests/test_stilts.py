@@ -18,8 +18,8 @@ from exports import NULLABLE, Write, exported, things, written
 
 from catalogproc.catalog.formats.fits import write_fits
 from catalogproc.catalog.formats.votable import write_votable
-from catalogproc.catalog.identity import RunIdentity
-from catalogproc.catalog.receipts import read_receipts
+from catalogproc.catalog.records.identity import RunIdentity
+from catalogproc.catalog.records.receipts import read_receipts
 from catalogproc.contract import load_contract
 
 CATALOG = load_contract("catalog")

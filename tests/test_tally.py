@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from catalogs import STARTED, catalog_table, finished_run
 
-from catalogproc.catalog.receipts import read_receipts
+from catalogproc.catalog.records.receipts import read_receipts
 from catalogproc.catalog.report import tally as module
 from catalogproc.catalog.report.pace import pace
 from catalogproc.catalog.report.tally import COLUMNS, ERRORS, RELATIVE, percentiles, tally

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from catalogproc.errors import CatalogprocError, JobError, ResumeError
-from catalogproc.network import training as module
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.files import load_checkpoint, read_curve
-from catalogproc.network.sampling import Sample, Table
-from catalogproc.network.settings import Mixed
-from catalogproc.network.training import Settings, gaussian_loss, train
+from catalogproc.network.learning import training as module
+from catalogproc.network.learning.sampling import Sample, Table
+from catalogproc.network.learning.settings import Mixed
+from catalogproc.network.learning.training import Settings, gaussian_loss, train
 from catalogproc.network.transformer import Shape, Transformer
 
 SHAPE = Shape(6, 8, ((2, 16),), ((2, 16),), (16,), dropout=0.1)

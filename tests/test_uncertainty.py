@@ -12,8 +12,8 @@ import pytest
 import realstars
 from bundles import tiny_bundle
 
-from catalogproc.catalog.columns import LABEL_COLUMNS, answers
-from catalogproc.catalog.engine import Engine
+from catalogproc.catalog.rows.columns import LABEL_COLUMNS, answers
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.contract import load_flags
 from catalogproc.errors import JobError
 from catalogproc.features.spectra import covariance

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from catalogs import catalog_table, finished_run, identity
 
-from catalogproc.catalog.duplicates import DuplicateSearch
-from catalogproc.catalog.files import as_json
-from catalogproc.catalog.identity import RunIdentity
-from catalogproc.catalog.provenance import write_provenance, write_summary
-from catalogproc.catalog.receipts import Receipt, read_receipts, write_receipt
-from catalogproc.catalog.verify import VerifyReport, verify
-from catalogproc.catalog.writer import Part, PartWriter
+from catalogproc.catalog.records.duplicates import DuplicateSearch
+from catalogproc.catalog.records.files import as_json
+from catalogproc.catalog.records.identity import RunIdentity
+from catalogproc.catalog.records.provenance import write_provenance, write_summary
+from catalogproc.catalog.records.receipts import Receipt, read_receipts, write_receipt
+from catalogproc.catalog.records.verify import VerifyReport, verify
+from catalogproc.catalog.records.writer import Part, PartWriter
 from catalogproc.contract import load_contract
 from catalogproc.errors import ResumeError, VerifyError
 

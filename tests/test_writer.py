@@ -15,7 +15,7 @@ from astropy.io import votable
 from astropy.table import Table
 from catalogs import catalog_table, rejected_table, source_ids
 
-from catalogproc.catalog.writer import PartWriter
+from catalogproc.catalog.records.writer import PartWriter
 from catalogproc.contract import load_contract
 from catalogproc.errors import ContractError
 

@@ -24,15 +24,15 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc import __version__
-from catalogproc.catalog.receipts import Receipt, write_receipt
-from catalogproc.catalog.screen import Duplicates, screen, screen_tokens
-from catalogproc.catalog.writer import Part, PartWriter
+from catalogproc.catalog.records.receipts import Receipt, write_receipt
+from catalogproc.catalog.records.writer import Part, PartWriter
+from catalogproc.catalog.rows.screen import Duplicates, screen, screen_tokens
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError
 from catalogproc.sources import chunks
 
 if TYPE_CHECKING:
-    from catalogproc.catalog.engine import Engine
+    from catalogproc.catalog.rows.engine import Engine
     from catalogproc.sources.chunks import Chunk
     from catalogproc.sources.gaia import Companion
 

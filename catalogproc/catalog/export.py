@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.fits import write_fits
 from catalogproc.catalog.formats.hats import POSITION, write_hats
 from catalogproc.catalog.formats.rows import Progress, Rows, open_rows
 from catalogproc.catalog.formats.text import write_csv, write_ecsv
 from catalogproc.catalog.formats.votable import write_votable
-from catalogproc.catalog.writer import TableWriter
+from catalogproc.catalog.records.files import WholeFile
+from catalogproc.catalog.records.writer import TableWriter
 from catalogproc.errors import JobError
 
 

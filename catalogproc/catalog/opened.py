@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from catalogproc.catalog.formats.rows import Rows, open_rows
-from catalogproc.catalog.identity import RunIdentity, read_identity
-from catalogproc.catalog.provenance import SUMMARY_FILE, read_summary
+from catalogproc.catalog.records.identity import RunIdentity, read_identity
+from catalogproc.catalog.records.provenance import SUMMARY_FILE, read_summary
 from catalogproc.contract import Contract
 from catalogproc.errors import ResumeError
 

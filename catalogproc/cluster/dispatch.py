@@ -19,7 +19,7 @@ from catalogproc.cluster.plugin import Report, bench_of, report_of, use_threads
 from catalogproc.errors import CatalogprocError, WorkerError
 
 if TYPE_CHECKING:
-    from catalogproc.catalog.receipts import Receipt
+    from catalogproc.catalog.records.receipts import Receipt
     from catalogproc.sources.chunks import Chunk
 
 AHEAD = 2

@@ -11,9 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from catalogproc.catalog.engine import check_job
-from catalogproc.catalog.identity import FOLDERS, RUN_FILE, read_identity, shown_path
-from catalogproc.catalog.receipts import (
+from catalogproc.catalog.records.identity import FOLDERS, RUN_FILE, read_identity, shown_path
+from catalogproc.catalog.records.receipts import (
     InputFile,
     RunIdentity,
     compare,
@@ -21,6 +20,7 @@ from catalogproc.catalog.receipts import (
     read_receipt,
     receipt_files,
 )
+from catalogproc.catalog.rows.engine import check_job
 from catalogproc.cluster.account import Failure, rows_of
 from catalogproc.cluster.machine import Where, crew, standing
 from catalogproc.errors import InputError, Refusal, ResumeError

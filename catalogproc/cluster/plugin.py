@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin
 
 from catalogproc import __version__
-from catalogproc.catalog.identity import RUN_FILE
+from catalogproc.catalog.records.identity import RUN_FILE
 from catalogproc.cluster.account import words
 from catalogproc.cluster.devices import Claim, pin
 from catalogproc.errors import WorkerError
 from catalogproc.job import Job
 
 if TYPE_CHECKING:
-    from catalogproc.catalog.engine import Engine
+    from catalogproc.catalog.rows.engine import Engine
     from catalogproc.features.dustmap import DustMap
     from catalogproc.sources.gaia import Companion
 
@@ -139,7 +139,7 @@ class ModelPlugin(WorkerPlugin):
         self._let_go()
 
     def _make(self, nthreads: int) -> Bench:
-        from catalogproc.catalog.engine import Engine
+        from catalogproc.catalog.rows.engine import Engine
         from catalogproc.network.bundle import load_bundle
 
         if self.version != __version__:

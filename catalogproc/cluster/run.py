@@ -17,9 +17,9 @@ from types import FrameType
 
 from distributed import Client
 
-from catalogproc.catalog.files import write_error
-from catalogproc.catalog.provenance import write_provenance, write_summary
-from catalogproc.catalog.receipts import claim, iterate_receipts
+from catalogproc.catalog.records.files import write_error
+from catalogproc.catalog.records.provenance import write_provenance, write_summary
+from catalogproc.catalog.records.receipts import claim, iterate_receipts
 from catalogproc.cluster.account import Account
 from catalogproc.cluster.dispatch import Dispatch, reports
 from catalogproc.cluster.locks import lock, owner

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
-from catalogproc.network.onednn import use_onednn
-from catalogproc.network.reverse import Reverse
+from catalogproc.network.kernels.onednn import use_onednn
+from catalogproc.network.kernels.reverse import Reverse
 from catalogproc.network.transformer import PADDING, Transformer, summary
 
 # Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.

@@ -1,6 +1,6 @@
 """What a bundle knows of how far its answers can be trusted.
 
-Found on stars that the network was not trained on (science/calibration.py), stored in the
+Found on stars that the network was not trained on (science/lessons/calibration.py), stored in the
 bundle, and only read at inference.
 """
 

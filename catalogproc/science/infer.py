@@ -20,7 +20,7 @@ from catalogproc.errors import InputError, JobError
 from catalogproc.features import astrometry, dust
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.evaluate import available
+from catalogproc.science.judges.evaluate import available
 from catalogproc.science.tables import (
     contract_of,
     output_format,

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.fits import write_fits
 from catalogproc.catalog.formats.records import string_widths
 from catalogproc.catalog.formats.text import write_csv, write_ecsv
 from catalogproc.catalog.formats.votable import write_votable
-from catalogproc.catalog.writer import TableWriter
+from catalogproc.catalog.records.files import WholeFile
+from catalogproc.catalog.records.writer import TableWriter
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.sources import columns

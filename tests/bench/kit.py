@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.machine import ROOT
-from catalogproc.catalog.engine import Engine
-from catalogproc.catalog.screen import Duplicates, screen
+from catalogproc.catalog.rows.engine import Engine
+from catalogproc.catalog.rows.screen import Duplicates, screen
 from catalogproc.contract import load_contract
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
@@ -164,7 +164,7 @@ class Kit:
     @cached_property
     def simulated(self) -> tuple[list[Path], list[Path]]:
         """Files of spectra and of their companion, half of ``sizes.table`` simulated stars."""
-        from catalogproc.science.simulate import Simulator, write_stars
+        from catalogproc.science.simulator.simulate import Simulator, write_stars
 
         folder = self.folder / "simulated"
         paths = write_stars(Simulator().draw(max(1, self.sizes.table // 2), 1), folder)

@@ -13,8 +13,8 @@ from torch import Tensor
 from bench.kit import Kit
 from bench.measure import Figures, Noted, Row, Target, times
 from bench.plain import plain_copy, slots
-from catalogproc.network.sampling import Table, sample, standardise
-from catalogproc.network.training import Settings, gaussian_loss, train
+from catalogproc.network.learning.sampling import Table, sample, standardise
+from catalogproc.network.learning.training import Settings, gaussian_loss, train
 
 TITLE = "training"
 ROWS = (
@@ -90,7 +90,7 @@ def _peer(kit: Kit, table: Table, settings: Settings, device: str) -> float:
 
 
 def _table(kit: Kit) -> Table:
-    from catalogproc.science.simulate import Simulator
+    from catalogproc.science.simulator.simulate import Simulator
 
     n = max(kit.sizes.batch, kit.sizes.simulate // 4)
     values, errors = Simulator().draw(n, 2).tokens(kit.bundle.vocabulary)

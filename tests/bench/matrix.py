@@ -8,7 +8,7 @@ import torch
 
 from bench.kit import Kit
 from bench.measure import Absent, Figures, Row, seconds
-from catalogproc.network.onednn import has_onednn, linear
+from catalogproc.network.kernels.onednn import has_onednn, linear
 from catalogproc.network.transformer import Shape
 
 TITLE = "matrix products"

@@ -12,7 +12,7 @@ ROWS = (Row("stars", "stars/s"), Row("stars as tokens", "stars/s"))
 
 
 def measure(kit: Kit) -> Figures:
-    from catalogproc.science.simulate import Simulator
+    from catalogproc.science.simulator.simulate import Simulator
 
     n, sizes = kit.sizes.simulate, kit.sizes
     simulator = Simulator("cuda" if torch.cuda.is_available() else "cpu")

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from bench.kit import Kit, each_array
 from bench.measure import Figures, Noted, Row, Target, Work, one_thread, seconds
 from catalogproc.catalog.chunk import process_chunk
-from catalogproc.catalog.engine import Engine
-from catalogproc.catalog.screen import Duplicates, screen
-from catalogproc.catalog.writer import PartWriter
+from catalogproc.catalog.records.writer import PartWriter
+from catalogproc.catalog.rows.engine import Engine
+from catalogproc.catalog.rows.screen import Duplicates, screen
 from catalogproc.contract import load_contract
 from catalogproc.features.tokens import Tokens
 from catalogproc.sources import chunks

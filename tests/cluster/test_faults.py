@@ -28,8 +28,8 @@ from runs import (
     workers_of,
 )
 
-from catalogproc.catalog.receipts import receipt_files
-from catalogproc.catalog.verify import verify
+from catalogproc.catalog.records.receipts import receipt_files
+from catalogproc.catalog.records.verify import verify
 from catalogproc.cluster.dispatch import reports, work
 from catalogproc.cluster.machine import Where, cores
 from catalogproc.cluster.run import _stoppable, run

@@ -20,8 +20,8 @@ from runs import (
     workers_of,
 )
 
-from catalogproc.catalog.receipts import read_receipts
-from catalogproc.catalog.verify import verify
+from catalogproc.catalog.records.receipts import read_receipts
+from catalogproc.catalog.records.verify import verify
 from catalogproc.errors import Refusal
 
 

@@ -9,8 +9,8 @@ from bundles import tiny_bundle
 
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.files import load_checkpoint
+from catalogproc.network.learning.training import Settings, train
 from catalogproc.network.predictor import Predictor
-from catalogproc.network.training import Settings, train
 from catalogproc.network.transformer import Shape
 
 pytestmark = [

@@ -10,7 +10,7 @@ import torch
 from bundles import tiny_bundle
 from runs import ANYWHERE, CHUNKS, Kit
 
-from catalogproc.catalog.receipts import read_receipts
+from catalogproc.catalog.records.receipts import read_receipts
 from catalogproc.cluster.devices import discover, pin
 from catalogproc.cluster.machine import Where
 from catalogproc.errors import Refusal, WorkerError

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.records import null_integer, record_dtype, records
+from catalogproc.catalog.records.files import WholeFile
 from catalogproc.contract import Column, Contract
 
 BLOCK = 2880

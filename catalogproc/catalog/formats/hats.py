@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalogproc.catalog import files
 from catalogproc.catalog.formats import gather, healpix
 from catalogproc.catalog.formats.healpix import Partitions, Pixels
 from catalogproc.catalog.formats.rows import Rows
-from catalogproc.catalog.writer import ROW_GROUP, described_schema, parquet_writer
+from catalogproc.catalog.records import files
+from catalogproc.catalog.records.writer import ROW_GROUP, described_schema, parquet_writer
 from catalogproc.errors import CatalogprocError, JobError
 
 KEY = "_healpix_29"

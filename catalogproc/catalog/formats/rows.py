@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from catalogproc.catalog.formats.expression import Condition, parse
 from catalogproc.catalog.formats.records import string_widths
-from catalogproc.catalog.identity import CATALOG, RunIdentity, read_identity
-from catalogproc.catalog.provenance import REFERENCES, versions
-from catalogproc.catalog.receipts import Receipt, iterate_receipts
+from catalogproc.catalog.records.identity import CATALOG, RunIdentity, read_identity
+from catalogproc.catalog.records.provenance import REFERENCES, versions
+from catalogproc.catalog.records.receipts import Receipt, iterate_receipts
 from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import ContractError, JobError, VerifyError
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from catalogproc.catalog.files import WholeFile
+from catalogproc.catalog.records.files import WholeFile
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import ContractError
 

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 
-from catalogproc.catalog.files import WholeFile
 from catalogproc.catalog.formats.records import record_dtype, records
+from catalogproc.catalog.records.files import WholeFile
 from catalogproc.contract import Column, Contract
 
 NAMESPACE = "http://www.ivoa.net/xml/VOTable/v1.3"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from catalogproc.catalog.identity import RunIdentity
-from catalogproc.catalog.receipts import Receipt
+from catalogproc.catalog.records.identity import RunIdentity
+from catalogproc.catalog.records.receipts import Receipt
 
 WIDTH, GAP, MARGIN = 400, 14, 8
 _LINE, _TITLE = 17, 20

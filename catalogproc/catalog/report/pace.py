@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.catalog.receipts import Receipt
+from catalogproc.catalog.records.receipts import Receipt
 
 Float = NDArray[np.float64]
 

@@ -12,11 +12,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from catalogproc.catalog.files import write_whole
 from catalogproc.catalog.formats.rows import Progress, open_rows
-from catalogproc.catalog.identity import RunIdentity, read_identity
-from catalogproc.catalog.provenance import REFERENCES, read_summary, summarise, versions
-from catalogproc.catalog.receipts import Receipt, iterate_receipts
+from catalogproc.catalog.records.files import write_whole
+from catalogproc.catalog.records.identity import RunIdentity, read_identity
+from catalogproc.catalog.records.provenance import REFERENCES, read_summary, summarise, versions
+from catalogproc.catalog.records.receipts import Receipt, iterate_receipts
 from catalogproc.catalog.report import assets, figures, markdown
 from catalogproc.catalog.report.lineage import picture
 from catalogproc.catalog.report.pace import pace

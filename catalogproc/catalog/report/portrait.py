@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.catalog.files import write_whole
+from catalogproc.catalog.records.files import write_whole
 from catalogproc.catalog.report.figures import BLUE, MAP, ORANGE
 from catalogproc.catalog.report.star import Explanation
 from catalogproc.catalog.report.words import outside_training

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.catalog.formats.expression import Condition
-from catalogproc.catalog.identity import RunIdentity, read_identity
-from catalogproc.catalog.receipts import Receipt, iterate_receipts
+from catalogproc.catalog.records.identity import RunIdentity, read_identity
+from catalogproc.catalog.records.receipts import Receipt, iterate_receipts
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
 from catalogproc.job import Job
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 if TYPE_CHECKING:
-    from catalogproc.catalog.engine import Engine
+    from catalogproc.catalog.rows.engine import Engine
     from catalogproc.features.tokens import Tokens
     from catalogproc.network.bundle import Bundle
 
@@ -214,7 +214,7 @@ def _bundle(identity: RunIdentity, model: str | Path | None) -> Bundle:
 
 
 def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
-    from catalogproc.catalog.engine import Engine
+    from catalogproc.catalog.rows.engine import Engine
     from catalogproc.features.dustmap import open_dust_map
 
     known = {field.name for field in fields(Job)}
@@ -232,7 +232,7 @@ def _spectrum(
     file: Path, receipt: Receipt, source_id: int, vocabulary: Vocabulary
 ) -> tuple[int, pa.RecordBatch]:
     """The star's row in the input, screened, and its number."""
-    from catalogproc.catalog.screen import Duplicates, screen
+    from catalogproc.catalog.rows.screen import Duplicates, screen
     from catalogproc.sources.xp import read_spectra
 
     batches = read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read)
@@ -304,7 +304,7 @@ def _explained(
 def _answers(
     engine: Engine, read: Tokens, present: NDArray[np.int64], row: Mapping[str, Any]
 ) -> tuple[Answer, ...]:
-    from catalogproc.catalog.engine import LABEL_COLUMNS
+    from catalogproc.catalog.rows.engine import LABEL_COLUMNS
     from catalogproc.network.attention import attention
     from catalogproc.network.predictor import pack
 

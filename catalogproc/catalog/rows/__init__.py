@@ -1,0 +1,1 @@
+"""From spectra to rows: screened, answered, flagged; pure, no files."""

@@ -1,0 +1,1 @@
+"""The network's arithmetic, written out where that is faster."""

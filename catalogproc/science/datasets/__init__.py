@@ -1,0 +1,1 @@
+"""Real stars with spectra and labels, cut, split and written to train on."""

@@ -1,0 +1,1 @@
+"""What proves a model: scores, pictures, real stars with known answers."""

@@ -1,0 +1,222 @@
+"""Stars with known answers: simulated ones, or real ones in files of the same layout."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalogproc.errors import InputError, JobError
+from catalogproc.features.dust import ln_ebv
+from catalogproc.features.tokens import READABLE, tokens
+from catalogproc.job import Job
+from catalogproc.network.learning.sampling import Table
+from catalogproc.sources.chunks import expand
+from catalogproc.vocabulary import Vocabulary
+
+Floats = NDArray[np.floating]
+
+PARTS = ("xp_continuous", "gaia_source", "truth")
+"""Files of a folder begin with these, as ``catalogproc simulate`` names them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """N stars: what a model may be given of them, and what is true.
+
+    Attributes
+    ----------
+    real
+        Whether they are real stars, whose truth is a measurement.
+    ids
+        (N,) identifiers.
+    values, errors
+        Dense tokens (N, V) that are seen, NaN where absent.
+    truth, truth_errors
+        Dense (N, V), the true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those
+        of the true E(B-V) and distance. Errors are 0 where the truth is known.
+    """
+
+    name: str
+    real: bool
+    ids: NDArray[np.int64]
+    values: Floats
+    errors: Floats
+    truth: Floats
+    truth_errors: Floats
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, which: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Benchmark:
+        """Some of the stars."""
+        return Benchmark(
+            self.name, self.real, self.ids[which], self.values[which], self.errors[which],
+            self.truth[which], self.truth_errors[which], self.vocabulary,
+        )  # fmt: skip
+
+    def table(self) -> Table:
+        """The stars to train on: what is seen, and what is true where nothing is seen."""
+        known = np.isnan(self.values) & np.isfinite(self.truth)
+        return Table(
+            self.ids,
+            np.where(known, self.truth, self.values),
+            np.where(known, self.truth_errors, self.errors),
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple[Benchmark, Benchmark]:
+        """Two benchmarks, the second with about ``fraction`` of the stars, by identifier."""
+        held = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
+        return self.rows(~held), self.rows(held)
+
+
+def benchmark(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+    """The stars of a folder, or so many simulated ones."""
+    if folder is None:
+        return simulated(stars, seed, vocabulary)
+    return read_benchmark(folder, vocabulary)
+
+
+def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+    """``n`` simulated giants; nothing but spectrum and colours is given of them."""
+    from catalogproc.science.simulator.simulate import Simulator
+
+    stars = Simulator().draw(n, seed)
+    seen, errors = (matrix.numpy() for matrix in stars.tokens(vocabulary))
+    true = {name: stars[name].numpy() for name in ("teff", "logg", "m_h", "mass", "log_age")}
+    true |= {"ebv": stars["ebv"].numpy(), "g_fakemag": 10 ** (0.2 * stars["mg"].numpy() + 2)}
+    labels = vocabulary.columns(vocabulary.named("label"))
+    seen[:, labels], errors[:, labels] = np.nan, np.nan
+    return _benchmark(
+        f"{n:,} simulated giants, seed {seed}", False, np.arange(n), seen, errors, true, vocabulary
+    )
+
+
+def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
+    """The stars of a folder as ``catalogproc simulate`` writes it, or real ones in its layout.
+
+    Files ``xp_continuous*`` and, beside them, ``gaia_source*`` (which may be missing) and
+    ``truth*``, joined by source_id; the truth's columns are named as labels, or ``ebv`` for
+    E(B-V) on the SFD scale, and may have errors ``e_NAME``. Stars without a truth are left out.
+
+    Raises
+    ------
+    JobError
+        The folder lacks a kind of file.
+    InputError
+        A file cannot be read; no star has a truth.
+    """
+    files = {part: [p for p in expand([folder]) if p.name.startswith(part)] for part in PARTS}
+    for part in ("xp_continuous", "truth"):
+        if not files[part]:
+            raise JobError(
+                "the folder is no set of stars with known answers",
+                wanted=", ".join(f"{name}*" for name in PARTS),
+                found=f"no {part}*",
+                where=folder,
+                todo="make one with catalogproc simulate, or name your files so",
+            )
+    ids, seen, errors = _seen(files["xp_continuous"], files["gaia_source"], vocabulary)
+    facts = _truth(files["truth"])
+    order = np.argsort(facts["source_id"], kind="stable")
+    place = np.searchsorted(facts["source_id"], ids, sorter=order).clip(max=len(order) - 1)
+    row = order[place]
+    known = facts["source_id"][row] == ids
+    if not known.any():
+        raise InputError("no star of the spectra has a truth", where=folder)
+    true = {name: column[row[known]] for name, column in facts.items() if name != "source_id"}
+    simulated = bool({"component", "phase"} & set(true))
+    return _benchmark(
+        f"{known.sum():,} stars of {folder.name}", not simulated, ids[known],
+        seen[known], errors[known], true, vocabulary,
+    )  # fmt: skip
+
+
+def _benchmark(
+    name: str,
+    real: bool,
+    ids: NDArray[np.int64],
+    values: Floats,
+    errors: Floats,
+    true: dict[str, Floats],
+    vocabulary: Vocabulary,
+) -> Benchmark:
+    """``true`` are columns (N,) by the name of a label, ``ebv``, or ``e_`` and one of these."""
+    truth = np.full(values.shape, np.nan, dtype=values.dtype)
+    truth_errors = np.full_like(truth, np.nan)
+    if "ebv" in true:
+        relative = true.get("e_ebv", np.zeros(len(ids))) / true["ebv"]
+        true = {"logebv": ln_ebv(true["ebv"]), "e_logebv": relative} | true
+    for label in vocabulary.named("label"):
+        if label in true:
+            column = vocabulary.column(label)
+            truth[:, column] = true[label]
+            error = true.get(f"e_{label}", np.zeros(len(ids)))
+            truth_errors[:, column] = np.where(np.isfinite(truth[:, column]), error, np.nan)
+    return Benchmark(name, real, ids, values, errors, truth, truth_errors, vocabulary)
+
+
+def _seen(
+    spectra: list[Path], companion: list[Path], vocabulary: Vocabulary
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Identifiers (N,), values and errors (N, V) of the spectra that can be read."""
+    from catalogproc.sources.gaia import open_companion
+
+    job = Job(
+        "evaluate",
+        inputs=tuple(
+            name for name in READABLE
+            if name in vocabulary and vocabulary.tokens[vocabulary.column(name)].kind == "colour"
+        ),
+        coefficients=len(vocabulary),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as staging:
+        beside = open_companion(companion, Path(staging)) if companion else None
+        parts = []
+        for good in _screened(spectra, vocabulary):
+            ids = good.column("source_id")
+            match = None if beside is None else beside.match(ids)
+            made = tokens(good, match, vocabulary, job)
+            parts.append((ids.to_numpy(), made.values, made.errors))
+    ids, values, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ids, values, errors
+
+
+def _screened(files: list[Path], vocabulary: Vocabulary) -> Iterator[pa.RecordBatch]:
+    from catalogproc.catalog.rows.screen import Duplicates, screen
+    from catalogproc.sources.xp import read_spectra
+
+    seen = Duplicates()
+    for path in files:
+        for batch in read_spectra(path):
+            good, _ = screen(batch, vocabulary, seen, str(path))
+            yield good
+
+
+def _truth(files: list[Path]) -> dict[str, NDArray[np.generic]]:
+    """All numeric columns of the truth tables, NaN where null; source_id as int64."""
+    from catalogproc.science.tables import read_table
+
+    table = pa.concat_tables([read_table(path) for path in files], promote_options="permissive")
+    if "source_id" not in table.column_names or table["source_id"].type != pa.int64():
+        raise InputError(
+            "the truth has no source_id", wanted="source_id, an integer",
+            found=", ".join(table.column_names), where=files[0],
+        )  # fmt: skip
+    table = table.filter(pc.is_valid(table["source_id"]))
+    return {
+        field.name: (
+            table[field.name].to_numpy()
+            if field.name == "source_id"
+            else table[field.name].cast(pa.float64()).to_numpy()
+        )
+        for field in table.schema
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    }

@@ -1,0 +1,1 @@
+"""The best possible answer, by an independent route."""

@@ -1,0 +1,1 @@
+"""Giants with known truth, as Gaia and 2MASS would report them."""
