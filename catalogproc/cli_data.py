@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from catalogproc.science.datasets.dataset import Report
     from catalogproc.science.datasets.writer import Split
 
-MANY = ("--xp", "--tmass", "--cut", "--distmass-column", "--apogee-column")
+MANY = ("--xp", "--tmass", "--cut", "--distmass-column", "--apogee-column", "--spectra")
 """Options that take all the words up to the next option."""
 
 dataset = typer.Typer(
@@ -196,6 +196,12 @@ def train(
             "--from", metavar="NAME|DIR", help="The model to go on from; it may learn new tokens."
         ),
     ] = None,
+    spectra: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--spectra", metavar="FILE", help="Real spectra, for jobs that mix some in; repeatable."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     device: Annotated[
         TrainingDevice, typer.Option("--device", help="Where it is trained.")
@@ -204,6 +210,7 @@ def train(
     """Train a model by its recipe, into a bundle; on simulated stars, or on a dataset."""
     from catalogproc.job import load_training_job
     from catalogproc.science.lessons.recipe import train_bundle
+    from catalogproc.sources.chunks import expand
 
     chosen = load_training_job(job or ("train-tiny" if data is None else "train-apogee"))
     with show_progress("steps") as progress:
@@ -212,6 +219,7 @@ def train(
             output,
             data=data,
             base=start,
+            spectra=expand(spectra or []),
             resume=resume,
             device=device.value,
             progress=progress,

@@ -126,7 +126,8 @@ class Job:
 class TrainingJob:
     """What a training does; each table is read by the module that knows it.
 
-    A job with a table ``data`` trains on a dataset of real stars, the others on simulated ones.
+    A job with a table ``data`` trains on a dataset of real stars, the others on simulated ones,
+    among which a table ``real`` mixes real ones.
     """
 
     name: str
@@ -136,13 +137,15 @@ class TrainingJob:
     training: Mapping[str, Any] = field(default_factory=dict)
     simulation: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    real: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
         content = asdict(self)
         del content["name"], content["description"]
-        if not self.data:
-            del content["data"]
+        for name in ("data", "real"):
+            if not content[name]:
+                del content[name]  # so that trainings of before there were such go on
         return _hash(content)
 
 

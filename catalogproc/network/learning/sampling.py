@@ -19,11 +19,12 @@ from catalogproc.errors import JobError
 from catalogproc.network.bundle import Domain, Standardisation
 from catalogproc.network.transformer import PADDING
 
-Draw = Callable[[int, int], tuple[Any, Any]]
+Draw = Callable[[int, int], tuple[Any, ...]]
 """(seed, n) to values and errors (n, V), NumPy or PyTorch, in the tokens' units.
 
 NaN is a token that a star lacks, or an error that is not known (then it is taken as 0).
-The same seed and n must give the same stars.
+A third array (n, V), if there is one, is True where a token is kept from the network, which
+may be asked for it all the same. The same seed and n must give the same stars.
 """
 
 
@@ -67,6 +68,7 @@ def sample(
     repeat: float = 1.0,
     labels: Tensor | None = None,
     unlabelled: float = 0.0,
+    hidden: Tensor | None = None,
     generator: torch.Generator,
 ) -> Sample:
     """Draw what is shown and what is asked of each star.
@@ -87,6 +89,9 @@ def sample(
     labels, unlabelled
         (V,), which tokens are labels; and how likely a star is shown without any of them, as
         a run shows it. They may be asked all the same.
+    hidden
+        (N, V), True for tokens that must not be shown. A star of which something is hidden
+        keeps its other labels.
     """
     n, v = values.shape
     device = values.device
@@ -94,7 +99,11 @@ def sample(
     showable = present
     if labels is not None and unlabelled > 0:
         bare = torch.rand(n, 1, generator=generator, device=device) < unlabelled
+        if hidden is not None:
+            bare &= ~hidden.any(1, keepdim=True)
         showable = present & ~(bare & labels)
+    if hidden is not None:
+        showable = showable & ~hidden
     least, most = tokens[0], min(tokens[1], v)
     sizes = torch.randint(least, most + 1, (n,), generator=generator, device=device)
     sizes, order = torch.minimum(sizes, showable.sum(1)).sort(descending=True, stable=True)
@@ -140,6 +149,17 @@ class Table:
         rows = np.random.default_rng(seed).integers(len(self.ids), size=n)
         return self.values[rows], self.errors[rows]
 
+    def draw_without(self, column: int, share: float) -> Draw:
+        """A :data:`Draw` of these rows that hides a column of this share of them."""
+
+        def draw(seed: int, n: int) -> tuple[NDArray[Any], ...]:
+            values, errors = self.draw(seed, n)
+            hidden = np.zeros(values.shape, dtype=bool)
+            hidden[:, column] = np.random.default_rng([seed, column]).random(n) < share
+            return values, errors, hidden
+
+        return draw
+
     def split(self, fraction: float, seed: int) -> tuple[Table, Table]:
         """Two tables, the second with about ``fraction`` of the stars.
 
@@ -157,7 +177,7 @@ def mixture(parts: Sequence[tuple[Draw, float]]) -> Draw:
     """A :data:`Draw` that takes from each part its share of every batch."""
     shares = np.cumsum([0.0] + [share for _, share in parts])
 
-    def draw(seed: int, n: int) -> tuple[Tensor, Tensor]:
+    def draw(seed: int, n: int) -> tuple[Tensor, ...]:
         counts = np.diff(np.round(shares / shares[-1] * n).astype(int))
         seeds = np.random.SeedSequence(seed).generate_state(len(parts), np.uint64) >> np.uint64(1)
         drawn = [
@@ -165,10 +185,16 @@ def mixture(parts: Sequence[tuple[Draw, float]]) -> Draw:
             for (part, _), each, count in zip(parts, seeds, counts, strict=True)
         ]
         values, errors = (
-            torch.cat([_tensor(x).to(torch.float64) for x in side])
-            for side in zip(*drawn, strict=True)
+            torch.cat([_tensor(stars[side]).to(torch.float64) for stars in drawn])
+            for side in (0, 1)
         )
-        return values, errors
+        if all(len(stars) == 2 for stars in drawn):
+            return values, errors
+        hidden = [
+            _tensor(stars[2]) if len(stars) > 2 else torch.zeros(stars[0].shape, dtype=torch.bool)
+            for stars in drawn
+        ]
+        return values, errors, torch.cat(hidden)
 
     return draw
 

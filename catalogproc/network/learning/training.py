@@ -173,13 +173,16 @@ class _Source:
     def batch(self, step: int) -> tuple[Sample, int]:
         """A step's questions, and the seed of what else is random in it."""
         seeds = _seeds(self.settings.seed, step)
-        values, errors = self.prepare(*self.draw(seeds[0], self.settings.batch))
-        return self.questions(values, errors, seeds[1]), seeds[2]
+        values, errors, *kept = self.draw(seeds[0], self.settings.batch)
+        hidden = torch.as_tensor(kept[0]).to(self.device) if kept else None
+        return self.questions(*self.prepare(values, errors), seeds[1], hidden), seeds[2]
 
     def prepare(self, values: Any, errors: Any) -> tuple[Tensor, Tensor]:
         return standardise(values, errors, self.standardisation, self.device)
 
-    def questions(self, values: Tensor, errors: Tensor, seed: int) -> Sample:
+    def questions(
+        self, values: Tensor, errors: Tensor, seed: int, hidden: Tensor | None = None
+    ) -> Sample:
         return sample(
             values,
             errors,
@@ -189,6 +192,7 @@ class _Source:
             repeat=self.settings.repeat,
             labels=self.labels,
             unlabelled=self.settings.unlabelled,
+            hidden=hidden,
             generator=torch.Generator(self.device).manual_seed(seed),
         )
 

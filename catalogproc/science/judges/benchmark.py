@@ -123,7 +123,7 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
                 where=folder,
                 todo="make one with catalogproc simulate, or name your files so",
             )
-    ids, seen, errors = _seen(files["xp_continuous"], files["gaia_source"], vocabulary)
+    ids, seen, errors = read_tokens(files["xp_continuous"], files["gaia_source"], vocabulary)
     facts = _truth(files["truth"])
     order = np.argsort(facts["source_id"], kind="stable")
     place = np.searchsorted(facts["source_id"], ids, sorter=order).clip(max=len(order) - 1)
@@ -163,7 +163,7 @@ def _benchmark(
     return Benchmark(name, real, ids, values, errors, truth, truth_errors, vocabulary)
 
 
-def _seen(
+def read_tokens(
     spectra: list[Path], companion: list[Path], vocabulary: Vocabulary
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Identifiers (N,), values and errors (N, V) of the spectra that can be read."""

@@ -5,10 +5,10 @@ Either becomes a :class:`Lesson`, all that the recipe needs to know of its stars
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from catalogproc.network.learning.extend import extended_scales, extended_vocabu
 from catalogproc.network.learning.sampling import Draw, Table, describe, mixture
 from catalogproc.science.datasets.dataset import dataset_facts, load_dataset
 from catalogproc.science.lessons.held import Held, real_held, simulated_held
+from catalogproc.science.lessons.options import Options
+from catalogproc.science.lessons.real_rows import RealRows, real_rows
 from catalogproc.science.simulator.simulate import Simulator
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -36,6 +38,16 @@ instrument. Its errors are the network's own, not calibrated on real stars. It k
 (0 < logg < 3.8, 3500 K < Teff < 8000 K); what it says of other stars means nothing. Nothing
 should be published from it."""
 
+MIXED = """\
+Its labels are those of simulated stars; of real ones it has seen spectra without labels, and the
+photometry of red giants with asteroseismic masses, as said above. Its answers for real stars
+carry whatever separates the simulation from the sky: model atmospheres, isochrones, the
+instrument. Its errors hold for simulated stars (below), and are not calibrated on real ones. It
+knows giants (0 < logg < 3.8, 3500 K < Teff < 8000 K); what it says of other stars means nothing,
+and the catalog flags them. Use it to find giants, to rank them and to compare them with each
+other; before an absolute scale of masses or ages is published from it, hold it against labels of
+your own."""
+
 REAL = """\
 It was trained on real stars and answers as their labels do: APOGEE's scale of Teff, log g and
 [M/H], DistMass's masses and ages. DistMass's ages are MIST isochrones read at mass and [M/H] for
@@ -44,30 +56,8 @@ and the catalog flags such stars. What it says of stars unlike those it was trai
 nothing; the catalog flags these too."""
 
 
-class _Options:
-    """A table of a training job, read strictly."""
-
-    TABLE = ""
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Raises JobError for a field that the table does not have, or of the wrong kind."""
-        known = {item.name: item.default for item in fields(cls)}  # type: ignore[arg-type]
-        for name, value in content.items():
-            if name not in known:
-                raise JobError("unknown field", wanted=", ".join(known), found=name,
-                               where=f"[{cls.TABLE}]")  # fmt: skip
-            wanted = (int, float) if isinstance(known[name], float) else type(known[name])
-            if isinstance(value, bool) != isinstance(known[name], bool) or not isinstance(
-                value, wanted
-            ):
-                raise JobError("wrong type", wanted=repr(known[name]), found=repr(value),
-                               where=f"[{cls.TABLE}], {name}")  # fmt: skip
-        return cls(**content)
-
-
 @dataclass(frozen=True)
-class Simulation(_Options):
+class Simulation(Options):
     """The simulated stars of a training, table ``simulation`` of its job.
 
     seed
@@ -97,7 +87,7 @@ class Simulation(_Options):
 
 
 @dataclass(frozen=True)
-class RealStars(_Options):
+class RealStars(Options):
     """The stars of a dataset in a training, table ``data`` of its job.
 
     seed, validation
@@ -171,11 +161,18 @@ class Lesson:
         return _labels(self.vocabulary)
 
 
-def simulated(job: TrainingJob, base: Bundle | None, device: str) -> Lesson:
-    """Simulated giants, by the job's table ``simulation``."""
+def simulated(
+    job: TrainingJob, base: Bundle | None, device: str, spectra: Sequence[Path] = ()
+) -> Lesson:
+    """Simulated giants, by the job's table ``simulation``, and the real stars of ``real``.
+
+    ``spectra`` are the files of real spectra that the job asks for. Raises JobError where it
+    asks for some and there are none, or the other way round.
+    """
     simulation = Simulation.from_dict(job.simulation)
     simulator = Simulator(device)
     vocabulary = _vocabulary(base)
+    beside = real_rows(RealRows.from_dict(job.real), spectra, vocabulary)
 
     def table(purpose: str, n: int) -> Table:
         return _simulated(simulator, vocabulary, n, simulation.seed_of(purpose))
@@ -185,6 +182,9 @@ def simulated(job: TrainingJob, base: Bundle | None, device: str) -> Lesson:
         if simulation.stars
         else lambda seed, n: simulator.draw(n, seed).tokens(vocabulary)
     )
+    if beside.parts:
+        left = 1.0 - sum(share for _, share in beside.parts)
+        draw = mixture([(draw, left), *beside.parts])
     statistics = table("statistics", simulation.statistics_stars)
     test = table("test", simulation.test_stars)
     scales = _scales(statistics, vocabulary, base)
@@ -192,6 +192,7 @@ def simulated(job: TrainingJob, base: Bundle | None, device: str) -> Lesson:
         "data": f"simulated giants, catalogproc {__version__}",
         "credit": CREDIT,
         "simulation_seed": simulation.seed,
+        **beside.facts,
     }
     weights = _weights(vocabulary, simulation.label_weight)
 
@@ -200,8 +201,9 @@ def simulated(job: TrainingJob, base: Bundle | None, device: str) -> Lesson:
         return simulated_held(simulator, vocabulary, simulation.calibration_stars, seed)
 
     return Lesson(
-        vocabulary, simulation.stars, draw, weights, *scales, test, test, facts, SIMULATED, held
-    )
+        vocabulary, simulation.stars, draw, weights, *scales, test, test, facts,
+        MIXED if beside.parts else SIMULATED, held, beside.ids,
+    )  # fmt: skip
 
 
 def real(job: TrainingJob, folder: Path, base: Bundle | None, device: str) -> Lesson:

@@ -6,7 +6,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -80,6 +80,7 @@ def train_bundle(
     *,
     data: Path | None = None,
     base: str | Path | None = None,
+    spectra: Sequence[Path] = (),
     resume: bool = False,
     device: str = "auto",
     progress: Any = None,
@@ -98,6 +99,8 @@ def train_bundle(
     base
         The bundle to go on from, by name or folder: its network, its scales, and its tokens,
         to which those that it lacks are added (see network.learning.extend).
+    spectra
+        Files of real spectra without labels, for jobs whose table ``real`` mixes them in.
     resume
         Go on from the checkpoint in ``output``.
     announce
@@ -118,7 +121,9 @@ def train_bundle(
     if (output / job.bundle).exists():
         raise BundleError("the folder holds a bundle already", where=output / job.bundle)
     parent = None if base is None else load_bundle(base)
-    lesson = simulated(job, parent, where) if data is None else real(job, data, parent, where)
+    lesson = (
+        simulated(job, parent, where, spectra) if data is None else real(job, data, parent, where)
+    )
     settings = settings_for(job.training, lesson.stars)
     _same_training(output, job, lesson, parent, resume)
     start, shape = None, Shape.from_dict({"tokens": len(lesson.vocabulary), **job.network})
@@ -233,12 +238,14 @@ def _same_training(
         "from": "" if parent is None else parent.hash,
         "data": dict(job.data),
         "simulation": dict(job.simulation),
+        "real": dict(job.real),
+        "spectra": lesson.facts.get("real_spectra_sha256", ""),
     }
     path = output / RECIPE
     if resume and path.is_file():
         was = json.loads(path.read_text(encoding="utf-8"))
         for name, value in now.items():
-            if was.get(name) != value:
+            if was.get(name, type(value)()) != value:
                 raise ResumeError(
                     "the checkpoint is of another training",
                     wanted=f"{name} = {was.get(name)}", found=f"{name} = {value}", where=output,
@@ -348,8 +355,17 @@ def _card(bundle: Bundle, job: TrainingJob, scores: dict[str, list[Score]], use:
     if "from" in training:
         command += " --from BUNDLE"
         rows.append(f"| goes on from | {training['from']}: {training['from_data']} |")
-    if "replayed" in training:
-        rows.append(f"| replayed | {training['replayed']} |")
+    rows += [
+        f"| {title} | {training[name]} |"
+        for name, title in (
+            ("replayed", "replayed"),
+            ("real_spectra", "real spectra"),
+            ("real_labels", "real labels"),
+        )
+        if name in training
+    ]
+    if "real_spectra" in training:
+        command += " --spectra FILE..."
     rows += [
         f"| by | `{command}` (job {job.hash[:8]}), {date.today()} |",
         f"| network | {bundle.shape.to_dict()} |",
