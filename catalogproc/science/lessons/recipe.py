@@ -8,7 +8,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from catalogproc.network.learning.settings import Settings
 from catalogproc.network.learning.training import Trained, train
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape, Transformer
-from catalogproc.science.judges.evaluate import ATMOSPHERE_AND_AGE, Score, evaluate, markdown
 from catalogproc.science.lessons.calibration import fit_reliability
-from catalogproc.science.lessons.lesson import SIMULATED, Lesson, real, simulated
+from catalogproc.science.lessons.card import write_card
+from catalogproc.science.lessons.lesson import Lesson, real, simulated
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 CHECK_STARS = 4
@@ -150,7 +149,7 @@ def train_bundle(
     found = fit_reliability(Predictor(bundle), lesson.held(), lesson.trained_on)
     bundle = with_reliability(bundle, found)
     shutil.copy(output / CURVE, bundle.path / CURVE)
-    write_card(bundle, job, lesson.test, lesson.use)
+    write_card(bundle, job, lesson.test, lesson.use, spectra)
     return load_bundle(bundle.path)
 
 
@@ -201,21 +200,6 @@ def estimate(lesson: Lesson, shape: Shape, settings: Settings, device: str) -> W
         validations=-(-settings.steps // settings.checkpoint_steps),
         validation_stars=len(lesson.validation.ids),
     )
-
-
-def write_card(
-    bundle: Bundle, job: TrainingJob, test: Table, use: str = SIMULATED
-) -> dict[str, list[Score]]:
-    """Judge a bundle on test stars and write CARD.md and scores.json into its folder."""
-    vocabulary = bundle.vocabulary
-    inputs = test.values.copy()
-    inputs[:, vocabulary.columns(vocabulary.named("label"))] = np.nan
-    asked = tuple(name for name in ATMOSPHERE_AND_AGE if name in bundle.requestable)
-    scores = evaluate(Predictor(bundle), inputs, test.values, asked, "bcdef")
-    as_json = {name: [vars(row) for row in rows] for name, rows in scores.items()}
-    (bundle.path / "scores.json").write_text(json.dumps(as_json, indent=1) + "\n")
-    (bundle.path / "CARD.md").write_text(_card(bundle, job, scores, use), encoding="utf-8")
-    return scores
 
 
 def _refuse_data(job: TrainingJob, data: Path | None) -> None:
@@ -338,57 +322,3 @@ def _write(
         check_labels=[name for name in CHECKED if name in requestable],
         requestable=requestable,
     )
-
-
-def _card(bundle: Bundle, job: TrainingJob, scores: dict[str, list[Score]], use: str) -> str:
-    training = bundle.training
-    real_stars = "dataset_sha256" in training
-    command = f"catalogproc train --job {job.name} --output DIR"
-    rows = [
-        f"| trained on | {training['data']}: {training['stars']:,} "
-        f"{'rows' if real_stars else 'stars'}, {training['steps']:,} steps |",
-        f"| made of | {training['credit']} |",
-    ]
-    if real_stars:
-        command += " --data DATASET"
-        rows.append(f"| dataset | SHA-256 {training['dataset_sha256']} |")
-    if "from" in training:
-        command += " --from BUNDLE"
-        rows.append(f"| goes on from | {training['from']}: {training['from_data']} |")
-    rows += [
-        f"| {title} | {training[name]} |"
-        for name, title in (
-            ("replayed", "replayed"),
-            ("real_spectra", "real spectra"),
-            ("real_labels", "real labels"),
-        )
-        if name in training
-    ]
-    if "real_spectra" in training:
-        command += " --spectra FILE..."
-    rows += [
-        f"| by | `{command}` (job {job.hash[:8]}), {date.today()} |",
-        f"| network | {bundle.shape.to_dict()} |",
-        f"| hash | {bundle.hash} |",
-    ]
-    table = "\n".join(rows)
-    stars = f"{scores['b'][0].stars:,} {'real' if real_stars else 'simulated'} giants"
-    return f"""# {bundle.name}
-
-{bundle.description}
-
-| | |
-|---|---|
-{table}
-
-## What it may be used for, and what not
-
-{use}
-
-## How it does on {stars} that it did not see
-
-Scatter is 1.4826 times the median absolute deviation of predicted minus true, in the label's
-unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) / sigma.
-
-{markdown(scores)}
-"""
