@@ -28,8 +28,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_the_card_has_its_parts_and_pictures(bundle: Bundle) -> None:
     stars = simulated(400, 3, bundle.vocabulary)
-        stars.ids, np.where(np.isnan(stars.values), stars.truth, stars.values), stars.errors
-    )
     files = sorted(realstars.EXAMPLES.glob("*.parquet"))
     scores = write_card(bundle, JOB, stars.table(), "For tests.", files)
     words = (bundle.path / "CARD.md").read_text(encoding="utf-8")
@@ -49,8 +47,6 @@ def test_the_card_has_its_parts_and_pictures(bundle: Bundle) -> None:
 
 def test_no_real_stars_are_claimed_where_none_were_asked(bundle: Bundle) -> None:
     stars = simulated(100, 4, bundle.vocabulary)
-        stars.ids, np.where(np.isnan(stars.values), stars.truth, stars.values), stars.errors
-    )
     write_card(bundle, TrainingJob("a-job", "a-bundle"), stars.table())
     words = (bundle.path / "CARD.md").read_text(encoding="utf-8")
     assert "Kepler" not in words.split("## How it does")[1]
