@@ -22,7 +22,8 @@ def test_the_relation_gives_the_teff_of_real_giants() -> None:
     off = table["teff"].to_numpy(dtype=float) - teff_of_colour(bp_rp0, table["m_h"].to_numpy())
     off = off[np.isfinite(off)]
     assert len(off) > 1000
-    assert abs(np.median(off)) < colours.RELATION_SCATTER
+    # APOGEE's scale of Teff is cooler than the infrared flux method's, on which the relation is.
+    assert -120 < np.median(off) < 0
     assert 1.4826 * np.median(np.abs(off - np.median(off))) < colours.RELATION_SCATTER
     # Redder is cooler, everywhere; nothing is said outside of its range.
     grid = np.linspace(0.34, 1.80, 100)
