@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc import __version__, cli_data, cli_science
+from catalogproc import __version__, cli_data, cli_generate, cli_science
 from catalogproc.errors import CatalogprocError
 from catalogproc.progress import console
 from catalogproc.progress import progress as show_progress
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 # Options that take all the words up to the next option, as the shell expands them.
-_MANY = ("--input", "--gaia-source", *cli_data.MANY)
+_MANY = ("--input", "--gaia-source", *cli_data.MANY, *cli_generate.MANY)
 
 
 class Device(StrEnum):
@@ -308,6 +308,9 @@ app.add_typer(cli_data.dataset, name="dataset")
 app.command()(cli_data.train)
 app.command()(cli_science.evaluate)
 app.command()(cli_science.infer)
+app.command()(cli_generate.generate)
+app.command()(cli_generate.inpaint)
+app.command()(cli_generate.embed)
 
 
 def _report(

@@ -141,7 +141,7 @@ def infer(
             found=_words(table.column_names),
             where=path,
         )
-    values = _values(table, known, bundle.vocabulary, path)
+    values = token_values(table, known, bundle.vocabulary, path)
     asked = tuple(dict.fromkeys(_token(label) for label in wanted))
     predictor = Predictor(bundle, available(device))
     mean, sigma = _answers(predictor, values, asked, progress)
@@ -220,8 +220,10 @@ def _token(label: str) -> str:
     return DERIVED[label].token if label in DERIVED else label
 
 
-def _values(table: pa.Table, known: dict[str, str], vocabulary: Vocabulary, path: Path) -> Floats:
-    """Dense tokens (N, V) from the columns that are read."""
+def token_values(
+    table: pa.Table, known: dict[str, str], vocabulary: Vocabulary, path: Path | str
+) -> Floats:
+    """Dense tokens (N, V) from the columns that are read, as :func:`token_columns` found them."""
     values = np.full((table.num_rows, len(vocabulary)), np.nan)
     for name, word in known.items():
         given = _numbers(table, name, path)
@@ -234,7 +236,7 @@ def _values(table: pa.Table, known: dict[str, str], vocabulary: Vocabulary, path
     return values
 
 
-def _numbers(table: pa.Table, name: str, path: Path) -> Floats:
+def _numbers(table: pa.Table, name: str, path: Path | str) -> Floats:
     """A numeric column (N,), NaN where null. Raises InputError where it is none."""
     column = table[name]
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):

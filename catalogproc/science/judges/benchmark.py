@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import InputError, JobError
 from catalogproc.features.dust import ln_ebv
-from catalogproc.features.tokens import READABLE, tokens
-from catalogproc.job import Job
 from catalogproc.network.learning.sampling import Table
+from catalogproc.science.reading import everything, read_stars
 from catalogproc.sources.chunks import expand
 from catalogproc.vocabulary import Vocabulary
 
@@ -167,37 +164,12 @@ def read_tokens(
     spectra: list[Path], companion: list[Path], vocabulary: Vocabulary
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Identifiers (N,), values and errors (N, V) of the spectra that can be read."""
-    from catalogproc.sources.gaia import open_companion
-
-    job = Job(
-        "evaluate",
-        inputs=tuple(
-            name for name in READABLE
-            if name in vocabulary and vocabulary.tokens[vocabulary.column(name)].kind == "colour"
-        ),
-        coefficients=len(vocabulary),
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as staging:
-        beside = open_companion(companion, Path(staging)) if companion else None
-        parts = []
-        for good in _screened(spectra, vocabulary):
-            ids = good.column("source_id")
-            match = None if beside is None else beside.match(ids)
-            made = tokens(good, match, vocabulary, job)
-            parts.append((ids.to_numpy(), made.values, made.errors))
+    parts = [
+        (good.column("source_id").to_numpy(), made.values, made.errors)
+        for good, made in read_stars(spectra, companion, vocabulary, everything(vocabulary))
+    ]
     ids, values, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
     return ids, values, errors
-
-
-def _screened(files: list[Path], vocabulary: Vocabulary) -> Iterator[pa.RecordBatch]:
-    from catalogproc.catalog.rows.screen import Duplicates, screen
-    from catalogproc.sources.xp import read_spectra
-
-    seen = Duplicates()
-    for path in files:
-        for batch in read_spectra(path):
-            good, _ = screen(batch, vocabulary, seen, str(path))
-            yield good
 
 
 def _truth(files: list[Path]) -> dict[str, NDArray[np.generic]]:

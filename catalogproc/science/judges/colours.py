@@ -15,9 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.catalog.rows.engine import Engine
-from catalogproc.catalog.rows.screen import Duplicates, screen
 from catalogproc.job import Job
-from catalogproc.sources.xp import read_spectra
+from catalogproc.science.reading import screened
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
@@ -81,13 +80,7 @@ def colour_check(bundle: Bundle, files: Sequence[Path]) -> ColourCheck:
     that cannot be read.
     """
     engine = Engine(bundle, Job("colours", propagation="none"))
-    seen = Duplicates()
-    parts = []
-    for path in files:
-        for batch in read_spectra(path):
-            good, _ = screen(batch, bundle.vocabulary, seen, str(path))
-            parts.append(engine.process(good))
-    table = pa.concat_tables(parts)
+    table = pa.concat_tables(engine.process(good) for good in screened(files, bundle.vocabulary))
     usable = table.filter(table["good_params"]).select(
         ["source_id", "bp_rp", "ebv_true", "m_h", "teff", "logg"]
     )

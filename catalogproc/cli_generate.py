@@ -1,0 +1,134 @@
+"""The verbs that make spectra: generate, inpaint, embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalogproc.cli_science import DeviceName, ModelDevice
+from catalogproc.progress import progress as show_progress
+
+MANY = ("--known",)
+"""Options that take all the words up to the next option."""
+
+ModelName = Annotated[
+    str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a folder.")
+]
+Spectra = Annotated[
+    list[Path], typer.Option("--input", metavar="FILE...", help="XP spectra, as run takes them.")
+]
+Companion = Annotated[
+    list[Path] | None,
+    typer.Option("--gaia-source", metavar="FILE...", help="Photometry by source_id, if any."),
+]
+
+
+def generate(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Coefficients: .parquet or .ecsv."),
+    ] = None,
+    flux: Annotated[
+        Path | None,
+        typer.Option("--flux", metavar="FILE", help="Flux by wavelength: .parquet or .ecsv."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png")] = None,
+    teff: Annotated[float | None, typer.Option("--teff", help="K.")] = None,
+    logg: Annotated[float | None, typer.Option("--logg", help="dex.")] = None,
+    m_h: Annotated[float | None, typer.Option("--m-h", help="[M/H], dex.")] = None,
+    mass: Annotated[float | None, typer.Option("--mass", help="Solar masses.")] = None,
+    age: Annotated[float | None, typer.Option("--age", help="Gyr.")] = None,
+    ebv: Annotated[
+        float | None, typer.Option("--ebv", help="E(B-V), mag on the SFD scale.")
+    ] = None,
+    known: Annotated[
+        list[str] | None, typer.Option("--known", metavar="NAME=VALUE...", help="Any other token.")
+    ] = None,
+    stars: Annotated[
+        Path | None,
+        typer.Option("--stars", metavar="TABLE", help="Many stars: columns named as tokens."),
+    ] = None,
+    isochrone: Annotated[
+        str | None,
+        typer.Option(
+            "--isochrone", metavar="AGE,M_H", help="Red giants of that age in Gyr and [M/H]."
+        ),
+    ] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option("--distance", metavar="KPC", help="On the scale of stars so far away."),
+    ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="On the scale of stars at 10 pc.")
+    ] = False,
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Make XP spectra of stars by their labels: coefficients, flux and a picture, with errors."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.generation.make import Wanted, make
+
+    labels = {"teff": teff, "logg": logg, "m_h": m_h, "mass": mass, "age": age, "ebv": ebv}
+    wanted = Wanted(
+        labels={name: value for name, value in labels.items() if value is not None},
+        known=tuple(known or ()), stars=stars, isochrone=isochrone,
+        distance=distance, absolute=absolute, output=output, flux=flux, plot=plot,
+    )  # fmt: skip
+    for line in make(wanted, load_bundle(model), device.value):
+        typer.echo(line)
+
+
+def inpaint(
+    input: Spectra,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 640-1020.")
+    ] = "all",
+    target: Annotated[
+        str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-640.")
+    ] = "missing",
+    gaia_source: Companion = None,
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Complete spectra: the part that is missing, with errors, from the part that is there."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.generation.inpaint import Question
+    from catalogproc.science.generation.inpaint import inpaint as complete
+    from catalogproc.science.judges.evaluate import available
+    from catalogproc.sources.chunks import expand
+
+    with show_progress("stars") as progress:
+        done = complete(
+            expand(input), Question.of(source, target), output, load_bundle(model),
+            companion=expand(gaia_source or []), device=available(device.value), progress=progress,
+        )  # fmt: skip
+    for line in done.lines():
+        typer.echo(line)
+
+
+def embed(
+    input: Spectra,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    gaia_source: Companion = None,
+    job: Annotated[
+        str, typer.Option("--job", metavar="NAME|FILE", help="Which tokens are read.")
+    ] = "gaia-dr3-giants",
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Turn stars into vectors, for neighbours and clustering: what the encoder makes of them."""
+    from catalogproc.job import load_job
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.generation.embed import embed as embed_stars
+    from catalogproc.science.judges.evaluate import available
+    from catalogproc.sources.chunks import expand
+
+    with show_progress("stars") as progress:
+        count = embed_stars(
+            expand(input), output, load_bundle(model), load_job(job),
+            companion=expand(gaia_source or []), device=available(device.value), progress=progress,
+        )  # fmt: skip
+    typer.echo(f"{count:,} vectors written to {output}")

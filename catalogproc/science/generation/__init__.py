@@ -1,0 +1,1 @@
+"""What the model says of spectra: made from labels, completed, and turned into vectors."""

@@ -1,0 +1,360 @@
+"""Spectra that the model makes: in GaiaXPy's own hands, on every scale, and as physics has them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import realstars
+from typer.testing import CliRunner
+
+from catalogproc.cli import app
+from catalogproc.errors import BundleError, JobError
+from catalogproc.features.calibration import calibration
+from catalogproc.features.photometry import synthetic_photometry
+from catalogproc.network.bundle import load_bundle
+from catalogproc.network.predictor import Predictor
+from catalogproc.science.generation.files import check_name, write_spectra
+from catalogproc.science.generation.inpaint import Question, complete, inpaint
+from catalogproc.science.generation.make import Wanted, make
+from catalogproc.science.generation.spectra import apparent_magnitude, generate_spectra
+from catalogproc.science.generation.stars import isochrone, one_star
+from catalogproc.science.judges.benchmark import simulated
+from catalogproc.science.reading import everything, read_stars
+from catalogproc.vocabulary import BANDS
+
+FILES = sorted(realstars.EXAMPLES.glob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(load_bundle("default"))
+
+
+def giants(predictor: Predictor, **labels: object) -> np.ndarray:
+    """Tokens (N, V) of stars of which labels are known, the given ones over a plain giant's."""
+    vocabulary = predictor.bundle.vocabulary
+    plain = {"teff": 4700.0, "logg": 2.5, "m_h": 0.0, "logebv": np.log(0.03)}
+    known = {name: np.atleast_1d(value) for name, value in (plain | labels).items()}
+    size = max(len(value) for value in known.values())
+    values = np.full((size, len(vocabulary)), np.nan)
+    for name, value in known.items():
+        values[:, vocabulary.column(name)] = value
+    return values
+
+
+def frame(path: Path):
+    """A written file as GaiaXPy takes it."""
+    table = pq.read_table(path).to_pandas()
+    for name in table.columns:
+        if table[name].dtype == object:
+            table[name] = [np.array(x, dtype=float) for x in table[name]]
+    return table
+
+
+def test_gaiaxpy_makes_the_same_flux_and_errors_of_it(predictor: Predictor, tmp_path: Path) -> None:
+    spectra = generate_spectra(predictor, giants(predictor, teff=np.array([4300.0, 4900.0])))
+    spectra = spectra.at_magnitude(np.array([11.0, 13.0]))
+    path = tmp_path / "made.parquet"
+    write_spectra(path, spectra, np.array([7, 8]), {"teff": np.array([4300.0, 4900.0])}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made, wavelength = realstars.gaiaxpy().calibrate(frame(path), save_file=False)
+    sampled = spectra.sampled()
+    np.testing.assert_allclose(wavelength, sampled.wavelength)
+    flux, error = (np.stack(made[name].to_numpy()) for name in ("flux", "flux_error"))
+    np.testing.assert_allclose(flux, sampled.flux, rtol=1e-5, atol=1e-5 * flux.max())
+    np.testing.assert_allclose(error, sampled.error, rtol=1e-4)
+
+
+def test_gaiaxpy_reads_the_ecsv(predictor: Predictor, tmp_path: Path) -> None:
+    from gaiaxpy.file_parser.parse_internal_continuous import InternalContinuousParser
+
+    spectra = generate_spectra(predictor, giants(predictor))
+    path = tmp_path / "made.ecsv"
+    write_spectra(path, spectra, np.array([2**60 + 1]), {}, {"model": "x"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read, _ = InternalContinuousParser().parse_file(str(path), disable_info=True)
+    assert int(read["source_id"][0]) == 2**60 + 1
+    for band in BANDS:
+        np.testing.assert_allclose(
+            read[f"{band}_coefficients"][0], spectra.coefficients[band][0], rtol=1e-12
+        )
+
+
+def test_a_spectrum_of_a_magnitude_has_it(predictor: Predictor) -> None:
+    spectra = generate_spectra(predictor, giants(predictor, teff=np.array([4400.0, 4800.0])))
+    scaled = spectra.at_magnitude(np.array([12.0, 15.5]))
+    seen = synthetic_photometry(scaled.coefficients["bp"], scaled.coefficients["rp"])
+    # The coefficients come one by one, each with its error; their sum is G all the same.
+    np.testing.assert_allclose(seen.g, [12.0, 15.5], atol=0.04)
+
+
+def test_ten_times_the_distance_is_five_magnitudes(predictor: Predictor) -> None:
+    values = giants(predictor)
+    near, error = apparent_magnitude(predictor, values, 0.01)
+    far, _ = apparent_magnitude(predictor, values, 0.1)
+    assert far - near == pytest.approx(5.0)
+    assert 0 < error < 1.5
+    given = giants(predictor, g_fakemag=100.0)  # M_G = 0
+    exact, none = apparent_magnitude(predictor, given, 0.01)
+    assert exact == pytest.approx(0.0, abs=1e-12)
+    assert none == 0
+
+
+def test_a_heavier_star_of_the_same_gravity_is_brighter(predictor: Predictor) -> None:
+    # L ∝ M T^4 / g: 2.5 log10(2) = 0.75 mag from 0.9 to 1.8 Msun.
+    values = giants(predictor, mass=np.array([0.9, 1.8]))
+    magnitude, _ = apparent_magnitude(predictor, values, 0.01)
+    assert 0.3 < magnitude[0] - magnitude[1] < 1.2
+
+
+def test_cooler_is_redder_and_dust_reddens(predictor: Predictor) -> None:
+    def colour(values: np.ndarray) -> np.ndarray:
+        made = generate_spectra(predictor, values).at_magnitude(np.full(len(values), 13.0))
+        seen = synthetic_photometry(made.coefficients["bp"], made.coefficients["rp"])
+        return seen.bp - seen.rp
+
+    # Along the giant branch: the model knows no others.
+    teff = np.array([4000.0, 4400.0, 4800.0, 5200.0])
+    by_teff = colour(giants(predictor, teff=teff, logg=np.array([1.3, 2.0, 2.7, 3.4])))
+    assert (np.diff(by_teff) < 0).all()
+    assert by_teff[0] - by_teff[-1] == pytest.approx(0.55, abs=0.2)  # of the isochrones
+    by_dust = colour(giants(predictor, logebv=np.log([0.02, 0.3, 0.6])))
+    # E(BP-RP) is 1.34 times the true E(B-V), 0.884 of the SFD scale's.
+    assert np.diff(by_dust) == pytest.approx([0.33, 0.355], rel=0.3)
+
+
+def test_lines_deepen_with_metals(predictor: Predictor) -> None:
+    sampled = generate_spectra(
+        predictor, giants(predictor, teff=4500.0, logg=2.0, m_h=np.array([-1.5, -0.5, 0.3]))
+    ).sampled()
+
+    def depth(line: tuple[float, float], *sides: tuple[float, float]) -> np.ndarray:
+        def level(low: float, high: float) -> np.ndarray:
+            inside = (sampled.wavelength > low) & (sampled.wavelength < high)
+            return sampled.flux[:, inside].mean(axis=1)
+
+        return 1 - level(*line) / np.mean([level(*side) for side in sides], axis=0)
+
+    # Mg b and MgH about 517 nm.
+    assert (np.diff(depth((510.0, 522.0), (485.0, 497.0), (535.0, 547.0))) > 0).all()
+
+
+def test_more_is_known_with_less_error(predictor: Predictor) -> None:
+    vocabulary = predictor.bundle.vocabulary
+    known = giants(predictor)
+    less = np.full_like(known, np.nan)
+    less[:, vocabulary.column("teff")] = 4700.0
+    errors = [generate_spectra(predictor, values).errors["bp"][0] for values in (less, known)]
+    assert np.median(errors[1][:10] / errors[0][:10]) < 0.7
+
+
+def test_the_red_giant_branch_is_walked_from_below_to_the_tip() -> None:
+    stars = isochrone(5.0, -0.2).to_pydict()
+    assert len(stars["teff"]) > 20
+    assert (np.diff(stars["logg"]) < 0).all()
+    assert stars["teff"][0] > 4800 > 4000 > stars["teff"][-1]
+    assert {round(age, 9) for age in stars["age"]} == {5.0}
+    assert np.ptp(stars["mass"]) < 0.1
+    with pytest.raises(JobError, match=r"an age that the isochrones do not have(.|\n)*10\.1"):
+        isochrone(50.0, 0.0)
+    with pytest.raises(JobError, match=r"\[M/H\](.|\n)*-2\.18 to 0\.5 dex(.|\n)*1\.0"):
+        isochrone(5.0, 1.0)
+
+
+def test_generate_from_the_command_line(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    made = {name: tmp_path / name for name in ("a.parquet", "f.ecsv", "p.png")}
+    words = ["generate", "--teff", "4700", "--logg", "2.5", "--m-h", "0", "--age", "5",
+             "--known", "bprp=1.2", "--absolute", "--output", str(made["a.parquet"]),
+             "--flux", str(made["f.ecsv"]), "--plot", str(made["p.png"])]  # fmt: skip
+    result = run(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "1 spectrum from teff, logg, m_h, age, bprp, stars at 0.01 kpc" in result.output
+    table = pq.read_table(made["a.parquet"])
+    assert table["teff"].to_pylist() == [4700]
+    assert len(table["bp_coefficients"][0]) == 55
+    from astropy.table import Table
+
+    flux = Table.read(made["f.ecsv"])
+    assert len(flux) == len(calibration().wavelengths)
+    assert flux["flux"].unit == "W m-2 nm-1"
+    assert made["p.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
+    bundle = load_bundle("default")
+    path = tmp_path / "stars.csv"
+    path.write_text("source_id,teff,logg,note\n9007199254740993,4500,2.1,a\n12,5000,,b\n")
+    output = tmp_path / "made.parquet"
+    said = make(Wanted({"m_h": -0.3}, stars=path, output=output), bundle, "cpu")
+    assert said[0].startswith("2 spectra from teff, logg, m_h, over the G flux")
+    table = pq.read_table(output)
+    assert table["source_id"].to_pylist() == [9007199254740993, 12]
+    assert table["m_h"].to_numpy() == pytest.approx([-0.3, -0.3])
+    make(Wanted({"ebv": 0.1}, isochrone="8,-0.5", output=output, distance=2.0), bundle, "cpu")
+    g = pq.read_table(output)["phot_g_mean_mag"].to_numpy()
+    assert g[0] > g[-1]  # the tip is brighter than the foot
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted({"teff": 4700.0}), r"no file to write(.|\n)*--output, --flux or --plot"),
+        (Wanted({}, output=Path("x.parquet")), r"which stars\?(.|\n)*--isochrone AGE,M_H"),
+        (Wanted({"teff": 1.0}, output=Path("x.fits")), r"\.parquet \| \.ecsv(.|\n)*x\.fits"),
+        (Wanted({"teff": 1.0}, plot=Path("x.jpg")), r"a picture is a PNG(.|\n)*x\.jpg"),
+        (Wanted({}, isochrone="five", output=Path("x.ecsv")), r"AGE,M_H(.|\n)*five"),
+        (Wanted({"age": 2.0}, isochrone="5,0", output=Path("x.ecsv")), r"already(.|\n)*age"),
+        (Wanted({"teff": 1.0}, known=("a:1",), output=Path("x.ecsv")), r"NAME=VALUE(.|\n)*a:1"),
+        (Wanted({"height": 1.0}, output=Path("x.ecsv")), r"no column that the model knows"),
+        (Wanted({"teff": 1.0}, distance=1.0, absolute=True, output=Path("x.ecsv")), "two scales"),
+        (Wanted({"teff": 1.0}, distance=-1.0, output=Path("x.ecsv")), r"above 0 kpc(.|\n)*-1"),
+    ],
+)
+def test_what_cannot_be_made_is_said(wanted: Wanted, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        make(wanted, load_bundle("default"), "cpu")
+    assert not Path("x.ecsv").exists()
+
+
+def test_a_model_without_spectra_is_refused(predictor: Predictor) -> None:
+    poor = Predictor(replace(predictor.bundle, requestable=("teff", "bp0")))
+    with pytest.raises(BundleError, match=r"wanted: 110 coefficients(.|\n)*found: 1 of them"):
+        generate_spectra(poor, giants(predictor))
+
+
+# ---- inpainting
+
+
+def test_bp_from_rp_is_far_better_than_the_mean_spectrum(predictor: Predictor) -> None:
+    stars = simulated(2_000, 77, predictor.bundle.vocabulary)
+    vocabulary = predictor.bundle.vocabulary
+    for source, target in (("rp", "bp"), ("bp", "rp")):
+        shown = Question.of(source, target).read(stars.values, vocabulary)
+        made = generate_spectra(predictor, shown).coefficients[target]
+        at = vocabulary.coefficient_columns(target)[:5]
+        truth = stars.values[:, at]
+        off, spread = (
+            np.sqrt(np.nanmean(np.square(x), axis=0))
+            for x in (made[:, :5] - truth, truth - np.nanmean(truth, axis=0))
+        )
+        # The first coefficients hold nearly all of the flux.
+        assert np.median(spread / off) > 2.5, target
+
+
+def test_only_the_part_that_is_read_is_read(predictor: Predictor) -> None:
+    vocabulary = predictor.bundle.vocabulary
+    values = np.ones((1, len(vocabulary)))
+    bp, rp = (vocabulary.coefficient_columns(band) for band in BANDS)
+    shown = np.isfinite(Question.of("rp", "bp").read(values, vocabulary))[0]
+    assert shown[rp].all()
+    assert shown.sum() == len(rp)
+    shown = np.isfinite(Question.of("all", "336-640").read(values, vocabulary))[0]
+    assert not shown[bp].any()
+    assert not shown[vocabulary.column("bprp")]
+    assert shown[vocabulary.column("jh")]
+    assert Question.of("640-1020", "bp") == Question("rp", "bp")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("rp", "rp", r"the part that is asked is the part that is read(.|\n)*--to bp"),
+        ("rp", "500-700", r"belong to both bands(.|\n)*500-700"),
+        ("rp", "blue", r"bp, rp, all, missing, or wavelengths(.|\n)*blue"),
+        ("missing", "bp", r"what is missing cannot be read"),
+        ("rp", "200-400", r"as 336-640(.|\n)*200-400"),
+    ],
+)
+def test_questions_without_sense_are_refused(source: str, target: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        Question.of(source, target)
+
+
+def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Predictor) -> None:
+    vocabulary = predictor.bundle.vocabulary
+    good, made = next(read_stars(FILES[:1], [], vocabulary, everything(vocabulary)))
+    whole = complete(predictor, made, Question.of("all", "missing"))
+    for band in BANDS:
+        at = vocabulary.coefficient_columns(band)
+        measured = np.isfinite(made.values[:, at])
+        published = np.array(good.column(f"{band}_coefficients").to_pylist())
+        np.testing.assert_allclose(
+            whole.coefficients[band][measured], published[measured], rtol=1e-12
+        )
+        assert np.isfinite(whole.coefficients[band]).all()
+        # What is filled in is small beside the noise that was left out.
+        assert (whole.errors[band] > 0).all()
+
+
+def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path) -> None:
+    output = tmp_path / "whole.parquet"
+    done = inpaint([realstars.ONE_BAND], Question.of("all", "missing"), output, predictor.bundle)
+    # Without BP there is no G of its own, and no companion was given: nothing has a scale.
+    assert done.without >= 1
+    assert "no G magnitude" in done.lines()[1]
+    ids = pq.read_table(realstars_table(tmp_path))["source_id"].to_pylist()
+    companion = tmp_path / "g.parquet"
+    bright = pa.table({"source_id": sorted(ids), "phot_g_mean_mag": [15.0] * len(ids)})
+    pq.write_table(bright, companion)
+    done = inpaint(
+        [realstars.ONE_BAND], Question.of("all", "missing"), output, predictor.bundle,
+        companion=[companion],
+    )  # fmt: skip
+    assert done.without == 0
+    table = pq.read_table(output)
+    assert table["bp_coefficients"].null_count == 0
+    assert np.isfinite(np.array(table["bp_coefficients"].to_pylist())).all()
+
+
+def realstars_table(folder: Path) -> Path:
+    """The stars of the file with one band, as Parquet."""
+    from catalogproc.sources.xp import read_spectra
+
+    path = folder / "one_band.parquet"
+    pq.write_table(pa.Table.from_batches(list(read_spectra(realstars.ONE_BAND))), path)
+    return path
+
+
+def test_inpaint_and_embed_from_the_command_line(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    whole, vectors = tmp_path / "whole.parquet", tmp_path / "vectors.parquet"
+    result = run(app, ["inpaint", "--input", str(FILES[0]), "--from", "rp", "--to", "bp",
+                       "--output", str(whole)])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "500 spectra written" in result.output
+    assert pq.read_metadata(whole).num_rows == 500
+    result = run(app, ["embed", "--input", str(FILES[0]), "--output", str(vectors)])
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(vectors)
+    bundle = load_bundle("default")
+    matrix = np.array(table["embedding"].to_pylist())
+    assert matrix.shape == (500, bundle.shape.width)
+    first = pq.read_table(FILES[0])["source_id"].to_pylist()
+    assert table["source_id"].to_pylist() == first
+    # Neighbours among the vectors are alike in what was not asked: BP-RP of the spectrum.
+    rows = pq.read_table(FILES[0])
+    bp, rp = (np.array(rows[f"{band}_coefficients"].to_pylist()) for band in BANDS)
+    seen = synthetic_photometry(bp, rp)
+    colour = seen.bp - seen.rp
+    full = table["n_tokens"].to_numpy() > 20
+    picked, shades = matrix[full], colour[full]
+    apart = np.linalg.norm(picked[:, None] - picked[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    near = np.abs(shades - shades[apart.argmin(axis=1)])
+    assert np.median(near) < 0.3 * np.median(np.abs(shades - np.median(shades)))
+
+
+def test_names_of_files_are_checked_before_work() -> None:
+    check_name(Path("a.PARQUET"), "--output")
+    with pytest.raises(JobError, match=r"a\.csv"):
+        check_name(Path("a.csv"), "--output")
+    assert one_star({"teff": 4700.0}, ["jh = 0.6"]).to_pydict() == {"teff": [4700.0], "jh": [0.6]}
