@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.learning.sampling import Table, describe, mixture, sample, standardise
+from catalogproc.network.learning.settings import Settings
 
 CPU = torch.device("cpu")
 
@@ -249,3 +250,25 @@ def test_describe_is_median_and_mad_and_survives_constants_and_absence():
     assert domain.low[1] == np.nanmin(values[:, 1])
     assert domain.high[1] == np.nanmax(values[:, 1])
     assert np.isnan([domain.low[4], domain.high[4]]).all()
+
+
+def test_some_stars_are_shown_by_their_labels_alone_and_asked_for_the_rest():
+    values = torch.zeros(20_000, 20)
+    values[0, :6] = torch.nan  # a star without labels is shown as any other
+    labels = torch.arange(20) < 6
+    drawn = sample(
+        values, torch.zeros_like(values), torch.ones(20), tokens=(20, 20), targets=4,
+        repeat=0.0, labels=labels, unlabelled=0.5, labels_alone=0.2, generator=generator(),
+    )  # fmt: skip
+    shown = drawn.ids > 0
+    label = shown & (drawn.ids <= 6)
+    alone = (label.sum(1) == shown.sum(1)) & (shown.sum(1) > 0)
+    bare = label.sum(1) == 0
+    nothing = shown.sum(1) == 0  # all six labels left out: 0.25^6
+    assert alone.float().mean() == pytest.approx(0.2, abs=0.01)
+    assert bare.float().mean() == pytest.approx(0.5, abs=0.015)
+    assert nothing.float().mean() < 0.002
+    assert shown[alone].sum(1).float().mean() == pytest.approx(6 * 0.75, abs=0.1)
+    assert (drawn.asked.sum(1)[alone] == 4).all()
+    with pytest.raises(JobError, match=r"more than all stars(.|\n)*0\.9 \+ 0\.2"):
+        Settings(unlabelled=0.9, labels_alone=0.2)

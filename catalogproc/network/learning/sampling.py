@@ -19,6 +19,9 @@ from catalogproc.errors import JobError
 from catalogproc.network.bundle import Domain, Standardisation
 from catalogproc.network.transformer import PADDING
 
+LABEL_KEPT = 0.75
+"""Share of the labels that are shown of a star of which nothing else is."""
+
 Draw = Callable[[int, int], tuple[Any, ...]]
 """(seed, n) to values and errors (n, V), NumPy or PyTorch, in the tokens' units.
 
@@ -68,6 +71,7 @@ def sample(
     repeat: float = 1.0,
     labels: Tensor | None = None,
     unlabelled: float = 0.0,
+    labels_alone: float = 0.0,
     hidden: Tensor | None = None,
     generator: torch.Generator,
 ) -> Sample:
@@ -89,19 +93,27 @@ def sample(
     labels, unlabelled
         (V,), which tokens are labels; and how likely a star is shown without any of them, as
         a run shows it. They may be asked all the same.
+    labels_alone
+        How likely a star is shown by its labels alone, LABEL_KEPT of them.
     hidden
         (N, V), True for tokens that must not be shown. A star of which something is hidden
-        keeps its other labels.
+        keeps all others.
     """
     n, v = values.shape
     device = values.device
     present = ~values.isnan()  # (N, V)
     showable = present
-    if labels is not None and unlabelled > 0:
-        bare = torch.rand(n, 1, generator=generator, device=device) < unlabelled
+    if labels is not None and unlabelled + labels_alone > 0:
+        u = torch.rand(n, 1, generator=generator, device=device)
+        bare, alone = u < unlabelled, u >= 1 - labels_alone
+        alone = alone & (present & labels).any(1, keepdim=True)
         if hidden is not None:
-            bare &= ~hidden.any(1, keepdim=True)
+            whole = ~hidden.any(1, keepdim=True)
+            bare, alone = bare & whole, alone & whole
         showable = present & ~(bare & labels)
+        if labels_alone > 0:
+            kept = torch.rand(n, v, generator=generator, device=device) < LABEL_KEPT
+            showable &= ~alone | (labels & kept)
     if hidden is not None:
         showable = showable & ~hidden
     least, most = tokens[0], min(tokens[1], v)

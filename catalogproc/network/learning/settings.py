@@ -36,6 +36,9 @@ class Settings:
     unlabelled
         How likely a star is shown without any label, as in a run; the labels are asked all
         the same.
+    labels_alone
+        How likely a star is shown by some of its labels alone, so that spectra can be made of
+        labels; ``unlabelled`` + ``labels_alone`` is at most 1.
     parts
         Stars are sorted by the number of tokens shown and encoded in so many parts, so
         that little is computed on padding.
@@ -65,6 +68,7 @@ class Settings:
     targets: int = 8
     repeat: float = 1.0
     unlabelled: float = 0.0
+    labels_alone: float = 0.0
     parts: int = 4
     precision: str = "auto"
     report_steps: int = 100
@@ -86,9 +90,15 @@ class Settings:
             )
         if self.repeat < 0:
             raise JobError("must not be negative", found=self.repeat, where="repeat")
-        if not 0 <= self.unlabelled <= 1:
-            raise JobError("a likelihood", wanted="0 to 1", found=self.unlabelled,
-                           where="unlabelled")  # fmt: skip
+        for name in ("unlabelled", "labels_alone"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise JobError("a likelihood", wanted="0 to 1", found=getattr(self, name),
+                               where=name)  # fmt: skip
+        if self.unlabelled + self.labels_alone > 1:
+            raise JobError(
+                "more than all stars", wanted="unlabelled + labels_alone up to 1",
+                found=f"{self.unlabelled} + {self.labels_alone}",
+            )  # fmt: skip
         if self.patience_steps < 0:
             raise JobError("must not be negative", found=self.patience_steps,
                            where="patience_steps")  # fmt: skip

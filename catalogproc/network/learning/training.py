@@ -192,6 +192,7 @@ class _Source:
             repeat=self.settings.repeat,
             labels=self.labels,
             unlabelled=self.settings.unlabelled,
+            labels_alone=self.settings.labels_alone,
             hidden=hidden,
             generator=torch.Generator(self.device).manual_seed(seed),
         )
