@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 
@@ -56,7 +57,7 @@ def evaluate(
         )
     typer.echo(text(judged))
     for path in write_scorecard(judged, output):
-        typer.echo(str(path))
+        note(str(path))
 
 
 def infer(
@@ -88,4 +89,4 @@ def infer(
             progress=progress,
         )
     for line in account.lines():
-        typer.echo(line)
+        note(line)
