@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: run test test-fast test-slow lint bench train-tiny clean
+.PHONY: run test test-fast test-slow lint bench train-tiny evaluation clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
@@ -38,6 +38,13 @@ bench: $(STAMP)
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
+
+# Writes docs/evaluation.md and its pictures: the seed paper's experiments, by the shipped model.
+evaluation: $(STAMP)
+	$(BIN)/catalogproc evaluate --figures all --bundle $(or $(BUNDLE),default) --output output/evaluation
+	mkdir -p docs/images/evaluation
+	cp output/evaluation/figure_*.png docs/images/evaluation/
+	sed 's|](figure_|](images/evaluation/figure_|' output/evaluation/experiments.md > docs/evaluation.md
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def dust(
     with show_progress("pixels") as progress:
         staged = stage(folder, source, progress)
     for line in staged.lines():
-        note(line)
+        typer.echo(line)
 
 
 @dataset.command()
@@ -226,13 +225,13 @@ def train(
             progress=progress,
             announce=progress.say,
         )
-    note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+    typer.echo(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
 def _tell(report: Report, output: Path) -> None:
     for line in report.lines():
-        note(line)
-    note(f"written to {output}")
+        typer.echo(line)
+    typer.echo(f"written to {output}")
 
 
 def _map(dust: Dust) -> DustMap | None:

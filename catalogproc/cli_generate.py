@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from catalogproc.cli_science import DeviceName, ModelDevice
-from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 MANY = ("--known",)
@@ -78,7 +77,7 @@ def generate(
         distance=distance, absolute=absolute, output=output, flux=flux, plot=plot,
     )  # fmt: skip
     for line in make(wanted, load_bundle(model), device.value):
-        note(line)
+        typer.echo(line)
 
 
 def inpaint(
@@ -107,7 +106,7 @@ def inpaint(
             companion=expand(gaia_source or []), device=available(device.value), progress=progress,
         )  # fmt: skip
     for line in done.lines():
-        note(line)
+        typer.echo(line)
 
 
 def embed(
@@ -132,4 +131,4 @@ def embed(
             expand(input), output, load_bundle(model), load_job(job),
             companion=expand(gaia_source or []), device=available(device.value), progress=progress,
         )  # fmt: skip
-    note(f"{count:,} vectors written to {output}")
+    typer.echo(f"{count:,} vectors written to {output}")

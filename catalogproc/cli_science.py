@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 
@@ -39,25 +38,41 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes, not an hour: fewer panels, trees and stars.")
     ] = False,
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            "--figures",
+            metavar="N,...|all|none",
+            help="The seed paper's figures alone, 4 to 19 [default: the judgement and all].",
+        ),
+    ] = None,
     device: DeviceName = ModelDevice.auto,
 ) -> None:
-    """Judge a model on stars with known answers, beside XGBoost and the best possible."""
+    """Judge a model on stars with known answers, and repeat the seed paper's experiments."""
     from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.experiments import registry
     from catalogproc.science.judges.benchmark import benchmark
     from catalogproc.science.judges.judgement import Effort, judge
     from catalogproc.science.judges.scorecard import text, write_scorecard
 
+    experiments = registry.chosen(figures or "all")
     model = load_bundle(bundle)
-    with show_progress("steps") as progress:
-        judged = judge(
-            model,
-            benchmark(data, stars, seed, model.vocabulary),
-            Effort.of(quick, device.value),
-            progress,
-        )
-    typer.echo(text(judged))
-    for path in write_scorecard(judged, output):
-        note(str(path))
+    known = benchmark(data, stars, seed, model.vocabulary)
+    if figures in (None, "none"):
+        with show_progress("steps") as progress:
+            judged = judge(model, known, Effort.of(quick, device.value), progress)
+        typer.echo(text(judged))
+        for path in write_scorecard(judged, output):
+            typer.echo(str(path))
+    if experiments:
+        with show_progress("figures") as progress:
+            made = registry.run(
+                experiments, model, known, data, registry.Scale.of(quick), device.value, progress
+            )
+        for line in registry.lines(made):
+            typer.echo(line)
+        for path in registry.write_experiments(made, model, known, output):
+            typer.echo(str(path))
 
 
 def infer(
@@ -89,4 +104,4 @@ def infer(
             progress=progress,
         )
     for line in account.lines():
-        note(line)
+        typer.echo(line)

@@ -156,3 +156,15 @@ def test_truth_in_two_files(folder: Path, tmp_path: Path) -> None:
     stars = read_benchmark(tmp_path, VOCABULARY)
     assert len(stars) == len(truth)
     assert pc.all(pc.is_in(truth["source_id"], pa.array(stars.ids))).as_py()
+
+
+def test_magnitude_parallax_and_distance_are_kept_beside(folder: Path, drawn: Benchmark) -> None:
+    read = read_benchmark(folder, VOCABULARY)
+    for name in ("phot_g_mean_mag", "dist"):
+        np.testing.assert_allclose(read.beside[name], drawn.beside[name], rtol=1e-6)
+    one, other = (stars.beside["parallax_over_error"] for stars in (read, drawn))
+    known = np.isfinite(one) & np.isfinite(other)
+    # The file's parallax has its zero-point still.
+    assert known.mean() > 0.9
+    assert np.corrcoef(one[known], other[known])[0, 1] > 0.999
+    assert len(read.rows(slice(7)).beside["dist"]) == 7

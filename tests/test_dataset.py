@@ -33,6 +33,7 @@ from catalogproc.science.datasets.labels import Masses
 from catalogproc.science.datasets.lb24 import CUTS, dataset_from_lb24
 from catalogproc.science.datasets.surveys import SurveyFiles, dataset_from_surveys
 from catalogproc.science.datasets.writer import Split
+from catalogproc.science.judges.benchmark import BESIDE, benchmark, training_stars
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -559,3 +560,26 @@ def test_masses_are_found_by_what_there_is(distmass: Path, sky: Sky) -> None:
     assert masses.find(teff, source_id=stars).tolist() == [-1, -1, -1]  # DistMass has none
     with_ids = replace(masses, source_id=pa.array(sky["source_id"][sky.rows]))
     assert with_ids.find(teff, apogee_id=names, source_id=stars).tolist() == [0, 1, 100]
+
+
+def test_a_model_is_judged_on_the_test_part_and_trees_grow_on_the_other(
+    folder: Path, lb24: Report
+) -> None:
+    judged = benchmark(folder / "lb24", 1, 1, VOCABULARY)
+    others = training_stars(folder / "lb24", 1, 1, VOCABULARY)
+    assert judged.real
+    assert (len(judged), len(others)) == (lb24.stars["test"], lb24.stars["train"])
+    assert not set(judged.ids) & set(others.ids)
+    labels = VOCABULARY.columns(VOCABULARY.named("label"))
+    _, test = load_dataset(folder / "lb24", VOCABULARY)
+    assert np.isnan(judged.values[:, labels]).all()
+    np.testing.assert_array_equal(judged.truth[:, labels], test.values[:, labels])
+    np.testing.assert_array_equal(judged.errors[:, 0], test.errors[:, 0])
+    assert set(judged.beside) == set(BESIDE)
+    near = judged.beside["parallax_over_error"] > 5
+    # Both are of the same parallax.
+    fake = judged.truth[near, VOCABULARY.column("g_fakemag")].astype(float)
+    distance = 10 ** (0.2 * judged.beside["phot_g_mean_mag"][near].astype(float)) / fake
+    known = np.isfinite(distance)
+    assert known.sum() > 5
+    np.testing.assert_allclose(judged.beside["dist"][near][known], distance[known], rtol=1e-4)

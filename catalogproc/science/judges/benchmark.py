@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from catalogproc.sources.chunks import expand
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
+
+BESIDE = ("phot_g_mean_mag", "parallax_over_error", "dist")
+"""Magnitude, parallax over its error, distance in kpc: no tokens, but of interest to judges."""
 
 PARTS = ("xp_continuous", "gaia_source", "truth")
 """Files of a folder begin with these, as ``catalogproc simulate`` names them."""
@@ -38,6 +42,8 @@ class Benchmark:
     truth, truth_errors
         Dense (N, V), the true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those
         of the true E(B-V) and distance. Errors are 0 where the truth is known.
+    beside
+        What else is known of them, columns (N,) by name: BESIDE, where there are such.
     """
 
     name: str
@@ -48,6 +54,7 @@ class Benchmark:
     truth: Floats
     truth_errors: Floats
     vocabulary: Vocabulary
+    beside: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,6 +64,7 @@ class Benchmark:
         return Benchmark(
             self.name, self.real, self.ids[which], self.values[which], self.errors[which],
             self.truth[which], self.truth_errors[which], self.vocabulary,
+            {name: column[which] for name, column in self.beside.items()},
         )  # fmt: skip
 
     def table(self) -> Table:
@@ -75,10 +83,58 @@ class Benchmark:
 
 
 def benchmark(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
-    """The stars of a folder, or so many simulated ones."""
+    """The stars of a folder, or so many simulated ones.
+
+    A folder is what :func:`read_benchmark` reads, or a dataset of ``catalogproc dataset``, of
+    which the test part is taken.
+    """
     if folder is None:
         return simulated(stars, seed, vocabulary)
+    if _is_dataset(folder):
+        return _part(folder, "test", vocabulary)
     return read_benchmark(folder, vocabulary)
+
+
+def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+    """Stars that a method may be fitted on before it is judged on those of ``folder``.
+
+    The training part of a dataset; else so many simulated ones.
+    """
+    if folder is not None and _is_dataset(folder):
+        return _part(folder, "train", vocabulary)
+    return simulated(stars, seed, vocabulary)
+
+
+def _is_dataset(folder: Path) -> bool:
+    from catalogproc.science.datasets.dataset import FACTS
+
+    return (folder / FACTS).is_file()
+
+
+def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
+    """One part of a dataset: spectra and colours are seen, the labels are the truth."""
+    from catalogproc.science.datasets.dataset import dataset_columns, load_dataset
+
+    table = load_dataset(folder, vocabulary, repeats=False)[name == "test"]
+    columns = dataset_columns(
+        folder, name, ("phot_g_mean_mag", "parallax_zpc", "e_parallax"), repeats=False
+    )
+    labels = vocabulary.columns(vocabulary.named("label"))
+    seen, errors = table.values.copy(), table.errors.copy()
+    truth, truth_errors = np.full_like(seen, np.nan), np.full_like(seen, np.nan)
+    for given, true in ((seen, truth), (errors, truth_errors)):
+        true[:, labels] = given[:, labels]
+        given[:, labels] = np.nan
+    parallax = columns["parallax_zpc"].astype(np.float64)
+    beside = {
+        "phot_g_mean_mag": columns["phot_g_mean_mag"],
+        "parallax_over_error": parallax / columns["e_parallax"],
+        "dist": 1.0 / np.where(parallax > 0, parallax, np.nan),
+    }
+    words = f"{len(table.ids):,} stars of {folder.name}, {name} part"
+    return Benchmark(
+        words, True, table.ids, seen, errors, truth, truth_errors, vocabulary, beside
+    )  # fmt: skip
 
 
 def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
@@ -91,9 +147,13 @@ def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
     true |= {"ebv": stars["ebv"].numpy(), "g_fakemag": 10 ** (0.2 * stars["mg"].numpy() + 2)}
     labels = vocabulary.columns(vocabulary.named("label"))
     seen[:, labels], errors[:, labels] = np.nan, np.nan
-    return _benchmark(
-        f"{n:,} simulated giants, seed {seed}", False, np.arange(n), seen, errors, true, vocabulary
-    )
+    beside = {
+        "phot_g_mean_mag": stars["g_mag"].numpy(),
+        "parallax_over_error": (stars["parallax"] / stars["e_parallax"]).numpy(),
+        "dist": stars["distance"].numpy(),
+    }
+    name = f"{n:,} simulated giants, seed {seed}"
+    return _benchmark(name, False, np.arange(n), seen, errors, true, vocabulary, beside)
 
 
 def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
@@ -120,7 +180,9 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
                 where=folder,
                 todo="make one with catalogproc simulate, or name your files so",
             )
-    ids, seen, errors = read_tokens(files["xp_continuous"], files["gaia_source"], vocabulary)
+    ids, seen, errors, beside = read_tokens(
+        files["xp_continuous"], files["gaia_source"], vocabulary
+    )
     facts = _truth(files["truth"])
     order = np.argsort(facts["source_id"], kind="stable")
     place = np.searchsorted(facts["source_id"], ids, sorter=order).clip(max=len(order) - 1)
@@ -130,10 +192,18 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
         raise InputError("no star of the spectra has a truth", where=folder)
     true = {name: column[row[known]] for name, column in facts.items() if name != "source_id"}
     simulated = bool({"component", "phase"} & set(true))
+    beside = {name: column[known] for name, column in beside.items()}
+    beside["dist"] = true["distance"] if "distance" in true else _distance(beside, true)
     return _benchmark(
         f"{known.sum():,} stars of {folder.name}", not simulated, ids[known],
-        seen[known], errors[known], true, vocabulary,
+        seen[known], errors[known], true, vocabulary, beside,
     )  # fmt: skip
+
+
+def _distance(beside: dict[str, Floats], true: dict[str, Floats]) -> Floats:
+    """Distance in kpc (N,) of a magnitude and a pseudo-luminosity; NaN where unknown."""
+    fake = true.get("g_fakemag", np.full(len(beside["phot_g_mean_mag"]), np.nan))
+    return 10 ** (0.2 * beside["phot_g_mean_mag"]) / np.where(fake > 0, fake, np.nan)
 
 
 def _benchmark(
@@ -144,6 +214,7 @@ def _benchmark(
     errors: Floats,
     true: dict[str, Floats],
     vocabulary: Vocabulary,
+    beside: dict[str, Floats],
 ) -> Benchmark:
     """``true`` are columns (N,) by the name of a label, ``ebv``, or ``e_`` and one of these."""
     truth = np.full(values.shape, np.nan, dtype=values.dtype)
@@ -157,19 +228,23 @@ def _benchmark(
             truth[:, column] = true[label]
             error = true.get(f"e_{label}", np.zeros(len(ids)))
             truth_errors[:, column] = np.where(np.isfinite(truth[:, column]), error, np.nan)
-    return Benchmark(name, real, ids, values, errors, truth, truth_errors, vocabulary)
+    return Benchmark(name, real, ids, values, errors, truth, truth_errors, vocabulary, beside)
 
 
 def read_tokens(
     spectra: list[Path], companion: list[Path], vocabulary: Vocabulary
-) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Identifiers (N,), values and errors (N, V) of the spectra that can be read."""
+) -> tuple[NDArray[np.int64], Floats, Floats, dict[str, Floats]]:
+    """Identifiers (N,), values and errors (N, V) of the spectra that can be read, and besides
+    them magnitude and parallax over error (N,), NaN where unknown."""
     parts = [
-        (good.column("source_id").to_numpy(), made.values, made.errors)
+        (
+            good.column("source_id").to_numpy(), made.values, made.errors, made.g_mag,
+            made.parallax_zpc / made.e_parallax,
+        )
         for good, made in read_stars(spectra, companion, vocabulary, everything(vocabulary))
-    ]
-    ids, values, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return ids, values, errors
+    ]  # fmt: skip
+    ids, values, errors, *others = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ids, values, errors, dict(zip(BESIDE, others, strict=False))
 
 
 def _truth(files: list[Path]) -> dict[str, NDArray[np.generic]]:

@@ -29,3 +29,6 @@ PUBLISHED: dict[tuple[str, str], tuple[str, float]] = {
     ("f", "m_h"): (LB24, 0.0),
 }
 """Published scatters on real stars with APOGEE labels: another sample, brighter than ours."""
+
+RP0 = ((7.45e-3, LB24), (1.80e-3, LB24), (1.97e-4, LB24))
+"""Published scatter of RP0 over the G flux from labels, with J-H and J-K, with BP-RP too."""

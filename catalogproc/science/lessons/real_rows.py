@@ -110,7 +110,7 @@ def split_spectra(
 
     The relevant coefficients over the G flux and the colours; G, BP and RP are synthetic.
     """
-    ids, values, errors = read_tokens(list(files), [], vocabulary)
+    ids, values, errors, _ = read_tokens(list(files), [], vocabulary)
     return Table(ids, values, errors).split(options.held_out, options.seed)
 
 
