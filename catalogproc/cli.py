@@ -6,17 +6,14 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 
 from catalogproc import __version__, cli_data, cli_generate, cli_science
 from catalogproc.errors import CatalogprocError
-from catalogproc.progress import console
+from catalogproc.progress import VOICE, console, note
 from catalogproc.progress import progress as show_progress
-
-if TYPE_CHECKING:
-    from catalogproc.cluster.plan import Plan
 
 app = typer.Typer(
     name="catalogproc",
@@ -28,6 +25,17 @@ app = typer.Typer(
 
 # Options that take all the words up to the next option, as the shell expands them.
 _MANY = ("--input", "--gaia-source", *cli_data.MANY, *cli_generate.MANY)
+
+
+_QUIET = {"--quiet", "-q"}
+
+
+class Told(Protocol):
+    """What a verb has found, for people and for programs."""
+
+    def lines(self) -> list[str]: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 class Device(StrEnum):
@@ -76,6 +84,7 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Workers of the embedded cluster [default: by machine]."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
 DustName = Annotated[
     cli_data.Dust | None,
@@ -94,19 +103,31 @@ def run(
     workers: Workers = None,
     device: DeviceName = Device.auto,
     dust: DustName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, list the chunks, and start nothing.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn XP spectra into a catalog. The same command again goes on where it stopped."""
+    from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import Where
     from catalogproc.cluster.run import run as run_plan
 
+    VOICE.quiet = VOICE.quiet or as_json
     plan = make_plan(input, output, gaia_source or (), model, job, _word(dust))
-    _print_plan(plan, short=True)
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    if dry_run:
+        checked = check_plan(plan, where)
+        _result(plan, as_json)
+        for line in checked:
+            note(line)
+        raise typer.Exit
+    for line in plan.lines(short=True):
+        note(line)
     with show_progress("stars") as progress:
         account = run_plan(plan, where, progress=progress, announce=progress.say)
-    for line in account.lines():
-        _say(line)
+    _result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
     _report(output, plan.bundle.path, only_if_missing=not account.chunks_run)
     raise typer.Exit(account.exit_code)
 
@@ -146,20 +167,22 @@ def plan(
     workers: Workers = None,
     device: DeviceName = Device.auto,
     dust: DustName = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the chunks of a run: what is done, and what remains. Writes nothing."""
     from catalogproc.cluster.plan import make_plan
 
-    _print_plan(make_plan(input, output, gaia_source or (), model, job, _word(dust)), short=False)
+    _result(make_plan(input, output, gaia_source or (), model, job, _word(dust)), as_json)
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")], as_json: AsJson = False) -> None:
     """Recount and rehash a finished catalog."""
     from catalogproc.catalog.records.verify import verify as verify_catalog
 
-    for line in verify_catalog(folder).lines():
-        _say(line)
+    with show_progress("chunks") as progress:
+        found = verify_catalog(folder, progress)
+    _result(found, as_json)
 
 
 @app.command()
@@ -196,7 +219,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    _say(f"{rows:,} stars written to {output}")
+    note(f"{rows:,} stars written to {output}")
 
 
 @app.command()
@@ -256,7 +279,11 @@ def convert(
     from catalogproc.sources.chunks import expand
     from catalogproc.sources.convert import convert as convert_files
 
-    written = convert_files(expand(files), output, correlations=correlations, chunk_rows=chunk_rows)
+    with show_progress("stars") as progress:
+        written = convert_files(
+            expand(files), output, correlations=correlations, chunk_rows=chunk_rows,
+            watch=progress,
+        )  # fmt: skip
     for path in written:
         _say(str(path))
 
@@ -264,7 +291,7 @@ def convert(
 @app.command()
 def describe(
     what: Annotated[str, typer.Argument(metavar="catalog|xp_continuous|flags|MODEL|JOB|DIR")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
 ) -> None:
     """Explain a table, the flags, a model, a job or a finished catalog."""
@@ -324,7 +351,7 @@ def _report(
     if not (only_if_missing and (folder / REPORT_FILE).is_file()):
         with show_progress("stars") as progress:
             path = write_report(folder, model=model, output=output, progress=progress)
-        _say(f"report: {path}")
+        note(f"report: {path}")
 
 
 def _word(dust: cli_data.Dust | None) -> str | None:
@@ -344,8 +371,10 @@ def main() -> None:
 
 
 def _spread(words: list[str]) -> list[str]:
-    """``--input a b`` as ``--input a --input b``, so that the shell may expand a glob."""
-    spread: list[str] = []
+    """``--input a b`` as ``--input a --input b``, so that the shell may expand a glob; and
+    ``--quiet``, which stands anywhere, first."""
+    spread = ["--quiet"] if _QUIET & set(words) else []
+    words = [word for word in words if word not in _QUIET]
     option = ""
     for word in words:
         if word.startswith("-") and word != "-":
@@ -370,14 +399,23 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say only results and what went wrong.")
+    ] = False,
 ) -> None:
     """Masses, ages and atmospheres of giant stars from Gaia XP spectra."""
+    VOICE.quiet = quiet
 
 
 def _say(line: str) -> None:
+    """A result: what the command was asked for."""
     typer.echo(line)
 
 
-def _print_plan(plan: Plan, short: bool) -> None:
-    for line in plan.lines(short=short):
-        _say(line)
+def _result(found: Told, as_json: bool, quiet: bool = False) -> None:
+    """What was found, as lines for people or as JSON for programs."""
+    if as_json:
+        _say(json.dumps(found.to_dict(), indent=1))
+    elif not quiet:
+        for line in found.lines():
+            _say(line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def dust(
     with show_progress("pixels") as progress:
         staged = stage(folder, source, progress)
     for line in staged.lines():
-        typer.echo(line)
+        note(line)
 
 
 @dataset.command()
@@ -225,13 +226,13 @@ def train(
             progress=progress,
             announce=progress.say,
         )
-    typer.echo(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+    note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
 def _tell(report: Report, output: Path) -> None:
     for line in report.lines():
-        typer.echo(line)
-    typer.echo(f"written to {output}")
+        note(line)
+    note(f"written to {output}")
 
 
 def _map(dust: Dust) -> DustMap | None:

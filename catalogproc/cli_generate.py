@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from catalogproc.cli_science import DeviceName, ModelDevice
+from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 MANY = ("--known",)
@@ -77,7 +78,7 @@ def generate(
         distance=distance, absolute=absolute, output=output, flux=flux, plot=plot,
     )  # fmt: skip
     for line in make(wanted, load_bundle(model), device.value):
-        typer.echo(line)
+        note(line)
 
 
 def inpaint(
@@ -106,7 +107,7 @@ def inpaint(
             companion=expand(gaia_source or []), device=available(device.value), progress=progress,
         )  # fmt: skip
     for line in done.lines():
-        typer.echo(line)
+        note(line)
 
 
 def embed(
@@ -131,4 +132,4 @@ def embed(
             expand(input), output, load_bundle(model), load_job(job),
             companion=expand(gaia_source or []), device=available(device.value), progress=progress,
         )  # fmt: skip
-    typer.echo(f"{count:,} vectors written to {output}")
+    note(f"{count:,} vectors written to {output}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from catalogproc.progress import note
 from catalogproc.progress import progress as show_progress
 
 
@@ -63,7 +64,7 @@ def evaluate(
             judged = judge(model, known, Effort.of(quick, device.value), progress)
         typer.echo(text(judged))
         for path in write_scorecard(judged, output):
-            typer.echo(str(path))
+            note(str(path))
     if experiments:
         with show_progress("figures") as progress:
             made = registry.run(
@@ -72,7 +73,7 @@ def evaluate(
         for line in registry.lines(made):
             typer.echo(line)
         for path in registry.write_experiments(made, model, known, output):
-            typer.echo(str(path))
+            note(str(path))
 
 
 def infer(
@@ -104,4 +105,4 @@ def infer(
             progress=progress,
         )
     for line in account.lines():
-        typer.echo(line)
+        note(line)

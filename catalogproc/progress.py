@@ -8,8 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+
+class Voice:
+    """How much the command line says: all of it, or (``--quiet``) only results and errors."""
+
+    quiet = False
+
+
+VOICE = Voice()
+"""The command line's own; set once, before a verb begins."""
+
 QUIET_SECONDS = 10.0
 """Between two lines where there is no terminal."""
+
+
+def note(line: str) -> None:
+    """What goes on, and where it was written: not said with ``--quiet``."""
+    if not VOICE.quiet:
+        print(line, flush=True)
 
 
 def console(stderr: bool = False) -> Any:
@@ -42,6 +58,8 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        if VOICE.quiet:
+            return
         now = time.monotonic()
         if self._console.is_terminal:
             self._show(done, total, now, note)
@@ -54,6 +72,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
+        if VOICE.quiet:
+            return
         if self._bar is None:
             print(line, flush=True)
         else:

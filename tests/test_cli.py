@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -84,3 +85,54 @@ def test_what_is_refused_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         assert done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_quiet_json_and_a_dry_run(tmp_path: Path) -> None:
+    source = str(Path(__file__).parent.parent / "examples/gaia_xp/xp_continuous_000.parquet")
+    out = str(tmp_path / "out")
+    words = ("run", "--input", source, "--output", out, "--workers", "1")
+
+    done = catalogproc(*words, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    assert planned["rows"] == planned["rows_todo"] == 500
+    assert [chunk["done"] for chunk in planned["chunks"]] == [False]
+    assert not Path(out).exists()
+    done = catalogproc(*words, "--dry-run")
+    assert "1 file of spectra, 500 stars, in 1 chunk; 0 done, 1 to do" in done.stdout
+
+    done = catalogproc(*words, "--quiet")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    done = catalogproc(*words, "--json")
+    account = json.loads(done.stdout)
+    assert (account["rows_written"], account["chunks_run"], account["exit_code"]) == (500, 0, 0)
+
+    verified = json.loads(catalogproc("verify", out, "--json").stdout)
+    assert verified["rows_read"] == verified["rows_written"] == 500
+    assert verified["run_id"] == planned["run_id"]
+    # What was asked for is said all the same.
+    assert "500 rows read" in catalogproc("-q", "verify", out).stdout
+
+
+def test_errors_are_said_however_quiet(tmp_path: Path) -> None:
+    done = catalogproc("--quiet", "verify", str(tmp_path))
+    assert done.returncode == 2
+    assert "error:" in done.stderr
+
+
+def test_quiet_stands_anywhere() -> None:
+    assert _spread(["run", "--input", "a", "-q", "b"]) == [
+        "--quiet", "run", "--input", "a", "--input", "b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete(shell: str) -> None:
+    script = catalogproc("--show-completion", shell).stdout
+    assert "catalogproc" in script
+    words = {"COMP_WORDS": "catalogproc ver", "COMP_CWORD": "1"}
+    ask = {"_CATALOGPROC_COMPLETE": "complete_bash"} | words
+    command = [sys.executable, "-c", "from catalogproc.cli import main; main()"]
+    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | ask, timeout=60)
+    assert told.stdout.split() == ["verify"]

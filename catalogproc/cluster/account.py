@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalogproc.errors import CatalogprocError
 
@@ -96,6 +96,16 @@ class Account:
     def exit_code(self) -> int:
         """0 where everything is done, 1 where some chunk is not."""
         return 1 if self.failures or self.unfinished or self.stopped else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account for a program: its fields, plain, and what follows from them."""
+        return asdict(self) | {
+            "output": str(self.output),
+            "rejected_by_reason": dict(self.rejected_by_reason),
+            "stars_per_second": self.stars_per_second,
+            "unfinished": self.unfinished,
+            "exit_code": self.exit_code,
+        }
 
     def lines(self) -> list[str]:
         """The account for the user."""

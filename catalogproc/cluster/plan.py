@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalogproc.catalog.records.identity import FOLDERS, RUN_FILE, read_identity, shown_path
 from catalogproc.catalog.records.receipts import (
@@ -88,6 +88,28 @@ class Plan:
         """The same plan, with the receipts as they are now."""
         done, spoilt = survey(self.output, self.chunks, self.job, self.bundle)
         return replace(self, done=done, spoilt=spoilt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for a program: what it is of, and each chunk with whether it is done."""
+        return {
+            "run_id": self.identity.run_id,
+            "job": self.job.name,
+            "job_hash": self.job.hash,
+            "model": self.bundle.name,
+            "model_hash": self.bundle.hash,
+            "output": str(self.output),
+            "rows": _total(self.chunks),
+            "rows_todo": self.rows_todo,
+            "chunks": [
+                {
+                    "chunk": chunk.id, "file": str(chunk.file), "first_row": chunk.first_row,
+                    "rows": chunk.rows, "done": chunk.id in self.done,
+                    "spoilt": chunk.id in self.spoilt,
+                }
+                for chunk in self.chunks
+            ],
+            "faults": [{"file": fault.file, "cause": fault.cause} for fault in self.faults],
+        }  # fmt: skip
 
     def lines(self, *, short: bool = False) -> list[str]:
         """The plan for the user; where not short, a line a chunk."""

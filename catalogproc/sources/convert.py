@@ -23,6 +23,8 @@ from catalogproc.sources.xp import read_spectra
 ROW_GROUP = 25_000
 _MARK = b"converted_from"
 
+Watch = Callable[[int, int | None, str], None]
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -47,6 +49,7 @@ def convert(
     correlations: bool = False,
     chunk_rows: int = 50_000,
     progress: Callable[[Converted], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Path]:
     """Rewrite spectra as Parquet, a few files for each input, each of them whole or not there.
 
@@ -64,6 +67,9 @@ def convert(
         Rows a file at most.
     progress
         Called after each input with its account.
+    watch
+        Called as rows of an input are read: (rows, of how many, None where the file does not
+        tell, the file's name).
 
     Returns
     -------
@@ -81,7 +87,9 @@ def convert(
     """
     written: list[Path] = []
     for path in map(Path, files):
-        account = convert_file(path, Path(folder), correlations=correlations, chunk_rows=chunk_rows)
+        account = convert_file(
+            path, Path(folder), correlations=correlations, chunk_rows=chunk_rows, watch=watch
+        )
         written += account.parts
         if progress is not None:
             progress(account)
@@ -89,7 +97,12 @@ def convert(
 
 
 def convert_file(
-    path: Path, folder: Path, *, correlations: bool = False, chunk_rows: int = 50_000
+    path: Path,
+    folder: Path,
+    *,
+    correlations: bool = False,
+    chunk_rows: int = 50_000,
+    watch: Watch | None = None,
 ) -> Converted:
     """Rewrite one file, as :func:`convert` does."""
     mark = fingerprint(path)
@@ -112,6 +125,8 @@ def convert_file(
                 if bad.num_rows:
                     refusals.write_table(bad)
                 read, rejected = read + len(batch), rejected + bad.num_rows
+                if watch is not None:
+                    watch(read, promised, path.name)
         kept = sum(pq.read_metadata(part).num_rows for part in sink.parts)
         if kept + rejected != read or (promised is not None and read != promised):
             raise CountError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from catalogproc.errors import CatalogprocError, VerifyError
 BATCH = 65_536
 TIMES = ("seconds", "stars_per_second", "stage_seconds", "versions")
 """What a summary says besides the counts; it is not held against the receipts."""
+
+
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class VerifyReport:
         return asdict(self)
 
 
-def verify(folder: Path) -> VerifyReport:
-    """Recount, rehash and reread a finished catalog.
+def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
+    """Recount, rehash and reread a finished catalog; ``progress`` is told of chunks.
 
     Checked are: each receipt belongs to the run; each part exists, with the hash, rows,
     columns, types and ranges that it should have, and no part stands without a receipt; read
@@ -84,7 +87,9 @@ def verify(folder: Path) -> VerifyReport:
     findings += _strays(folder, receipts)
     search = DuplicateSearch()
     size = 0
-    for receipt in receipts:
+    for number, receipt in enumerate(receipts):
+        if progress is not None:
+            progress(number, len(receipts), "")
         findings += _check_receipt(receipt, identity)
         for path, sha256, rows in receipt.parts():
             part = folder / path

@@ -1,0 +1,1 @@
+"""What the model has learned, told as spectra: made, completed, and as vectors."""
