@@ -186,6 +186,14 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")], as_json: AsJs
 
 
 @app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR")], as_json: AsJson = False) -> None:
+    """How a run stands, also while it goes on: from its receipts alone."""
+    from catalogproc.catalog.records.status import status as status_of
+
+    _result(status_of(folder), as_json)
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     format: Annotated[Format, typer.Option("--format", help="What to write.")],
