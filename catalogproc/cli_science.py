@@ -55,6 +55,7 @@ def evaluate(
     from catalogproc.science.judges.benchmark import benchmark
     from catalogproc.science.judges.judgement import Effort, judge
     from catalogproc.science.judges.scorecard import text, write_scorecard
+    from catalogproc.science.judges.trust import write_trust
 
     experiments = registry.chosen(figures or "all")
     model = load_bundle(bundle)
@@ -63,7 +64,9 @@ def evaluate(
         with show_progress("steps") as progress:
             judged = judge(model, known, Effort.of(quick, device.value), progress)
         typer.echo(text(judged))
-        for path in write_scorecard(judged, output):
+        held, others = write_trust(model, output, quick)
+        typer.echo(held)
+        for path in [*write_scorecard(judged, output), *others]:
             note(str(path))
     if experiments:
         with show_progress("figures") as progress:

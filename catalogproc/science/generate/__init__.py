@@ -1,1 +1,0 @@
-"""What the model has learned, told as spectra: made, completed, and as vectors."""
