@@ -40,7 +40,7 @@ __all__ = [
     "Standardisation",
     "load_bundle",
     "shipped_bundles",
-    "with_reliability",
+    "rewritten",
     "write_bundle",
 ]
 
@@ -215,25 +215,34 @@ def write_bundle(
     return load_bundle(folder)
 
 
-def with_reliability(bundle: Bundle, reliability: Reliability) -> Bundle:
-    """Write a bundle anew, in its folder, with what was found of its answers; weights in float32.
+def rewritten(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    reliability: Reliability | None = None,
+    dtype: str = "float32",
+    training: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle anew, in its folder or another: with what was found of its answers, with its
+    weights in another type, with more said of its training.
 
     It is another bundle then, with a hash of its own. Other files of the folder stay.
     """
     return write_bundle(
-        bundle.path,
+        folder,
         name=bundle.name,
         description=bundle.description,
         network=bundle.network(),
         vocabulary=bundle.vocabulary,
         standardisation=bundle.standardisation,
         domain=bundle.domain,
-        training=bundle.training,
+        training=bundle.training if training is None else training,
         check_values=bundle.self_check.values,
         check_labels=bundle.self_check.labels,
         requestable=bundle.requestable,
-        reliability=reliability,
+        reliability=bundle.reliability if reliability is None else reliability,
         tolerance=bundle.self_check.tolerance,
+        dtype=dtype,
         replace=True,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.job import TrainingJob
-from catalogproc.network.bundle import Bundle, load_bundle, with_reliability, write_bundle
+from catalogproc.network.bundle import Bundle, load_bundle, rewritten, write_bundle
 from catalogproc.network.files import read_curve, write_whole
 from catalogproc.network.learning.extend import extended_network
 from catalogproc.network.learning.sampling import Table
@@ -26,9 +26,10 @@ from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.science.lessons.calibration import fit_reliability
 from catalogproc.science.lessons.card import write_card
 from catalogproc.science.lessons.lesson import Lesson, real, simulated
+from catalogproc.science.lessons.storage import OF_STARS, storage_type
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
-CHECK_STARS = 4
+CHECK_STARS, STORAGE_STARS = 4, 2_000
 CURVE, RECIPE = "learning_curve.csv", "training.json"
 
 EPOCHS = {
@@ -146,11 +147,24 @@ def train_bundle(
         facts["from"] = f"{parent.name} ({parent.hash})"
         facts["from_data"] = str(parent.training.get("data", ""))
     bundle = _write(job, output, trained, lesson, facts, parent)
-    found = fit_reliability(Predictor(bundle), lesson.held(), lesson.trained_on)
-    bundle = with_reliability(bundle, found)
+    bundle = finished(bundle, lesson)
     shutil.copy(output / CURVE, bundle.path / CURVE)
     write_card(bundle, job, lesson.test, lesson.use, spectra)
     return load_bundle(bundle.path)
+
+
+def finished(bundle: Bundle, lesson: Lesson) -> Bundle:
+    """The bundle with weights of as few bits as will do, and with how far it can be trusted."""
+    labels = tuple(name for name in CHECKED if name in bundle.requestable)
+    shown = lesson.test.values[:STORAGE_STARS].copy()
+    shown[:, lesson.labels] = np.nan
+    dtype, change = storage_type(bundle, shown, labels)
+    said = dict(bundle.training) | {"weights": dtype}
+    if change:
+        said["weights_change"] = f"{OF_STARS:.1%} of answers within {change:.2g} of their sigma"
+    bundle = rewritten(bundle, bundle.path, dtype=dtype, training=said)
+    found = fit_reliability(Predictor(bundle), lesson.held(), lesson.trained_on)
+    return rewritten(bundle, bundle.path, dtype=dtype, reliability=found)
 
 
 def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
