@@ -39,8 +39,8 @@ __all__ = [
     "SelfCheck",
     "Standardisation",
     "load_bundle",
-    "shipped_bundles",
     "rewritten",
+    "shipped_bundles",
     "write_bundle",
 ]
 
