@@ -64,6 +64,15 @@ def generate(
     absolute: Annotated[
         bool, typer.Option("--absolute", help="On the scale of stars at 10 pc.")
     ] = False,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--draws",
+            metavar="N",
+            min=0,
+            help="For how errors go together; 0: not at all [default: 64, to 1,000 stars].",
+        ),
+    ] = None,
     model: ModelName = "default",
     device: DeviceName = ModelDevice.auto,
 ) -> None:
@@ -75,7 +84,7 @@ def generate(
     wanted = Wanted(
         labels={name: value for name, value in labels.items() if value is not None},
         known=tuple(known or ()), stars=stars, isochrone=isochrone,
-        distance=distance, absolute=absolute, output=output, flux=flux, plot=plot,
+        distance=distance, absolute=absolute, draws=draws, output=output, flux=flux, plot=plot,
     )  # fmt: skip
     for line in make(wanted, load_bundle(model), device.value):
         note(line)

@@ -16,14 +16,15 @@ from typer.testing import CliRunner
 from catalogproc.cli import app
 from catalogproc.errors import BundleError, JobError
 from catalogproc.features.calibration import calibration
-from catalogproc.features.photometry import synthetic_photometry
+from catalogproc.features.photometry import passbands, synthetic_photometry
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.science.generation.correlation import correlations
 from catalogproc.science.generation.files import check_name, write_spectra
 from catalogproc.science.generation.inpaint import Question, complete, inpaint
-from catalogproc.science.generation.make import Wanted, make
-from catalogproc.science.generation.spectra import apparent_magnitude, generate_spectra
-from catalogproc.science.generation.stars import isochrone, one_star
+from catalogproc.science.generation.make import TENSION, Wanted, make
+from catalogproc.science.generation.spectra import Spectra, apparent_magnitude, generate_spectra
+from catalogproc.science.generation.stars import isochrone, one_star, unlikely
 from catalogproc.science.judges.benchmark import simulated
 from catalogproc.science.reading import everything, read_stars
 from catalogproc.vocabulary import BANDS
@@ -86,6 +87,95 @@ def test_gaiaxpy_reads_the_ecsv(predictor: Predictor, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             read[f"{band}_coefficients"][0], spectra.coefficients[band][0], rtol=1e-12
         )
+
+
+def test_gaiaxpy_takes_the_correlations(predictor: Predictor, tmp_path: Path) -> None:
+    spectra = generate_spectra(predictor, giants(predictor))
+    spectra = replace(spectra, correlations=correlations(predictor, giants(predictor)))
+    path = tmp_path / "made.parquet"
+    write_spectra(path, spectra, np.array([7]), {}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made, wavelength = realstars.gaiaxpy().calibrate(frame(path), save_file=False)
+    ours, theirs = spectra.sampled().error[0], np.asarray(made["flux_error"][0])
+    one = (wavelength < 632) | (wavelength > 645)  # where one band alone makes the flux
+    np.testing.assert_allclose(ours[one], theirs[one], rtol=1e-4)
+    alone = generate_spectra(predictor, giants(predictor)).sampled().error[0]
+    assert np.median(np.abs(ours / alone - 1)) > 0.05  # as independent, they are others
+
+
+def colour_error(spectra: Spectra) -> np.ndarray:
+    """The error of BP - RP (N,) that the coefficients' errors make, to first order."""
+    bands = passbands()
+    weights = {
+        name: np.concatenate([bands.weights[band][bands.names.index(name)] for band in BANDS])
+        for name in ("BP", "RP")
+    }
+    values, errors = (
+        np.concatenate([part[band] for band in BANDS], axis=1)
+        for part in (spectra.coefficients, spectra.errors)
+    )
+    bp, rp = (w / (values @ w)[:, None] for w in weights.values())
+    slope = 2.5 / np.log(10) * (bp - rp) * errors
+    if spectra.correlations is None:
+        return np.sqrt(np.square(slope).sum(axis=1))
+    return np.sqrt(np.einsum("ni,nij,nj->n", slope, spectra.correlations, slope))
+
+
+def test_the_error_of_a_colour_is_what_the_model_says_of_the_colour(predictor: Predictor) -> None:
+    """Two routes to sigma(BP - RP): the model asked for it, and the coefficients' covariance."""
+    values = giants(predictor, teff=np.array([4300.0, 4700.0, 5000.0]), logg=[1.8, 2.5, 3.0])
+    values[:, predictor.bundle.vocabulary.column("logebv")] = np.nan  # dust is what moves it
+    asked = predictor.predict(values, ["bprp"]).sigma[:, 0]
+    spectra = generate_spectra(predictor, values)
+    together = replace(spectra, correlations=correlations(predictor, values))
+    assert np.abs(np.log(colour_error(together) / asked)).max() < 0.4
+    # As independent errors they would be far too small.
+    assert (colour_error(spectra) < 0.75 * asked).all()
+
+
+def test_correlations_are_correlations_and_a_stars_own(predictor: Predictor) -> None:
+    values = giants(predictor, teff=np.array([4300.0, 4900.0]))
+    matrix = correlations(predictor, values, 20).astype(float)
+    np.testing.assert_allclose(matrix, matrix.transpose(0, 2, 1), atol=1e-6)
+    np.testing.assert_allclose(np.diagonal(matrix, axis1=1, axis2=2), 1.0)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-5
+    np.testing.assert_allclose(correlations(predictor, values[1:], 20)[0], matrix[1], atol=2e-3)
+    with pytest.raises(JobError, match=r"correlations need draws(.|\n)*or more(.|\n)*found: 3"):
+        correlations(predictor, values, 3)
+
+
+def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path: Path) -> None:
+    # Three solar masses live for 0.4 Gyr.
+    strange = giants(predictor, mass=np.array([1.2, 3.0]), log_age=np.log10([5e9, 10e9]))
+    far = np.nanmax(np.abs(unlikely(predictor, strange)[2]), axis=1)
+    assert far[0] < TENSION - 1
+    assert far[1] > 5.0
+    labels = {"teff": 4700.0, "logg": 2.5, "mass": 3.0, "age": 10.0}
+    output = tmp_path / "x.parquet"
+    said = make(Wanted(labels, output=output), predictor.bundle, "cpu")
+    assert any("this star is of no kind that the model has seen: mass = 3" in x for x in said)
+    assert pq.read_table(output)["label_tension"][0].as_py() > 5
+    stars = simulated(2_000, 5, predictor.bundle.vocabulary)
+    labels = predictor.bundle.vocabulary.columns(["teff", "logg", "m_h", "mass", "log_age"])
+    values = np.full_like(stars.values, np.nan)
+    values[:, labels] = stars.truth[:, labels]
+    off = np.nan_to_num(unlikely(predictor, values)[2])
+    assert (np.abs(off) > TENSION).any(axis=1).mean() < 0.05
+
+
+def test_what_is_made_is_what_a_run_reads(predictor: Predictor, tmp_path: Path) -> None:
+    """Labels to spectra to labels: the model agrees with itself, within its errors."""
+    output = tmp_path / "made.parquet"
+    wanted = Wanted({}, isochrone="5,-0.2", output=output, distance=1.0, draws=0)
+    make(wanted, predictor.bundle, "cpu")
+    vocabulary = predictor.bundle.vocabulary
+    good, made = next(read_stars([output], [], vocabulary, everything(vocabulary)))
+    table = pq.read_table(output)
+    assert len(good) == table.num_rows > 20
+    answer = predictor.predict(made.values, ["teff", "m_h"])
+    off = np.abs(answer.mean[:, 0] - table["teff"].to_numpy()) / answer.sigma[:, 0]
+    assert np.median(off) < 1.5
 
 
 def test_a_spectrum_of_a_magnitude_has_it(predictor: Predictor) -> None:
@@ -175,7 +265,7 @@ def test_generate_from_the_command_line(tmp_path: Path) -> None:
              "--flux", str(made["f.ecsv"]), "--plot", str(made["p.png"])]  # fmt: skip
     result = run(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "1 spectrum from teff, logg, m_h, age, bprp, stars at 0.01 kpc" in result.output
+    assert "1 spectrum from teff, logg, m_h, age, bprp, stars at 10 pc" in result.output
     table = pq.read_table(made["a.parquet"])
     assert table["teff"].to_pylist() == [4700]
     assert len(table["bp_coefficients"][0]) == 55

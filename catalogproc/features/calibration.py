@@ -50,10 +50,28 @@ class Calibration:
             total = total + values @ weights.T
         return np.asarray(total)
 
-    def error(self, errors: Mapping[str, NDArray[np.floating]]) -> Float:
-        """Its standard error (N, L) where the coefficients' errors (N, n) are independent."""
-        variance = sum(np.square(errors[band]) @ np.square(self.weights[band]).T for band in BANDS)
-        return np.asarray(np.sqrt(variance))
+    def error(
+        self,
+        errors: Mapping[str, NDArray[np.floating]],
+        correlations: NDArray[np.floating] | None = None,
+    ) -> Float:
+        """Its standard error (N, L), from those of the coefficients (N, n).
+
+        ``correlations`` (N, C, C) are between all coefficients, BP's before RP's; without
+        them, errors are independent.
+        """
+        if correlations is None:
+            variance = sum(
+                np.square(errors[band]) @ np.square(self.weights[band]).T for band in BANDS
+            )
+            return np.asarray(np.sqrt(variance))
+        weights = np.concatenate([self.weights[band] for band in BANDS], axis=1)
+        each = np.concatenate([errors[band] for band in BANDS], axis=1)
+        result = np.empty((len(each), len(weights)))
+        for row, (error, correlation) in enumerate(zip(each, correlations, strict=True)):
+            moved = weights * error  # (L, C)
+            result[row] = np.einsum("lc,lc->l", moved @ correlation, moved)
+        return np.sqrt(np.maximum(result, 0.0))
 
 
 @cache

@@ -38,7 +38,8 @@ def spectra_table(
     """N spectra as rows of the archive's layout, and the contract of that table.
 
     ``extra`` are columns (N,) of what else is known of each, by name: labels that were given.
-    Coefficients carry no correlations (zero), and all of them count as relevant.
+    All coefficients count as relevant. Their correlations are those of the spectra, zero where
+    these have none; the archive has no place for those between the bands.
     """
     archive = {column.name: column for column in load_contract("xp_continuous").columns}
     count = len(spectra)
@@ -46,6 +47,7 @@ def spectra_table(
     for name, values in extra.items():
         kind = Column(name, "float32", f"{name}, as given or used", nullable=True)
         made.append((kind, pa.array(np.asarray(values, dtype=np.float32))))
+    packed = _packed(spectra)
     for band in BANDS:
         values, errors = spectra.coefficients[band], spectra.errors[band]
         size = values.shape[1]
@@ -66,7 +68,7 @@ def spectra_table(
         lists = {
             f"{band}_coefficients": values,
             f"{band}_coefficient_errors": errors,
-            f"{band}_coefficient_correlations": np.zeros((count, size * (size - 1) // 2)),
+            f"{band}_coefficient_correlations": packed[band],
         }
         made += [(archive[name], _lists(x, archive[name])) for name, x in lists.items()]
     table = pa.table({column.name: array for column, array in made})
@@ -88,19 +90,29 @@ def write_spectra(
 
 
 def write_flux(
-    path: Path, spectra: Spectra, source_id: NDArray[np.int64], facts: Mapping[str, str]
+    path: Path,
+    spectra: Spectra,
+    source_id: NDArray[np.int64],
+    facts: Mapping[str, str],
+    e_g_mag: NDArray[np.floating] | None = None,
 ) -> None:
-    """Write flux over wavelength as Parquet or ECSV: a row for each star and wavelength."""
+    """Write flux over wavelength as Parquet or ECSV: a row for each star and wavelength.
+
+    ``e_g_mag`` (N,) is the error of the magnitude that they are scaled to; none is no error.
+    """
     sampled = spectra.sampled()
     count, size = sampled.flux.shape
     unit = "W.m**-2.nm**-1" if np.isfinite(spectra.g_mag).all() else ""
     over = "" if unit else ", over the electrons per second of G"
+    level = np.zeros(count) if e_g_mag is None else e_g_mag * np.log(10.0) / 2.5
     columns = (
         Column("source_id", "int64", "the star", ucd="meta.id;meta.main"),
         Column("wavelength", "float32", "wavelength in vacuum", unit="nm", ucd="em.wl"),
         Column("flux", "float64", f"flux density{over}", unit=unit, ucd="phot.flux.density;em.wl"),
-        Column("flux_error", "float64", f"1 sigma error of flux{over}", unit=unit,
+        Column("flux_error", "float64", f"1 sigma error of flux{over}, at this G", unit=unit,
                ucd="stat.error;phot.flux.density;em.wl"),
+        Column("scale_error", "float32", "relative error of the star's flux at all wavelengths, "
+               "by its luminosity", ucd="stat.error;arith.factor"),
     )  # fmt: skip
     contract = Contract("generated_flux", 1, "Flux of spectra that a model made", columns)
     table = pa.table(
@@ -109,10 +121,26 @@ def write_flux(
             pa.array(np.tile(sampled.wavelength.astype(np.float32), count)),
             pa.array(sampled.flux.ravel()),
             pa.array(sampled.error.ravel()),
+            pa.array(np.repeat(level.astype(np.float32), size)),
         ],
         schema=contract.arrow_schema(),
     )
     _write(path, table, contract, facts)
+
+
+def _packed(spectra: Spectra) -> dict[str, NDArray[np.floating]]:
+    """Each band's correlations (N, n(n-1)/2) as the archive has them: the strict lower triangle,
+    row by row."""
+    packed: dict[str, NDArray[np.floating]] = {}
+    first = 0
+    for band in BANDS:
+        count, size = spectra.coefficients[band].shape
+        row, column = np.tril_indices(size, -1)
+        packed[band] = np.zeros((count, len(row)), dtype=np.float32)
+        if spectra.correlations is not None:
+            packed[band][:] = spectra.correlations[:, first + row, first + column]
+        first += size
+    return packed
 
 
 def _lists(values: NDArray[np.floating], column: Column) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,35 @@ from catalogproc import __version__
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.science.generation.correlation import DRAWS, correlations
 from catalogproc.science.generation.files import check_name, write_flux, write_spectra
 from catalogproc.science.generation.picture import draw_spectra
 from catalogproc.science.generation.spectra import (
     TEN_PARSEC,
-    Spectra,
     apparent_magnitude,
     generate_spectra,
 )
-from catalogproc.science.generation.stars import isochrone, one_star
+from catalogproc.science.generation.stars import isochrone, one_star, unlikely
 from catalogproc.science.infer import token_columns, token_values
 from catalogproc.science.judges.evaluate import available
 from catalogproc.science.tables import read_table
+from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.float64]
+
+FEW = 1_000
+"""Stars of which correlations are found without being asked for."""
+
+TENSION = 3.5
+"""Labels that lie farther from what the others let expect, in its error, do not go together: one
+giant in a hundred, as they are simulated, has one."""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """Stars, by ``labels`` and ``known`` words, a table of ``stars`` or an ``isochrone``
-    ("AGE,M_H"); the scale of their spectra, and the files that are asked for."""
+    ("AGE,M_H"); the scale of their spectra, the draws for correlations (0: none; None: some
+    for few stars), and the files that are asked for."""
 
     labels: Mapping[str, float]
     known: tuple[str, ...] = ()
@@ -41,6 +50,7 @@ class Wanted:
     isochrone: str | None = None
     distance: float | None = None
     absolute: bool = False
+    draws: int | None = None
     output: Path | None = None
     flux: Path | None = None
     plot: Path | None = None
@@ -81,6 +91,13 @@ class Wanted:
             )
         return TEN_PARSEC if self.absolute else self.distance
 
+    @property
+    def scale(self) -> str:
+        """For people."""
+        if self.kpc is None:
+            return "over the G flux"
+        return "stars at 10 pc" if self.kpc == TEN_PARSEC else f"stars at {self.kpc:g} kpc"
+
 
 def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
     """Make the spectra and write the files; what was done, for people.
@@ -97,33 +114,68 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
     known = token_columns(table.column_names, bundle.vocabulary, where)
     values = token_values(table, known, bundle.vocabulary, where)
     predictor = Predictor(bundle, available(device))
-    spectra, extra = generate_spectra(predictor, values), _numbers(table)
+    spectra, extra, ids = generate_spectra(predictor, values), _numbers(table), _ids(table)
+    error, said = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
     if wanted.kpc is not None:
         magnitude, error = apparent_magnitude(predictor, values, wanted.kpc)
         spectra = spectra.at_magnitude(magnitude)
         extra |= {"phot_g_mean_mag": magnitude, "e_phot_g_mean_mag": error}
-    ids = _ids(table)
+        said.append(_brightness(magnitude, error))
+        if not np.isfinite(magnitude).all():
+            raise JobError(
+                "stars without a luminosity have no brightness",
+                wanted="a positive g_fakemag, known or answered, of every star",
+                found=f"{np.isnan(magnitude).sum():,} of {len(ids):,} without",
+                todo="leave them out, or ask for spectra over the G flux",
+            )
+    tension = unlikely(predictor, values)
+    extra["label_tension"] = np.abs(np.nan_to_num(tension[2])).max(axis=1)
+    said += _strange(*tension, bundle.vocabulary)
+    draws = wanted.draws if wanted.draws is not None else DRAWS * (len(ids) <= FEW)
+    if draws:
+        spectra = replace(spectra, correlations=correlations(predictor, values, draws))
+        said.append(f"errors of coefficients go together, by {draws} draws")
+    else:
+        said.append("errors of coefficients are taken as independent")
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
-    facts["scale"] = "over the G flux" if wanted.kpc is None else f"stars at {wanted.kpc:g} kpc"
+    facts |= {"scale": wanted.scale, "draws": str(draws)}
     if wanted.output is not None:
         write_spectra(wanted.output, spectra, ids, extra, facts)
     if wanted.flux is not None:
-        write_flux(wanted.flux, spectra, ids, facts)
+        write_flux(wanted.flux, spectra, ids, facts, error)
     if wanted.plot is not None:
-        title = f"XP spectra by {bundle.name}, {facts['scale']}, 1 σ bands"
+        title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
         draw_spectra(wanted.plot, spectra, _names(table, tuple(known)), title)
     files = [str(path) for path in (wanted.output, wanted.flux, wanted.plot) if path is not None]
-    stars = "1 spectrum" if len(ids) == 1 else f"{len(ids):,} spectra"
-    return [
-        f"{stars} from {', '.join(known)}, {facts['scale']}", *_brightness(spectra), *files
-    ]  # fmt: skip
+    return [*said, *files]
 
 
-def _brightness(spectra: Spectra) -> list[str]:
-    g = spectra.g_mag[np.isfinite(spectra.g_mag)]
-    if not len(g):
+def _count(stars: int) -> str:
+    return "1 spectrum" if stars == 1 else f"{stars:,} spectra"
+
+
+def _brightness(magnitude: Floats, error: Floats) -> str:
+    """The magnitudes of N stars, for people."""
+    low, high, typical = np.nanmin(magnitude), np.nanmax(magnitude), np.nanmedian(error)
+    shown = f"{low:.2f}" if len(magnitude) == 1 else f"{low:.2f} to {high:.2f}"
+    return f"G = {shown} mag, ± {typical:.2f}"
+
+
+def _strange(mean: Floats, sigma: Floats, off: Floats, vocabulary: Vocabulary) -> list[str]:
+    """Stars (N, V) whose labels do not go together, for people; see stars.unlikely."""
+    far = np.abs(np.nan_to_num(off))
+    strange = int((far > TENSION).any(axis=1).sum())
+    if not strange:
         return []
-    return [f"G = {g.min():.2f}" + (f" to {g.max():.2f}" if len(g) > 1 else "") + " mag"]
+    row, column = np.unravel_index(np.argmax(far), far.shape)
+    token = vocabulary.tokens[column]
+    value = mean[row, column] + off[row, column] * sigma[row, column]
+    which = "this star is" if len(far) == 1 else f"{strange:,} of {len(far):,} stars are"
+    whose = "" if len(far) == 1 else f" of star {row + 1}"
+    return [
+        f"{which} of no kind that the model has seen: {token.name} = {value:.4g}{whose}, where"
+        f" {mean[row, column]:.4g} ± {sigma[row, column]:.2g} {token.unit} is expected of the rest"
+    ]
 
 
 def _check_files(wanted: Wanted) -> None:
@@ -160,10 +212,10 @@ def _numbers(table: pa.Table) -> dict[str, Floats]:
 
 
 def _ids(table: pa.Table) -> NDArray[np.int64]:
-    """The stars' identifiers, or their row where they have none."""
+    """The stars' identifiers, or their row, from 1, where they have none."""
     if "source_id" in table.column_names and table["source_id"].type == pa.int64():
         return np.asarray(table["source_id"].to_numpy())
-    return np.arange(table.num_rows, dtype=np.int64)
+    return np.arange(1, table.num_rows + 1, dtype=np.int64)
 
 
 def _names(table: pa.Table, known: tuple[str, ...]) -> list[str]:

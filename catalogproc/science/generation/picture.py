@@ -41,6 +41,7 @@ def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> 
             axes.plot(sampled.wavelength, flux, color=colour, linewidth=1.2, label=names[row])
         axes.set_xlim(sampled.wavelength[0], sampled.wavelength[-1])
         axes.set_ylim(bottom=min(0.0, float(sampled.flux[rows].min())))
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         axes.set_xlabel("wavelength [nm]")
         axes.set_ylabel("flux [W m$^{-2}$ nm$^{-1}$]" if scaled else "flux over the G flux")
         axes.set_title(title, fontsize=10, loc="left")

@@ -2,13 +2,13 @@
 
 The model answers coefficients over the G flux. On that scale a spectrum has no distance;
 :meth:`Spectra.at_magnitude` gives it one. Errors are the model's own, one coefficient at a
-time: it states no correlations, and the flux's error takes the coefficients as independent.
+time; how they go together, generation/correlation.py finds out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,14 @@ class Spectra:
     """N spectra: coefficients and errors (N, n) by band, and the G magnitude (N,) of their scale.
 
     The magnitude is NaN where coefficients are over the G flux, without a scale; else they are
-    in electrons per second.
+    in electrons per second. ``correlations`` (N, C, C) are between all coefficients, BP's
+    before RP's; where they are not known, errors count as independent.
     """
 
     coefficients: Mapping[str, Floats]
     errors: Mapping[str, Floats]
     g_mag: Floats
+    correlations: NDArray[np.floating] | None = None
 
     def __len__(self) -> int:
         return len(self.g_mag)
@@ -56,16 +58,28 @@ class Spectra:
     def at_magnitude(self, g_mag: Floats) -> Spectra:
         """The same on the scale of stars of such G magnitudes (N,)."""
         flux = 10.0 ** (0.4 * (G_ZERO_POINT - np.asarray(g_mag, dtype=np.float64)))[:, None]
+        return replace(
+            self,
+            coefficients={band: flux * values for band, values in self.coefficients.items()},
+            errors={band: flux * values for band, values in self.errors.items()},
+            g_mag=np.asarray(g_mag, dtype=np.float64),
+        )
+
+    def rows(self, which: NDArray[np.bool_]) -> Spectra:
+        """Some of the spectra."""
         return Spectra(
-            {band: flux * values for band, values in self.coefficients.items()},
-            {band: flux * values for band, values in self.errors.items()},
-            np.asarray(g_mag, dtype=np.float64),
+            {band: values[which] for band, values in self.coefficients.items()},
+            {band: values[which] for band, values in self.errors.items()},
+            self.g_mag[which],
+            None if self.correlations is None else self.correlations[which],
         )
 
     def sampled(self) -> Sampled:
         """Flux over wavelength, 336 to 1020 nm, by GaiaXPy's calibration."""
         by = calibration()
-        return Sampled(by.wavelengths, by.flux(self.coefficients), by.error(self.errors))
+        return Sampled(
+            by.wavelengths, by.flux(self.coefficients), by.error(self.errors, self.correlations)
+        )
 
 
 def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
+from catalogproc.network.predictor import Predictor
 from catalogproc.science.simulator.population import (
     LOG_AGE,
     LOGG,
@@ -20,6 +22,9 @@ from catalogproc.science.simulator.population import (
 
 RED_GIANT = 2
 POINTS = 40
+
+DUST = "logebv"
+"""A label, but not of the star: any star can stand behind any dust."""
 
 
 def one_star(labels: Mapping[str, float], more: Sequence[str] = ()) -> pa.Table:
@@ -72,3 +77,29 @@ def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIA
     rows = {name: values[inside] for name, values in star.items()}
     rows |= {"m_h": np.full(inside.sum(), m_h), "age": np.full(inside.sum(), age)}
     return pa.table(rows)
+
+
+def unlikely(
+    predictor: Predictor, values: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How far each known label lies from what the model expects of all else that is known.
+
+    Returned are, for tokens (N, V), the expected values, their errors, and the differences in
+    these errors; NaN for tokens that are not known, that are no labels of the star itself, or
+    that stand alone. A star in which one is large is none that the model has seen: its labels
+    do not go together.
+    """
+    vocabulary = predictor.bundle.vocabulary
+    mean, sigma, off = np.full((3, *values.shape), np.nan)
+    for name in vocabulary.named("label"):
+        if name == DUST:
+            continue
+        column = vocabulary.column(name)
+        others = np.array(values, dtype=np.float64)
+        others[:, column] = np.nan
+        rows = np.isfinite(values[:, column]) & np.isfinite(others).any(axis=1)
+        if name in predictor.bundle.requestable and rows.any():
+            answer = predictor.predict(others[rows], (name,))
+            mean[rows, column], sigma[rows, column] = answer.mean[:, 0], answer.sigma[:, 0]
+            off[rows, column] = (values[rows, column] - mean[rows, column]) / sigma[rows, column]
+    return mean, sigma, off
