@@ -1,0 +1,215 @@
+"""deploy/: the launcher really launches, and what others' machines read is what they read."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from bundles import tiny_bundle
+
+from catalogproc.catalog.records.verify import verify
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+
+
+def launcher() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("slurm_run", DEPLOY / "slurm" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+# ---- SLURM
+
+
+def test_the_job_script_asks_for_what_a_worker_needs(tmp_path: Path) -> None:
+    words = ["--workers", "3", "--partition", "gpu", "--account", "astro", "--gpu", "--cores", "6"]
+    words += ["--memory", "20GB", "--directive=--constraint=h100", "--show"]
+    command = [sys.executable, str(DEPLOY / "slurm" / "run.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    script = done.stdout
+    for line in ("-p gpu", "-A astro", "--cpus-per-task=6", "--gres=gpu:1", "--constraint=h100",
+                 "-t 04:00:00"):  # fmt: skip
+        assert f"#SBATCH {line}\n" in script, line
+    assert "export OMP_NUM_THREADS=6" in script
+    assert "--nthreads 1" in script
+    assert "--nworkers" not in script
+    syntax = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert syntax.returncode == 0, syntax.stderr
+
+
+def test_what_follows_the_dashes_is_the_run_s() -> None:
+    chosen, asked = launcher().options(["--workers", "2", "--", "--input", "a b", "--output", "o"])
+    assert chosen.workers == 2
+    assert asked == ["--input", "a b", "--output", "o"]
+
+
+def test_a_run_on_workers_that_sbatch_started(tmp_path: Path) -> None:
+    # An sbatch that starts the script at once, here, as a free node would.
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    submitted = tmp_path / "submitted"
+    fake = {
+        "sbatch": f'#!/bin/bash\ncp "$1" "{submitted}.$$"\nnohup bash "$1" >/dev/null 2>&1 &\n'
+        "echo Submitted batch job $!\n",
+        "scancel": '#!/bin/bash\nfor job in "$@"; do pkill -P "$job"; kill "$job"; done\nexit 0\n',
+    }
+    for name, text in fake.items():
+        path = bin_folder / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    bundle = tiny_bundle(tmp_path / "model")
+    output = tmp_path / "out"
+    command = [
+        sys.executable, str(DEPLOY / "slurm" / "run.py"), "--workers", "2", "--cores", "1",
+        "--memory", "2GB", "--interface", "lo", "--log", str(tmp_path / "logs"), "--",
+        "--input", str(ROOT / "examples" / "gaia_xp"), "--output", str(output),
+        "--model", str(bundle.path),
+    ]  # fmt: skip
+    environment = os.environ | {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=250, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("submitted.*"))) == 2
+    assert verify(output).rows_written == 1500
+    assert ds.dataset(output / "catalog").count_rows() == 1500
+
+
+# ---- Kubernetes
+
+
+def test_manifests_are_as_kubernetes_has_them() -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for name in ("namespace", "storage", "job"):
+        for document in documents(DEPLOY / "kubernetes" / f"{name}.yaml"):
+            validate(document, "1.31", strict=True)
+    listed = documents(DEPLOY / "kubernetes" / "kustomization.yaml")[0]["resources"]
+    there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")}
+    assert {*listed, "kustomization.yaml"} == there
+
+
+def test_the_cluster_is_as_the_dask_operator_has_it() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    spec = importlib.util.find_spec("dask_kubernetes")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("dask-kubernetes is not installed: pip install 'catalogproc[deploy]'")
+    chart = "operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
+    [definition] = documents(Path(spec.submodule_search_locations[0]) / chart)
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    [cluster] = documents(DEPLOY / "kubernetes" / "cluster.yaml")
+    jsonschema.validate(cluster, schema)
+    # A check that can fail: the same without its scheduler.
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(
+            cluster | {"spec": {"worker": cluster["spec"]["worker"], "scheduler": {}}}, schema
+        )
+    worker = cluster["spec"]["worker"]["spec"]["containers"][0]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_driver_and_cluster_know_each_other() -> None:
+    [cluster] = documents(DEPLOY / "kubernetes" / "cluster.yaml")
+    [job] = documents(DEPLOY / "kubernetes" / "job.yaml")
+    pod = job["spec"]["template"]["spec"]
+    words = pod["containers"][0]["args"]
+    # The operator names a cluster's scheduler service NAME-scheduler.
+    assert words[words.index("--scheduler") + 1] == (
+        f"tcp://{cluster['metadata']['name']}-scheduler:8786"
+    )
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for spec in (pod, cluster["spec"]["worker"]["spec"])
+        for volume in spec["volumes"]
+    }
+    [storage] = documents(DEPLOY / "kubernetes" / "storage.yaml")
+    assert claims == {storage["metadata"]["name"]}
+    assert_run_words(words)
+
+
+# ---- Compose and images
+
+
+def assert_run_words(words: list[str]) -> None:
+    """The command line takes these words, as far as to look for the input."""
+    command = [sys.executable, "-m", "catalogproc", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "Usage" not in done.stderr, done.stderr
+    assert done.returncode == 2
+    assert "error:" in done.stderr
+
+
+def test_services_are_of_the_images_that_the_dockerfile_makes() -> None:
+    [compose] = documents(DEPLOY / "compose" / "compose.yaml")
+    text = (DEPLOY / "Dockerfile").read_text()
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.M))
+    assert targets == {"base", "cpu", "cuda"}
+    for name, service in compose["services"].items():
+        build = service["build"]
+        assert build["target"] in targets, name
+        dockerfile = DEPLOY / "compose" / build["context"] / build["dockerfile"]
+        assert dockerfile.resolve() == DEPLOY / "Dockerfile"
+        for other in service.get("depends_on", {}):
+            assert other in compose["services"]
+    assert_run_words(compose["services"]["run"]["command"])
+    # Nothing but this machine reaches the dashboard.
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_the_image_gets_all_that_the_wheel_needs() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = " ".join(re.findall(r"^COPY (.+)$", text, re.M)).split()
+    for name in ("pyproject.toml", "README.md", "catalogproc", "schemas", "model", "jobs", "grids"):
+        assert name in copied
+        assert (ROOT / name).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_images_install_steps_run(tmp_path: Path) -> None:
+    """RUN pip install …, of the CPU's image, from the files that it copies."""
+    import shutil
+
+    text = (DEPLOY / "Dockerfile").read_text()
+    context = tmp_path / "context"
+    context.mkdir()
+    for line in re.findall(r"^COPY (.+)$", text, re.M):
+        *sources, _ = shlex.split(line)
+        for source in sources:
+            copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+            copy(ROOT / source, context / source)
+    stage = text.split("AS cpu")[1].split("FROM")[0]
+    [install] = re.findall(r"^RUN (pip install .+)$", stage, re.M)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    words = shlex.split(re.sub(r"--extra-index-url \S+ ", "", install))
+    pip = [str(tmp_path / "venv" / "bin" / "pip"), *words[1:]]
+    subprocess.run(pip, check=True, cwd=context, timeout=800)
+    tool = tmp_path / "venv" / "bin" / "catalogproc"
+    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run([str(tool), "describe", "default"], capture_output=True, text=True,
+                          env=clean, cwd=tmp_path, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "hash" in done.stdout
