@@ -30,7 +30,9 @@ def evaluate(
     ] = "default",
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Stars with their truth, as simulate writes."),
+        typer.Option(
+            "--data", metavar="DIR", help="Stars and truth, as simulate or dataset write."
+        ),
     ] = None,
     stars: Annotated[
         int, typer.Option("--stars", min=1, help="Without --data, so many simulated ones.")

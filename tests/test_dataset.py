@@ -20,6 +20,8 @@ from surveyfiles import STARS, THREE_TIMES, TWICE, Sky, Trap, gnorm, write_fits,
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.features import combined19, dustmap
+from catalogproc.network.bundle import load_bundle
+from catalogproc.network.learning.baseline import TreeSettings
 from catalogproc.network.learning.sampling import Table, describe, standardise
 from catalogproc.science.datasets.cuts import Cuts
 from catalogproc.science.datasets.dataset import (
@@ -583,3 +585,18 @@ def test_a_model_is_judged_on_the_test_part_and_trees_grow_on_the_other(
     known = np.isfinite(distance)
     assert known.sum() > 5
     np.testing.assert_allclose(judged.beside["dist"][near][known], distance[known], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
+    """Real stars' layout: no true distance, repeats, few stars; trees see the training part."""
+    from catalogproc.science.experiments import registry
+
+    bundle = load_bundle("default")
+    stars = benchmark(folder / "lb24", 1, 1, bundle.vocabulary)
+    scale = registry.Scale(TreeSettings(trees=5, threads=1), 10_000, 200)
+    made = registry.run(registry.EXPERIMENTS, bundle, stars, folder / "lb24", scale)
+    assert all(item.outcome is not None for item in made)
+    paths = registry.write_experiments(made, bundle, stars, folder / "evaluation")
+    assert sum(path.suffix == ".png" for path in paths) == 16
+    assert "stars of lb24, test part; real stars" in paths[-1].read_text()

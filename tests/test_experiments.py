@@ -115,7 +115,7 @@ def test_residuals_are_wider_in_the_violet() -> None:
     assert number(9, "largest median residual, 450") < 10.0
 
 
-def test_what_is_left_is_noise_of_distant_stars() -> None:
+def test_distant_stars_are_worse() -> None:
     assert number(10, "with distance") > 0
     assert number(10, "with parallax") < 0
 

@@ -283,6 +283,12 @@ def absolute_g(pseudo_luminosity: Floats) -> Floats:
     return np.asarray(5.0 * (np.log10(good) - 2.0))
 
 
+def middle(values: Floats) -> float:
+    """The median of what is finite; NaN of nothing."""
+    good = values[np.isfinite(values)]
+    return float(np.median(good)) if len(good) else float("nan")
+
+
 def robust(values: Floats) -> float:
     """1.4826 times the median absolute deviation of what is finite; NaN of nothing."""
     good = values[np.isfinite(values)]

@@ -24,6 +24,7 @@ from catalogproc.science.experiments.experiment import (
     Setting,
     at_least,
     at_most,
+    middle,
     robust,
 )
 from catalogproc.science.judges.evaluate import QUANTITIES, Answers, Score, given_by, token_of
@@ -159,7 +160,7 @@ def what_answers_show(setting: Setting) -> Outcome:
         at_most("E(B-V): scatter over that of the stars", robust(extinction) / robust(true["ebv"]),
                 KNOWN_BY_HALF),
         Number("distance: scatter, parallax S/N > 5", robust(distance), "%", per_cent, source),
-        Number("distance: median difference", float(np.nanmedian(distance)), "%"),
+        Number("distance: median difference", middle(distance), "%"),
         at_most("distance: scatter over that of the stars",
                 robust(np.log(said["dist"] / true["dist"])[good])
                 / robust(np.log(true["dist"])[good]), KNOWN_BY_HALF),
@@ -222,14 +223,14 @@ def colours(setting: Setting) -> Outcome:
         seen, error = (m[:, v.column(name)].astype(float) for m in (stars.values, stars.errors))
         off = said - seen
         shown[words] = (seen, said, robust(off))
-        known = np.isfinite(off)
-        red = known & (seen > np.nanpercentile(seen, 90))
+        known = np.isfinite(seen)
+        red = seen > np.percentile(seen[known], 90) if known.any() else known
         numbers += [
             at_most(f"{words}: scatter over that of the stars", robust(off) / robust(seen), 0.3),
-            Number(f"{words}: scatter", robust(off), "mag", float(np.nanmedian(error)),
+            Number(f"{words}: scatter", robust(off), "mag", middle(error),
                    "median error of what was seen"),
-            Number(f"{words}: median difference", float(np.median(off[known])), "mag"),
-            Number(f"{words}: median difference, reddest tenth", float(np.median(off[red])), "mag"),
+            Number(f"{words}: median difference", middle(off), "mag"),
+            Number(f"{words}: median difference, reddest tenth", middle(off[red]), "mag"),
         ]  # fmt: skip
 
     def draw(figure: Any) -> None:
@@ -262,10 +263,12 @@ def growing_information(setting: Setting) -> Outcome:
         shown[words] = (seen, said)
     numbers: list[Number] = []
     for i, words in enumerate(GROWING):
-        published, whose = RP0[i]
+        published, by_trees, whose = RP0[i]
         ours, trees = scatter["model"][i], scatter[TREES][i]
         numbers += [
             Number(f"scatter of RP0 from {words}", ours, "", published, whose),
+            Number(f"scatter of RP0 from {words}, {TREES}", trees, "", by_trees,
+                   f"{whose}, grown on the test part"),
             at_most(f"scatter of RP0 from {words}", ours, 1.1 * trees, "",
                     f"{TREES} on the training part, and 10 %"),
         ]  # fmt: skip
@@ -273,8 +276,9 @@ def growing_information(setting: Setting) -> Outcome:
     for i in (1, 2):
         numbers.append(at_most(f"median sigma of RP0 from {steps[i]}", sigmas[i], sigmas[i - 1],
                                whose=f"from {steps[i - 1]}"))  # fmt: skip
-    numbers.append(at_least("scatter from labels over that with J-H and J-K",
-                            scatter["model"][0] / scatter["model"][1], 1.0))  # fmt: skip
+    numbers.append(Number("scatter from labels over that with J-H and J-K",
+                          scatter["model"][0] / scatter["model"][1], "",
+                          RP0[0][0] / RP0[1][0], RP0[0][2]))  # fmt: skip
 
     def draw(figure: Any) -> None:
         *places, last = figure.subplots(1, 4)
@@ -285,7 +289,7 @@ def growing_information(setting: Setting) -> Outcome:
         places[0].set_ylabel("predicted")
         for method, marker, colour in (("model", "o", drawing.BLUE), (TREES, "s", drawing.ORANGE)):
             last.plot(range(3), scatter[method], marker=marker, color=colour, label=method)
-        last.plot(range(3), [p for p, _ in RP0], "D", color=drawing.PURPLE, fillstyle="none",
+        last.plot(range(3), [p for p, *_ in RP0], "D", color=drawing.PURPLE, fillstyle="none",
                   label="published, real stars")  # fmt: skip
         last.plot(range(3), sigmas, ":", color=drawing.BLUE, label="sigma, model")
         last.set_yscale("log")

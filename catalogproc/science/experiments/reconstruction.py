@@ -152,12 +152,16 @@ def by_distance(setting: Setting) -> Outcome:
     signal = few.beside.get("parallax_over_error", nan)
     signal = np.where(signal > 0, signal, np.nan)
     near = rmse[distance < np.nanpercentile(distance, 25)] if np.isfinite(distance).any() else nan
+    dust = setting.known(few, ("logebv",))[:, setting.vocabulary.column("logebv")]
     numbers = (
         at_least("rank correlation of RMSE with distance", in_order(distance, rmse), 0.0),
         at_most("rank correlation of RMSE with parallax S/N", in_order(signal, rmse), 0.0),
+        Number("rank correlation of RMSE with E(B-V)", in_order(dust, rmse)),
+        Number("rank correlation of RMSE with what the observed errors make of it",
+               in_order(noise(seen), rmse)),
         Number("median RMSE of the nearest quarter", float(np.median(near)), "%"),
         Number("median RMSE of all", float(np.median(rmse)), "%"),
-    )
+    )  # fmt: skip
 
     def draw(figure: Any) -> None:
         for axes, x, words in zip(
