@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc.progress import note
+from catalogproc.progress import VOICE, note
 from catalogproc.progress import progress as show_progress
 
 if TYPE_CHECKING:
@@ -207,8 +208,19 @@ def train(
     device: Annotated[
         TrainingDevice, typer.Option("--device", help="Where it is trained.")
     ] = TrainingDevice.auto,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, help="So many train together, a GPU each if there are."),
+    ] = 1,
 ) -> None:
     """Train a model by its recipe, into a bundle; on simulated stars, or on a dataset."""
+    import sys
+
+    from catalogproc.network.learning.ranks import is_first, launch
+
+    if processes > 1 and "RANK" not in os.environ:
+        raise typer.Exit(launch(processes, sys.argv[1:]))
+    VOICE.quiet = VOICE.quiet or not is_first()
     from catalogproc.job import load_training_job
     from catalogproc.science.lessons.recipe import train_bundle
     from catalogproc.sources.chunks import expand
@@ -226,7 +238,8 @@ def train(
             progress=progress,
             announce=progress.say,
         )
-    note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+    if bundle is not None:
+        note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
 def _tell(report: Report, output: Path) -> None:

@@ -15,6 +15,7 @@ from catalogproc.network.files import load_checkpoint, read_curve
 from catalogproc.network.learning import training as module
 from catalogproc.network.learning.sampling import Sample, Table
 from catalogproc.network.learning.settings import Mixed
+from catalogproc.network.learning.source import seeds_of
 from catalogproc.network.learning.training import Settings, gaussian_loss, train
 from catalogproc.network.transformer import Shape, Transformer
 
@@ -142,7 +143,7 @@ def test_fault_2_stars_without_targets_teach_nothing(tmp_path):
     )
     assert nothing.asked.sum() == 0
     assert [row["loss"] for row in nothing.history] == [0.0, 0.0]
-    torch.manual_seed(module._seeds(QUICK.seed, 0, 2)[0])
+    torch.manual_seed(seeds_of(QUICK.seed, 0, 2)[0])
     assert_equal(weights_of(nothing), Transformer(SHAPE).state_dict())
 
 
@@ -274,7 +275,7 @@ def test_fault_1_float16_scales_its_loss_so_that_small_gradients_survive(tmp_pat
         return values, np.full((n, 6), 3e4)
 
     quick = with_(QUICK, steps=8, weight_decay=0.0, precision="float16")
-    torch.manual_seed(module._seeds(quick.seed, 0, 2)[0])
+    torch.manual_seed(seeds_of(quick.seed, 0, 2)[0])
     before = Transformer(SHAPE).state_dict()
     scaled = train(SHAPE, PLAIN, vague, quick, tmp_path / "scaled")
     _, facts = load_checkpoint(tmp_path / "scaled")

@@ -5,7 +5,8 @@ out, under a Gaussian likelihood with the labels' own errors, AdamW, cosine warm
 restarts. Unlike there, many targets are asked of one encoding, a star without
 targets contributes nothing, and a step depends on the seed and its number alone: a
 training that was interrupted and resumed gives bit for bit what it would have given
-undisturbed (on the same kind of device, with as many threads).
+undisturbed (on the same kind of device, with as many threads). Several processes may train
+together (ranks.py).
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.files import Curve, load_checkpoint, save_checkpoint
 from catalogproc.network.kernels.onednn import use_onednn
-from catalogproc.network.learning.sampling import Draw, Sample, sample, standardise
+from catalogproc.network.learning.ranks import Ranks
+from catalogproc.network.learning.sampling import Draw, Sample
 from catalogproc.network.learning.settings import Mixed
 from catalogproc.network.learning.settings import Settings as Settings
+from catalogproc.network.learning.source import Source, seeds_of
 from catalogproc.network.transformer import PADDING, Shape, Transformer
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -39,11 +42,15 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The network, ready for inference; the learning curve; how often each token was asked."""
+    """The network, ready for inference; the learning curve; how often each token was asked.
+
+    ``first`` is False in all but one of several processes: they write no files.
+    """
 
     network: Transformer
     history: tuple[dict[str, float], ...]
     asked: NDArray[np.int64]
+    first: bool = True
 
 
 def train(
@@ -90,6 +97,7 @@ def train(
     if likely.shape != (shape.tokens,) or not (likely >= 0).all() or not likely.any():
         raise JobError("wrong weights", wanted=f"{shape.tokens}, none below 0", found=likely)
     mixed = Mixed.choose(device, settings.precision)
+    ranks = Ranks.joined(mixed.device)
     identity = _identity(shape, standardisation, settings, likely, start)
     folder.mkdir(parents=True, exist_ok=True)
     found = load_checkpoint(folder)
@@ -100,17 +108,18 @@ def train(
             todo="resume it, or choose another folder",
         )
     with torch.random.fork_rng(devices=[mixed.device] if mixed.device.type == "cuda" else []):
-        torch.manual_seed(_seeds(settings.seed, 0, 2)[0])
-        run = _Run(shape, settings, mixed, start)
+        torch.manual_seed(seeds_of(settings.seed, 0, 2)[0])
+        run = _Run(shape, settings, mixed, start, ranks)
         step = run.restore(*found, identity, folder) if found else 0
-        source = _Source(draw, standardisation, likely, labels, settings, mixed.device)
+        source = Source(draw, standardisation, likely, labels, settings, mixed.device)
         held = None if validation is None else source.prepare(*validation)
-        curve = Curve(folder, step)
+        curve = Curve(folder, step) if ranks.first else None
+        history = [] if curve is None else list(curve.rows)
         losses: list[Tensor] = []
         began = time.perf_counter()
         while step < settings.steps and not run.over(step):
             batch, seed = source.batch(step)
-            torch.manual_seed(seed)
+            torch.manual_seed(seed + ranks.rank)
             losses.append(run.step(batch, step))
             step += 1
             last = step == settings.steps
@@ -125,86 +134,55 @@ def train(
             if checkpoint:
                 _finite(run.largest(), step)
             if checkpoint and held is not None:
-                metrics["validation_loss"] = run.validate(source, *held)
+                lost = run.validate(source, *held)
+                metrics["validation_loss"] = ranks.agreed(lost, mixed.device)
                 run.keep_best(step, metrics["validation_loss"])
-            curve.add(step, metrics)
-            if checkpoint:
-                save_checkpoint(folder, run.tensors(), run.facts(step, identity))
-            if progress is not None:
-                progress(step, settings.steps, metrics)
+            history.append({"step": step, **metrics})
+            if curve is not None:
+                curve.add(step, metrics)
+                if checkpoint:
+                    save_checkpoint(folder, run.tensors(), run.facts(step, identity))
+                if progress is not None:
+                    progress(step, settings.steps, metrics)
             losses, began = [], time.perf_counter()
-    return Trained(run.outcome().eval(), curve.rows, run.asked[1:].cpu().numpy())
+    return Trained(run.outcome().eval(), tuple(history), run.asked[1:].cpu().numpy(), ranks.first)
 
 
 def gaussian_loss(
-    mean: Tensor, log_variance: Tensor, truth: Tensor, error: Tensor, asked: Tensor
+    mean: Tensor,
+    log_variance: Tensor,
+    truth: Tensor,
+    error: Tensor,
+    asked: Tensor,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Mean negative log likelihood, less a constant, of what was asked; 0 if nothing was.
 
     0.5 [(y - mu)^2 / (exp(s) + e^2) + ln(exp(s) + e^2)] with s the log variance that the
-    network states and e the label's error (Leung & Bovy 2024). All are (N, K).
+    network states and e the label's error (Leung & Bovy 2024). All are (N, K). ``count`` is
+    how many questions there are where these are a part of them.
     """
     # Where nothing was asked a finite number must stand in, else 0 times infinity is NaN.
     stated = torch.where(asked, log_variance.float(), 0.0)
     total = torch.logaddexp(stated, 2 * error.log())
     each = 0.5 * ((truth - mean.float()).square() * torch.exp(-total) + total)
-    return torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1)
-
-
-class _Source:
-    """Batches of questions, each from the seed and the step's number alone."""
-
-    def __init__(
-        self,
-        draw: Draw,
-        standardisation: Standardisation,
-        weights: NDArray[np.floating],
-        labels: NDArray[np.bool_] | None,
-        settings: Settings,
-        device: torch.device,
-    ) -> None:
-        self.draw = draw
-        self.standardisation = standardisation
-        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self.labels = None if labels is None else torch.tensor(labels, device=device)
-        self.settings = settings
-        self.device = device
-
-    def batch(self, step: int) -> tuple[Sample, int]:
-        """A step's questions, and the seed of what else is random in it."""
-        seeds = _seeds(self.settings.seed, step)
-        values, errors, *kept = self.draw(seeds[0], self.settings.batch)
-        hidden = torch.as_tensor(kept[0]).to(self.device) if kept else None
-        return self.questions(*self.prepare(values, errors), seeds[1], hidden), seeds[2]
-
-    def prepare(self, values: Any, errors: Any) -> tuple[Tensor, Tensor]:
-        return standardise(values, errors, self.standardisation, self.device)
-
-    def questions(
-        self, values: Tensor, errors: Tensor, seed: int, hidden: Tensor | None = None
-    ) -> Sample:
-        return sample(
-            values,
-            errors,
-            self.weights,
-            tokens=(self.settings.min_tokens, self.settings.max_tokens),
-            targets=self.settings.targets,
-            repeat=self.settings.repeat,
-            labels=self.labels,
-            unlabelled=self.settings.unlabelled,
-            labels_alone=self.settings.labels_alone,
-            hidden=hidden,
-            generator=torch.Generator(self.device).manual_seed(seed),
-        )
+    of = asked.sum() if count is None else count
+    return torch.where(asked, each, 0.0).sum() / of.clamp(min=1)
 
 
 class _Run:
     """All that a step changes: weights, their average, the optimiser, the loss's scale."""
 
     def __init__(
-        self, shape: Shape, settings: Settings, mixed: Mixed, start: Transformer | None = None
+        self,
+        shape: Shape,
+        settings: Settings,
+        mixed: Mixed,
+        start: Transformer | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.settings = settings
+        self.ranks = ranks or Ranks()
         self.mixed = mixed
         self.network = Transformer(shape).to(mixed.device)
         if start is not None:
@@ -229,8 +207,10 @@ class _Run:
             group["lr"] = self.settings.rate_at(step)
         self.network.train()
         self.optimiser.zero_grad()
-        loss = self._loss(self.network, batch)
+        loss = self._loss(self.network, self.ranks.share(batch), batch.asked.sum())
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        self.ranks.add_up([loss, *(weight.grad for weight in self.network.parameters())])
         if self.settings.clip:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
@@ -243,9 +223,9 @@ class _Run:
             with torch.no_grad():
                 torch._foreach_lerp_(averages, list(self.network.parameters()), share)
         self.asked.scatter_add_(0, batch.requests.flatten(), batch.asked.flatten().long())
-        return loss.detach()
+        return loss
 
-    def _loss(self, network: Transformer, batch: Sample) -> Tensor:
+    def _loss(self, network: Transformer, batch: Sample, count: Tensor | None = None) -> Tensor:
         rows = -(-len(batch.ids) // self.settings.parts)
         widths = (batch.ids[::rows] != PADDING).sum(1).clamp(min=1).tolist()
         answers = []
@@ -256,16 +236,16 @@ class _Run:
                     network(batch.ids[at, :width], batch.values[at, :width], batch.requests[at])
                 )
         mean, log_variance = (torch.cat(side) for side in zip(*answers, strict=True))
-        return gaussian_loss(mean, log_variance, batch.truth, batch.error, batch.asked)
+        return gaussian_loss(mean, log_variance, batch.truth, batch.error, batch.asked, count)
 
     @torch.no_grad()
-    def validate(self, source: _Source, values: Tensor, errors: Tensor) -> float:
+    def validate(self, source: Source, values: Tensor, errors: Tensor) -> float:
         """The loss on stars held out, asked the same questions every time."""
         network = self.result().eval()
         total, count = 0.0, 0
         for start in range(0, len(values), self.settings.batch):
             rows = slice(start, start + self.settings.batch)
-            seed = _seeds(self.settings.seed, start, 1)[0]
+            seed = seeds_of(self.settings.seed, start, 1)[0]
             batch = source.questions(values[rows], errors[rows], seed)
             asked = int(batch.asked.sum())
             total += float(self._loss(network, batch)) * asked
@@ -357,12 +337,6 @@ class _Run:
             at = self.mixed.device
             self.best = {name: tensor.to(at) for name, tensor in groups["best"].items()}
         return int(facts["step"])
-
-
-def _seeds(*numbers: int) -> list[int]:
-    """Three seeds, independent of those of any other numbers."""
-    state = np.random.SeedSequence(numbers).generate_state(3, np.uint64) >> np.uint64(1)
-    return [int(seed) for seed in state]
 
 
 def _identity(

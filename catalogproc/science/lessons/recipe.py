@@ -18,6 +18,7 @@ from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, load_bundle, rewritten, write_bundle
 from catalogproc.network.files import read_curve, write_whole
 from catalogproc.network.learning.extend import extended_network
+from catalogproc.network.learning.ranks import is_first, local_device
 from catalogproc.network.learning.sampling import Table
 from catalogproc.network.learning.settings import Settings
 from catalogproc.network.learning.training import Trained, train
@@ -85,7 +86,7 @@ def train_bundle(
     device: str = "auto",
     progress: Any = None,
     announce: Announce | None = None,
-) -> Bundle:
+) -> Bundle | None:
     """Train by a job, judge the result on stars it did not see, and write its bundle.
 
     ``output`` gets checkpoints and the learning curve, and ``output/<bundle>`` the bundle:
@@ -105,6 +106,9 @@ def train_bundle(
         Go on from the checkpoint in ``output``.
     announce
         Called with the time that it will take, before it starts.
+
+    Of several processes that train together (network/learning/ranks.py) the first one writes,
+    and gets the bundle; the others get None.
 
     Raises
     ------
@@ -135,6 +139,8 @@ def train_bundle(
         done = int(curve[-1]["step"]) if curve else 0
         announce(replace(estimate(lesson, shape, settings, where), done=done).line())
     trained = _train(lesson, shape, settings, output, where, start, resume, progress)
+    if not trained.first:
+        return None
     facts = dict(lesson.facts) | {
         "job": job.name,
         "job_hash": job.hash,
@@ -240,6 +246,8 @@ def _same_training(
         "spectra": lesson.facts.get("real_spectra_sha256", ""),
     }
     path = output / RECIPE
+    if not is_first():
+        return
     if resume and path.is_file():
         was = json.loads(path.read_text(encoding="utf-8"))
         for name, value in now.items():
@@ -285,8 +293,8 @@ def _device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return local_device(name)
 
 
 def _report(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]:
