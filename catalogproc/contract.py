@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,13 +231,19 @@ def load_contract(name: str) -> Contract:
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.toml"))
         raise ContractError("no such contract", wanted=", ".join(known), found=name)
-    declared = tomllib.loads(path.read_text(encoding="utf-8"))
+    return declared_contract(path)
+
+
+def declared_contract(path: Path) -> Contract:
+    """The contract that a TOML file declares, by the name of the file. Raises ContractError."""
+    declared = _declared(path)
     columns = []
-    for row in declared.get("column", []):
+    for row in _tables(declared, "column", path):
         try:
             column = Column(**row)
         except TypeError as error:
             raise ContractError(f"a column is declared wrongly: {error}", where=path) from None
+        _check_types(column, path)
         if column.type not in _ARROW:
             raise ContractError(
                 "unknown column type", wanted=", ".join(_ARROW), found=column.type, where=path
@@ -244,7 +251,42 @@ def load_contract(name: str) -> Contract:
         columns.append(column)
     if len({column.name for column in columns}) != len(columns):
         raise ContractError("a column is declared twice", where=path)
-    return Contract(name, declared["version"], declared["description"], tuple(columns))
+    version, description = declared.get("version"), declared.get("description")
+    if type(version) is not int or not isinstance(description, str):
+        raise ContractError(
+            "a contract needs a version, a whole number, and a description",
+            found=f"{version!r} and {description!r}", where=path,
+        )  # fmt: skip
+    return Contract(path.stem, version, description, tuple(columns))
+
+
+def _declared(path: Path) -> dict[str, Any]:
+    """What a file of schemas/ declares. Raises ContractError where it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise ContractError("a declaration cannot be read", found=error, where=path) from None
+
+
+def _tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """The [[name]] tables of a declaration. Raises ContractError where they are none."""
+    rows = declared.get(name)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ContractError(f"no [[{name}]] tables", found=repr(rows)[:100], where=path)
+    return rows
+
+
+def _check_types(declared: Any, path: Path) -> None:
+    """Raise ContractError unless each field of a row has the type that its dataclass says."""
+    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
+    for item in fields(declared):
+        value = getattr(declared, item.name)
+        wanted = kinds.get(str(item.type), (int, float, type(None)))
+        if type(value) not in wanted:
+            raise ContractError(
+                "a row is declared wrongly",
+                wanted=f"{item.name}: {item.type}", found=repr(value)[:100], where=path,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,15 +328,31 @@ class Flags:
 
 @cache
 def load_flags() -> Flags:
-    """The flags declared in schemas/flags.toml."""
-    declared = tomllib.loads((shipped("schemas") / "flags.toml").read_text(encoding="utf-8"))
-    flags = tuple(Flag(**row) for row in declared["flag"])
+    """The flags declared in schemas/flags.toml. Raises ContractError."""
+    return declared_flags(shipped("schemas") / "flags.toml")
+
+
+def declared_flags(path: Path) -> Flags:
+    """The flags that a TOML file declares. Raises ContractError."""
+    declared = _declared(path)
+    try:
+        flags = tuple(Flag(**row) for row in _tables(declared, "flag", path))
+    except TypeError as error:
+        raise ContractError(f"a flag is declared wrongly: {error}", where=path) from None
+    for flag in flags:
+        _check_types(flag, path)
     if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
-        raise ContractError("flag bits must be distinct and 0 to 30", where="schemas/flags.toml")
+        raise ContractError("flag bits must be distinct and 0 to 30", where=path)
     values = {flag.name: flag.value for flag in flags}
 
     def mask(rule: str) -> int:
-        return sum(values[name] for name in declared[rule]["clear"])
+        try:
+            return sum(values[name] for name in declared[rule]["clear"])
+        except (KeyError, TypeError) as error:
+            raise ContractError(
+                "a rule that names no list of flags",
+                wanted=f"[{rule}] with clear = [names of flags]", found=error, where=path,
+            ) from None  # fmt: skip
 
     params = mask("good_params")
     return Flags(flags, params, params | mask("good_mass_age"))

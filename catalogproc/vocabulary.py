@@ -7,7 +7,7 @@ the code knows how many coefficients a Gaia release has.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from catalogproc.resources import shipped
 KINDS = ("coefficient", "colour", "label")
 TRANSFORMS = ("identity", "log10", "ln")
 BANDS = ("bp", "rp")
+MOST = 10_000
+"""More coefficients than a band will have: a count that is beyond it is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -136,27 +138,40 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     """The vocabulary declared in a TOML file (the shipped one where none is named).
 
     The file lists ``[[band]]`` tables (name, count, unit, description) for the spectral
-    coefficients and ``[[token]]`` tables for everything else, in order.
+    coefficients and ``[[token]]`` tables for everything else, in order. Raises ContractError.
     """
     path = path or shipped("schemas") / "vocabulary.toml"
-    declared = tomllib.loads(path.read_text(encoding="utf-8"))
-    rows: list[dict[str, Any]] = []
+    try:
+        declared = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Vocabulary.from_rows(
+            {"number": number} | row for number, row in enumerate(_rows(declared), start=1)
+        )
+    except ContractError:
+        raise
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise ContractError(
+            "a vocabulary that is declared wrongly",
+            wanted="[[band]] tables with name, count, unit, description, then [[token]] tables",
+            found=f"{type(error).__name__}: {error}",
+            where=path,
+        ) from None
+
+
+def _rows(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tokens that bands and tokens of a declaration stand for, in their order."""
     for band in declared["band"]:
+        if not 0 <= band["count"] <= MOST:
+            raise ValueError(f"a band of {band['count']} coefficients")
         for index in range(band["count"]):
             name = f"{band['name']}{index}"
-            rows.append(
-                {
-                    "name": name,
-                    "kind": "coefficient",
-                    "unit": band["unit"],
-                    "transform": "identity",
-                    "standardisation": name,
-                    "description": f"{band['description']}, coefficient {index}",
-                    "band": band["name"],
-                    "index": index,
-                }
-            )
-    rows += declared["token"]
-    return Vocabulary.from_rows(
-        {"number": number} | row for number, row in enumerate(rows, start=1)
-    )
+            yield {
+                "name": name,
+                "kind": "coefficient",
+                "unit": band["unit"],
+                "transform": "identity",
+                "standardisation": name,
+                "description": f"{band['description']}, coefficient {index}",
+                "band": band["name"],
+                "index": index,
+            }
+    yield from declared["token"]

@@ -17,7 +17,8 @@ from types import FrameType
 
 from distributed import Client
 
-from catalogproc.catalog.records.files import write_error
+from catalogproc.catalog.records.files import clear_debris, write_error
+from catalogproc.catalog.records.identity import FOLDERS
 from catalogproc.catalog.records.provenance import write_provenance, write_summary
 from catalogproc.catalog.records.receipts import claim, iterate_receipts
 from catalogproc.cluster.account import Account
@@ -92,6 +93,7 @@ def run(
         account = _account(plan, dispatch, seconds, stand)
         if account.exit_code == 0:
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
+            clear_debris(plan.output / name for name in FOLDERS)
         return account
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from urllib.request import urlopen
 
+import dask
 import pytest
 from bundles import tiny_bundle
-from runs import Kit, Undisturbed
+from distributed import LocalCluster
+from runs import WORKERS, Kit, Undisturbed
+from sabotage import Sabotage
 
+from catalogproc.cluster import run as run_module
+from catalogproc.cluster.dispatch import Dispatch
+from catalogproc.cluster.machine import _SETTINGS, Where, cores
 from catalogproc.errors import Refusal
 
 
@@ -38,3 +48,35 @@ def undisturbed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Undisturb
 
     account = kit.run(output, progress=progress, announce=told.append)
     return Undisturbed(output, account, told, reports, pages, refusals)
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[Where]:
+    """A cluster that stands, for the runs that are disturbed one after the other."""
+    with (
+        dask.config.set(_SETTINGS),
+        LocalCluster(
+            n_workers=WORKERS,
+            threads_per_worker=max(1, cores() // WORKERS),
+            memory_limit="1.5GiB",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        yield Where(scheduler=cluster.scheduler_address, device="cpu")
+
+
+@pytest.fixture
+def sabotaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Mapping[str, tuple[str, int]]], Sabotage]:
+    """Puts faults in the way of chunks, by their names, of the runs that the test makes."""
+
+    def put(faults: Mapping[str, tuple[str, int]]) -> Sabotage:
+        diary = tmp_path / "diary"
+        diary.mkdir()
+        made = Sabotage(dict(faults), diary)
+        monkeypatch.setattr(run_module, "Dispatch", partial(Dispatch, do=made))
+        return made
+
+    return put
