@@ -17,7 +17,21 @@ Each says what was wanted, what was found, where, and what to do about it.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# A secret key of S3 may hold slashes; a name without a password cannot.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\"'@:]*:[^\s\"'@]+|[^/\s\"'@]+)@")
+_SECRETS = re.compile(
+    r"((?:secret|password|passwd|token|signature|credential|access_?key)[\w-]*=)[^&\s\"']+", re.I
+)
+
+
+def masked(text: str) -> str:
+    """A text without what a URL may carry that is nobody else's: user:password@, ?token=…"""
+    if "://" not in text:
+        return text
+    return _SECRETS.sub(r"\1…", _CREDENTIALS.sub("…@", text))
 
 
 class CatalogprocError(Exception):
@@ -62,7 +76,7 @@ class CatalogprocError(Exception):
     def _text(self) -> str:
         lines = [self.message]
         lines += [f"  {name}: {value}" for name, value in self.details.items()]
-        return "\n".join(lines)
+        return masked("\n".join(lines))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Dask carries errors between processes by pickle; keyword arguments need this.

@@ -12,6 +12,20 @@ from catalogproc.errors import CatalogprocError
 if TYPE_CHECKING:
     from catalogproc.sources.chunks import Chunk
 
+_DEFECT = (
+    "this looks like a defect of catalogproc: tell its makers these lines; to go on without the "
+    "file, leave it out and give a new --output"
+)
+_ADVICE = {
+    "MemoryError": "give each worker more memory (fewer --workers), or set a smaller chunk_rows in "
+    "the job and give a new --output",
+    "WorkerDied": "give each worker more memory (fewer --workers); if it dies all the same, try "
+    "the file alone: catalogproc convert FILE --output DIR",
+    "OSError": "see to the disk or the file server, then give the same command again",
+    "InputError": "fetch the file again, or leave it out and give a new --output",
+    "CountError": _DEFECT,
+}
+"""What to do about a failure whose cause does not say it, by its kind."""
 SHOWN = 50
 """How many failures are told one by one."""
 
@@ -37,7 +51,16 @@ class Failure:
     def lines(self) -> list[str]:
         place = f"{self.file}, {self.rows}" if self.rows else self.file
         first, *more = self.cause.splitlines() or [self.kind]
-        return [f"  {place}: {first}", *(f"    {line}" for line in more)]
+        lines = [f"  {place}: {first}", *(f"    {line}" for line in more)]
+        return lines if "what to do: " in self.cause else [*lines, f"      {self.advice}"]
+
+    @property
+    def advice(self) -> str:
+        """What the user can do about it, in a line."""
+        for line in self.cause.splitlines():
+            if line.strip().startswith("what to do: "):
+                return line.strip()
+        return f"what to do: {_ADVICE.get(self.kind, _DEFECT)}"
 
 
 @dataclass(frozen=True)

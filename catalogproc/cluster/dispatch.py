@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed import Client, Future, KilledWorker, get_worker
+from distributed.metrics import context_meter
 
 from catalogproc.cluster.account import Failure, words
 from catalogproc.cluster.plugin import Report, bench_of, report_of, use_threads
+from catalogproc.cluster.tending.metrics import memory_of
 from catalogproc.errors import CatalogprocError, WorkerError
 
 if TYPE_CHECKING:
@@ -43,11 +45,15 @@ def work(name: str, chunk: Chunk, output: Path) -> Receipt:
     with bench.turn:
         use_threads(bench)
         try:
-            return process_chunk(
+            receipt = process_chunk(
                 bench.engine, chunk, bench.companion, output, str(worker.name), bench.device
             )
         except CatalogprocError as error:
             raise passing(error) or error from None
+    for stage, seconds in receipt.stage_seconds.items():
+        # On the dashboard they stand under "Fine performance metrics".
+        context_meter.digest_metric(stage, seconds, "seconds")
+    return receipt
 
 
 def passing(error: CatalogprocError) -> OSError | None:
@@ -105,8 +111,12 @@ class Dispatch:
     ----------
     receipts, failures
         Of the chunks that are done, and of those that cannot be.
+    retries
+        What befell chunks that were then tried again.
     rows
         Rows read by the chunks that are done.
+    memory
+        Bytes that each worker holds of its device, or of the host where that is the CPU.
     workers
         Addresses of the workers that take chunks now.
     notes
@@ -132,6 +142,8 @@ class Dispatch:
         self.workers: frozenset[str] = frozenset()
         self.receipts: list[Receipt] = []
         self.failures: list[Failure] = []
+        self.retries: list[Failure] = []
+        self.memory: dict[str, int] = {}
         self.notes: dict[str, None] = {}
         self.stopped = ""
         self.rows = 0
@@ -164,6 +176,7 @@ class Dispatch:
             return
         known = self.client.scheduler_info(n_workers=-1)["workers"]
         self.workers = frozenset(known) - self.refused
+        self.memory = memory_of(known)
         if self.workers:
             self._deserted = self._looked
         elif self._looked - self._deserted > PATIENCE:
@@ -232,6 +245,7 @@ class Dispatch:
             else:
                 self.waiting.append(errand)
         elif isinstance(error, KilledWorker | MemoryError) and not errand.alone:
+            self.retries.append(Failure.of_chunk(errand.chunk, type(error).__name__, words(error)))
             self.suspects.append(replace(errand, alone=True))
         elif isinstance(error, CatalogprocError) and error.message.startswith("there is no space"):
             self._stop(str(error))
@@ -253,9 +267,10 @@ class Dispatch:
 
     def _again(self, errand: Errand, cause: str) -> None:
         if errand.tries + 1 < TRIES:
+            self.retries.append(Failure.of_chunk(errand.chunk, "OSError", cause))
             self.waiting.append(replace(errand, tries=errand.tries + 1))
         else:
-            self._fail(errand, f"{cause} (tried {TRIES} times)")
+            self._fail(errand, f"{cause} (tried {TRIES} times)", "OSError")
 
     def _fail(self, errand: Errand, cause: str, kind: str = "WorkerDied") -> None:
         self.failures.append(Failure.of_chunk(errand.chunk, kind, cause))

@@ -23,6 +23,8 @@ from catalogproc import __version__
 from catalogproc.catalog.records.identity import RUN_FILE
 from catalogproc.cluster.account import words
 from catalogproc.cluster.devices import Claim, pin
+from catalogproc.cluster.tending.clock import steady
+from catalogproc.cluster.tending.metrics import DEVICE_MEMORY, device_memory
 from catalogproc.errors import WorkerError
 from catalogproc.job import Job
 
@@ -126,9 +128,11 @@ class ModelPlugin(WorkerPlugin):
         """Make the bench; raise nothing, keep the error."""
         if self.ours:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            steady()
         try:
             # In a thread: the worker must go on answering its scheduler meanwhile.
             self.bench = await asyncio.to_thread(self._make, int(worker.state.nthreads))
+            worker.metrics[DEVICE_MEMORY] = device_memory
         except Exception as error:
             self.error = error
             self._let_go()

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from catalogproc.cluster.locks import lock, owner
 from catalogproc.cluster.machine import Crew, Where, crew, embedded, standing
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
 from catalogproc.cluster.plugin import ModelPlugin, Report, sees
+from catalogproc.cluster.tending.clock import steady
+from catalogproc.cluster.tending.log import Log
+from catalogproc.cluster.tending.metrics import served
 from catalogproc.errors import CountError, Refusal, WorkerError
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.sources.gaia import Companion, open_companion
@@ -84,13 +87,18 @@ def run(
         if not plan.todo:
             return _account(plan, None, 0.0, {})
         companion = _companion(plan)
-        with _connected(where, team, tell) as client:
-            with _modelled(client, plan, where, team, companion) as (name, stand):
-                dispatch = _dispatch(client, name, plan, where, stand, progress, tell)
-                start = time.perf_counter()
-                dispatch.run()
-                seconds = time.perf_counter() - start
-        account = _account(plan, dispatch, seconds, stand)
+        run_id = plan.identity.run_id
+        with Log(plan.output) as log, served(run_id) as numbers:
+            log.tell("started", run=run_id, chunks=len(plan.chunks), to_do=len(plan.todo))
+            with _connected(where, team, tell) as client:
+                with _modelled(client, plan, where, team, companion) as (name, stand):
+                    watchers = (log.see, numbers.see, _teller(plan, progress, tell))
+                    dispatch = _dispatch(client, name, plan, where, stand, watchers)
+                    start = time.perf_counter()
+                    dispatch.run()
+                    seconds = time.perf_counter() - start
+            account = _account(plan, dispatch, seconds, stand)
+            log.end(account)
         if account.exit_code == 0:
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
             clear_debris(plan.output / name for name in FOLDERS)
@@ -102,6 +110,7 @@ def _connected(where: Where, team: Crew | None, tell: Announce) -> Iterator[Clie
     """The client of the cluster that stands, or of our own for the time of the block."""
     if team is not None:
         tell(team.line())
+        steady()
         with embedded(team, where.dashboard) as client:
             tell(f"dashboard: {client.dashboard_link}")
             yield client
@@ -186,9 +195,22 @@ def _dispatch(
     plan: Plan,
     where: Where,
     stand: dict[str, Report],
-    progress: Progress | None,
-    tell: Announce,
+    watchers: Sequence[Callable[[Dispatch], None]],
 ) -> Dispatch:
+    def report(now: Dispatch) -> None:
+        for watch in watchers:
+            watch(now)
+
+    # Workers of our own share our working folder; a cluster that stands need not.
+    here = Path() if where.scheduler is None else Path.cwd()
+    chunks = [replace(chunk, file=here / chunk.file) for chunk in plan.todo]
+    dispatch = Dispatch(client, name, chunks, plan.output.absolute(), report)
+    dispatch.leave_out(stand)
+    return dispatch
+
+
+def _teller(plan: Plan, progress: Progress | None, tell: Announce) -> Callable[[Dispatch], None]:
+    """What tells the user how it goes: notes once, progress each time."""
     told: set[str] = set()
 
     def report(now: Dispatch) -> None:
@@ -198,12 +220,7 @@ def _dispatch(
         if progress is not None:
             progress(now.rows, plan.rows_todo, _note(now, len(plan.todo)))
 
-    # Workers of our own share our working folder; a cluster that stands need not.
-    here = Path() if where.scheduler is None else Path.cwd()
-    chunks = [replace(chunk, file=here / chunk.file) for chunk in plan.todo]
-    dispatch = Dispatch(client, name, chunks, plan.output.absolute(), report)
-    dispatch.leave_out(stand)
-    return dispatch
+    return report
 
 
 def _note(now: Dispatch, chunks: int) -> str:

@@ -15,6 +15,7 @@ from distributed import LocalCluster
 from runs import WORKERS, Kit, Undisturbed
 from sabotage import Sabotage
 
+from catalogproc.catalog.records.status import status
 from catalogproc.cluster import run as run_module
 from catalogproc.cluster.dispatch import Dispatch
 from catalogproc.cluster.machine import _SETTINGS, Where, cores
@@ -45,6 +46,7 @@ def undisturbed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Undisturb
             with pytest.raises(Refusal) as caught:
                 kit.run(output)
             refusals.append(str(caught.value))
+            pages["how it stands"] = "\n".join(status(output).lines())
 
     account = kit.run(output, progress=progress, announce=told.append)
     return Undisturbed(output, account, told, reports, pages, refusals)

@@ -12,6 +12,7 @@ import pytest
 from runs import (
     CHUNKS,
     EXAMPLES,
+    ROWS,
     SPOILT,
     Kit,
     Undisturbed,
@@ -21,8 +22,10 @@ from runs import (
     workers_of,
 )
 
+from catalogproc.catalog.chunk import STAGES
 from catalogproc.catalog.records.receipts import read_receipts
 from catalogproc.catalog.records.verify import verify
+from catalogproc.cluster.tending.log import LOG_FILE
 from catalogproc.errors import Refusal
 
 
@@ -85,6 +88,47 @@ def test_dashboard_and_metrics_are_really_served(undisturbed: Undisturbed) -> No
     assert "Dask needs bokeh" not in status
     assert "dask_scheduler_workers" in metrics
     assert "not available" not in metrics
+
+
+def test_prometheus_is_given_the_run(undisturbed: Undisturbed) -> None:
+    """After the first chunks: stars, rejected rows, chunks, seconds by stage, memory."""
+    run = undisturbed.account.output / "run.json"
+    label = f'run="{json.loads(run.read_text())["run_id"]}"'
+    found = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in undisturbed.pages["metrics"].splitlines()
+        if line.startswith("catalogproc_")
+    }
+    chunks = found[f'catalogproc_chunks_total{{outcome="done",{label}}}']
+    assert 1 <= chunks < CHUNKS
+    assert found[f'catalogproc_chunks_total{{outcome="failed",{label}}}'] == 0
+    stars = found[f"catalogproc_stars_total{{{label}}}"]
+    rejected = sum(n for name, n in found.items() if name.startswith("catalogproc_rows_rejected_"))
+    assert stars + rejected == ROWS * chunks
+    for stage in STAGES:
+        assert found[f'catalogproc_stage_seconds_total{{{label},stage="{stage}"}}'] > 0
+    memory = [n for name, n in found.items() if name.startswith("catalogproc_device_memory_bytes")]
+    assert len(memory) == len(undisturbed.account.workers)
+    assert all(5e7 < value < 5e9 for value in memory)
+
+
+def test_how_it_stands_is_told_while_it_goes_on(undisturbed: Undisturbed) -> None:
+    words = undisturbed.pages["how it stands"]
+    assert "of 1,500 stars read" in words
+    assert "stars a second" in words
+    assert "every row" not in words
+
+
+def test_the_log_tells_every_chunk_once(undisturbed: Undisturbed) -> None:
+    lines = [json.loads(line) for line in (undisturbed.output / LOG_FILE).read_text().splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["started", "finished"]
+    done = [line for line in lines if line["event"] == "chunk done"]
+    assert {line["chunk"] for line in done} == set(read_receipts(undisturbed.output))
+    assert len(done) == CHUNKS
+    assert sum(line["written"] for line in done) == lines[-1]["written"] == 1500 - SPOILT
+    assert sum(sum(line["rejected"].values()) for line in done) == SPOILT
+    moments = [line["time"] for line in lines]
+    assert moments == sorted(moments)
 
 
 def test_again_does_nothing(kit: Kit, undisturbed: Undisturbed) -> None:

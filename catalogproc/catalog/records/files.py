@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from catalogproc.errors import CatalogprocError
+from catalogproc.errors import CatalogprocError, masked
 
 BUFFER = 1 << 20
 DEBRIS_AGE = 86_400.0
@@ -150,11 +150,11 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> str:
 
 
 def as_json(content: object) -> bytes:
-    """JSON as this project writes it: sorted, indented, UTF-8, finite numbers only."""
+    """JSON as this project writes it: sorted, indented, UTF-8, finite numbers, no credentials."""
     text = json.dumps(
         content, indent=2, sort_keys=True, ensure_ascii=False, default=str, allow_nan=False
     )
-    return f"{text}\n".encode()
+    return f"{masked(text)}\n".encode()
 
 
 def clear_debris(folders: Iterable[Path], now: float | None = None) -> list[Path]:
