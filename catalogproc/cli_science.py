@@ -1,4 +1,4 @@
-"""The verbs that question a model, and judge it: infer, evaluate."""
+"""The verbs that question a model, judge it, and find its errors: infer, evaluate, calibrate."""
 
 from __future__ import annotations
 
@@ -111,3 +111,20 @@ def infer(
         )
     for line in account.lines():
         note(line)
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The bundle to write.")],
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="NAME|DIR", help="The model to calibrate.")
+    ] = "default",
+    stars: Annotated[int, typer.Option("--stars", min=1, help="So many simulated ones.")] = 40_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of these.")] = 20_261_125,
+) -> None:
+    """Find anew how far a model's answers may be off, and which stars are unlike its own."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.science.lessons.calibration import calibrated
+
+    made = calibrated(load_bundle(bundle), output, stars, seed)
+    note(f"{made.name} {made.hash[:8]}: {', '.join(made.reliability.calibration)}")
+    note(f"how well its errors hold: catalogproc evaluate --bundle {output} --output DIR")

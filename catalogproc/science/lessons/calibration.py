@@ -9,22 +9,36 @@ over this sigma look like then gives the percentiles (Kuleshov, Fenner & Ermon 2
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.catalog.records.files import write_whole
 from catalogproc.catalog.rows.columns import CONTEXT, LABEL_COLUMNS, POSITIVE
 from catalogproc.catalog.rows.consistency import beyond_box, checkable, spectrum_chi2
+from catalogproc.errors import BundleError
 from catalogproc.features.uncertainty import inflated
 from catalogproc.job import Job
+from catalogproc.network.bundle import DECLARATION, WEIGHTS, Bundle, rewritten
 from catalogproc.network.noise import InputNoise
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.propagate import differentiate
-from catalogproc.network.reliability import LEVELS, SIGMA, Calibration, Latent, Reliability, Term
-from catalogproc.science.lessons.held import Held
+from catalogproc.network.reliability import (
+    LATENT,
+    LEVELS,
+    SIGMA,
+    Calibration,
+    Latent,
+    Reliability,
+    Term,
+)
+from catalogproc.science.lessons.held import Held, simulated_held
+from catalogproc.science.simulator.simulate import Simulator
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +60,44 @@ RIDGE = 1e-3
 
 FEWEST = 500
 """Stars without which nothing is found of a model."""
+
+
+CARD = "CARD.md"
+
+
+def calibrated(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
+    """Write a bundle again, with how far it can be trusted found anew on simulated giants.
+
+    The weights stay as they are, and what lies beside them is copied; the card names the new
+    hash. ``seed`` draws the ``stars``, and must be none of the training's.
+
+    Raises
+    ------
+    BundleError
+        A bundle in ``folder`` already, or a model of real stars alone: what is true of them
+        it was told by its dataset, and simulated ones say nothing of how far it is off.
+    """
+    if (folder / DECLARATION).exists():
+        raise BundleError("the folder holds a bundle already", where=folder)
+    if "dataset_sha256" in bundle.training:
+        raise BundleError(
+            "a model of real stars is calibrated on these, at the end of its training",
+            wanted="a model of simulated stars", found=bundle.training["data"], where=bundle.name,
+        )  # fmt: skip
+    held = simulated_held(Simulator(), bundle.vocabulary, stars, seed)
+    found = fit_reliability(Predictor(bundle), held, bundle.reliability.trained_on)
+    if not found.calibration:
+        raise BundleError("too few stars", wanted=f"some {4 * FEWEST:,} or more", found=stars)
+    facts = dict(bundle.training) | {"calibration_stars": stars, "calibration_seed": seed}
+    dtype = str(bundle.training.get("weights", "float32"))
+    made = rewritten(bundle, folder, reliability=found, dtype=dtype, training=facts)
+    for path in bundle.path.iterdir():
+        if path.is_file() and path.name not in (DECLARATION, WEIGHTS, LATENT, CARD):
+            shutil.copy(path, folder / path.name)
+    if (bundle.path / CARD).is_file():
+        card = (bundle.path / CARD).read_text(encoding="utf-8")
+        write_whole(folder / CARD, card.replace(bundle.hash, made.hash).encode())
+    return made
 
 
 def fit_reliability(
