@@ -20,8 +20,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# A secret key of S3 may hold slashes; a name without a password cannot.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\"'@:]*:[^\s\"'@]+|[^/\s\"'@]+)@")
+# A secret key of S3 may hold slashes; a name without a password cannot. A pathlib.Path makes
+# one slash of two.
+_CREDENTIALS = re.compile(
+    r"\b([a-z][a-z0-9+.-]*:/{1,2})(?:[^/\s\"'@:]*:[^\s\"'@]+|[^/\s\"'@]+)@", re.I
+)
 _SECRETS = re.compile(
     r"((?:secret|password|passwd|token|signature|credential|access_?key)[\w-]*=)[^&\s\"']+", re.I
 )
@@ -29,9 +32,9 @@ _SECRETS = re.compile(
 
 def masked(text: str) -> str:
     """A text without what a URL may carry that is nobody else's: user:password@, ?token=…"""
-    if "://" not in text:
+    if ":/" not in text:
         return text
-    return _SECRETS.sub(r"\1…", _CREDENTIALS.sub("…@", text))
+    return _SECRETS.sub(r"\1…", _CREDENTIALS.sub(r"\1…@", text))
 
 
 class CatalogprocError(Exception):

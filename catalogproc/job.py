@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -137,6 +138,15 @@ class TrainingJob:
     training: Mapping[str, Any] = field(default_factory=dict)
     simulation: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w][\w.-]*", self.bundle):
+            raise JobError(
+                "the bundle's name is no name of a folder",
+                wanted="letters, digits, . _ -: it is made in the --output",
+                found=repr(self.bundle), where="job.bundle",
+            )  # fmt: skip
+
     real: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -32,6 +32,8 @@ CHUNKS = 60
 WORKERS = 2
 ANYWHERE = Where(workers=WORKERS, device="cpu", dashboard="127.0.0.1:0")
 
+SECRET = "tell-nobody-3f9c"
+"""What stands in the environment of the undisturbed run."""
 SPOILT = 15
 """Rows of the input, one in a hundred, that have no coefficients, and are rejected."""
 

@@ -28,7 +28,7 @@ from catalogproc.catalog.records.receipts import Receipt, write_receipt
 from catalogproc.catalog.records.writer import Part, PartWriter
 from catalogproc.catalog.rows.screen import Duplicates, screen, screen_tokens
 from catalogproc.contract import load_contract
-from catalogproc.errors import CountError, InputError
+from catalogproc.errors import CountError, InputError, masked
 from catalogproc.sources import chunks
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _stream(
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
         batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
-    file = str(chunk.file)
+    file = masked(str(chunk.file))
     while True:
         with watch.time("read"):
             batch = next(batches, None)

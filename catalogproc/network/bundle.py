@@ -44,6 +44,8 @@ __all__ = [
     "write_bundle",
 ]
 
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What a declaration that holds anything makes Python, numpy and torch raise."""
 FORMAT = 1
 DECLARATION = "bundle.toml"
 WEIGHTS = "weights.safetensors"
@@ -108,6 +110,8 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     """
     folder = _folder(name_or_path)
     weights = folder / WEIGHTS
+    for name in (DECLARATION, WEIGHTS, LATENT):
+        inside(folder, name)
     try:
         declaration, digest = _declared(folder / DECLARATION)
         with weights.open("rb") as file:
@@ -116,10 +120,12 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         raise BundleError("a file of the bundle cannot be read", found=error) from None
     if found != declaration.get("weights_sha256"):
         raise _changed(weights, declaration.get("weights_sha256"), found)
-    reliability = Reliability.from_dict(declaration.get("reliability", {}), folder)
     try:
+        reliability = Reliability.from_dict(declaration.get("reliability", {}), folder)
         return _bundle(folder, declaration, digest, reliability)
-    except (KeyError, TypeError, ValueError, CatalogprocError) as error:
+    except BundleError:
+        raise
+    except (*_WRONG, CatalogprocError) as error:
         raise BundleError(
             "a bundle that was written wrongly",
             found=f"{type(error).__name__}: {error}",
@@ -245,6 +251,26 @@ def rewritten(
         dtype=dtype,
         replace=True,
     )
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """A file of a bundle, None where it has none of that name.
+
+    Raises BundleError where it is no regular file of the folder: a link may lead anywhere, and
+    what is read could end up in a report.
+    """
+    path = folder / name
+    if not path.exists() and not path.is_symlink():
+        return None
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            "a file of a bundle that lies elsewhere",
+            wanted="a regular file in the bundle's folder",
+            found="a link" if path.is_symlink() else "something that is no file",
+            where=path,
+            todo="copy the file itself into the folder",
+        )
+    return path
 
 
 def shipped_bundles() -> tuple[str, ...]:

@@ -348,7 +348,10 @@ def _conform(part: Rows, names: tuple[tuple[str, str], ...], path: Path) -> pa.T
         raise _unreadable(path, "", part.first + row, "a whole row", part.fault[row].as_py())
     arrays = []
     for (name, _), held in zip(names, part.columns.columns, strict=True):
-        array, bad = _read(contract, name, held)
+        try:
+            array, bad = _read(contract, name, held)
+        except pa.ArrowInvalid as error:
+            raise _unreadable(path, name, part.first, "text in UTF-8", error) from error
         if bad.any():
             place = np.flatnonzero(bad)[:1]
             found = columns.samples(held, place)[0]

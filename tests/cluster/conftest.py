@@ -12,7 +12,7 @@ import dask
 import pytest
 from bundles import tiny_bundle
 from distributed import LocalCluster
-from runs import WORKERS, Kit, Undisturbed
+from runs import SECRET, WORKERS, Kit, Undisturbed
 from sabotage import Sabotage
 
 from catalogproc.catalog.records.status import status
@@ -48,7 +48,9 @@ def undisturbed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Undisturb
             refusals.append(str(caught.value))
             pages["how it stands"] = "\n".join(status(output).lines())
 
-    account = kit.run(output, progress=progress, announce=told.append)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        account = kit.run(output, progress=progress, announce=told.append)
     return Undisturbed(output, account, told, reports, pages, refusals)
 
 

@@ -13,6 +13,7 @@ from runs import (
     CHUNKS,
     EXAMPLES,
     ROWS,
+    SECRET,
     SPOILT,
     Kit,
     Undisturbed,
@@ -129,6 +130,14 @@ def test_the_log_tells_every_chunk_once(undisturbed: Undisturbed) -> None:
     assert sum(sum(line["rejected"].values()) for line in done) == SPOILT
     moments = [line["time"] for line in lines]
     assert moments == sorted(moments)
+
+
+def test_nothing_of_the_environment_gets_out(undisturbed: Undisturbed) -> None:
+    files = [path for path in undisturbed.output.rglob("*") if path.is_file()]
+    assert len(files) > 2 * CHUNKS
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    told = [*undisturbed.told, *undisturbed.pages.values(), *undisturbed.account.lines()]
+    assert SECRET not in "\n".join(told)
 
 
 def test_again_does_nothing(kit: Kit, undisturbed: Undisturbed) -> None:

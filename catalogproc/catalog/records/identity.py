@@ -136,7 +136,9 @@ def read_identity(folder: Path) -> RunIdentity:
     """
     path = Path(folder) / RUN_FILE
     try:
-        return RunIdentity.from_dict(json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
+        json.dumps(content, allow_nan=False)  # what follows is to be written as JSON again
+        return RunIdentity.from_dict(content)
     except FileNotFoundError:
         raise ResumeError(
             "this folder holds no run of catalogproc", wanted=RUN_FILE, where=folder,

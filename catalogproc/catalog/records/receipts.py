@@ -86,13 +86,13 @@ class Receipt:
                 raise ValueError(f"field {name} is missing")
             _check_value(name, content[name], wanted)
         if unknown := sorted(set(content) - set(_TYPES)):
-            raise ValueError(f"unknown fields {unknown}")
+            raise ValueError(f"unknown fields {str(unknown)[:SHOWN]}")
         for name in ("started", "finished"):
             if datetime.fromisoformat(content[name]).tzinfo is None:
                 raise ValueError(f"field {name} has no time zone")
         for name, folder in (("catalog_part", CATALOG), ("rejected_part", REJECTED)):
             if content[name] and not re.fullmatch(rf"{folder}/[^/]+\.parquet", content[name]):
-                raise ValueError(f"field {name} names no part: {content[name]!r}")
+                raise ValueError(f"field {name} names no part: {content[name][:SHOWN]!r}")
         return cls(**content)
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:
@@ -104,6 +104,8 @@ class Receipt:
         return tuple(part for part in both if part[0])
 
 
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
 _TYPES = {item.name: str(item.type) for item in fields(Receipt)}
 
 
@@ -111,14 +113,14 @@ def _check_value(name: str, value: object, wanted: str) -> None:
     """Raise ValueError unless a JSON value is of a type as the dataclass writes it."""
     if wanted.startswith("Mapping"):
         if type(value) is not dict:
-            raise ValueError(f"field {name} is {value!r}, not an object")
+            raise ValueError(f"field {name} is {repr(value)[:SHOWN]}, not an object")
         inner = wanted.removeprefix("Mapping[str, ").removesuffix("]")
         for held in value.values():
             _check_value(name, held, inner)
         return
     kinds = {"str": (str,), "int": (int,), "float": (float, int)}[wanted]
     if type(value) not in kinds or (isinstance(value, int | float) and not 0 <= value < math.inf):
-        raise ValueError(f"field {name} holds {value!r}, wanted {wanted}")
+        raise ValueError(f"field {name} holds {repr(value)[:SHOWN]}, wanted {wanted}")
 
 
 def write_receipt(folder: Path, receipt: Receipt) -> Path:

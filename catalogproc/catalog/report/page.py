@@ -321,9 +321,19 @@ def _card(identity: RunIdentity, model: str | Path | None) -> str:
         except BundleError:
             continue
         if bundle is not None and bundle.hash == identity.model_hash:
-            card = bundle.path / "CARD.md"
-            return card.read_text(encoding="utf-8") if card.is_file() else ""
+            return _text(bundle.path)
     return ""
+
+
+def _text(bundle: Path) -> str:
+    """What a bundle's card says; nothing where it is no text of the bundle's own folder."""
+    from catalogproc.network.bundle import inside
+
+    try:
+        card = inside(bundle, "CARD.md")
+        return card.read_text(encoding="utf-8") if card is not None else ""
+    except (BundleError, OSError, UnicodeDecodeError):
+        return ""
 
 
 def _provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> str:
