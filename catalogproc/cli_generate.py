@@ -94,10 +94,10 @@ def inpaint(
     input: Spectra,
     output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
     source: Annotated[
-        str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 640-1020.")
+        str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 500-1020.")
     ] = "all",
     target: Annotated[
-        str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-640.")
+        str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-500.")
     ] = "missing",
     gaia_source: Companion = None,
     model: ModelName = "default",
@@ -132,13 +132,14 @@ def embed(
     """Turn stars into vectors, for neighbours and clustering: what the encoder makes of them."""
     from catalogproc.job import load_job
     from catalogproc.network.bundle import load_bundle
-    from catalogproc.science.generation.embed import embed as embed_stars
+    from catalogproc.science.embed import embed as embed_stars
     from catalogproc.science.judges.evaluate import available
     from catalogproc.sources.chunks import expand
 
     with show_progress("stars") as progress:
-        count = embed_stars(
+        done = embed_stars(
             expand(input), output, load_bundle(model), load_job(job),
             companion=expand(gaia_source or []), device=available(device.value), progress=progress,
         )  # fmt: skip
-    note(f"{count:,} vectors written to {output}")
+    for line in done.lines():
+        note(line)

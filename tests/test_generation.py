@@ -5,28 +5,33 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import realstars
+from simulated import simulator
 from typer.testing import CliRunner
 
 from catalogproc.cli import app
-from catalogproc.errors import BundleError, JobError
+from catalogproc.errors import BundleError, CountError, JobError
 from catalogproc.features.calibration import calibration
+from catalogproc.features.dust import TRUE_PER_SFD
 from catalogproc.features.photometry import passbands, synthetic_photometry
+from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.science.generation.correlation import correlations
 from catalogproc.science.generation.files import check_name, write_spectra
+from catalogproc.science.generation.gap import fill, updated
 from catalogproc.science.generation.inpaint import Question, complete, inpaint
 from catalogproc.science.generation.make import TENSION, Wanted, make
 from catalogproc.science.generation.spectra import Spectra, apparent_magnitude, generate_spectra
 from catalogproc.science.generation.stars import isochrone, one_star, unlikely
 from catalogproc.science.judges.benchmark import simulated
-from catalogproc.science.reading import everything, read_stars
+from catalogproc.science.reading import Tally, everything, read_stars
 from catalogproc.vocabulary import BANDS
 
 FILES = sorted(realstars.EXAMPLES.glob("*.parquet"))
@@ -352,14 +357,93 @@ def test_only_the_part_that_is_read_is_read(predictor: Predictor) -> None:
     assert Question.of("640-1020", "bp") == Question("rp", "bp")
 
 
+def test_wavelengths_are_bands_or_what_is_left_of_them(predictor: Predictor) -> None:
+    assert Question.of("all", "336-500").read_nm == ((500.0, 1020.0),)
+    assert Question.of("all", "560-600").read_nm == ((336.0, 560.0), (600.0, 1020.0))
+    assert Question.of("bp", "500-700").read_nm == ((336.0, 500.0),)
+    assert Question.of("400-500", "missing").read_nm == ((400.0, 500.0),)
+    vocabulary = predictor.bundle.vocabulary
+    shown = Question.of("all", "336-500").read(np.ones((1, len(vocabulary))), vocabulary)
+    given = {vocabulary.names[i] for i in np.flatnonzero(np.isfinite(shown[0]))}
+    # A gap in BP leaves none of its coefficients, and no colour or label made of its flux.
+    assert given == {*(f"rp{i}" for i in range(55)), "jh", "jk"}
+
+
+def test_a_measurement_corrects_a_gaussian_as_bayes_does() -> None:
+    random = np.random.default_rng(3)
+    root, design = random.normal(size=(12, 12)), random.normal(size=(5, 12))
+    prior, mean, value = root @ root.T, random.normal(size=12), random.normal(size=12)
+    error = random.uniform(0.5, 2.0, 12)
+    made, after = updated(mean, prior, design, value, error)
+    flux = design @ value
+    noise = (design * error**2) @ design.T + np.eye(5) * (1e-4 * np.abs(flux).max()) ** 2
+    # The other route: precisions add.
+    precision = np.linalg.inv(prior) + design.T @ np.linalg.solve(noise, design)
+    pull = np.linalg.solve(prior, mean) + design.T @ np.linalg.solve(noise, flux)
+    np.testing.assert_allclose(after, np.linalg.inv(precision), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(made, np.linalg.solve(precision, pull), rtol=1e-4)
+
+
+def test_a_gap_is_filled_as_well_as_its_errors_say(predictor: Predictor) -> None:
+    """560 to 600 nm from all the rest, against spectra without noise."""
+    stars, seed = 24, 77
+    vocabulary, bases = predictor.bundle.vocabulary, calibration()
+    seen = simulated(stars, seed, vocabulary)
+    drawn = simulator().draw(stars, seed)
+    names = ("m_h", "teff", "logg", "log_l", "distance", "ebv", "r_v")
+    truth, gaia, _ = simulator().spectra(
+        *(TRUE_PER_SFD * drawn[n] if n == "ebv" else drawn[n] for n in names)
+    )
+    scaled = truth.double().numpy() * 10 ** (0.4 * (gaia[:, :1].double().numpy() - G_ZERO_POINT))
+    true = bases.flux({"bp": scaled[:, :55], "rp": scaled[:, 55:]})
+    question = Question.of("all", "560-600")
+    shown = question.read(seen.values.astype(float), vocabulary)
+    read = SimpleNamespace(
+        values=seen.values, errors=seen.errors, g_mag=drawn["g_mag"].double().numpy()
+    )
+    spectra, known = fill(predictor, shown, read, question.read_nm)
+    assert known.all()
+    filled, plain = spectra.sampled(), generate_spectra(predictor, shown).sampled()
+    asked = (bases.wavelengths >= 560) & (bases.wavelengths <= 600)
+
+    def off(flux: np.ndarray) -> float:
+        return float(np.median(np.sqrt(np.mean(np.square(flux - true)[:, asked], axis=1))))
+
+    # The flux on both sides tells more than the other band alone, and much more than the mean.
+    assert off(filled.flux) < off(plain.flux)
+    assert off(filled.flux) < off(np.median(true, axis=0)) / 6
+    z = ((filled.flux - true) / filled.error)[:, asked]
+    assert 0.5 < (np.abs(z) < 1).mean() < 0.85
+    assert (np.abs(z) < 2).mean() > 0.8
+    # What was read whole stands.
+    rp = vocabulary.coefficient_columns("rp")
+    there = np.isfinite(seen.values[:, rp])
+    np.testing.assert_allclose(spectra.coefficients["rp"][there], seen.values[:, rp][there])
+
+
+def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) -> None:
+    table = pq.read_table(FILES[0]).slice(0, 12)
+    twice = pa.concat_tables([table, table.slice(0, 2)])
+    pq.write_table(twice, tmp_path / "in.parquet")
+    files, output = [tmp_path / "in.parquet"], tmp_path / "out.parquet"
+    done = inpaint(files, Question.of("all", "560-600"), output, predictor.bundle)
+    assert (done.read, done.written, done.rejected, done.without) == (14, 12, 2, 0)
+    assert "14 spectra read, 12 written" in done.lines()[0]
+    assert "2 rows left out" in done.lines()[1]
+    assert pq.read_metadata(output).num_rows == 12
+    with pytest.raises(CountError, match=r"wanted: 14(.|\n)*11 written, 0 left out, 2 rejected"):
+        Tally(14, 2).account(11)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
         ("rp", "rp", r"the part that is asked is the part that is read(.|\n)*--to bp"),
-        ("rp", "500-700", r"belong to both bands(.|\n)*500-700"),
+        ("500-600", "500-600", r"the part that is asked is the part that is read"),
+        ("500-600", "400-800", r"nothing is left to be read(.|\n)*--to 400-800"),
         ("rp", "blue", r"bp, rp, all, missing, or wavelengths(.|\n)*blue"),
         ("missing", "bp", r"what is missing cannot be read"),
-        ("rp", "200-400", r"as 336-640(.|\n)*200-400"),
+        ("rp", "200-400", r"as 336-500, within 336 to 1020(.|\n)*200-400"),
     ],
 )
 def test_questions_without_sense_are_refused(source: str, target: str, words: str) -> None:
@@ -418,7 +502,7 @@ def test_inpaint_and_embed_from_the_command_line(tmp_path: Path) -> None:
     result = run(app, ["inpaint", "--input", str(FILES[0]), "--from", "rp", "--to", "bp",
                        "--output", str(whole)])  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "500 spectra written" in result.output
+    assert "500 spectra read, 500 written to" in result.output
     assert pq.read_metadata(whole).num_rows == 500
     result = run(app, ["embed", "--input", str(FILES[0]), "--output", str(vectors)])
     assert result.exit_code == 0, result.output

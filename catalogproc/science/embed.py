@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,26 @@ from catalogproc.errors import JobError
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.reading import read_stars
+from catalogproc.science.reading import Tally, read_stars
 
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Spectra that were read, and what became of them."""
+
+    read: int
+    written: int
+    rejected: int
+    output: Path
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = [f"{self.read:,} spectra read, {self.written:,} vectors written to {self.output}"]
+        if self.rejected:
+            said.append(f"{self.rejected:,} rows left out, which a run would reject too")
+        return said
 
 
 def contract_of(bundle: Bundle) -> Contract:
@@ -42,20 +60,22 @@ def embed(
     companion: Sequence[Path] = (),
     device: str = "cpu",
     progress: Progress | None = None,
-) -> int:
-    """Write a Parquet table with a vector a star, of what the job reads; how many there are.
+) -> Embedded:
+    """Write a Parquet table with a vector a star, of what the job reads.
 
     A star's vector is ``network.transformer.summary`` of it: it depends on which tokens the
-    star has, so stars are best compared with others read the same way. Raises JobError for an
-    output of another format, InputError for a file that cannot be read.
+    star has, so stars are best compared with others read the same way. A star of which the job
+    reads nothing has a vector of zeros. Raises JobError for an output of another format,
+    InputError for a file that cannot be read.
     """
     if output.suffix.lower() != ".parquet":
         raise JobError("vectors are written as Parquet", wanted="NAME.parquet", found=output.name,
                        where="--output")  # fmt: skip
     predictor, contract = Predictor(bundle, device), contract_of(bundle)
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
+    tally = Tally()
     with TableWriter(output, contract, facts) as writer:
-        for good, made in read_stars(files, companion, bundle.vocabulary, job):
+        for good, made in read_stars(files, companion, bundle.vocabulary, job, tally):
             vectors = predictor.summaries(made.values)
             offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
             columns = [
@@ -66,4 +86,5 @@ def embed(
             writer.write(pa.table(columns, schema=contract.arrow_schema()))
             if progress is not None:
                 progress(writer.rows, 0, "")
-        return writer.rows
+        tally.account(writer.rows)
+    return Embedded(tally.read, writer.rows, tally.rejected, output)
