@@ -15,7 +15,8 @@ from catalogproc.contract import load_flags
 CLEAN = {
     "n_tokens": 40, "phot_g_mean_mag": 12.0, "bp_rp": 1.25, "ruwe": 1.0, "tgt_box_nout": 0,
     "parallax_zpc": 1.0, "e_parallax": 0.02, "parallax_zp": -0.03, "plx_nsig": 0.3,
-    "has_tmass": True, "ebv": 0.1, "teff": 4750.0, "e_teff": 50.0, "logg": 2.5, "e_logg": 0.1,
+    "has_tmass": True, "ebv": 0.1, "ebv_84": 0.12, "teff": 4750.0, "e_teff": 50.0,
+    "logg": 2.5, "e_logg": 0.1,
     "m_h": -0.1, "e_m_h": 0.05, "mass": 1.2, "e_mass": 0.1, "log_age": 9.7, "e_log_age": 0.1,
     "age": 5.0, "e_age": 1.2, "ood_mahal": 7.0, "xp_chi2_red": 0.9, "in_training": False,
 }  # fmt: skip
@@ -124,13 +125,32 @@ def test_evidence_raises_its_flag_alone(name):
     [(6.0, ["G_RANGE"]), (6.01, []), (17.49, []), (17.5, ["G_RANGE"])],
 )
 def test_magnitude_range(magnitude, words):
-    assert raised({"phot_g_mean_mag": magnitude}) == words
+    parallax = 10.0 ** (0.2 * (12.0 - magnitude))  # the same star, farther away
+    assert raised({"phot_g_mean_mag": magnitude, "parallax_zpc": parallax}) == words
 
 
 def test_a_dwarf_is_no_giant():
     # Teff 5800 K, logg 4.4 is inside the domain of the mass labels: the flag comes alone.
     assert raised({"teff": 5800.0, "logg": 4.4, "e_logg": 0.05}) == ["NOT_GIANT"]
     assert raised({"teff": 5200.0, "logg": 3.49}) == []
+
+
+def test_a_dwarf_that_the_model_takes_for_a_giant_is_known_by_its_parallax():
+    # At 250 pc this star has M_G 5 before dust: log g 4.1. At 1 kpc it is in the clump.
+    assert raised({"parallax_zpc": 4.0}) == ["NOT_GIANT"]
+    # So it may be still, if the parallax is that much too large.
+    assert raised({"parallax_zpc": 4.0, "e_parallax": 0.99}) == ["PLX_BAD"]
+    # Or behind dust.
+    assert raised({"parallax_zpc": 4.0, "ebv_84": 1.4}) == []
+    assert raised({"parallax_zpc": -0.1}) == []
+
+
+def test_the_sun_has_the_sun_s_gravity():
+    sun = columns(phot_g_mean_mag=4.67, parallax_zpc=100.0, e_parallax=0.0, ebv_84=0.0, teff=5772.0)
+    assert quality.gravity_by_parallax(sun) == pytest.approx(4.438, abs=1e-3)
+    # Ten times its luminosity at its Teff: one less.
+    bright = sun | {"phot_g_mean_mag": np.array([2.17])}
+    assert quality.gravity_by_parallax(bright) == pytest.approx(3.438, abs=1e-3)
 
 
 def test_blue_stars_are_out_of_the_colour_range_too():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_flags
+from catalogproc.features import astrometry, dust
 
 # Thresholds, each with its source.
 MIN_TOKENS = 13  # Leung & Bovy 2024, panel c: 13 tokens still give 63 K
@@ -29,6 +30,8 @@ SOLVED = (31, 95)  # five and six astrometric parameters; Lindegren et al. 2021
 MAX_PARALLAX_NSIG = 10.0  # Zhang, Green & Rix 2023, their bit 5
 MAX_EBV = 1.5  # mag, SFD scale; beyond it Leung & Bovy 2024 have few stars
 GIANT_LOGG = 3.5  # dex; DistMass ages end there
+GIANT_NSIG = 3.0  # errors of a parallax; log g of that much less is still a dwarf's
+SUN_LOGG, SUN_TEFF = 4.438, 5772.0  # dex, K; IAU 2015 Resolution B3
 MAX_E_TEFF, MAX_E_LOGG, MAX_E_M_H = 500.0, 0.5, 0.5  # K, dex, dex; Leung & Bovy 2024
 MAX_MASS_ERROR = 0.3  # relative; three times the error of the mass labels
 MAX_AGE_ERROR = 0.5  # relative; Kordopatis et al. 2023
@@ -133,6 +136,26 @@ def outside_mass_domain(
     return outside
 
 
+def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
+    """The least log g (N,) that G and the parallax leave a star of one solar mass, dex.
+
+    At the parallax less GIANT_NSIG of its errors, behind the most dust that the model leaves it
+    (84 %), with the model's Teff and the Sun's bolometric correction. NaN where one is unknown,
+    or such a parallax not positive. Cool dwarfs come out higher still; heavier giants lower.
+    """
+    parallax = c["parallax_zpc"].astype(np.float64) - GIANT_NSIG * c["e_parallax"]
+    f, _ = astrometry.pseudo_luminosity(parallax, 0.0, c["phot_g_mean_mag"])
+    teff = np.where(c["teff"] > 0, c["teff"], np.nan).astype(np.float64)
+    m_g = astrometry.absolute_magnitude(f, 0.0)[0] - dust.g_extinction(c["ebv_84"], teff)
+    heat = 4.0 * np.log10(teff / SUN_TEFF)
+    return np.asarray(SUN_LOGG + heat - astrometry.log_luminosity(m_g))
+
+
+def _not_giant(c: Columns, e: Evidence) -> Mask:
+    # A model that knows giants alone takes many a dwarf for one. Its luminosity tells.
+    return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c) >= GIANT_LOGG)
+
+
 def _label_edge(c: Columns, e: Evidence) -> Mask:
     near = np.zeros(len(e.bp), dtype=bool)
     for label in EDGE_LABELS:
@@ -167,7 +190,7 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "PLX_INCONSISTENT": lambda c, e: np.abs(c["plx_nsig"]) > MAX_PARALLAX_NSIG,
     "NO_TMASS": lambda c, e: ~c["has_tmass"],
     "HIGH_EBV": lambda c, e: c["ebv"] > MAX_EBV,
-    "NOT_GIANT": lambda c, e: c["logg"] >= GIANT_LOGG,
+    "NOT_GIANT": _not_giant,
     "EVOL_DOMAIN": lambda c, e: outside_mass_domain(c["teff"], c["logg"], c["m_h"]),
     "LABEL_EDGE": _label_edge,
     "UNC_TEFF": lambda c, e: c["e_teff"] > MAX_E_TEFF,
