@@ -100,6 +100,9 @@ def inpaint(
         str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-500.")
     ] = "missing",
     gaia_source: Companion = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="The first few of them.")
+    ] = None,
     model: ModelName = "default",
     device: DeviceName = ModelDevice.auto,
 ) -> None:
@@ -113,7 +116,8 @@ def inpaint(
     with show_progress("stars") as progress:
         done = complete(
             expand(input), Question.of(source, target), output, load_bundle(model),
-            companion=expand(gaia_source or []), device=available(device.value), progress=progress,
+            companion=expand(gaia_source or []), plot=plot, device=available(device.value),
+            progress=progress,
         )  # fmt: skip
     for line in done.lines():
         note(line)

@@ -358,6 +358,7 @@ def test_only_the_part_that_is_read_is_read(predictor: Predictor) -> None:
 
 
 def test_wavelengths_are_bands_or_what_is_left_of_them(predictor: Predictor) -> None:
+    assert Question.of("all", "560-600").words == "from 336-560 and 600-1020 nm"
     assert Question.of("all", "336-500").read_nm == ((500.0, 1020.0),)
     assert Question.of("all", "560-600").read_nm == ((336.0, 560.0), (600.0, 1020.0))
     assert Question.of("bp", "500-700").read_nm == ((336.0, 500.0),)
@@ -426,7 +427,9 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
     twice = pa.concat_tables([table, table.slice(0, 2)])
     pq.write_table(twice, tmp_path / "in.parquet")
     files, output = [tmp_path / "in.parquet"], tmp_path / "out.parquet"
-    done = inpaint(files, Question.of("all", "560-600"), output, predictor.bundle)
+    plot, question = tmp_path / "few.png", Question.of("rp", "bp")
+    done = inpaint(files, question, output, predictor.bundle, plot=plot)
+    assert plot.read_bytes().startswith(b"\x89PNG")
     assert (done.read, done.written, done.rejected, done.without) == (14, 12, 2, 0)
     assert "14 spectra read, 12 written" in done.lines()[0]
     assert "2 rows left out" in done.lines()[1]

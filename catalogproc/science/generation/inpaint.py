@@ -23,6 +23,7 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.science.generation.files import spectra_table
 from catalogproc.science.generation.gap import BATCH, Ranges, fill, outside, whole
+from catalogproc.science.generation.picture import draw_spectra
 from catalogproc.science.generation.spectra import Spectra, generate_spectra
 from catalogproc.science.reading import ROWS, Tally, everything, read_stars
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -37,6 +38,9 @@ RANGE = (336.0, 1020.0)
 """nm; what GaiaXPy samples."""
 
 EDGES = {"bp": (RANGE[0], JOINED), "rp": (JOINED, RANGE[1])}
+
+SHOWN = 4
+"""Spectra in the picture."""
 
 OTHER = {"bp": "rp", "rp": "bp"}
 
@@ -78,6 +82,13 @@ class Question:
         if not read:
             raise JobError("nothing is left to be read", found=f"--from {source} --to {target}")
         return cls("all" if known == "all" else "part", "part", read)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if not self.read_nm:
+            return f"{self.target} from {self.source}"
+        return "from " + " and ".join(f"{low:g}-{high:g}" for low, high in self.read_nm) + " nm"
 
     def read(self, values: Floats, vocabulary: Vocabulary) -> Floats:
         """Of tokens (N, V), those that the model is shown; NaN elsewhere."""
@@ -177,10 +188,13 @@ def inpaint(
     bundle: Bundle,
     *,
     companion: Sequence[Path] = (),
+    plot: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Inpainted:
     """Complete the spectra of files into one Parquet file of the archive's layout.
+
+    ``plot`` is a PNG of the first few that were completed.
 
     Stars of one band alone need their G magnitude from a ``companion``: without it their
     coefficients have no scale. Raises InputError for a file that cannot be read, JobError for
@@ -189,10 +203,12 @@ def inpaint(
     if output.suffix.lower() != ".parquet":
         raise JobError("completed spectra are Parquet", wanted="NAME.parquet", found=output.name,
                        where="--output")  # fmt: skip
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise JobError("a picture is a PNG", wanted="NAME.png", found=plot.name, where="--plot")
     predictor = Predictor(bundle, device)
     facts = {
         "catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash,
-        "inpainted": f"{question.target} from {question.source}",
+        "inpainted": question.words,
     }  # fmt: skip
     vocabulary, tally = predictor.bundle.vocabulary, Tally()
     contract = spectra_table(_none(vocabulary), np.empty(0, np.int64), _beside(np.empty(0)))[1]
@@ -206,6 +222,11 @@ def inpaint(
             some, ids = spectra.rows(kept), good.column("source_id").to_numpy()[kept]
             writer.write(spectra_table(some, ids, _beside(some.g_mag))[0])
             without += int((~kept).sum())
+            if plot is not None and len(some):
+                few = np.arange(len(some)) < SHOWN
+                title = f"XP spectra completed by {bundle.name}, {question.words}, 1 σ bands"
+                draw_spectra(plot, some.rows(few), [str(star) for star in ids[few]], title)
+                plot = None
             if progress is not None:
                 progress(writer.rows + without, 0, "")
         tally.account(writer.rows, without)
