@@ -44,12 +44,15 @@ bench: $(STAMP)
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
 
-# Writes docs/evaluation.md and its pictures: the seed paper's experiments, by the shipped model.
+# Writes docs/evaluation.md, docs/evaluation-real.md and their pictures: the seed paper's
+# experiments, by the shipped model or BUNDLE; what needs no labels on the real spectra too.
 evaluation: $(STAMP)
 	$(BIN)/catalogproc evaluate --figures all --bundle $(or $(BUNDLE),default) --output output/evaluation
-	mkdir -p docs/images/evaluation
-	cp output/evaluation/figure_*.png docs/images/evaluation/
-	sed 's|](figure_|](images/evaluation/figure_|' output/evaluation/experiments.md > docs/evaluation.md
+	$(BIN)/catalogproc evaluate --figures 12,18 --bundle $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-real
+	for page in evaluation evaluation-real; do \
+	  mkdir -p docs/images/$$page && cp output/$$page/figure_*.png docs/images/$$page/ && \
+	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -61,8 +61,9 @@ def evaluate(
 
     experiments = registry.chosen(figures or "all")
     model = load_bundle(bundle)
-    known = benchmark(data, stars, seed, model.vocabulary)
-    if figures in (None, "none"):
+    alone = figures not in (None, "none")
+    known = benchmark(data, stars, seed, model.vocabulary, truth=not alone)
+    if not alone:
         with show_progress("steps") as progress:
             judged = judge(model, known, Effort.of(quick, device.value), progress)
         typer.echo(text(judged))
@@ -71,6 +72,7 @@ def evaluate(
         for path in [*write_scorecard(judged, output), *others]:
             note(str(path))
     if experiments:
+        known = registry.unseen(model, known)
         with show_progress("figures") as progress:
             made = registry.run(
                 experiments, model, known, data, registry.Scale.of(quick), device.value, progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,17 @@ def test_magnitude_parallax_and_distance_are_kept_beside(folder: Path, drawn: Be
     assert known.mean() > 0.9
     assert np.corrcoef(one[known], other[known])[0, 1] > 0.999
     assert len(read.rows(slice(7)).beside["dist"]) == 7
+
+
+def test_spectra_alone_will_do_where_no_truth_is_asked(folder: Path, tmp_path: Path) -> None:
+    for source in [*folder.glob("xp_continuous*"), *folder.glob("gaia_source*")]:
+        shutil.copy(source, tmp_path)
+    with pytest.raises(JobError, match="no set of stars with known answers"):
+        benchmark(tmp_path, 1, 1, VOCABULARY)
+    stars = benchmark(tmp_path, 1, 1, VOCABULARY, truth=False)
+    assert len(stars) == 1500
+    assert stars.real
+    assert np.isnan(stars.truth).all()
+    np.testing.assert_array_equal(
+        stars.values[:, 0], read_benchmark(folder, VOCABULARY).values[:, 0]
+    )  # fmt: skip

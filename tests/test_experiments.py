@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from catalogproc.errors import JobError
+from catalogproc.errors import InputError, JobError
 from catalogproc.features.dust import curve
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.learning.baseline import TreeSettings, fit_baseline
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.reliability import Reliability
 from catalogproc.science.experiments import dust, isochrones, maps, panels, reconstruction, registry
 from catalogproc.science.experiments.drawing import picture
 from catalogproc.science.experiments.experiment import (
@@ -280,14 +281,32 @@ def test_what_a_model_was_not_trained_for_is_left_out() -> None:
     assert "| left out |" in text
 
 
+def test_real_stars_that_trained_the_model_are_not_judged() -> None:
+    here = setting()
+    bundle = here.predictor.bundle
+    ids = here.stars.ids
+    knowing = replace(bundle, reliability=Reliability(trained_on=ids[:880]))
+    assert registry.unseen(knowing, here.stars) is here.stars  # simulated: numbers, no names
+    real = replace(here.stars, real=True)
+    assert registry.unseen(bundle, real) is real
+    kept = registry.unseen(knowing, real)
+    np.testing.assert_array_equal(kept.ids, ids[880:])
+    assert kept.name == f"20 of {real.name}, the others having trained the model"
+    with pytest.raises(InputError, match="trained on every star"):
+        registry.unseen(knowing, real.rows(slice(10)))
+
+
 def test_the_page_says_what_does_not_hold() -> None:
     bad = Outcome((at_most("scatter of x", 3.0, 2.0, "K"), at_most("y", 1.0, 2.0)), lambda _: None)
     made = registry.Made(registry.EXPERIMENTS[0], bad)
     text = registry.page([made], setting().predictor.bundle, setting().stars)
-    assert "1 of 2 hold. Does not hold: scatter of x, 3 K where at most 2 K was wanted." in text
+    assert "Holds: y (1, wanted ≤ 2). Does not hold: scatter of x (3 K, wanted ≤ 2)." in text
     assert "| scatter of x | 3 | K | ≤ 2 | limit set here | does not hold |" in text
-    good = Outcome((at_least("x", 3.0, 2.0),), lambda _: None)
-    assert registry.said(good) == "It holds."
+    many = Outcome(tuple(at_least(f"x{i}", 3.0, 2.0) for i in range(10)), lambda _: None)
+    assert registry.said(many).endswith("x7 (3, wanted ≥ 2); and 2 more.")
+    assert list(registry.lines([made]))[1:] == [
+        "           does not hold: scatter of x (3 K, wanted ≤ 2)"
+    ]
 
 
 def test_figures_are_chosen_by_number() -> None:
@@ -304,7 +323,7 @@ def test_the_verb(tmp_path: Path) -> None:
         [sys.executable, "-m", "catalogproc", *words], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "figure 17  Attention with and without dust." in done.stdout
+    assert "figure 17  Attention with and without dust: " in done.stdout
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "figure_17.png", "figure_17.csv", "figure_17_curves.csv", "experiments.md",
@@ -333,12 +352,13 @@ def test_panels_are_those_of_the_judgement() -> None:
     assert set(setting().panels) == set("abcdef")
 
 
-def test_the_page_in_the_documentation_is_of_the_shipped_model() -> None:
+@pytest.mark.parametrize(("page", "figures"), [("evaluation", 16), ("evaluation-real", 2)])
+def test_the_pages_in_the_documentation_are_of_the_shipped_model(page: str, figures: int) -> None:
     """To mend: make evaluation."""
-    page = (DOCS / "evaluation.md").read_text()
+    text = (DOCS / f"{page}.md").read_text()
     bundle = load_bundle("default")
-    assert page.startswith(f"# The seed paper's experiments, by {bundle.name} ({bundle.hash[:8]})")
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
-    assert len(pictures) == len(registry.FIGURES)
+    assert text.startswith(f"# The seed paper's experiments, by {bundle.name} ({bundle.hash[:8]})")
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == figures
     for name in pictures:
         assert 4_000 < (DOCS / name).stat().st_size < 80_000

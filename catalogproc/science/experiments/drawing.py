@@ -69,7 +69,7 @@ def identity(axes: Any, true: Floats, said: Floats, words: str = "") -> None:
     """Predicted against true, with the line where both agree and the medians along it."""
     good = np.isfinite(true) & np.isfinite(said)
     if not good.any():
-        nothing(axes, "no star with a truth")
+        nothing(axes, "nothing is known of these stars")
         return
     low, high = (float(edge) for edge in np.percentile(true[good], (0.5, 99.5)))
     margin = 0.04 * (high - low) + 1e-9

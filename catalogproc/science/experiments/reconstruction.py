@@ -18,6 +18,7 @@ from catalogproc.science.experiments.experiment import (
     at_least,
     at_most,
     in_order,
+    middle,
 )
 from catalogproc.science.generation.inpaint import JOINED, RANGE, Question
 from catalogproc.science.judges.evaluate import QUANTITIES
@@ -40,12 +41,10 @@ CELLS = ("teff", 3600.0, 5800.0, 11), ("logg", 0.3, 3.7, 11), ("m_h", -2.0, 0.5,
 FEWEST = 5
 
 
-def mean_spectrum(setting: Setting, seen: Spectra) -> Spectra:
-    """The mean over the training part's spectra, over G, for each star of ``seen``: what is
-    known of a star's spectrum before anything is known of the star."""
-    training = setting.training.rows(slice(setting.spectra_stars))
-    mean = setting.observed(training).flux.mean(axis=0)
-    flux = np.broadcast_to(mean, seen.flux.shape)
+def mean_spectrum(seen: Spectra) -> Spectra:
+    """The mean of the spectra over G, for each of them: what is known of a star's spectrum before
+    anything is known of the star, and nearly the best that one spectrum for all can do."""
+    flux = np.broadcast_to(seen.flux.mean(axis=0), seen.flux.shape)
     return Spectra(seen.wavelengths, flux, np.zeros_like(flux))
 
 
@@ -59,7 +58,7 @@ def from_labels(setting: Setting) -> Outcome:
     """Figure 8."""
     made, seen = setting.from_labels
     rmse = made.rmse(seen)
-    mean = mean_spectrum(setting, seen).rmse(seen)
+    mean = mean_spectrum(seen).rmse(seen)
     few = setting.few
     said = setting.one(setting.known(few, LABELS), "g_fakemag")[0]
     true = few.truth[:, setting.vocabulary.column("g_fakemag")].astype(float)
@@ -235,10 +234,11 @@ def one_band_from_the_other(setting: Setting) -> Outcome:
     few, v = setting.few, setting.vocabulary
     both = np.asarray(np.isfinite(few.values[:, v.columns(("bp0", "rp0"))]).all(axis=1))
     few = few.rows(both)
+    told = np.isfinite(setting.known(few, LABELS)).any(axis=1)
     labels = setting.from_labels[0]
     labels = Spectra(labels.wavelengths, labels.flux[both], labels.error[both])
     seen = setting.observed(few)
-    mean = mean_spectrum(setting, seen)
+    mean = mean_spectrum(seen)
     numbers: list[Number] = []
     drawn = {}
     for band, other, edges in (
@@ -253,8 +253,8 @@ def one_band_from_the_other(setting: Setting) -> Outcome:
         numbers += [
             at_least(f"{words}: median RMSE of the mean spectrum over the model's",
                      np.median(plain) / np.median(rmse), INPAINTED),
-            Number(f"{words}: median RMSE over that from labels",
-                   np.median(rmse) / np.median(labels.within(*edges).rmse(target))),
+            Number(f"{words}: median RMSE over that from labels", middle(rmse[told])
+                   / middle(labels.within(*edges).rmse(target)[told])),
         ]  # fmt: skip
         drawn[words] = (made, target, rmse)
     return Outcome(tuple(numbers), partial(_draw_bands, drawn))

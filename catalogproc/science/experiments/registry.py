@@ -6,13 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from catalogproc.catalog.records.files import write_whole
-from catalogproc.errors import BundleError, ContractError, JobError
+from catalogproc.errors import BundleError, ContractError, InputError, JobError
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.learning.baseline import TreeSettings
 from catalogproc.network.predictor import Predictor
@@ -144,6 +144,24 @@ def chosen(words: str) -> tuple[Experiment, ...]:
     return tuple(item for item in EXPERIMENTS if str(item.figure) in wanted)
 
 
+def unseen(bundle: Bundle, stars: Benchmark) -> Benchmark:
+    """The stars without the real ones that the model was trained on; their name says so.
+
+    Raises InputError where none is left.
+    """
+    trained_on = bundle.reliability.seen(stars.ids)
+    if not stars.real or not trained_on.any():
+        return stars
+    kept = stars.rows(~trained_on)
+    if not len(kept):
+        raise InputError(
+            "the model was trained on every star that it is to be judged on",
+            found=f"{len(stars):,} stars", where=stars.name, todo="name others with --data",
+        )  # fmt: skip
+    words = f"{len(kept):,} of {stars.name}, the others having trained the model"
+    return replace(kept, name=words)
+
+
 def run(
     experiments: Sequence[Experiment],
     bundle: Bundle,
@@ -183,8 +201,14 @@ def run(
 def lines(made: Sequence[Made]) -> Iterator[str]:
     """For a terminal: each figure, and what holds."""
     for item in made:
-        words = f"left out: {item.missing}" if item.outcome is None else said(item.outcome)
-        yield f"figure {item.experiment.figure:2}  {item.experiment.title}. {words}"
+        title = f"figure {item.experiment.figure:2}  {item.experiment.title}"
+        if item.outcome is None:
+            yield f"{title}: left out: {item.missing}"
+            continue
+        good, bad = item.outcome.holding, item.outcome.failing
+        yield f"{title}: {len(good)} of {len(good) + len(bad)} hold"
+        for number in bad:
+            yield f"           does not hold: {_against(number)}"
 
 
 FIELDS = ("figure", "number", "ours", "unit", "beside", "whose", "wanted", "verdict")
@@ -221,11 +245,11 @@ def page(made: Sequence[Made], bundle: Bundle, stars: Benchmark) -> str:
     lines = [
         f"# The seed paper's experiments, by {bundle.name} ({bundle.hash[:8]})",
         "",
-        f"On {stars.name}; {'real' if stars.real else 'simulated'} stars that it did not see. "
+        f"On {stars.name}; {'real stars' if stars.real else 'drawn to judge it'}. "
         "Figures are those of Zhang, Bu et al. (2026). Published numbers are of real stars with "
         "APOGEE's labels: another sample, brighter than ours. Scatter is 1.4826 times the median "
-        "absolute deviation. This page is written by `catalogproc evaluate --figures all`; where "
-        "no number stands beside ours, the paper claims none.",
+        "absolute deviation. This page is written by `catalogproc evaluate`; where no number "
+        "stands beside ours, the paper claims none.",
         "",
         "| figure | what | holds | does not hold |",
         "|---|---|---|---|",
@@ -253,7 +277,7 @@ def _section(item: Made) -> list[str]:
     name = f"figure_{experiment.figure:02d}"
     lines += [f"![{experiment.title}]({name}.png)", "", said(outcome), ""]
     lines += ["| number | ours | unit | beside | whose | verdict |", "|---|---:|---|---:|---|---|"]
-    for number in outcome.numbers:
+    for number in (n for n in outcome.numbers if np.isfinite(n.ours)):
         beside = f"{'≤' if number.wanted == 'at most' else '≥' if number.wanted else ''} "
         beside += _digits(number.beside, 3)
         cells = (number.what, _digits(number.ours, 3), number.unit, beside.strip(), number.whose,
@@ -262,23 +286,29 @@ def _section(item: Made) -> list[str]:
     return lines
 
 
+MENTIONED = 8
+"""Of what holds, so many numbers are named in the sentence; the table has them all."""
+
+
 def said(outcome: Outcome) -> str:
-    """What holds and what does not, in a sentence."""
+    """What holds and what does not, in a sentence or two."""
     good, bad = outcome.holding, outcome.failing
     if not good and not bad:
         return "Nothing is decided by a number here."
-    if not bad:
-        return f"All {len(good)} that a number decides hold." if len(good) > 1 else "It holds."
-    words = "; ".join(_against(number) for number in bad)
-    return f"{len(good)} of {len(good) + len(bad)} hold. Does not hold: {words}."
+    parts = [
+        f"{words}: {'; '.join(_against(number) for number in numbers[:MENTIONED])}"
+        + (f"; and {len(numbers) - MENTIONED} more." if len(numbers) > MENTIONED else ".")
+        for words, numbers in (("Holds", good), ("Does not hold", bad))
+        if numbers
+    ]
+    return " ".join(parts)
 
 
 def _against(number: Number) -> str:
     unit = f" {number.unit}" if number.unit else ""
-    return (
-        f"{number.what}, {_digits(number.ours, 3)}{unit} where {number.wanted} "
-        f"{_digits(number.beside, 3)}{unit} was wanted"
-    )
+    sign = "≤" if number.wanted == "at most" else "≥"
+    ours, beside = _digits(number.ours, 3), _digits(number.beside, 3)
+    return f"{number.what} ({ours}{unit}, wanted {sign} {beside})"
 
 
 def _row(figure: int, number: Number) -> list[str]:

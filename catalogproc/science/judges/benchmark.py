@@ -82,17 +82,19 @@ class Benchmark:
         return self.rows(~held), self.rows(held)
 
 
-def benchmark(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+def benchmark(
+    folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary, truth: bool = True
+) -> Benchmark:
     """The stars of a folder, or so many simulated ones.
 
     A folder is what :func:`read_benchmark` reads, or a dataset of ``catalogproc dataset``, of
-    which the test part is taken.
+    which the test part is taken. Without ``truth`` spectra alone will do.
     """
     if folder is None:
         return simulated(stars, seed, vocabulary)
     if _is_dataset(folder):
         return _part(folder, "test", vocabulary)
-    return read_benchmark(folder, vocabulary)
+    return read_benchmark(folder, vocabulary, truth)
 
 
 def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
@@ -156,12 +158,13 @@ def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
     return _benchmark(name, False, np.arange(n), seen, errors, true, vocabulary, beside)
 
 
-def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
+def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> Benchmark:
     """The stars of a folder as ``catalogproc simulate`` writes it, or real ones in its layout.
 
     Files ``xp_continuous*`` and, beside them, ``gaia_source*`` (which may be missing) and
     ``truth*``, joined by source_id; the truth's columns are named as labels, or ``ebv`` for
-    E(B-V) on the SFD scale, and may have errors ``e_NAME``. Stars without a truth are left out.
+    E(B-V) on the SFD scale, and may have errors ``e_NAME``. Stars without a truth are left out,
+    unless no ``truth`` is asked for and the folder has none: then nothing is known of any.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
         A file cannot be read; no star has a truth.
     """
     files = {part: [p for p in expand([folder]) if p.name.startswith(part)] for part in PARTS}
-    for part in ("xp_continuous", "truth"):
+    for part in ("xp_continuous", "truth")[: 1 + truth]:
         if not files[part]:
             raise JobError(
                 "the folder is no set of stars with known answers",
@@ -183,6 +186,9 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary) -> Benchmark:
     ids, seen, errors, beside = read_tokens(
         files["xp_continuous"], files["gaia_source"], vocabulary
     )
+    if not files["truth"]:
+        words = f"{len(ids):,} stars of {folder.name}"
+        return _benchmark(words, True, ids, seen, errors, {}, vocabulary, beside)
     facts = _truth(files["truth"])
     order = np.argsort(facts["source_id"], kind="stable")
     place = np.searchsorted(facts["source_id"], ids, sorter=order).clip(max=len(order) - 1)
