@@ -167,7 +167,11 @@ def test_sigma_shrinks_with_information() -> None:
     decided = [x for x in outcome(19).numbers if "sigma of RP0" in x.what]
     assert len(decided) == 2
     assert all(x.holds for x in decided)
-    assert number(19, "over that with J-H") > 1.0
+    # Of a model whose labels came alone in training, J-H and J-K may spoil what labels tell: the
+    # page says so. Gaia's colour tells most of all, whatever the model.
+    last = "scatter of RP0 from labels, J-H, J-K, BP-RP"
+    scatter = {x.what: x.ours for x in outcome(19).numbers if not x.wanted}
+    assert scatter[last] < 0.5 * scatter["scatter of RP0 from labels"]
 
 
 # --- the rulers, laid against what is known ---
