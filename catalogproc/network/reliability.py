@@ -142,8 +142,8 @@ class Reliability:
 
     ``calibration`` by label. ``margin`` is how far a coefficient of a star may lie outside the
     training stars' range, in widths of that range, before the star is no longer like them;
-    ``chi2`` how badly coefficients may be predicted from each other. Both are exceeded by
-    0.5 % of training stars. ``trained_on`` are the sorted identifiers (M,), int64, of the real
+    ``chi2`` how badly coefficients may be predicted from each other; few training stars exceed
+    either. ``trained_on`` are the sorted identifiers (M,), int64, of the real
     stars that the network was trained on.
     """
 

@@ -51,9 +51,9 @@ KNOTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.96, 0.9
 SMOOTHNESS, SOFTNESS = 2e-5, 0.05
 """Weight of the functions' second differences, and width of the corner of the quantile's loss."""
 
-COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.995
+COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.998
 """Shares of stars that lie within the limits of what is usual. Spectra that are not of giants
-mostly lie far beyond any of them (tests/test_strangers.py); together they cost 2 % of giants."""
+mostly lie far beyond any of them (tests/test_trust.py); together they cost 1 % of clean giants."""
 
 RIDGE = 1e-3
 """Of the mean latent variance, added to each direction's: some hardly vary."""

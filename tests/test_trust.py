@@ -1,0 +1,73 @@
+"""The shipped model's errors hold, and its flags tell giants from other objects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catalogproc.contract import load_flags
+from catalogproc.job import load_job
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.network.predictor import Predictor
+from catalogproc.science.judges import coverage, outsiders
+from catalogproc.science.lessons.calibration import calibrated
+from catalogproc.science.lessons.held import simulated_held
+from catalogproc.science.simulator.simulate import Simulator
+
+STARS = 6_000
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    shipped = load_bundle("default")
+    if shipped.reliability.calibration:
+        return shipped
+    return calibrated(shipped, tmp_path_factory.mktemp("made") / "calibrated", 20_000, 777)
+
+
+@pytest.fixture(scope="module")
+def held_errors(bundle: Bundle) -> coverage.Reliabilities:
+    held = simulated_held(Simulator(), bundle.vocabulary, STARS, 4_711)
+    return coverage.measure(Predictor(bundle), held, load_job("gaia-dr3-giants"))
+
+
+@pytest.mark.slow
+def test_the_model_carries_its_calibration_and_its_limits(bundle: Bundle) -> None:
+    known = bundle.reliability
+    assert set(known.calibration) >= {"teff", "logg", "m_h", "mass", "log_age"}
+    assert known.latent is not None
+    assert known.margin > 0
+    assert known.chi2 > 0
+
+
+@pytest.mark.slow
+def test_two_stars_of_three_lie_within_their_errors(held_errors: coverage.Reliabilities) -> None:
+    rows = {row.label: row for row in held_errors.rows if row.bin == "all"}
+    # Two points, and what chance adds with so many stars.
+    slack = 0.02 + 2 * np.sqrt(0.68 * 0.32 / STARS)
+    for label in ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag"):
+        assert rows[label].within_68 == pytest.approx(0.683, abs=slack), label
+        assert rows[label].within_95 == pytest.approx(0.95, abs=slack), label
+
+
+@pytest.mark.slow
+def test_they_do_so_in_bins_of_what_a_user_selects_by(held_errors: coverage.Reliabilities) -> None:
+    bins = [row for row in held_errors.rows if row.bin != "all"]
+    assert len({row.bin for row in bins}) > 12
+    for row in bins:
+        slack = 0.05 + 3 * np.sqrt(0.68 * 0.32 / row.stars)
+        assert row.within_68 == pytest.approx(0.683, abs=slack), (row.label, row.bin)
+
+
+@pytest.mark.slow
+def test_what_is_no_giant_is_flagged_and_giants_are_not(bundle: Bundle) -> None:
+    found = {row.kind: row for row in outsiders.outsiders(bundle, 400, 99)}
+    # What chance adds with so many stars: three times sqrt(p (1 - p) / 400).
+    assert found[outsiders.CLEAN].outside < outsiders.MOST_CLEAN + 0.021
+    for kind, row in found.items():
+        if kind != outsiders.CLEAN:
+            assert row.outside > outsiders.LEAST_STRANGE - 0.033, kind
+            assert row.not_good_mass_age > 0.97, kind
+            assert kind == "dwarf" or row.not_good > 0.97, kind
+    assert set(found["noise"].by_flag) == {flag.name for flag in load_flags().flags}
+    assert "| quasar | 400 |" in outsiders.markdown(list(found.values()))
