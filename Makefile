@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: run test test-fast test-slow fuzz lint bench train-tiny evaluation clean
+.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny evaluation clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
@@ -29,6 +29,10 @@ test-slow: $(STAMP)
 FUZZ ?= 1050
 fuzz: $(STAMP)
 	CATALOGPROC_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz.py tests/test_formats.py -k "fuzz or damaged"
+
+# Two thousand chunks: is memory flat, are files closed, what does a chunk cost besides the work?
+soak: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/soak.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from catalogproc.cluster.account import Account
 from catalogproc.cluster.machine import Where
 from catalogproc.cluster.plan import Plan, make_plan
 from catalogproc.cluster.run import run
+from catalogproc.errors import CatalogprocError
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "gaia_xp"
 ROWS = 25
@@ -191,17 +192,43 @@ def main(words: Iterable[str]) -> None:
     output, inputs, companion, job, bundle, end = words
     plan = Kit(Path(inputs), Path(companion), Path(job), Path(bundle)).plan(Path(output))
 
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def deed() -> None:
+        word, _, value = end.rpartition(" ")
+        if word == "clock":
+            Path(os.environ["CATALOGPROC_CLOCK"]).write_text(value)
+        if end == "killed at first star":
+            die()
+        if end not in signal.Signals.__members__:
+            return
         print(json.dumps([worker.pid for worker in workers_of(os.getpid())]), flush=True)
         if end == "SIGINT":  # as a terminal does it: to the workers too
             os.killpg(os.getpgid(0), signal.SIGINT)
         else:
             os.kill(os.getpid(), signal.Signals[end])
 
+    def named(before: object, after: object) -> None:
+        if end == f"killed at {Path(str(after)).name}":
+            die()
+        real_replace(before, after)  # type: ignore[arg-type]
+
+    def linked(before: object, after: object) -> None:
+        if end == f"killed at {Path(str(after)).name}":
+            die()
+        real_link(before, after)  # type: ignore[arg-type]
+
+    # A name is given by a link where nothing may be overwritten, else by a rename.
+    real_replace, os.replace = os.replace, named  # type: ignore[assignment]
+    real_link, os.link = os.link, linked  # type: ignore[assignment]
     try:
         run(plan, ANYWHERE, progress=at_first_star(deed))
     except KeyboardInterrupt:
         sys.exit(130)
+    except CatalogprocError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

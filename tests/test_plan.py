@@ -221,6 +221,7 @@ def test_an_account_tells_each_failure_and_what_to_do() -> None:
         "1 failure:",
         "  xp/a.csv, all rows: it is empty",
         "      wanted: rows",
+        "      what to do: fetch the file again, or leave it out and give a new --output",
         "1 chunk not begun; the same command again does what is missing",
     ]
     done = Account(Path("out"), 5, 5, 0, 300, 290, 10)
@@ -235,3 +236,15 @@ def test_a_made_plan_takes_relative_paths(
     plan = make_plan(["xp"], Path("out"), model="bundle", job="small.toml")
     assert plan.identity.inputs[0].path == "xp/xp_continuous_000.parquet"  # as it was named
     assert not Path("out").exists()
+
+
+def test_a_start_that_was_killed_as_it_wrote_run_json_is_no_stranger(
+    kit: Kit, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    (output / "catalog").mkdir(parents=True)
+    (output / ".run.json.123@a-host.0123abcd.tmp").write_text("half of")
+    assert len(kit.plan(output).todo) == CHUNKS
+    (output / "thesis.tex").touch()
+    with pytest.raises(ResumeError, match=r"no run of catalogproc(.|\n)*found: thesis.tex"):
+        kit.plan(output)

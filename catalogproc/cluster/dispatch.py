@@ -8,6 +8,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ MAY_PASS = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 """System errors of shared disks that may be gone a moment later."""
 PATIENCE = 60.0
 """Seconds to wait for a worker where there is none."""
+ANSWER = 30.0
+"""Seconds that a scheduler may take to say who is there."""
 TICK = 0.5
 """Seconds between two looks at the workers."""
 
@@ -165,7 +168,8 @@ class Dispatch:
                 self._take_back()
         finally:
             if self.flying and self.client.status == "running":
-                self.client.cancel(list(self.flying), force=True)
+                with suppress(OSError):  # the scheduler may have died, and the client not know
+                    self.client.cancel(list(self.flying), force=True)
         self._report(self)
 
     def _look_at_workers(self) -> None:
@@ -174,7 +178,14 @@ class Dispatch:
         if self.client.status != "running":
             self._stop("the scheduler cannot be reached any more")
             return
-        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        try:
+            # scheduler_info() would wait for ever for a scheduler that has just died.
+            asked = self.client.scheduler.identity
+            told = self.client.sync(asked, n_workers=-1, callback_timeout=ANSWER)
+        except (OSError, RuntimeError):
+            self._stop("the scheduler cannot be reached any more")
+            return
+        known = told["workers"]
         self.workers = frozenset(known) - self.refused
         self.memory = memory_of(known)
         if self.workers:

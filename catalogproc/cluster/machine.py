@@ -27,6 +27,8 @@ _SETTINGS = {
     # A chunk that kills its worker is tried alone after this; see run.py.
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.daemon": True,
+    # A worker would remember where each second of the last hour went, in tens of megabytes.
+    "distributed.worker.profile.enabled": False,
     # Tasks hand over paths: nothing of Dask's is in memory that could be spilt, and a worker
     # that pauses would never go on. One that takes too much is ended.
     "distributed.worker.memory.target": False,

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from catalogproc.catalog.records.files import is_temporary
 from catalogproc.catalog.records.identity import FOLDERS, RUN_FILE, read_identity, shown_path
 from catalogproc.catalog.records.receipts import (
     InputFile,
@@ -264,7 +265,9 @@ def refuse_output(output: Path, identity: RunIdentity) -> None:
             )
         return
     ours = {LOCK_FILE, STAGING, *FOLDERS}
-    if others := sorted(path.name for path in output.iterdir() if path.name not in ours):
+    # A start that was killed early leaves a temporary file; the next one removes it.
+    strangers = (path for path in output.iterdir() if not is_temporary(path))
+    if others := sorted(path.name for path in strangers if path.name not in ours):
         raise ResumeError(
             "the output folder holds something that is no run of catalogproc",
             wanted="an empty folder, a free name, or the folder of the same run",

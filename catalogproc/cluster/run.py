@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -162,7 +162,8 @@ def _modelled(
         yield name, stand
     finally:
         if team is None and client.status == "running":
-            client.unregister_worker_plugin(name)
+            with suppress(OSError):  # the scheduler may have died, and the client not know yet
+                client.unregister_worker_plugin(name)
 
 
 def _same_folders(client: Client, plan: Plan) -> None:

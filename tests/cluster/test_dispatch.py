@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import time
 from collections.abc import Iterator
@@ -121,3 +122,16 @@ def test_without_workers_the_run_ends(
     made.refused = set(client.scheduler_info(n_workers=-1)["workers"])
     made.run()
     assert made.stopped == "no worker with a working model is left"
+
+
+def test_a_scheduler_that_says_nothing_ends_the_run(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(n_workers: int) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(module, "ANSWER", 0.2)
+    monkeypatch.setattr(client.scheduler, "identity", silent, raising=False)
+    made = Dispatch(client, "test", [deeds.Piece("0", "good")], tmp_path)  # type: ignore[list-item]
+    made.run()
+    assert made.stopped == "the scheduler cannot be reached any more"

@@ -1,0 +1,171 @@
+"""The nanny, the scheduler and the driver killed, the clock set back and forth, two starts at once.
+
+Each in a run of sixty chunks, whose catalog must be that of the run in peace, row for row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+import runs
+from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same, at_first_star
+
+from catalogproc.catalog.records.provenance import read_summary
+from catalogproc.catalog.records.receipts import receipt_files
+from catalogproc.catalog.records.verify import verify
+from catalogproc.cluster.machine import Where, cores
+from catalogproc.cluster.run import run
+
+pytestmark = pytest.mark.slow
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@contextmanager
+def processes(folder: Path) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
+    """A scheduler's address and process, and nannies, as `dask scheduler` and `dask worker` do."""
+    started: list[subprocess.Popen[Any]] = []
+
+    def start(*words: str) -> psutil.Process:
+        with (folder / f"{words[0]}-{len(started)}.log").open("w") as log:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:]]
+            started.append(subprocess.Popen(command, stderr=log, stdout=log, env=ENVIRONMENT))
+        return psutil.Process(started[-1].pid)
+
+    try:
+        place = folder / "scheduler.json"
+        first = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+                      "--scheduler-file", str(place))  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (place.exists() and place.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        address = json.loads(place.read_text())["address"]
+        threads = str(max(1, cores() // WORKERS))
+        nannies = [
+            start("worker", address, "--nthreads", threads, "--host", "127.0.0.1",
+                  "--no-dashboard", "--local-directory", str(folder))
+            for _ in range(WORKERS)
+        ]  # fmt: skip
+        yield address, first, nannies
+    finally:
+        family = []
+        for process in started:
+            if psutil.pid_exists(process.pid):
+                family += [psutil.Process(process.pid).children(recursive=True)]
+            process.kill()
+            process.wait()
+        for child in (child for children in family for child in children if child.is_running()):
+            child.kill()
+
+
+def test_a_killed_nanny_takes_its_worker_with_it_and_nothing_else(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with processes(tmp_path) as (address, _, nannies):
+        where = Where(scheduler=address, device="cpu")
+        account = run(kit.plan(tmp_path / "out"), where, progress=at_first_star(nannies[0].kill))
+        assert not nannies[0].is_running() or nannies[0].status() == psutil.STATUS_ZOMBIE
+    assert (account.exit_code, account.chunks_done, account.failures) == (0, CHUNKS, ())
+    assert_same(tmp_path / "out", undisturbed.output)
+    assert verify(tmp_path / "out")
+
+
+def test_a_killed_scheduler_ends_the_run_with_words_and_another_goes_on(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with processes(tmp_path) as (address, scheduler, _):
+        where = Where(scheduler=address, device="cpu")
+        began = time.monotonic()
+        account = run(kit.plan(tmp_path / "out"), where, progress=at_first_star(scheduler.kill))
+        assert time.monotonic() - began < 120
+    assert account.exit_code == 1
+    assert account.stopped == "the scheduler cannot be reached any more"
+    assert 0 < account.chunks_done < CHUNKS
+    assert "the same command again does what is missing" in account.lines()[-1]
+    again = kit.run(tmp_path / "out")
+    assert (again.exit_code, again.chunks_done) == (0, CHUNKS)
+    assert_same(tmp_path / "out", undisturbed.output)
+    assert verify(tmp_path / "out")
+
+
+def started(kit: Kit, output: Path, end: str, **more: str) -> subprocess.Popen[str]:
+    """A run in a process of its own, which meets the end that it is told."""
+    words = [str(word) for word in (output, kit.inputs, kit.companion, kit.job, kit.bundle, end)]
+    return subprocess.Popen(
+        [sys.executable, runs.__file__, *words], env=ENVIRONMENT | more, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_a_driver_killed_at_each_of_its_steps_is_gone_on_from_there(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    output, held = tmp_path / "out", []
+    for step in ("run.json", "first star", "summary.json", "provenance.json"):
+        process = started(kit, output, f"killed at {step}")
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == -9, said
+        held.append(len(receipt_files(output)))
+        assert not (output / "provenance.json").exists()
+    assert held[0] == 0
+    assert 0 < held[1] < CHUNKS
+    assert held[2] == held[3] == CHUNKS
+    account = kit.run(output)
+    assert (account.exit_code, account.chunks_done, account.chunks_run) == (0, CHUNKS, 0)
+    assert_same(output, undisturbed.output)
+    assert not list(output.glob("**/.*.tmp"))
+    assert verify(output)
+
+
+def test_of_two_starts_at_once_the_second_is_told_so(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    both = [started(kit, tmp_path / "out", "peace") for _ in range(2)]
+    said = [process.communicate(timeout=200)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 2], said
+    told = said[codes.index(2)]
+    winner = both[codes.index(0)]
+    assert "another run is at work in the output folder" in told
+    assert f"process {winner.pid} on" in told
+    assert_same(tmp_path / "out", undisturbed.output)
+    assert verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("seconds", [-18_000, 259_200], ids=["five hours back", "three days on"])
+def test_a_clock_that_jumps_changes_nothing(
+    kit: Kit, undisturbed: Undisturbed, tmp_path: Path, seconds: int
+) -> None:
+    """The real clock of driver, scheduler and workers, by a library that stands before libc."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C compiler and Linux")
+    library, offset = tmp_path / "clock.so", tmp_path / "offset"
+    source = Path(runs.__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    offset.touch()
+    process = started(
+        kit, tmp_path / "out", f"clock {seconds}",
+        LD_PRELOAD=str(library), CATALOGPROC_CLOCK=str(offset),
+    )  # fmt: skip
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert offset.read_text() == str(seconds)
+    assert_same(tmp_path / "out", undisturbed.output)
+    assert verify(tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    days = {line["time"][:13] for line in log}
+    assert len(days) >= 2  # the clock did jump
+    summary = read_summary(tmp_path / "out")
+    assert summary is not None
+    assert 0 < summary["seconds"] < 600  # time at work is no difference of wall clocks
