@@ -120,6 +120,14 @@ class RunIdentity:
         known = {name: content[name] for name in (item.name for item in fields(cls))}
         for name in ("inputs", "companions"):
             known[name] = tuple(InputFile(**file) for file in known[name])
+            for file in known[name]:
+                words = (file.path, file.fingerprint)
+                if not all(isinstance(word, str) for word in words) or (
+                    type(file.rows) not in (int, type(None))
+                ):
+                    raise ValueError(f"{name} holds no file: {str(file)[:80]}")
+                if file.fingerprint and not file.fingerprint.isalnum():
+                    raise ValueError(f"{name} holds a file without a hash: {str(file)[:80]}")
         identity = cls(**known)
         if identity.hash != content["hash"]:
             raise ValueError("its content does not have its hash")

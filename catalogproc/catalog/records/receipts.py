@@ -85,6 +85,9 @@ class Receipt:
             if name not in content:
                 raise ValueError(f"field {name} is missing")
             _check_value(name, content[name], wanted)
+        mark = content["input_fingerprint"]
+        if mark and not (mark.isascii() and mark.isalnum()):
+            raise ValueError(f"field input_fingerprint is no hash: {mark[:SHOWN]!r}")
         if unknown := sorted(set(content) - set(_TYPES)):
             raise ValueError(f"unknown fields {str(unknown)[:SHOWN]}")
         for name in ("started", "finished"):
