@@ -1,12 +1,18 @@
-"""The shipped model's errors hold, and its flags tell giants from other objects."""
+"""The shipped model's errors hold, its flags tell giants from other objects, and a catalog says
+how its errors were made."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 
+import catalogproc
 from catalogproc.contract import load_flags
-from catalogproc.job import load_job
+from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.science.judges import coverage, outsiders
@@ -14,6 +20,7 @@ from catalogproc.science.lessons.calibration import calibrated
 from catalogproc.science.lessons.held import simulated_held
 from catalogproc.science.simulator.simulate import Simulator
 
+DATA = Path(__file__).parent / "data" / "gaia_xp_correlated"
 STARS = 6_000
 
 
@@ -71,3 +78,44 @@ def test_what_is_no_giant_is_flagged_and_giants_are_not(bundle: Bundle) -> None:
             assert kind == "dwarf" or row.not_good > 0.97, kind
     assert set(found["noise"].by_flag) == {flag.name for flag in load_flags().flags}
     assert "| quasar | 400 |" in outsiders.markdown(list(found.values()))
+
+
+@pytest.mark.slow
+def test_catalogs_with_correlations_without_and_by_draws_differ_as_they_should(
+    tmp_path: Path,
+) -> None:
+    jobs = {
+        "plain": Job("plain"),
+        "correlated": Job("correlated", correlations=True),
+        "sampled": Job("sampled", propagation="sampled", draws=256),
+    }
+    tables = {}
+    for name, job in jobs.items():
+        folder = tmp_path / name
+        account = catalogproc.run(
+            DATA / "xp_continuous_30.parquet", folder,
+            gaia_source=DATA / "gaia_source_30.parquet", job=job, workers=1, device="cpu",
+        )  # fmt: skip
+        assert account.exit_code == 0
+        tables[name] = ds.dataset(folder / "catalog").to_table().sort_by("source_id")
+        stated = json.loads((folder / "run.json").read_text())["job"]
+        assert stated["propagation"] == job.propagation
+        assert stated["correlations"] == job.correlations
+        told = json.loads((folder / "provenance.json").read_text())["entity"]["run:job"]
+        assert json.loads(told["cp:content"]) == stated
+    teff = {name: table["teff"].to_numpy() for name, table in tables.items()}
+    error = {name: table["e_teff_input"].to_numpy() for name, table in tables.items()}
+    # The answers are the same; what the errors of the spectrum make of them is not.
+    for name in ("correlated", "sampled"):
+        np.testing.assert_allclose(teff[name], teff["plain"], rtol=1e-4)
+    assert (np.abs(error["correlated"] / error["plain"] - 1) > 0.01).mean() > 0.7
+    # Draws agree with first order where it says that errors are small.
+    ratio = error["sampled"] / error["plain"]
+    assert (ratio != 1).all()
+    small = np.argsort(error["plain"])[:5]
+    assert np.median(np.abs(ratio[small] - 1)) < 0.15
+    # And where they do not agree at all, the star is flagged.
+    flags = tables["sampled"]["quality_flags"].to_numpy()
+    nonlinear = flags & load_flags()["NONLINEAR"].value != 0
+    assert nonlinear[ratio < 0.45].all()
+    assert not (tables["plain"]["quality_flags"].to_numpy() & load_flags()["NONLINEAR"].value).any()
