@@ -58,5 +58,11 @@ evaluation: $(STAMP)
 	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
 	done
 
+# Remakes the bundle model/giants, in three stages; some three hours on two cores, or --device cuda.
+train-giants: $(STAMP)
+	$(BIN)/catalogproc train --job train-giants --spectra examples/gaia_xp --output output/train-giants
+	$(BIN)/catalogproc train --job train-giants-labels --from output/train-giants/giants --spectra examples/gaia_xp --output output/train-giants-labels
+	$(BIN)/catalogproc train --job train-giants-runs --from output/train-giants-labels/giants --spectra examples/gaia_xp --output output/train-giants-runs
+
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

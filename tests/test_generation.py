@@ -151,8 +151,9 @@ def test_correlations_are_correlations_and_a_stars_own(predictor: Predictor) -> 
 
 
 def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path: Path) -> None:
-    # Three solar masses live for 0.4 Gyr.
-    strange = giants(predictor, mass=np.array([1.2, 3.0]), log_age=np.log10([5e9, 10e9]))
+    # Three solar masses live for 0.4 Gyr; the first is a star of PARSEC's.
+    ages = np.log10([5e9, 10e9])
+    strange = giants(predictor, teff=4582.0, mass=np.array([1.25, 3.0]), log_age=ages)
     far = np.nanmax(np.abs(unlikely(predictor, strange)[2]), axis=1)
     assert far[0] < TENSION - 1
     assert far[1] > 5.0

@@ -18,7 +18,7 @@ LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 
 
 def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
-    bundle = load_bundle("default")
+    bundle = load_bundle("tiny")  # whose weights are whole
     stars = simulated(500, 21, bundle.vocabulary).values
     dtype, change = storage_type(bundle, stars, LABELS)
     assert dtype in ("float16", "bfloat16")
@@ -39,7 +39,7 @@ def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
 
 
 def test_whole_weights_where_halves_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = load_bundle("default")
+    bundle = load_bundle("tiny")
     monkeypatch.setattr(storage, "LARGEST", 1e-9)
     stars = simulated(50, 23, bundle.vocabulary).values
     assert storage_type(bundle, stars, LABELS) == ("float32", 0.0)

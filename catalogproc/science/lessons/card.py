@@ -126,7 +126,9 @@ def _kepler(bundle: Bundle) -> str:
 
 Mass from three colours, Teff, log g, [M/H] and pseudo-luminosity, beside that of asteroseismology
 (scaling relations; Li et al. 2024): scatter {mass.scatter:.3f}, bias {mass.bias:+.3f} Msun for
-{mass.stars:,} stars, whose own spread is {spread:.2f} Msun.
+{mass.stars:,} stars, whose own spread is {spread:.2f} Msun. The standard deviation of z is
+{mass.z_std:.1f}: the stated sigma takes the labels that are given for exact, and knows nothing
+of the errors of the seismic masses.
 """
 
 
