@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,12 +168,13 @@ def stamps(output: Path) -> dict[str, tuple[int, int]]:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The Dask worker processes that a process started."""
-    return [
-        child
-        for child in psutil.Process(pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    """The Dask worker processes that a process started, and that have not just ended."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is one of these
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def at_first_star(deed: Callable[[], None]) -> Callable[[int, int | None, str], None]:
