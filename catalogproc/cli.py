@@ -334,7 +334,9 @@ def simulate(
     """Draw giants with known truth: spectra, photometry and a truth table."""
     from catalogproc.science.simulator.simulate import Simulator, write_stars
 
-    for path in write_stars(Simulator().draw(stars, seed), output):
+    with show_progress("stars") as progress:
+        drawn = Simulator().draw(stars, seed, progress)
+    for path in write_stars(drawn, output):
         _say(str(path))
 
 

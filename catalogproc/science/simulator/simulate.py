@@ -11,7 +11,7 @@ device, and CUDA's gives other numbers than the CPU's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,6 +31,8 @@ __all__ = ["SimulatedStars", "Simulator", "write_stars"]
 
 BLOCK = 4096
 """Stars at a time."""
+
+Progress = Callable[[int, int, str], None]
 
 G_LIMITS, G_MEAN, G_SIGMA = (6.0, 17.5), 14.0, 2.3
 """Apparent magnitudes are drawn from a Gaussian between limits, wide as surveys of giants are."""
@@ -80,13 +82,18 @@ class Simulator:
         self.noise = noise.load_noise().to(self.device)
         self.faults = noise.calibration_modes(atmospheres.wavelength).to(self.device)
 
-    def draw(self, n: int, seed: int) -> SimulatedStars:
-        """``n`` giants, noise and all; the same for the same seed, n and kind of device."""
+    def draw(self, n: int, seed: int, progress: Progress | None = None) -> SimulatedStars:
+        """``n`` giants, noise and all; the same for the same seed, n and kind of device.
+
+        ``progress`` is called with (stars drawn, n, "").
+        """
         random = torch.Generator(device=self.device).manual_seed(seed)
+        blocks = []
         with torch.no_grad(), exact_products(self.device):
-            blocks = [
-                self._block(min(BLOCK, n - start), random) for start in range(0, max(n, 1), BLOCK)
-            ]
+            for start in range(0, max(n, 1), BLOCK):
+                blocks.append(self._block(min(BLOCK, n - start), random))
+                if progress is not None:
+                    progress(min(start + BLOCK, n), n, "")
         merged = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
         return SimulatedStars(n_bp_coefficients=self.instrument.n_bp, seed=seed, columns=merged)
 
