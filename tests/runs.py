@@ -191,6 +191,8 @@ def at_first_star(deed: Callable[[], None]) -> Callable[[int, int | None, str], 
 
 def main(words: Iterable[str]) -> None:
     """A run in a process of its own, which meets the end that it is told."""
+    # A process that was started in the background ignores Ctrl-C, and its children with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output, inputs, companion, job, bundle, end = words
     plan = Kit(Path(inputs), Path(companion), Path(job), Path(bundle)).plan(Path(output))
 

@@ -64,12 +64,13 @@ def test_what_follows_the_dashes_is_the_run_s() -> None:
 
 
 def test_a_run_on_workers_that_sbatch_started(tmp_path: Path) -> None:
-    # An sbatch that starts the script at once, here, as a free node would.
+    # An sbatch that keeps the script, as SLURM does, and starts it at once, as a free node would.
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     submitted = tmp_path / "submitted"
     fake = {
-        "sbatch": f'#!/bin/bash\ncp "$1" "{submitted}.$$"\nnohup bash "$1" >/dev/null 2>&1 &\n'
+        "sbatch": f'#!/bin/bash\ncp "$1" "{submitted}.$$"\n'
+        f'nohup bash "{submitted}.$$" >/dev/null 2>&1 &\n'
         "echo Submitted batch job $!\n",
         "scancel": '#!/bin/bash\nfor job in "$@"; do pkill -P "$job"; kill "$job"; done\nexit 0\n',
     }
