@@ -19,6 +19,7 @@ from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
+from catalogproc.network.kernels.memory import keep_freed_memory
 from catalogproc.network.kernels.onednn import use_onednn
 from catalogproc.network.kernels.reverse import Reverse
 from catalogproc.network.transformer import PADDING, Transformer, summary
@@ -69,6 +70,7 @@ class Predictor:
         self.dtype = PRECISIONS[precision]
         self.network: Transformer = bundle.network(device).to(self.dtype)
         if self.device.type == "cpu":
+            keep_freed_memory()
             use_onednn(self.network)
         latent = bundle.reliability.latent
         self._latent: list[Tensor] = [

@@ -28,6 +28,7 @@ from torch import Tensor
 from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.files import Curve, load_checkpoint, save_checkpoint
+from catalogproc.network.kernels.memory import keep_freed_memory
 from catalogproc.network.kernels.onednn import use_onednn
 from catalogproc.network.learning.ranks import Ranks
 from catalogproc.network.learning.sampling import Draw, Sample
@@ -189,8 +190,10 @@ class _Run:
             self.network.load_state_dict(start.state_dict())
         self.best: dict[str, Tensor] = {}
         self.best_step, self.best_loss = 0, math.inf
-        if mixed.device.type == "cpu" and mixed.dtype is torch.float32:
-            use_onednn(self.network)
+        if mixed.device.type == "cpu":
+            keep_freed_memory()
+            if mixed.dtype is torch.float32:
+                use_onednn(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
