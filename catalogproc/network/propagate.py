@@ -23,7 +23,7 @@ from catalogproc.network.predictor import Prediction, Predictor
 ROUTES = ("first_order", "sampled")
 
 # One star costs a reverse pass as much as so many of its own size do the forward pass.
-LOAD = {"cpu": 4, "cuda": 8}
+LOAD = {"cpu": 3, "cuda": 8}
 
 ROWS = 8192
 """Draws of a small table are answered together, at least so many rows at a time."""

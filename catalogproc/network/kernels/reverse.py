@@ -95,13 +95,16 @@ class Reverse:
         for layer, bend in zip(reversed(head), reversed(slopes), strict=True):
             g = self._back(layer, g * bend)  # (N, K, D) at last
         g = self._through_decoder(decoder, g)  # (N, K, T, D)
-        for kept in reversed(encoder):
+        for kept in reversed(encoder[1:]):
             g = self._through_encoder(kept, g)
-        jacobian = (g.transpose(1, 2) @ slope.unsqueeze(-1)).squeeze(-1)  # (N, T, K)
+        if encoder:
+            jacobian = self._to_the_tokens(encoder[0], g, slope)
+        else:
+            jacobian = (g * slope.unsqueeze(1)).sum(-1)
         return Differentiated(
             network.mean(x).squeeze(-1),
             network.log_variance(x).squeeze(-1),
-            jacobian.transpose(1, 2).masked_fill(~present[:, None, :], 0.0),
+            jacobian.masked_fill(~present[:, None, :], 0.0),
             summary(memory, present),
         )
 
@@ -160,6 +163,44 @@ class Reverse:
         attention = kept.block.attention
         n, k, t, d = g.shape
         h, e = attention.heads, d // attention.heads
+        g, to_scores, to_value = self._into_attention(kept, g)
+        to_query = to_scores.view(n, h, -1, k * t).transpose(-1, -2) @ kept.key
+        to_key = to_scores.view(n, h, -1, t) @ kept.query  # (N, H, S K, E)
+        both = to_key.new_empty(n, k, t, 2, h, e)
+        for place, part in enumerate((to_key, to_value)):
+            both[:, :, :, place] = part.view(n, h, -1, k, e)[:, :, :-1].permute(0, 3, 2, 1, 4)
+        to_query = to_query.view(n, h, k, t, e).permute(0, 2, 3, 1, 4).flatten(3)
+        g += self._back(attention.query, to_query)
+        g += self._back(attention.key_value, both.flatten(3))
+        return g
+
+    def _to_the_tokens(self, kept: _Kept, g: Tensor, slope: Tensor) -> Tensor:
+        """Through the first block to the values (N, K, T), of which ``slope`` (N, T, D) is made.
+
+        All labels share the weights and the slope: the slope is turned by the weights, once a
+        star, instead of each label's gradient.
+        """
+        attention = kept.block.attention
+        n, k = g.shape[:2]
+        g, to_scores, to_value = self._into_attention(kept, g)
+        query = _heads(linear(slope, attention.query.weight, None), attention.heads)
+        key_value = linear(slope, attention.key_value.weight, None)
+        key, value = (_heads(part, attention.heads) for part in key_value.chunk(2, dim=-1))
+        jacobian = (g.transpose(1, 2) @ slope.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
+        # How each score changes with its query's token, and with its key's.
+        by_query, by_key = kept.key @ query.transpose(-1, -2), key @ kept.query.transpose(-1, -2)
+        jacobian = jacobian + (to_scores * by_query.unsqueeze(3)).sum((1, 2))
+        at_keys = (to_scores[:, :, :-1] * by_key.unsqueeze(3)).sum((1, -1))  # (N, T, K)
+        at_values = to_value.view(n, attention.heads, -1, k, value.shape[-1])[:, :, :-1]
+        at_keys += (at_values * value.unsqueeze(3)).sum((1, -1))
+        return jacobian + at_keys.transpose(1, 2)
+
+    def _into_attention(self, kept: _Kept, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From behind an encoder's block (N, K, T, D) to what goes past its attention (N, K, T, D),
+        and to its scores (N, H, S, K, T) and values (N, H, S, K E)."""
+        attention = kept.block.attention
+        n, k, t, d = g.shape
+        h, e = attention.heads, d // attention.heads
         g = self._feed_forward(kept.for_all_labels(), g)
         to_y = self._back(attention.out, g).view(n, k, t, h, e).permute(0, 3, 1, 2, 4)
         # The softmax subtracts y . to_y from each score: one more column of the product.
@@ -170,17 +211,8 @@ class Reverse:
         # Keys first, then labels and tokens: so every product below is one of large matrices.
         to_scores = (right @ left.view(n, h, k * t, e + 1).transpose(-1, -2)).view(n, h, -1, k, t)
         to_scores *= kept.shares.transpose(-1, -2).unsqueeze(3)
-        to_query = to_scores.view(n, h, -1, k * t).transpose(-1, -2) @ kept.key
-        to_key = to_scores.view(n, h, -1, t) @ kept.query  # (N, H, S K, E)
         across = to_y.permute(0, 1, 3, 2, 4).reshape(n, h, t, k * e)
-        to_value = kept.shares.transpose(-1, -2) @ across  # (N, H, S, K E)
-        both = to_y.new_empty(n, k, t, 2, h, e)
-        for place, part in enumerate((to_key, to_value)):
-            both[:, :, :, place] = part.view(n, h, -1, k, e)[:, :, :-1].permute(0, 3, 2, 1, 4)
-        to_query = to_query.view(n, h, k, t, e).permute(0, 2, 3, 1, 4).flatten(3)
-        g += self._back(attention.query, to_query)
-        g += self._back(attention.key_value, both.flatten(3))
-        return g
+        return g, to_scores, kept.shares.transpose(-1, -2) @ across
 
     def _feed_forward(self, kept: _Kept, g: Tensor) -> Tensor:
         """Through a block's second half, to what attention was added to; (..., D) to the same."""
