@@ -22,12 +22,12 @@ from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.sources.staging import parquet_writer
 from catalogproc.sources.xp import read_spectra
 from catalogproc.vocabulary import BANDS
 
 EXAMPLES = ROOT / "examples" / "gaia_xp"
 FIVE = ("teff", "logg", "m_h", "mass", "log_age")
-COMPRESSION = "zstd"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Sizes:
     budget: float = 20.0  # seconds that one figure may take, about
     predict: int = 1024
     exact: int = 1000
-    table: int = 30_000
-    run: int = 12_000
+    table: int = 50_000  # a chunk, unless the job says otherwise
+    run: int = 12_000  # or more, where the model is fast
     convert: int = 2_000
     parser: int = 200
     simulate: int = 8_192
@@ -158,16 +158,18 @@ class Kit:
         brightness, with its own source_id."""
         path = self.folder / f"spectra-{n}-{row_group}.parquet"
         if not path.exists():
-            pq.write_table(multiplied(n), path, compression=COMPRESSION, row_group_size=row_group)
+            table = multiplied(n)
+            with parquet_writer(path, table.schema) as writer:  # as convert writes them
+                writer.write_table(table, row_group_size=row_group)
         return path
 
     @cached_property
     def simulated(self) -> tuple[list[Path], list[Path]]:
-        """Files of spectra and of their companion, half of ``sizes.table`` simulated stars."""
+        """Files of spectra and of their companion, ``sizes.table`` simulated stars."""
         from catalogproc.science.simulator.simulate import Simulator, write_stars
 
         folder = self.folder / "simulated"
-        paths = write_stars(Simulator().draw(max(1, self.sizes.table // 2), 1), folder)
+        paths = write_stars(Simulator().draw(self.sizes.table, 1), folder)
         return (
             [path for path in paths if path.name.startswith("xp_continuous")],
             [path for path in paths if path.name.startswith("gaia_source")],

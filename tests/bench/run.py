@@ -44,7 +44,12 @@ class Command:
 
 
 def measure(kit: Kit) -> Figures:
-    n, chunks = kit.sizes.run, 2 * cores()
+    labels, sizes = kit.job.labels, kit.sizes
+    values = kit.real(2 * sizes.predict)
+    each = seconds(lambda: kit.predictor.predict(values, labels), sizes.repeats, sizes.budget)
+    each /= len(values)
+    # Long enough that what the first chunk of a worker costs once does not show.
+    n, chunks = max(sizes.run, int(sizes.budget / each)), 2 * cores()
     rows = max(1, -(-n // chunks))
     file = kit.spectra(n, rows)
     job = job_file(kit, rows)
@@ -57,17 +62,12 @@ def measure(kit: Kit) -> Figures:
         busy += receipt["seconds"]
         predict += receipt["stage_seconds"]["predict"]
     shutil.rmtree(output)
-    labels = kit.job.labels
-    values = kit.real(min(n, 2 * kit.sizes.predict))
-    own = seconds(
-        lambda: kit.predictor.predict(values, labels), kit.sizes.repeats, kit.sizes.budget
-    ) * (n / len(values))  # fmt: skip
     small, large = (without_model(kit, size) for size in (kit.sizes.table, 4 * kit.sizes.table))
     return {
         "stars, chunks alone": Noted(
             n / summary["seconds"], f"{n:,} real stars, once; errors not propagated"
         ),
-        "chunks against the predictor's own time": summary["seconds"] / own,
+        "chunks against the predictor's own time": summary["seconds"] / (n * each),
         "chunks against their own predict stage": busy / predict,
         "stars, whole command": Noted(n / told.seconds, "start and end of the cluster included"),
         "peak memory of a worker": told.worker / 1e9 if told.worker else Absent("too short to see"),

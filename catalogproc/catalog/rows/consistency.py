@@ -34,7 +34,9 @@ def beyond_box(bundle: Bundle, values: NDArray[np.floating], coefficients: int) 
     low, high = bundle.domain.low[at], bundle.domain.high[at]
     width = np.where((high > low) & np.isfinite(high - low), high - low, 1.0)
     read = values[:, at]
-    return np.nan_to_num(np.maximum(low - read, read - high) / width, nan=0.0).clip(min=0.0)
+    beyond = np.maximum(low - read, read - high)
+    beyond /= width
+    return np.fmax(beyond, 0.0, out=beyond)  # NaN is 0
 
 
 def held_out(vocabulary: Vocabulary) -> list[str]:

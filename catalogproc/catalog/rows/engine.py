@@ -186,6 +186,7 @@ class Engine:
     ) -> pa.Table:
         """The catalog's columns from tokens and answers."""
         calibration = self.bundle.reliability.calibration
+        beyond = beyond_box(self.bundle, tokens.values, self.job.coefficients)
         # Answers may be absurd far from the training stars; they become NaN, not warnings.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
@@ -195,13 +196,13 @@ class Engine:
             columns |= evolution(columns, calibration) | reddening(columns, calibration)
             columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
             columns |= {
-                "tgt_box_nout": (self._beyond_box(tokens) > 0).sum(axis=1, dtype=np.int16),
+                "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
                 "ood_mahal": np.asarray(answer.prediction.distance, dtype=np.float64),
                 "xp_chi2_red": answer.chi2,
                 "in_training": self.bundle.reliability.seen(tokens.source_id),
             }
             columns = {name: _storable(name, values) for name, values in columns.items()}
-            flags = quality.flags(columns, self._evidence(tokens, answer))
+            flags = quality.flags(columns, self._evidence(tokens, answer, beyond))
         count = len(tokens)
         given = columns | {
             "source_id": source_ids,
@@ -221,11 +222,9 @@ class Engine:
             independent &= np.isnan(tokens.values[:, self.bundle.vocabulary.column("g_fakemag")])
         return independent
 
-    def _beyond_box(self, tokens: Tokens) -> NDArray[np.float64]:
-        """How far outside the training range coefficients that were read lie, in its widths."""
-        return beyond_box(self.bundle, tokens.values, self.job.coefficients)
-
-    def _evidence(self, tokens: Tokens, answer: Answer) -> quality.Evidence:
+    def _evidence(
+        self, tokens: Tokens, answer: Answer, beyond: NDArray[np.float64]
+    ) -> quality.Evidence:
         prediction = answer.prediction
         vocabulary, domain = self.bundle.vocabulary, self.bundle.domain
         at = {label: vocabulary.column(label) for label in LABEL_COLUMNS if label in vocabulary}
@@ -244,7 +243,7 @@ class Engine:
             failed=np.logical_not(finite),
             nonlinear=answer.nonlinear,
             latent_limit=reliability.latent.limit if reliability.latent else np.inf,
-            beyond_box=self._beyond_box(tokens).max(axis=1, initial=0.0),
+            beyond_box=beyond.max(axis=1, initial=0.0),
             margin=reliability.margin,
             chi2_limit=reliability.chi2,
             limits={
@@ -281,4 +280,5 @@ def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:
     stored = values.astype(load_contract("catalog")[name].type, copy=False)
     if not np.issubdtype(stored.dtype, np.floating):
         return stored
-    return np.where(np.isfinite(stored), stored, stored.dtype.type(np.nan))
+    known = np.isfinite(stored)
+    return stored if known.all() else np.where(known, stored, stored.dtype.type(np.nan))

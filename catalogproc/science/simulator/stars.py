@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from catalogproc.contract import load_contract
 from catalogproc.features import astrometry, photometry
 from catalogproc.features.spectra import G_ZERO_POINT, TAIL
+from catalogproc.sources.staging import parquet_writer
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 FILE_STARS = 100_000
@@ -254,7 +254,8 @@ def _metadata(seed: int) -> dict[str, str]:
 def _write(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=25_000)
+        with parquet_writer(temporary, table.schema) as writer:
+            writer.write_table(table, row_group_size=25_000)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
