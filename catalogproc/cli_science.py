@@ -54,7 +54,7 @@ def evaluate(
     """Judge a model on stars with known answers, and repeat the seed paper's experiments."""
     from catalogproc.network.bundle import load_bundle
     from catalogproc.science.experiments import registry
-    from catalogproc.science.judges.benchmark import benchmark
+    from catalogproc.science.judges.benchmark import benchmark, training_stars
     from catalogproc.science.judges.judgement import Effort, judge
     from catalogproc.science.judges.scorecard import text, write_scorecard
     from catalogproc.science.judges.trust import write_trust
@@ -65,7 +65,9 @@ def evaluate(
     known = benchmark(data, stars, seed, model.vocabulary, truth=not alone)
     if not alone:
         with show_progress("steps") as progress:
-            judged = judge(model, known, Effort.of(quick, device.value), progress)
+            effort = Effort.of(quick, device.value)
+            drawn = training_stars(data, effort.tree_stars, effort.seed, model.vocabulary)
+            judged = judge(model, known, effort, progress, drawn)
         typer.echo(text(judged))
         held, others = write_trust(model, output, quick)
         typer.echo(held)

@@ -35,7 +35,7 @@ from catalogproc.science.datasets.labels import Masses
 from catalogproc.science.datasets.lb24 import CUTS, dataset_from_lb24
 from catalogproc.science.datasets.surveys import SurveyFiles, dataset_from_surveys
 from catalogproc.science.datasets.writer import Split
-from catalogproc.science.judges.benchmark import BESIDE, benchmark, training_stars
+from catalogproc.science.judges.benchmark import BESIDE, OUTSIDE, benchmark, training_stars
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -577,7 +577,12 @@ def test_a_model_is_judged_on_the_test_part_and_trees_grow_on_the_other(
     assert np.isnan(judged.values[:, labels]).all()
     np.testing.assert_array_equal(judged.truth[:, labels], test.values[:, labels])
     np.testing.assert_array_equal(judged.errors[:, 0], test.errors[:, 0])
-    assert set(judged.beside) == set(BESIDE)
+    assert set(judged.beside) == {*BESIDE, OUTSIDE}
+    # As many as the dataset itself has counted, but for repeats.
+    part = dataset_columns(folder / "lb24", "test", ("m_h", "distmass_bitmask"), repeats=True)
+    outside = (part["m_h"] < -0.5) | (part["distmass_bitmask"] & 2 > 0)
+    assert outside.sum() == lb24.outside > 0
+    assert 0 < judged.beside[OUTSIDE].sum() <= lb24.outside
     near = judged.beside["parallax_over_error"] > 5
     # Both are of the same parallax.
     fake = judged.truth[near, VOCABULARY.column("g_fakemag")].astype(float)

@@ -7,7 +7,7 @@ import io
 import struct
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from bundles import tiny_bundle
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.learning.baseline import TreeSettings
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.judges.benchmark import Benchmark, simulated
+from catalogproc.science.judges.benchmark import OUTSIDE, Benchmark, simulated
 from catalogproc.science.judges.evaluate import INPUT_SETS, Answers, evaluate
 from catalogproc.science.judges.judgement import (
     BEST,
@@ -206,6 +206,40 @@ def test_real_stars_have_no_best_possible_answer(bundle: Bundle, stars: Benchmar
     assert not any(line.method == BEST for line in judged.lines)
     assert "The stars are real." in text(judged)
     assert np.isnan([line.of_best for line in judged.lines]).all()
+
+
+def test_stars_trained_on_and_extrapolated_labels_are_counted_apart(
+    bundle: Bundle, stars: Benchmark
+) -> None:
+    """Wrong labels far from DistMass's stars, right ones elsewhere: each sample shows its own."""
+    outside, known = np.arange(300) % 5 == 0, np.arange(300) < 40
+    truth = stars.truth.copy()
+    truth[outside, VOCABULARY.column("mass")] += 3
+    real = replace(
+        stars, real=True, truth=truth, beside={**stars.beside, OUTSIDE: outside.astype(float)}
+    )
+    seen = replace(bundle, reliability=replace(bundle.reliability, trained_on=stars.ids[known]))
+    judged = judge(seen, real, LITTLE, training=stars)
+    assert judged.apart == {
+        "all": 300, "neither": int((~known & ~outside).sum()), "trained on": 40,
+        "labels extrapolated": 60,
+    }  # fmt: skip
+    found = {name: judged.find("b", MODEL, "mass", name) for name in judged.apart}
+    assert {name: line.score.stars for name, line in found.items()} == judged.apart
+    bias = {name: line.score.bias for name, line in found.items()}
+    assert bias["labels extrapolated"] == pytest.approx(bias["neither"] - 3, abs=0.3)
+    lines = text(judged).splitlines()
+    assert "- trained on: stars that the model was trained on, 40" in lines
+    [head] = [x for x in lines if x.startswith("| quantity") and "extrapolated" in x][:1]
+    assert [word.strip() for word in head.split("|")[3:-1]] == list(judged.apart)
+    mass = next(x for x in lines[lines.index(head) :] if x.startswith("| mass"))
+    assert mass.count("(60)") == 1
+    assert csv_text(judged).count(",labels extrapolated,") > 3
+
+
+def test_no_star_is_apart_where_none_is_real(judged: Judgement) -> None:
+    assert not judged.apart
+    assert "trained on" not in text(judged)
 
 
 def test_quick_is_less_of_the_same() -> None:

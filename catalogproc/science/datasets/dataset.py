@@ -36,6 +36,9 @@ FORMAT = 1
 PAPER = {"in all": 319_585, TRAIN: 287_626, TEST: 31_959}
 """Stars of the seed paper (Zhang, Bu et al. 2026)."""
 
+OUTSIDE_M_H, OUTSIDE_BIT = -0.5, 2
+"""[M/H] below which, and BITMASK with which, DistMass's masses were not trained."""
+
 _BATCH = 16_384
 
 
@@ -133,6 +136,11 @@ def dataset_columns(
     if not (part == TRAIN if repeats is None else repeats):
         table = table.filter(pc.equal(table["repeat"], 0))
     return {name: table[name].to_numpy() for name in names}
+
+
+def outside_domain(m_h: NDArray[Any], bitmask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Stars (N,) whose masses and ages DistMass extrapolates, by [M/H] in dex and its BITMASK."""
+    return np.asarray((m_h < OUTSIDE_M_H) | ((bitmask & OUTSIDE_BIT) != 0))
 
 
 def dataset_facts(folder: Path | str) -> dict[str, Any]:

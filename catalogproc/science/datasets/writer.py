@@ -34,13 +34,11 @@ from catalogproc.science.datasets.dataset import (
     TRAIN,
     Report,
     fingerprint,
+    outside_domain,
     read_part,
 )
 from catalogproc.sources.staging import parquet_writer, scratch_folder, settle
 from catalogproc.vocabulary import BANDS, load_vocabulary
-
-OUTSIDE_M_H, OUTSIDE_BIT = -0.5, 2
-"""[M/H] below which, and BITMASK with which, DistMass's masses were not trained."""
 
 _BATCH = 16_384
 
@@ -243,8 +241,7 @@ def _report(
     both: int,
     notes: Mapping[str, int],
 ) -> Report:
-    outside = rows["m_h"] < OUTSIDE_M_H
-    outside |= (rows["distmass_bitmask"] & OUTSIDE_BIT) != 0
+    outside = outside_domain(rows["m_h"], rows["distmass_bitmask"])
     return Report(
         rows_read=len(reason),
         left_out=dict(Counter(words for words in reason if words).most_common()),

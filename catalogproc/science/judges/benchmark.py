@@ -20,6 +20,9 @@ from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
 
+OUTSIDE = "outside_domain"
+"""Of a dataset's stars, beside: 1 where the labels are outside of what DistMass was trained on."""
+
 BESIDE = ("phot_g_mean_mag", "parallax_over_error", "dist")
 """Magnitude, parallax over its error, distance in kpc: no tokens, but of interest to judges."""
 
@@ -43,7 +46,8 @@ class Benchmark:
         Dense (N, V), the true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those
         of the true E(B-V) and distance. Errors are 0 where the truth is known.
     beside
-        What else is known of them, columns (N,) by name: BESIDE, where there are such.
+        What else is known of them, columns (N,) by name: BESIDE, where there are such, and of a
+        dataset's stars OUTSIDE.
     """
 
     name: str
@@ -115,11 +119,18 @@ def _is_dataset(folder: Path) -> bool:
 
 def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
     """One part of a dataset: spectra and colours are seen, the labels are the truth."""
-    from catalogproc.science.datasets.dataset import dataset_columns, load_dataset
+    from catalogproc.science.datasets.dataset import (
+        dataset_columns,
+        load_dataset,
+        outside_domain,
+    )
 
     table = load_dataset(folder, vocabulary, repeats=False)[name == "test"]
     columns = dataset_columns(
-        folder, name, ("phot_g_mean_mag", "parallax_zpc", "e_parallax"), repeats=False
+        folder,
+        name,
+        ("phot_g_mean_mag", "parallax_zpc", "e_parallax", "m_h", "distmass_bitmask"),
+        repeats=False,
     )
     labels = vocabulary.columns(vocabulary.named("label"))
     seen, errors = table.values.copy(), table.errors.copy()
@@ -132,6 +143,7 @@ def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
         "phot_g_mean_mag": columns["phot_g_mean_mag"],
         "parallax_over_error": parallax / columns["e_parallax"],
         "dist": 1.0 / np.where(parallax > 0, parallax, np.nan),
+        OUTSIDE: outside_domain(columns["m_h"], columns["distmass_bitmask"]).astype(np.float64),
     }
     words = f"{len(table.ids):,} stars of {folder.name}, {name} part"
     return Benchmark(

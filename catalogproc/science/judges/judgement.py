@@ -6,7 +6,7 @@ whatever stars with known answers there are; panel k are real Kepler giants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.learning.baseline import TreeSettings, fit_baseline
 from catalogproc.network.predictor import Predictor
 from catalogproc.science.judges import kepler
-from catalogproc.science.judges.benchmark import Benchmark, simulated
+from catalogproc.science.judges.benchmark import OUTSIDE, Benchmark, simulated
 from catalogproc.science.judges.evaluate import (
     INPUT_SETS,
     Answers,
@@ -38,6 +38,16 @@ MODEL, TREES, BEST, GRAVITY = "model", "XGBoost", "best possible", "g R²"
 PANELS = {"a": f"{TREES} on the inputs of b"} | {key: s.name for key, s in INPUT_SETS.items()}
 KEPLER = "k"
 KEPLER_PANEL = "Kepler giants: 3 colours, Teff, log g, [M/H], pseudo-luminosity"
+
+ALL, CLEAN = "all", "neither"
+TRAINED_ON, EXTRAPOLATED = "trained on", "labels extrapolated"
+SAMPLES = {
+    ALL: "every star",
+    CLEAN: "those of neither of the next two",
+    TRAINED_ON: "stars that the model was trained on",
+    EXTRAPOLATED: "labels outside of what DistMass was trained on: [M/H] < -0.5 or its bit 2",
+}
+"""Of real stars, which are counted apart."""
 
 PART = 1000
 """Steps of progress in each part of the work."""
@@ -92,7 +102,7 @@ class Line:
     """One method's score for one quantity in one panel.
 
     ``of_best`` is its scatter over that of the best possible answer, on the same stars; NaN
-    where that is not known.
+    where that is not known. ``sample`` is one of SAMPLES.
     """
 
     panel: str
@@ -100,6 +110,7 @@ class Line:
     method: str
     score: Score
     of_best: float = float("nan")
+    sample: str = ALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +124,24 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """All lines, and the answers that they come from."""
+    """All lines, and the answers that they come from.
+
+    ``apart`` says how many stars are in each of SAMPLES; nothing if none is to be set apart.
+    """
 
     model: str
     hash: str
     stars: str
     real: bool
+    apart: Mapping[str, int]
     lines: tuple[Line, ...]
     panels: tuple[Panel, ...]
     vocabulary: Vocabulary
 
-    def find(self, panel: str, method: str, quantity: str) -> Line | None:
+    def find(self, panel: str, method: str, quantity: str, sample: str = ALL) -> Line | None:
         """A line, if there is one."""
-        wanted = (panel, method, quantity)
-        found = (x for x in self.lines if (x.panel, x.method, x.score.label) == wanted)
+        wanted = (panel, method, quantity, sample)
+        found = (x for x in self.lines if (x.panel, x.method, x.score.label, x.sample) == wanted)
         return next(found, None)
 
 
@@ -135,26 +150,32 @@ def judge(
     stars: Benchmark,
     effort: Effort | None = None,
     progress: Progress | None = None,
+    training: Benchmark | None = None,
 ) -> Judgement:
     """Judge a model on stars with known answers, and on the Kepler giants held out.
 
-    The trees are grown on simulated stars of their own, with the same inputs absent; for the
-    Kepler giants on those of them that are not held out.
+    The trees are grown on the stars ``training``, simulated ones if none are given, with the
+    same inputs absent; for the Kepler giants on those of them that are not held out.
     """
     effort = effort or Effort()
     predictor = Predictor(bundle, effort.device)
     steps = _Steps(progress, effort, stars.real)
     panels = []
     best = _Best(bundle.vocabulary, effort, steps) if steps.best else None
-    training = simulated(effort.tree_stars, effort.seed, bundle.vocabulary)
+    if training is None:
+        training = simulated(effort.tree_stars, effort.seed, bundle.vocabulary)
     for key in effort.sets:
         panels.append(_panel(key, predictor, stars, training, best, effort, steps))
     kept, held = kepler.parts(bundle.vocabulary)
     panels.append(_kepler(predictor, kept, held, steps))
     lines = [line for panel in panels for line in _lines(panel, bundle.vocabulary)]
+    samples = _samples(stars, bundle)
+    for panel in panels[:-1]:
+        lines += _apart(panel, bundle.vocabulary, samples)
     return Judgement(
-        bundle.name, bundle.hash, stars.name, stars.real, tuple(lines), tuple(panels),
-        bundle.vocabulary,
+        bundle.name, bundle.hash, stars.name, stars.real,
+        {name: int(rows.sum()) for name, rows in samples.items()},
+        tuple(lines), tuple(panels), bundle.vocabulary,
     )  # fmt: skip
 
 
@@ -261,6 +282,31 @@ def _lines(panel: Panel, vocabulary: Vocabulary) -> list[Line]:
             lines.append(Line(panel.key, inputs, method, score, ratio))
     if panel.key == "b":
         lines += [replace(x, panel="a", inputs=PANELS["a"]) for x in lines if x.method == TREES]
+    return lines
+
+
+def _samples(stars: Benchmark, bundle: Bundle) -> dict[str, NDArray[np.bool_]]:
+    """Rows (N,) of each of SAMPLES; none where no star is to be set apart."""
+    if not stars.real:
+        return {}
+    trained_on = bundle.reliability.seen(stars.ids)
+    outside = stars.beside.get(OUTSIDE, np.zeros(len(stars))) > 0
+    apart = {TRAINED_ON: trained_on, EXTRAPOLATED: outside}
+    if not (trained_on | outside).any():
+        return {}
+    return {ALL: np.ones(len(stars), dtype=bool), CLEAN: ~(trained_on | outside)} | apart
+
+
+def _apart(
+    panel: Panel, vocabulary: Vocabulary, samples: Mapping[str, NDArray[np.bool_]]
+) -> list[Line]:
+    """The lines of all samples but that of all stars."""
+    lines = []
+    for sample, rows in samples.items():
+        if sample != ALL:
+            some = replace(panel, truth=np.where(rows[:, None], panel.truth, np.nan))
+            found = _lines(some, vocabulary)
+            lines += [replace(line, sample=sample, of_best=float("nan")) for line in found]
     return lines
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from catalogproc.catalog.records.files import write_whole
 from catalogproc.science.judges.evaluate import QUANTITIES
 from catalogproc.science.judges.judgement import (
+    ALL,
     BEST,
     GRAVITY,
     JUDGED,
@@ -18,6 +19,7 @@ from catalogproc.science.judges.judgement import (
     KEPLER_PANEL,
     MODEL,
     PANELS,
+    SAMPLES,
     TREES,
     Judgement,
     Line,
@@ -30,9 +32,9 @@ HEADER = (
 )  # fmt: skip
 
 FIELDS = (
-    "panel", "inputs", "method", "quantity", "unit", "stars", "scatter", "bias", "p16", "p84",
-    "rms", "z_std", "within_1_sigma", "within_2_sigma", "scatter_over_best", "published_scatter",
-    "published_in",
+    "panel", "inputs", "method", "sample", "quantity", "unit", "stars", "scatter", "bias", "p16",
+    "p84", "rms", "z_std", "within_1_sigma", "within_2_sigma", "scatter_over_best",
+    "published_scatter", "published_in",
 )  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def text(judgement: Judgement) -> str:
         "z is (predicted - true) / sigma. "
         + ("The stars are real." if judgement.real else "The stars are simulated."),
         *_about_best(judgement),
+        *_about_samples(judgement),
     ]
     for panel in [*PANELS, KEPLER]:
         cells = rows(judgement, panel)
@@ -74,6 +77,7 @@ def text(judgement: Judgement) -> str:
             continue
         lines += ["", f"## {panel}: {KEPLER_PANEL if panel == KEPLER else PANELS[panel]}", ""]
         lines += _markdown(HEADER, cells)
+        lines += _counted_apart(judgement, panel)
         gravity = judgement.find(panel, GRAVITY, "mass")
         if gravity is not None:
             lines += ["", f"Real stars, seismic masses. Mass as g R² from log g and luminosity: "
@@ -91,6 +95,33 @@ def _about_best(judgement: Judgement) -> list[str]:
         f"{max(stars):,} of the stars;",
         "scatter/best compares on these alone.",
     ]
+
+
+def _about_samples(judgement: Judgement) -> list[str]:
+    if not judgement.apart:
+        return []
+    told = [f"- {name}: {words}, {judgement.apart[name]:,}" for name, words in SAMPLES.items()]
+    return ["", "The tables are of all stars; below each, the same for some of them:", "", *told]
+
+
+def _counted_apart(judgement: Judgement, panel: str) -> list[str]:
+    """Scatter and bias of each sample, of the method that the panel is of."""
+    method = TREES if panel == "a" else MODEL
+    cells = []
+    for quantity in JUDGED:
+        found = {name: judgement.find(panel, method, quantity, name) for name in SAMPLES}
+        whole = found[ALL]
+        if whole is None or not any(line for name, line in found.items() if name != ALL):
+            continue
+        like = whole.score.scatter
+        told = (
+            f"{figure(x.score.scatter, like)}, {figure(x.score.bias, like)} ({x.score.stars:,})"
+            if x else "" for x in found.values()
+        )  # fmt: skip
+        cells.append((QUANTITIES[quantity].text, QUANTITIES[quantity].unit, *told))
+    if not cells:
+        return []
+    return ["", "Scatter, bias (stars):", "", *_markdown(("quantity", "unit", *SAMPLES), cells)]
 
 
 def _markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
@@ -117,12 +148,13 @@ def csv_text(judgement: Judgement) -> str:
     for line in judgement.lines:
         score = line.score
         source, number = PUBLISHED.get((line.panel, score.label), ("", math.nan))
-        mine = line.method == (TREES if line.panel == "a" else MODEL)
+        mine = line.sample == ALL and line.method == (TREES if line.panel == "a" else MODEL)
         numbers = (score.scatter, score.bias, score.p16, score.p84, score.rms, score.z_std,
                    score.within_1_sigma, score.within_2_sigma, line.of_best)  # fmt: skip
         writer.writerow([
-            line.panel, line.inputs, line.method, score.label, QUANTITIES[score.label].unit,
-            score.stars, *("" if math.isnan(x) else f"{x:.6g}" for x in numbers),
+            line.panel, line.inputs, line.method, line.sample, score.label,
+            QUANTITIES[score.label].unit, score.stars,
+            *("" if math.isnan(x) else f"{x:.6g}" for x in numbers),
             number if mine and source else "", source if mine else "",
         ])  # fmt: skip
     return out.getvalue()
