@@ -1,4 +1,5 @@
-"""The verbs that question a model, judge it, and find its errors: infer, evaluate, calibrate."""
+"""The verbs that question a model, judge it and its catalogs, and find its errors: infer, evaluate,
+calibrate, crosscheck."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def evaluate(
     from catalogproc.science.judges.benchmark import benchmark, training_stars
     from catalogproc.science.judges.judgement import Effort, judge
     from catalogproc.science.judges.scorecard import text, write_scorecard
-    from catalogproc.science.judges.trust import write_trust
+    from catalogproc.science.judges.trust.page import write_trust
 
     experiments = registry.chosen(figures or "all")
     model = load_bundle(bundle)
@@ -132,3 +133,42 @@ def calibrate(
     made = calibrated(load_bundle(bundle), output, stars, seed)
     note(f"{made.name} {made.hash[:8]}: {', '.join(made.reliability.calibration)}")
     note(f"how well its errors hold: catalogproc evaluate --bundle {output} --output DIR")
+
+
+def crosscheck(
+    catalog: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that run wrote.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")],
+    members: Annotated[
+        Path | None,
+        typer.Option(
+            "--members", metavar="TABLE", help="Clusters: source_id, cluster, probability."
+        ),
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option("--known", metavar="TABLE", help="Of these: cluster, log_age, m_h."),
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option("--again", metavar="DIR", help="A run on other spectra of the same stars."),
+    ] = None,
+    masses: Annotated[
+        Path | None,
+        typer.Option(
+            "--masses", metavar="TABLE", help="Such as seismic ones: source_id, mass, e_mass."
+        ),
+    ] = None,
+    probability: Annotated[
+        float, typer.Option("--probability", min=0, max=1, help="Of members, at least.")
+    ] = 0.7,
+) -> None:
+    """Hold a catalog against clusters, repeated spectra and masses from elsewhere."""
+    from catalogproc.science.judges.crosscheck.page import crosscheck as check
+
+    page, paths = check(
+        catalog, output, members=members, known=known, again=again, masses=masses,
+        probability=probability,
+    )  # fmt: skip
+    typer.echo(page)
+    for path in paths:
+        note(str(path))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from catalogproc.errors import InputError
-from catalogproc.science.judges.crosscheck import (
+from catalogproc.catalog.rows.engine import Engine
+from catalogproc.errors import InputError, JobError
+from catalogproc.job import load_job
+from catalogproc.network.bundle import load_bundle
+from catalogproc.science.judges.crosscheck.checks import clusters, pairs, repeats, seismic
+from catalogproc.science.judges.crosscheck.page import crosscheck
+from catalogproc.science.judges.crosscheck.tables import (
     Members,
-    catalog_answers,
-    clusters,
-    pairs,
+    read_answers,
+    read_known,
+    read_masses,
     read_members,
-    repeats,
-    seismic,
 )
 from catalogproc.science.simulator.simulate import Simulator
+from catalogproc.science.simulator.stars import write_stars
+from catalogproc.sources.xp import read_spectra
 
 STARS = 400
 
@@ -144,22 +153,115 @@ def test_member_lists_keep_every_digit(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_list_that_has_lost_digits_is_refused(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"id": IDS[:3].astype(float), "Name": ["a"] * 3}), tmp_path / "m.parquet"
-    )
-    with pytest.raises(InputError, match=r"member list(.|\n)*does not hold identifiers"):
-        read_members(tmp_path / "m.parquet", source_id="id")
-    with pytest.raises(InputError, match="no column GaiaDR3"):
-        read_members(tmp_path / "m.parquet")
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"source_id": IDS[:3].astype(float), "Name": ["a"] * 3}), path)
+    with pytest.raises(InputError, match=r"identifiers(.|\n)*a float does not hold"):
+        read_members(path)
+    pq.write_table(pa.table({"star": IDS[:3]}), path)
+    with pytest.raises(InputError, match=r"member list lacks(.|\n)*source_id and cluster"):
+        read_members(path)
+    with pytest.raises(InputError, match=r"lacks(.|\n)*source_id, mass, e_mass"):
+        read_masses(path)
+    with pytest.raises(InputError, match=r"lacks(.|\n)*m_h or log_age"):
+        read_known(path)
+    with pytest.raises(InputError, match=r"member list cannot be read"):
+        read_members(tmp_path / "nothing.parquet")
 
 
 def test_a_catalog_s_good_stars(tmp_path: Path) -> None:
-    columns = {name: np.arange(4.0) for name in ("logg", "m_h", "e_m_h", "log_age", "e_log_age")}
+    names = ("logg", "m_h", "e_m_h", "e_m_h_input", "mass", "e_mass", "e_mass_input")
+    columns = {name: np.arange(4.0) for name in names}
     columns |= {"source_id": IDS[:4], "good_params": [True, False, True, True]}
+    columns |= {"good_mass_age": [True, False, False, True]}
     (tmp_path / "catalog").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "catalog" / "a.parquet")
-    ids, answers, logg = catalog_answers(tmp_path)
-    assert ids.tolist() == IDS[[0, 2, 3]].tolist()
-    assert answers["m_h"][1].tolist() == logg.tolist() == [0.0, 2.0, 3.0]
+    found = read_answers(tmp_path, ("m_h", "mass"))
+    assert found.source_id.tolist() == IDS[[0, 2, 3]].tolist()
+    assert found.error["m_h"].tolist() == found.logg.tolist() == [0.0, 2.0, 3.0]
+    np.testing.assert_array_equal(found.value["mass"], [0.0, np.nan, 3.0])
     with pytest.raises(InputError, match="no finished catalog"):
-        catalog_answers(tmp_path / "nothing")
+        read_answers(tmp_path / "nothing", ("m_h",))
+
+
+DRAWS = 60
+
+
+@pytest.fixture(scope="module")
+def catalogs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two catalogs of the same giants: all that differs is the noise of two spectra each. The
+    first DRAWS are one giant again and again, which is a cluster as no sky has it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("catalogs")
+    paths = write_stars(Simulator().draw(4_000, 12), folder / "stars")
+    files = [path for path in paths if path.name.startswith("xp_continuous")]
+    table = pa.Table.from_batches([batch for path in files for batch in read_spectra(path)])
+    engine = Engine(load_bundle("default"), replace(load_job("demo"), inflate_errors=False))
+    good = engine.process(table).to_pandas()["good_mass_age"].to_numpy()
+    table = table.take(np.flatnonzero(good)[:600])
+    table = table.take(np.r_[np.zeros(DRAWS, dtype=int), np.arange(1, len(table))])
+    ids = np.arange(len(table), dtype=np.int64) + IDS[0]
+    table = table.set_column(0, table.schema.field("source_id"), pa.array(ids))
+    random = np.random.default_rng(3)
+    for name in ("one", "two"):
+        noisy = table
+        for band in ("bp", "rp"):
+            at = table.schema.get_field_index(f"{band}_coefficients")
+            value, error = (
+                np.stack(table[f"{band}_{what}"].to_numpy())
+                for what in ("coefficients", "coefficient_errors")
+            )
+            value = value + error * random.standard_normal(error.shape)
+            field = table.schema.field(at)
+            noisy = noisy.set_column(at, field, pa.array(list(value), field.type))
+        (folder / name / "catalog").mkdir(parents=True)
+        pq.write_table(engine.process(noisy), folder / name / "catalog" / "part.parquet")
+    return folder / "one", folder / "two"
+
+
+def test_the_command_holds_a_catalog_against_all_three(
+    catalogs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Errors by derivatives, told by spectra that were read twice: z scatters by 1."""
+    one, two = catalogs
+    stars = pq.read_table(one / "catalog").to_pandas()
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    rows = "".join(f"{star},Same,0.9\n" for star in stars["source_id"][:DRAWS])
+    (lists / "members.csv").write_text(f"GaiaDR3,Name,Prob\n{rows}{IDS[0] - 7},Elsewhere,0.9\n")
+    age = float(stars["log_age"][:DRAWS].median())
+    (lists / "known.csv").write_text(f"cluster,log_age\nSame,{age + 0.2}\n")
+    pq.write_table(
+        pa.table({
+            "source_id": stars["source_id"], "mass": stars["mass"] - 0.3, "e_mass": stars["e_mass"]
+        }), lists / "masses.parquet",
+    )  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-m", "catalogproc", "crosscheck", str(one), "--again", str(two),
+         "--members", str(lists / "members.csv"), "--known", str(lists / "known.csv"),
+         "--masses", str(lists / "masses.parquet"), "--output", str(tmp_path / "out")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (tmp_path / "out" / "crosscheck.md").read_text() in told.stdout
+    found = {
+        name: list(csv.DictReader((tmp_path / "out" / f"{name}.csv").read_text().splitlines()))
+        for name in ("clusters", "repeats", "masses")
+    }
+    z = {line["label"]: float(line["z_scatter"]) for line in found["repeats"]}
+    for label in ("teff", "logg", "m_h", "mass", "log_age"):
+        assert z[f"{label}, noise alone"] == pytest.approx(1.0, abs=0.15)
+        assert z[label] < z[f"{label}, noise alone"]
+    same = {line["label"]: line for line in found["clusters"]}
+    assert {line["cluster"] for line in found["clusters"]} == {"Same"}
+    assert float(same["m_h"]["intrinsic"]) == float(same["log_age"]["intrinsic"]) == 0.0
+    assert float(same["log_age"]["bias"]) == pytest.approx(-0.2, abs=0.05)
+    assert same["m_h"]["known"] == "nan"
+    [mass] = found["masses"]
+    assert float(mass["bias"]) == pytest.approx(0.3)
+    assert int(mass["pairs"]) == stars["good_mass_age"].sum()
+
+
+def test_something_must_be_given_to_check_against(
+    catalogs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=r"--members, --again or --masses"):
+        crosscheck(catalogs[0], tmp_path)

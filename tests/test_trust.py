@@ -15,7 +15,7 @@ from catalogproc.contract import load_flags
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.judges import coverage, outsiders
+from catalogproc.science.judges.trust import coverage, outsiders
 from catalogproc.science.lessons.calibration import calibrated
 from catalogproc.science.lessons.held import simulated_held
 from catalogproc.science.simulator.simulate import Simulator

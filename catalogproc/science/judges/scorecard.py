@@ -76,7 +76,7 @@ def text(judgement: Judgement) -> str:
         if not cells:
             continue
         lines += ["", f"## {panel}: {KEPLER_PANEL if panel == KEPLER else PANELS[panel]}", ""]
-        lines += _markdown(HEADER, cells)
+        lines += markdown(HEADER, cells)
         lines += _counted_apart(judgement, panel)
         gravity = judgement.find(panel, GRAVITY, "mass")
         if gravity is not None:
@@ -121,10 +121,11 @@ def _counted_apart(judgement: Judgement, panel: str) -> list[str]:
         cells.append((QUANTITIES[quantity].text, QUANTITIES[quantity].unit, *told))
     if not cells:
         return []
-    return ["", "Scatter, bias (stars):", "", *_markdown(("quantity", "unit", *SAMPLES), cells)]
+    return ["", "Scatter, bias (stars):", "", *markdown(("quantity", "unit", *SAMPLES), cells)]
 
 
-def _markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
+def markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a table, without columns that are empty throughout."""
     used = [i for i in range(len(header)) if any(row[i] for row in cells)]
     widths = [max(len(row[i]) for row in [header, *cells]) for i in used]
 

@@ -12,7 +12,7 @@ from catalogproc.catalog.records.files import write_whole
 from catalogproc.job import load_job
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.science.judges import coverage, outsiders
+from catalogproc.science.judges.trust import coverage, outsiders
 from catalogproc.science.lessons.held import simulated_held
 from catalogproc.science.simulator.simulate import Simulator
 

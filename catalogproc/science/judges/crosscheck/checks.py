@@ -7,40 +7,19 @@ masses from physics alone. Each takes plain arrays, so that any catalog can be a
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from catalogproc.errors import InputError
+from catalogproc.science.judges.crosscheck.tables import Members
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 MAD_TO_SIGMA = 1.482602218505602
-CHECKED = {"m_h": "e_m_h", "log_age": "e_log_age"}
-"""What the stars of a cluster share, and its error, as the catalog's columns."""
-
 LEAST_MEMBERS = 3
-
-
-@dataclass(frozen=True)
-class Members:
-    """Stars of clusters (M,): their source_id, the cluster's name, how likely they belong to it."""
-
-    source_id: Ids
-    cluster: NDArray[np.str_]
-    probability: Floats
-
-    def likely(self, least: float) -> Members:
-        """Those that belong with at least that probability."""
-        rows = self.probability >= least
-        return Members(self.source_id[rows], self.cluster[rows], self.probability[rows])
 
 
 @dataclass(frozen=True)
@@ -85,45 +64,6 @@ class RepeatScore:
     z_scatter: float
     z_std: float
     within_1_sigma: float
-
-
-def read_members(
-    path: Path | str,
-    source_id: str = "GaiaDR3",
-    cluster: str = "Name",
-    probability: str = "Prob",
-) -> Members:
-    """A member list, Parquet or CSV, such as Hunt & Reffert's (2023) or Cantat-Gaudin et al.'s.
-
-    Parameters
-    ----------
-    source_id, cluster, probability
-        What its columns are called; without a column of probabilities all are 1.
-
-    Raises InputError for a list that cannot be read, or that has no such columns. Identifiers
-    never pass through a float, which cannot hold them.
-    """
-    path = Path(path)
-    try:
-        table = _csv(path) if path.suffix == ".csv" else ds.dataset(path).to_table()
-        missing = {source_id, cluster} - {*table.column_names}
-        if missing:
-            raise KeyError(f"no column {', '.join(sorted(missing))} in {table.column_names}")
-        if pa.types.is_floating(table[source_id].type):
-            raise ValueError(f"{source_id} is a float, which does not hold identifiers")
-        ids = table[source_id].cast(pa.int64()).to_numpy()
-        names = np.array([str(name).strip() for name in table[cluster].to_pylist()])
-        likely = (
-            table[probability].cast(pa.float64()).to_numpy()
-            if probability in table.column_names
-            else np.ones(len(ids))
-        )
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            "the member list cannot be read", wanted="Parquet or CSV with source_id and cluster",
-            found=error, where=path, todo="say what its columns are called",
-        ) from error  # fmt: skip
-    return Members(ids, names, np.nan_to_num(likely))
 
 
 def clusters(
@@ -215,25 +155,6 @@ def seismic(
     return repeats("mass", mass[ours], e_mass[ours], seismic_mass[theirs], e_seismic_mass[theirs])
 
 
-def catalog_answers(
-    folder: Path | str, labels: Mapping[str, str] = CHECKED
-) -> tuple[Ids, dict[str, tuple[Floats, Floats]], Floats]:
-    """source_id, answers by label and log g of a finished catalog, as :func:`clusters` takes them.
-
-    Only stars whose parameters are good (``good_params``). Raises InputError for no catalog.
-    """
-    names = ["source_id", "logg", *(name for pair in labels.items() for name in pair)]
-    try:
-        table = ds.dataset(Path(folder) / "catalog", format="parquet").to_table(
-            columns=names, filter=ds.field("good_params")
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError("no finished catalog", found=error, where=folder) from error
-    numbers = {name: table[name].cast(pa.float64()).to_numpy() for name in names[1:]}
-    answers = {label: (numbers[label], numbers[error]) for label, error in labels.items()}
-    return table["source_id"].to_numpy(), answers, numbers["logg"]
-
-
 def _cluster(
     name: str, label: str, values: Floats, errors: Floats, known: float, against: Floats | None
 ) -> ClusterScore:
@@ -285,12 +206,3 @@ def _intrinsic(values: Floats, errors: Floats) -> float:
 
 def _mad(values: Floats) -> float:
     return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
-
-
-def _csv(path: Path) -> pa.Table:
-    """As text first, so that no identifier is taken for a float."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    if not rows:
-        raise ValueError("the list is empty")
-    return pa.table({name: [row[name] or None for row in rows] for name in rows[0]})

@@ -1,0 +1,1 @@
+"""A catalog against what must be true of stars without any model."""

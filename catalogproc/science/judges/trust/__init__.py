@@ -1,0 +1,1 @@
+"""Whether a model's errors hold, and whether its flags tell giants from others."""
