@@ -13,7 +13,7 @@ from functools import cache
 
 # Numbers of mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT = 256 * 1024**2
+KEPT = 128 * 1024**2
 """Bytes at the top of the heap that are not returned."""
 LARGEST = 32 * 1024**2
 """From so many bytes on a piece is mapped by itself and unmapped again; glibc allows no more."""

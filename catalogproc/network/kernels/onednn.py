@@ -7,12 +7,19 @@ GFLOP/s on the network's own shapes, with the same rounding errors.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# oneDNN, and PyTorch above it, keep a compiled product for each shape that they have met: 1,024 by
+# default, a megabyte each, and batches of stars have hundreds of shapes. Stars come in the order of
+# their tokens, so that a shape is asked for again soon or not at all. Read at the first product.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "64")
 
 
 class OneDnnLinear(nn.Module):
