@@ -49,20 +49,20 @@ from catalogproc.network.kernels.onednn import linear
 weight, process = torch.randn(256, 96), psutil.Process()
 def work(rows):
     linear(torch.randn(rows, 96), weight, None)
-for rows in range(1000, 1100):
+for rows in range(1000, 1400):
     work(rows)
 before = process.memory_info().rss
-for rows in range(1100, 1700):
+for rows in range(1400, 2000):
     work(rows)
 print(process.memory_info().rss - before)
 """
 
 
 def test_products_of_hundreds_of_shapes_are_not_kept():
-    """PyTorch's own limit of a thousand would be 600 MB here, and made workers exceed 2 GB."""
+    """PyTorch's own limit of a thousand would be 800 MB here, and made workers exceed 2 GB."""
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_CACHE_CAPACITY")}
     told = subprocess.run(
         [sys.executable, "-c", SHAPES],
         env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert int(told.stdout) < 150e6
+    assert int(told.stdout) < 450e6

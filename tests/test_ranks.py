@@ -72,6 +72,43 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
         assert float(b) == pytest.approx(float(a), rel=1e-4)
 
 
+# Said last of all at exit, as the callbacks run backwards: which threads are left?
+LEAVE = """\
+import atexit, os
+def threads():
+    tasks = "/proc/self/task"
+    names = [open(f"{tasks}/{task}/comm").read().strip() for task in os.listdir(tasks)]
+    print("left", os.environ["RANK"], sorted(name for name in names if "gloo" in name), flush=True)
+atexit.register(threads)
+import torch
+from catalogproc.network.learning.ranks import Ranks
+ranks = Ranks.joined(torch.device("cpu"))
+layer = torch.nn.Linear(3, 3)
+optimiser = torch.optim.AdamW(layer.parameters())
+layer(torch.ones(2, 3)).sum().backward()
+ranks.add_up([weight.grad for weight in layer.parameters()])
+optimiser.step()
+threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read in /proc")
+def test_no_thread_of_the_group_outlives_the_interpreter(tmp_path: Path) -> None:
+    # One that did would ask a finished interpreter for its lock, which aborts the process.
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, "--nproc-per-node", "2", str(script)],
+                          capture_output=True, text=True, timeout=280, env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in "01":
+        told = [line for line in done.stdout.splitlines() if line.startswith(f"left {rank} ")]
+        assert len(told) == 2
+        assert "gloo" in told[0]
+        assert told[1] == f"left {rank} []"
+
+
 def test_shares_are_all_of_a_step_and_nothing_twice() -> None:
     rows = torch.arange(10)[:, None]
     batch = Sample(rows, rows.float(), rows, rows.float(), rows.float(), rows > 3)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,9 @@ class Ranks:
         if size == 1:
             return cls()
         if not dist.is_initialized():
+            # This module keeps the group that it finds for ever, and an optimiser imports it: the
+            # group's threads would then outlive the interpreter, and now and then abort it.
+            import_module("torch.distributed.nn.functional")
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
             atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), size)
