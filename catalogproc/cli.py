@@ -59,8 +59,14 @@ class Format(StrEnum):
 
 Input = Annotated[
     list[str],
-    typer.Option("--input", metavar="FILE...", help="XP spectra: files, quoted globs or folders."),
+    typer.Option(
+        "--input", metavar="FILE...", help="XP spectra: files, quoted globs, folders, s3://…"
+    ),
 ]
+RunOutput = Annotated[
+    str, typer.Option("--output", metavar="DIR", help="The folder to write, or s3://…")
+]
+RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or s3://…")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")]
 GaiaSource = Annotated[
     list[str] | None,
@@ -95,7 +101,7 @@ DustName = Annotated[
 @app.command()
 def run(
     input: Input,
-    output: Output,
+    output: RunOutput,
     gaia_source: GaiaSource = None,
     model: Model = "default",
     job: JobName = "gaia-dr3-giants",
@@ -109,33 +115,37 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Turn XP spectra into a catalog. The same command again goes on where it stopped."""
+    from catalogproc.catalog.records.mirror import at_hand, kept
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import Where
     from catalogproc.cluster.run import run as run_plan
 
     VOICE.quiet = VOICE.quiet or as_json
-    plan = make_plan(input, output, gaia_source or (), model, job, _word(dust))
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    asked = (gaia_source or (), model, job, _word(dust), note)
     if dry_run:
+        plan = make_plan(input, at_hand(output), *asked)
         checked = check_plan(plan, where)
         _result(plan, as_json)
         for line in checked:
             note(line)
         raise typer.Exit
-    for line in plan.lines(short=True):
-        note(line)
-    with show_progress("stars") as progress:
-        account = run_plan(plan, where, progress=progress, announce=progress.say)
-    _result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
-    _report(output, plan.bundle.path, only_if_missing=not account.chunks_run)
+    with kept(output, note) as folder:
+        plan = make_plan(input, folder, *asked)
+        for line in plan.lines(short=True):
+            note(line)
+        with show_progress("stars") as progress:
+            account = run_plan(plan, where, progress=progress, announce=progress.say)
+        _result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
+        _report(folder, plan.bundle.path, only_if_missing=not account.chunks_run)
     raise typer.Exit(account.exit_code)
 
 
 @app.command()
 def check(
     input: Input,
-    output: Output,
+    output: RunOutput,
     gaia_source: GaiaSource = None,
     model: Model = "default",
     job: JobName = "gaia-dr3-giants",
@@ -145,11 +155,12 @@ def check(
     dust: DustName = None,
 ) -> None:
     """Try everything that can be refused before a run starts, and write nothing."""
+    from catalogproc.catalog.records.mirror import at_hand
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import Where
 
-    plan = make_plan(input, output, gaia_source or (), model, job, _word(dust))
+    plan = make_plan(input, at_hand(output), gaia_source or (), model, job, _word(dust), note)
     where = Where(scheduler=scheduler, workers=workers, device=device.value)
     for line in check_plan(plan, where):
         _say(line)
@@ -159,7 +170,7 @@ def check(
 @app.command()
 def plan(
     input: Input,
-    output: Output,
+    output: RunOutput,
     gaia_source: GaiaSource = None,
     model: Model = "default",
     job: JobName = "gaia-dr3-giants",
@@ -170,32 +181,36 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """List the chunks of a run: what is done, and what remains. Writes nothing."""
+    from catalogproc.catalog.records.mirror import at_hand
     from catalogproc.cluster.plan import make_plan
 
-    _result(make_plan(input, output, gaia_source or (), model, job, _word(dust)), as_json)
+    folder = at_hand(output)
+    _result(make_plan(input, folder, gaia_source or (), model, job, _word(dust)), as_json)
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR")], as_json: AsJson = False) -> None:
+def verify(folder: RunFolder, as_json: AsJson = False) -> None:
     """Recount and rehash a finished catalog."""
+    from catalogproc.catalog.records.mirror import at_hand
     from catalogproc.catalog.records.verify import verify as verify_catalog
 
     with show_progress("chunks") as progress:
-        found = verify_catalog(folder, progress)
+        found = verify_catalog(at_hand(folder), progress)
     _result(found, as_json)
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(metavar="DIR")], as_json: AsJson = False) -> None:
+def status(folder: RunFolder, as_json: AsJson = False) -> None:
     """How a run stands, also while it goes on: from its receipts alone."""
+    from catalogproc.catalog.records.mirror import at_hand
     from catalogproc.catalog.records.status import status as status_of
 
-    _result(status_of(folder), as_json)
+    _result(status_of(at_hand(folder, parts=False)), as_json)
 
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: RunFolder,
     format: Annotated[Format, typer.Option("--format", help="What to write.")],
     output: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="The file to write; HATS: the folder.")
@@ -215,11 +230,12 @@ def export(
 ) -> None:
     """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
     from catalogproc.catalog.export import export as export_catalog
+    from catalogproc.catalog.records.mirror import at_hand
 
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with show_progress("stars") as progress:
         rows = export_catalog(
-            folder,
+            at_hand(folder),
             format.value,
             output,
             columns=names,
@@ -232,7 +248,7 @@ def export(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: RunFolder,
     model: Annotated[
         str | None,
         typer.Option("--model", metavar="NAME|DIR", help="Where the model is, for its card."),
@@ -242,12 +258,15 @@ def report(
     ] = None,
 ) -> None:
     """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
-    _report(folder, model, output)
+    from catalogproc.catalog.records.mirror import kept
+
+    with kept(folder, note) as held:
+        _report(held, model, output)
 
 
 @app.command()
 def explain(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: RunFolder,
     source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID")],
     output: Annotated[
         Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
@@ -262,16 +281,18 @@ def explain(
     gaia_source: GaiaSource = None,
 ) -> None:
     """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
+    from catalogproc.catalog.records.mirror import at_hand
     from catalogproc.catalog.report.portrait import write_picture
     from catalogproc.catalog.report.star import explain as explain_star
     from catalogproc.catalog.report.words import lines
 
     beside = [Path(name) for name in gaia_source or ()]
-    star = explain_star(folder, source_id, model=model, spectra=input, companions=beside)
+    held = at_hand(folder)
+    star = explain_star(held, source_id, model=model, spectra=input, companions=beside)
     for line in lines(star):
         _say(line)
     if not star.rejected:
-        _say(f"picture: {write_picture(star, output or folder / 'stars' / f'{source_id}.png')}")
+        _say(f"picture: {write_picture(star, output or held / 'stars' / f'{source_id}.png')}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from catalogproc.catalog.formats.rows import Rows, open_rows
 from catalogproc.catalog.records.identity import RunIdentity, read_identity
+from catalogproc.catalog.records.mirror import at_hand
 from catalogproc.catalog.records.provenance import SUMMARY_FILE, read_summary
 from catalogproc.contract import Contract
 from catalogproc.errors import ResumeError
@@ -123,7 +124,7 @@ def open_catalog(folder: str | Path) -> Catalog:
     Parameters
     ----------
     folder
-        The output folder of the run.
+        The output folder of the run, or its address (s3://…).
 
     Raises
     ------
@@ -138,6 +139,6 @@ def open_catalog(folder: str | Path) -> Catalog:
     >>> stars = catalogproc.open_catalog("output/demo")            # doctest: +SKIP
     >>> stars.to_pandas(["source_id", "mass", "age"], where="good_mass_age")  # doctest: +SKIP
     """
-    catalog = Catalog(Path(folder))
+    catalog = Catalog(at_hand(folder))
     len(catalog)
     return catalog

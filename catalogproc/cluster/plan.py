@@ -30,6 +30,7 @@ from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
 from catalogproc.sources.gaia import open_companion
+from catalogproc.sources.remote import named
 from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
@@ -146,19 +147,22 @@ def make_plan(
     model: str | Path = "default",
     job: str | Path | Job = "gaia-dr3-giants",
     dust: str | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """Read what is asked for, and refuse what can be refused before anything starts.
 
     Parameters
     ----------
     inputs, companions
-        Files, quoted globs or folders; of spectra, and of gaia_source.
+        Files, quoted globs, folders or addresses; of spectra, and of gaia_source.
     output
         The folder that is to hold the catalog. It need not exist.
     model, job
         The names of what ships, or paths; a job may be one that was made in Python.
     dust
         The dust map in place of the one that the job names; "none" for none.
+    announce
+        Called with a line where files are fetched from an address.
 
     Raises
     ------
@@ -174,12 +178,12 @@ def make_plan(
     bundle = load_bundle(model)
     if dust is not None:
         chosen = replace(chosen, dust="" if dust == "none" else dust)
-    files = tuple(expand(inputs))
-    partners = tuple(expand(companions)) if companions else ()
+    files = tuple(expand(inputs, announce))
+    partners = tuple(expand(companions, announce)) if companions else ()
     _refuse_companions(partners)
     check_job(chosen, bundle)
     dust_map = open_dust_map() if chosen.dust else None
-    beside = [InputFile(str(path), fingerprint(path)) for path in partners]
+    beside = [InputFile(named(path), fingerprint(path)) for path in partners]
     if dust_map is not None:
         beside.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
     chunks = tuple(cut(files, chosen.chunk_rows))
@@ -234,7 +238,7 @@ def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:
     for chunk in chunks:
         by_file.setdefault(chunk.file, []).append(chunk)
     return [
-        InputFile(str(path), held[0].fingerprint, _total(held)) for path, held in by_file.items()
+        InputFile(named(path), held[0].fingerprint, _total(held)) for path, held in by_file.items()
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from catalogproc.catalog.records.mirror import kept
 from catalogproc.catalog.report.page import REPORT_FILE, write_report
 from catalogproc.cluster.account import Account
 from catalogproc.cluster.machine import Where
@@ -35,9 +36,10 @@ def run(
     Parameters
     ----------
     input, gaia_source
-        Files, globs or folders: of spectra, and of what is joined to them by source_id.
+        Files, globs, folders or addresses (s3://…): of spectra, and of what is joined to them
+        by source_id.
     output
-        The folder that is to hold the catalog; see :func:`catalogproc.open_catalog`.
+        The folder or address that is to hold the catalog; see :func:`catalogproc.open_catalog`.
     model
         The name of one that ships, or a bundle's folder.
     job
@@ -70,11 +72,14 @@ def run(
     >>> account.rows_written                                                      # doctest: +SKIP
     1500
     """
-    plan = make_plan(_listed(input), Path(output), _listed(gaia_source), model, job)
     where = Where(scheduler=scheduler, workers=workers, device=device)
-    account = run_plan(plan, where, progress=progress, announce=announce)
-    if account.chunks_run or not (plan.output / REPORT_FILE).is_file():
-        write_report(plan.output, model=plan.bundle.path)
+    with kept(output, announce) as folder:
+        plan = make_plan(
+            _listed(input), folder, _listed(gaia_source), model, job, announce=announce
+        )
+        account = run_plan(plan, where, progress=progress, announce=announce)
+        if account.chunks_run or not (folder / REPORT_FILE).is_file():
+            write_report(folder, model=plan.bundle.path)
     return account
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from catalogproc.sources.formats import SUFFIXES, ParquetTable, has_known_suffix
 from catalogproc.sources.formats.parquet import byte_range
 from catalogproc.sources.hats import hats_files
 from catalogproc.sources.names import source_id_column
+from catalogproc.sources.remote import Address, is_address, stage
 from catalogproc.sources.xp import read_spectra
 
 _ENDS = 64 << 10
@@ -53,23 +54,30 @@ class Chunk:
     row_groups: tuple[int, int] | None
 
 
-def expand(inputs: Iterable[str | Path]) -> list[Path]:
-    """The input files that words, quoted globs (``**`` too) and folders stand for.
+def expand(
+    inputs: Iterable[str | Path], announce: Callable[[str], None] | None = None
+) -> list[Path]:
+    """The input files that words, quoted globs (``**`` too), folders and addresses stand for.
 
     A folder stands for all files in it with a known ending, hidden ones and those whose
     names begin with an underscore left out; a HATS catalog or collection for the files of
     its partitions. The order is that of the words, within a glob or a folder that of the
     names, within HATS that of the pixels; a file that is named twice, by whatever path, is
-    kept once.
+    kept once. What an address (``s3://…``, a file, a folder or a glob) stands for is staged
+    first; ``announce`` is told of it.
 
     Raises
     ------
     JobError
         A word stands for nothing.
+    CatalogprocError
+        An address cannot be read.
     """
     found: dict[tuple[int, int] | Path, Path] = {}
     for word in inputs:
-        for path in _matches(Path(word)):
+        far = is_address(word)
+        matches = _staged(Address(str(word)), announce) if far else _matches(Path(word))
+        for path in matches:
             found.setdefault(_identity(path), path)
     return list(found.values())
 
@@ -204,6 +212,24 @@ def _pieces(
         begin = max(end, begin + 1)
 
 
+def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Path]:
+    """The files that an address stands for, where they are staged."""
+    files = address.files()
+    if [entry.path for entry in files] != [address.path]:
+        files = [entry for entry in files if _has_input_name(Path(entry.path))]
+    if not files:
+        raise JobError(
+            "nothing that can be read lies at an address",
+            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            found="none",
+            where=address,
+        )
+    if announce is not None:
+        size = sum(entry.size for entry in files) / 1e6
+        announce(f"{address}: {len(files)} files, {size:,.1f} MB, staged in {stage()}")
+    return address.fetch(files)
+
+
 def _matches(word: Path) -> list[Path]:
     """The files that one word stands for."""
     if word.is_dir():
@@ -235,7 +261,11 @@ def _matches(word: Path) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    return path.name[0] not in "._" and has_known_suffix(path) and not path.is_dir()
+    return _has_input_name(path) and not path.is_dir()
+
+
+def _has_input_name(path: Path) -> bool:
+    return path.name[0] not in "._" and has_known_suffix(path)
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:

@@ -172,7 +172,7 @@ def clear_debris(folders: Iterable[Path], now: float | None = None) -> list[Path
                 continue
             with contextlib.suppress(OSError):
                 old = now - path.stat().st_mtime > DEBRIS_AGE
-                dead = match["host"] == _host() and not _runs(int(match["pid"]))
+                dead = match["host"] == _host() and not is_running(int(match["pid"]))
                 if old or dead:
                     path.unlink()
                     removed.append(path)
@@ -194,7 +194,8 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.{secrets.token_hex(4)}.tmp")
 
 
-def _runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of that number runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

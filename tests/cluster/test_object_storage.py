@@ -1,0 +1,307 @@
+"""Runs from and to object storage, served here as S3 by moto: the same promises as on a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
+
+from catalogproc.catalog.opened import open_catalog
+from catalogproc.catalog.records import mirror
+from catalogproc.catalog.records.mirror import Mirror, kept
+from catalogproc.catalog.records.verify import verify
+from catalogproc.errors import CatalogprocError, JobError, Refusal
+from catalogproc.sources import remote
+from catalogproc.sources.chunks import expand
+from catalogproc.sources.remote import Address, Entry, named, stage
+
+KEY = "tell-nobody-77ab"
+SERVER = shutil.which(Path(sys.prefix) / "s3" / "bin" / "moto_server") or shutil.which(
+    "moto_server"
+)
+# The run is over in seconds: what is new is brought there at once.
+MAIN = """
+from catalogproc import cli
+from catalogproc.catalog.records import mirror
+mirror.PACE = 0.1
+cli.main()
+"""
+pytestmark = pytest.mark.skipif(SERVER is None, reason="no S3 server: moto_server is not installed")
+
+
+@dataclass
+class Bucket:
+    """A local S3 server, and its bucket ``gaia`` seen by another client than ours."""
+
+    port: int
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [str(SERVER), "-H", "127.0.0.1", "-p", str(self.port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        self.files.create_dir("gaia")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def files(self) -> fs.S3FileSystem:
+        return fs.S3FileSystem(
+            endpoint_override=f"http://127.0.0.1:{self.port}", access_key="a", secret_key=KEY,
+            region="us-east-1", allow_bucket_creation=True,
+        )  # fmt: skip
+
+    def put(self, file: Path, key: str) -> None:
+        with self.files.open_output_stream(f"gaia/{key}") as sink:
+            sink.write(file.read_bytes())
+
+    def held(self, prefix: str) -> dict[str, bytes]:
+        chosen = fs.FileSelector(f"gaia/{prefix}", recursive=True, allow_not_found=True)
+        found = [info.path for info in self.files.get_file_info(chosen) if info.is_file]
+        return {path.removeprefix(f"gaia/{prefix}/"): self._read(path) for path in found}
+
+    def _read(self, path: str) -> bytes:
+        with self.files.open_input_stream(path) as source:
+            return bytes(source.read())
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        served = Bucket(free.getsockname()[1])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{served.port}")
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", KEY),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        (remote.STAGE, str(tmp_path / "stage")),
+    ):
+        monkeypatch.setenv(name, value)
+    served.start()
+    yield served
+    served.stop()
+
+
+def command(kit: Kit, output: str) -> subprocess.Popen[str]:
+    words = ["run", "--input", "s3://gaia/xp/*.parquet", "--gaia-source", "s3://gaia/gaia.csv",
+             "--output", output, "--job", str(kit.job), "--model", str(kit.bundle),
+             "--workers", str(WORKERS), "--device", "cpu", "--json"]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *words], text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if what() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+
+
+def receipts(held: dict[str, bytes]) -> list[dict[str, str]]:
+    return [json.loads(data) for name, data in held.items() if name.startswith("receipts/")]
+
+
+def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
+    kit: Kit, undisturbed: Undisturbed, bucket: Bucket, tmp_path: Path
+) -> None:
+    for path in kit.inputs.glob("*.parquet"):
+        bucket.put(path, f"xp/{path.name}")
+    bucket.put(kit.companion, "gaia.csv")
+
+    first = command(kit, "s3://gaia/out")
+    wait_for(lambda: ".lock" in bucket.held("out"), first)
+    # Another start, as from another machine, is told.
+    second = command(kit, "s3://gaia/out")
+    _, refused = second.communicate(timeout=100)
+    wait_for(lambda: receipts(bucket.held("out")), first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert second.returncode == 2, refused
+    assert "another run is at work at the output's address" in refused
+    assert f"process {first.pid} on" in refused
+
+    # What stands there is whole: no receipt without the parts that it names.
+    before = bucket.held("out")
+    assert 0 < len(receipts(before)) < CHUNKS
+    for receipt in receipts(before):
+        for kind in ("catalog", "rejected"):
+            if part := receipt[f"{kind}_part"]:
+                assert hashlib.sha256(before[part]).hexdigest() == receipt[f"{kind}_sha256"]
+
+    shutil.rmtree(stage())
+    again = command(kit, "s3://gaia/out")
+    told, said = again.communicate(timeout=200)
+    assert again.returncode == 0, said
+    account = json.loads(told)
+    assert account["chunks_done"] == CHUNKS
+    assert account["chunks_run"] == CHUNKS - len(receipts(before))
+
+    after = bucket.held("out")
+    for name, data in after.items():
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_bytes(data)
+    assert_same(tmp_path / "copy", undisturbed.output)
+    assert verify(tmp_path / "copy")
+    assert {"run.json", "summary.json", "provenance.json", "report.html"} <= after.keys()
+    assert not [name for name in after if name.startswith(".") or name.endswith(".tmp")]
+    assert not any(KEY.encode() in data for data in after.values())
+    run = json.loads(after["run.json"])
+    assert {item["path"] for item in run["inputs"]} == {
+        f"s3://gaia/xp/{path.name}" for path in kit.inputs.glob("*.parquet")
+    }
+    assert len(open_catalog("s3://gaia/out")) == account["rows_written"]
+
+
+def test_a_server_that_is_gone_at_the_end_costs_nothing(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    parts = {"run.json": b"{}", "catalog/a.parquet": b"rows", "receipts/1.json": b"{}"}
+
+    def write(folder: Path) -> None:
+        for name, data in parts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+
+    def lose_the_server() -> None:
+        with kept("s3://gaia/out") as folder:
+            write(folder)
+            bucket.stop()
+
+    folder = Address("s3://gaia/out").folder
+    with pytest.raises(CatalogprocError, match=r"(?s)an address cannot.*s3://gaia/out.*again"):
+        lose_the_server()
+    assert (folder / "catalog/a.parquet").read_bytes() == b"rows"
+    bucket.start()
+    Mirror(Address("s3://gaia/out")).address.write("run.json", b"{}")
+    with kept("s3://gaia/out"):
+        pass
+    assert bucket.held("out") == parts
+
+
+def test_a_run_that_was_removed_there_is_not_brought_back(bucket: Bucket) -> None:
+    with kept("s3://gaia/out") as folder:
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_bytes(b"{}")
+        (folder / "provenance.json").write_bytes(b"{}")
+    bucket.files.delete_dir("gaia/out")
+    with kept("s3://gaia/out") as folder:
+        assert not folder.exists()
+    assert bucket.held("out") == {}
+
+
+def test_receipts_are_brought_last(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    put = Address.put
+
+    def noted(address: Address, file: Path, name: str) -> Entry:
+        order.append(name)
+        return put(address, file, name)
+
+    monkeypatch.setattr(Address, "put", noted)
+    names = ("summary.json", "receipts/1.json", "rejected/b.parquet", "catalog/b.parquet",
+             "run.json", ".lock", ".companion/x", "catalog/.c.tmp")  # fmt: skip
+    with kept("s3://gaia/out") as folder:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(name.encode())
+    assert order == ["run.json", "catalog/b.parquet", "rejected/b.parquet", "receipts/1.json",
+                     "summary.json"]  # fmt: skip
+
+
+def test_half_an_upload_is_an_error(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    file = tmp_path / "part"
+    file.write_bytes(b"0123456789")
+    monkeypatch.setattr(remote.shutil, "copyfileobj", lambda source, sink, size: sink.write(b"01"))
+    with pytest.raises(CatalogprocError, match=r"(?s)cannot be written: part.*2 bytes came.*of 10"):
+        Address("s3://gaia/out").put(file, "part")
+
+
+def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
+    spectra = sorted(kit.inputs.glob("*.parquet"))
+    for path in spectra:
+        bucket.put(path, f"xp/deep/{path.name}")
+    bucket.put(spectra[0], "xp/odd [1] name.parquet")
+    bucket.put(kit.job, "xp/deep/readme.txt")
+    told: list[str] = []
+    for word, count in (
+        ("s3://gaia/xp/deep/*.parquet", 3),
+        ("s3://gaia/xp/deep", 3),
+        ("s3://gaia/**/*.parquet", 4),
+        (f"s3://gaia/xp/deep/{spectra[0].name}", 1),
+        ("s3://gaia/xp/*.parquet", 1),
+    ):
+        found = expand([word], told.append)
+        assert len(found) == count, word
+        assert all(path.is_relative_to(stage()) for path in found)
+    assert named(found[0]) == "s3://gaia/xp/odd [1] name.parquet"
+    assert found[0].read_bytes() == spectra[0].read_bytes()
+    assert told[0].startswith("s3://gaia/xp/deep/*.parquet: 3 files,")
+    # Fetched once: what is here is not fetched again, what was changed there is.
+    fetched = found[0].stat().st_ino
+    assert expand(["s3://gaia/xp/*.parquet"])[0].stat().st_ino == fetched
+    bucket.put(spectra[1], "xp/odd [1] name.parquet")
+    assert expand(["s3://gaia/xp/*.parquet"])[0].read_bytes() == spectra[1].read_bytes()
+    with pytest.raises(JobError, match=r"(?s)nothing that can be read lies.*s3://gaia/none/\*"):
+        expand(["s3://gaia/none/*.parquet"])
+    with pytest.raises(CatalogprocError, match=r"(?s)too little room to stage.*s3://gaia/xp"):
+        remote._refuse_room("s3://gaia/xp", 1 << 60)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("s3://me:secret@gaia/xp", r"(?s)credentials in it.*s3://…@gaia/xp.*environment"),
+        ("s3://gaia/xp?secret_key=1", r"credentials in it"),
+        ("s3://gaia/../../etc/passwd", r"leaves its folder"),
+        ("gopher://gaia/xp", r"(?s)no file system that can be used.*s3://.*gopher://gaia/xp"),
+    ],
+)
+def test_addresses_that_are_refused(word: str, told: str) -> None:
+    with pytest.raises(Refusal, match=told) as caught:
+        assert Address(word).folder
+    assert "secret@" not in str(caught.value)
+
+
+def test_a_dead_run_of_this_host_is_no_obstacle(bucket: Bucket) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0"}
+    address = Address("s3://gaia/out")
+    address.write(mirror.LOCK, json.dumps(stated).encode())
+    with kept("s3://gaia/out"):
+        assert bucket.held("out").keys() == {mirror.LOCK}
+    assert bucket.held("out") == {}
+    address.write(mirror.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
+    with pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"), kept("s3://gaia/out"):
+        pass
