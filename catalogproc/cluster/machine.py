@@ -14,6 +14,7 @@ import dask
 import psutil  # type: ignore[import-untyped]
 from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from catalogproc.cluster.devices import Device, choose
@@ -173,8 +174,9 @@ def standing(address: str, timeout: float = 30.0) -> Iterator[Client]:
     Raises
     ------
     Refusal
-        No scheduler answers at the address.
+        No scheduler answers at the address, or it wants TLS and there is no certificate.
     """
+    _refuse_without_certificate(address)
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -186,6 +188,25 @@ def standing(address: str, timeout: float = 30.0) -> Iterator[Client]:
         ) from None
     with client:
         yield client
+
+
+def _refuse_without_certificate(address: str) -> None:
+    """Dask itself tells of it by a TypeError, and waits a minute before that."""
+    if not address.startswith("tls://"):
+        return
+    cause: object = "none in Dask's settings"
+    try:
+        if Security().get_connection_args("client")["ssl_context"] is not None:
+            return
+    except OSError as error:
+        cause = error
+    raise Refusal(
+        "no certificate to show to a scheduler that wants TLS",
+        wanted="ca-file, and cert and key of client, in distributed.comm.tls",
+        found=cause,
+        where=address,
+        todo="put them into ~/.config/dask/*.yaml, or into DASK_DISTRIBUTED__COMM__TLS__…",
+    )
 
 
 def _free(address: str) -> str:

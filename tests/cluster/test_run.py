@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import dask
 import pytest
 from runs import (
     CHUNKS,
@@ -158,6 +159,24 @@ def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> N
     with (
         pytest.raises(Refusal, match=r"(?s)no Dask scheduler answers.*--scheduler"),
         standing("tcp://127.0.0.1:9", timeout=0.5),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, r"none in Dask's settings"),
+        ({"distributed.comm.tls.ca-file": "/nowhere/ca.pem"}, r"No such file"),
+    ],
+)
+def test_tls_without_a_certificate_is_refused(settings: dict[str, str], told: str) -> None:
+    from catalogproc.cluster.machine import standing
+
+    with (
+        dask.config.set(settings),
+        pytest.raises(Refusal, match=rf"(?s)no certificate.*{told}.*tls://127.0.0.1:9.*DASK_"),
+        standing("tls://127.0.0.1:9"),
     ):
         pass
 
