@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
+import dask
 import numpy as np
 import pyarrow.parquet as pq
-import dask
 import pytest
 from runs import (
     CHUNKS,
@@ -167,7 +167,14 @@ def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> N
     ("settings", "told"),
     [
         ({}, r"none in Dask's settings"),
-        ({"distributed.comm.tls.ca-file": "/nowhere/ca.pem"}, r"No such file"),
+        ({"distributed.comm.tls.ca-file": "/nowhere/ca.pem"}, r"none in Dask's settings"),
+        (
+            {
+                "distributed.comm.tls.ca-file": "/nowhere/ca.pem",
+                "distributed.comm.tls.client.cert": "/nowhere/me.pem",
+            },
+            r"No such file",
+        ),
     ],
 )
 def test_tls_without_a_certificate_is_refused(settings: dict[str, str], told: str) -> None:
