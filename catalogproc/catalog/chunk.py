@@ -30,6 +30,7 @@ from catalogproc.catalog.rows.screen import Duplicates, screen, screen_tokens
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError, masked
 from catalogproc.sources import chunks
+from catalogproc.sources.remote import named
 
 if TYPE_CHECKING:
     from catalogproc.catalog.rows.engine import Engine
@@ -121,7 +122,7 @@ def process_chunk(
         watch.seconds["write"] += time.perf_counter() - closing
         receipt = Receipt(
             chunk_id=chunk.id,
-            file=str(chunk.file),
+            file=named(chunk.file),
             first_row=chunk.first_row,
             rows_read=rows_read,
             rows_written=catalog.rows,
@@ -160,7 +161,7 @@ def _stream(
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
         batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
-    file = masked(str(chunk.file))
+    file = masked(named(chunk.file))
     while True:
         with watch.time("read"):
             batch = next(batches, None)

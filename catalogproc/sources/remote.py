@@ -27,7 +27,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow import fs
 
-from catalogproc.errors import CatalogprocError, Refusal, masked
+from catalogproc.errors import CatalogprocError, InputError, Refusal, masked
 
 STAGE = "CATALOGPROC_STAGE"
 THREADS = 8
@@ -61,6 +61,20 @@ def named(path: Path) -> str:
         return str(path)
     scheme, *rest = path.relative_to(stage()).parts
     return f"{scheme}://{'/'.join(rest)}"
+
+
+def local(name: str | Path) -> Path:
+    """Where the file of a name lies here: it is staged first where the name is an address.
+
+    Raises CatalogprocError where an address cannot be read, or no file lies there.
+    """
+    if not is_address(name):
+        return Path(name).expanduser()
+    address = Address(str(name))
+    found = address.files()
+    if len(found) != 1:
+        raise InputError("no such file at an address", found=f"{len(found)} files", where=name)
+    return address.fetch(found)[0]
 
 
 @dataclass(frozen=True)

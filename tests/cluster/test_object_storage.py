@@ -23,6 +23,7 @@ from catalogproc.catalog.opened import open_catalog
 from catalogproc.catalog.records import mirror
 from catalogproc.catalog.records.mirror import Mirror, kept
 from catalogproc.catalog.records.verify import verify
+from catalogproc.catalog.report.star import explain
 from catalogproc.errors import CatalogprocError, JobError, Refusal
 from catalogproc.sources import remote
 from catalogproc.sources.chunks import expand
@@ -176,7 +177,13 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     assert {item["path"] for item in run["inputs"]} == {
         f"s3://gaia/xp/{path.name}" for path in kit.inputs.glob("*.parquet")
     }
-    assert len(open_catalog("s3://gaia/out")) == account["rows_written"]
+    # A star is explained from what lies there alone, on a machine that has nothing yet.
+    shutil.rmtree(stage())
+    catalog = open_catalog("s3://gaia/out")
+    assert len(catalog) == account["rows_written"]
+    star = explain(catalog.folder, catalog.to_arrow(["source_id"])[0][7].as_py(), model=kit.bundle)
+    assert star.receipt.file.startswith("s3://gaia/xp/")
+    assert star.file.read_bytes() == (kit.inputs / star.file.name).read_bytes()
 
 
 def test_a_server_that_is_gone_at_the_end_costs_nothing(

@@ -23,6 +23,7 @@ from catalogproc.catalog.records.identity import RunIdentity, read_identity
 from catalogproc.catalog.records.receipts import Receipt, iterate_receipts
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
 from catalogproc.job import Job
+from catalogproc.sources.remote import local
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def explain(
         raise JobError("no such star in this run", wanted=folder, found=source_id, where="explain")
     # An answer comes before a rejection: the same star may stand in the input twice.
     receipt, row, refused = min(found, key=lambda item: item[2])
-    file = Path(spectra or receipt.file)
+    file = local(spectra or receipt.file)
     _check_file(file, receipt)
     if refused:
         return Explanation(
@@ -250,16 +251,16 @@ def _companion(
     from catalogproc.features.dustmap import FACTS
     from catalogproc.sources.gaia import open_companion
 
-    named = [Path(file.path) for file in identity.companions if not file.path.endswith(FACTS)]
+    named = [file.path for file in identity.companions if not file.path.endswith(FACTS)]
     if not named:
         return None
-    for path in given or named:
-        if not Path(path).expanduser().is_file():
+    files = [local(path) for path in given or named]
+    for path in files:
+        if not path.is_file():
             raise InputError(
                 "a companion file is not where the run found it", wanted=path,
                 todo="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
-    files = [Path(path).expanduser() for path in given or named]
     companion = open_companion(files, folder)
     return companion.match(pa.array([source_id], pa.int64()))
 
