@@ -21,7 +21,7 @@ from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
 
 from catalogproc.catalog.opened import open_catalog
 from catalogproc.catalog.records import mirror
-from catalogproc.catalog.records.mirror import Mirror, kept
+from catalogproc.catalog.records.mirror import Mirror, at_hand, kept
 from catalogproc.catalog.records.verify import verify
 from catalogproc.catalog.report.star import explain
 from catalogproc.errors import CatalogprocError, JobError, Refusal
@@ -222,6 +222,15 @@ def test_a_run_that_was_removed_there_is_not_brought_back(bucket: Bucket) -> Non
     with kept("s3://gaia/out") as folder:
         assert not folder.exists()
     assert bucket.held("out") == {}
+
+
+def test_what_is_no_run_is_left_alone(bucket: Bucket, kit: Kit) -> None:
+    bucket.put(kit.job, "xp/a.parquet")
+    told = r"(?s)holds something that is no run.*1 files, such as xp/a.parquet.*s3://gaia"
+    with pytest.raises(Refusal, match=told), kept("s3://gaia"):
+        pass
+    assert not list(at_hand("s3://gaia").glob("**/*"))  # nor is it fetched
+    assert bucket.held("xp").keys() == {"a.parquet"}
 
 
 def test_receipts_are_brought_last(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

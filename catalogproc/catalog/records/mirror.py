@@ -84,8 +84,10 @@ class Mirror:
         self._token = secrets.token_hex(8)
 
     def pull(self, *, parts: bool = True) -> Path:
-        """Fetch what is there and not here; the folder here."""
+        """Fetch what is there and not here, if a run is there; the folder here."""
         self._look()
+        if RUN_FILE not in self._there:
+            return self.folder
         wanted = [
             entry for name, entry in self._there.items()
             if (parts or not name.startswith((f"{CATALOG}/", f"{REJECTED}/")))
@@ -98,11 +100,21 @@ class Mirror:
     def forget(self) -> None:
         """Remove what is here where no run is there: it is of one that was removed there.
 
-        A run brings its name there first of all, so that no work of one is lost.
+        A run brings its name there first of all, so that no work of one is lost. Raises Refusal
+        where something else is there.
         """
         self._look()
-        if RUN_FILE not in self._there:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if RUN_FILE in self._there:
+            return
+        if self._there:
+            raise Refusal(
+                "the output's address holds something that is no run of catalogproc",
+                wanted="nothing, or the same run",
+                found=f"{len(self._there):,} files, such as {min(self._there)}",
+                where=self.address,
+                todo="give another --output",
+            )
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def push(self) -> int:
         """Bring there what is new here, receipts after parts and the rest after receipts."""
