@@ -7,21 +7,28 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
 import catalogproc
+from catalogproc.catalog.rows.engine import Engine
 from catalogproc.contract import load_flags
+from catalogproc.features.uncertainty import input_noise
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.network.noise import InputNoise
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.propagate import ROUTES, propagate
 from catalogproc.science.judges.trust import coverage, outsiders
 from catalogproc.science.lessons.calibration import calibrated
 from catalogproc.science.lessons.held import simulated_held
 from catalogproc.science.simulator.simulate import Simulator
+from catalogproc.sources.xp import read_spectra
 
 DATA = Path(__file__).parent / "data" / "gaia_xp_correlated"
 STARS = 6_000
+LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,25 @@ def test_what_is_no_giant_is_flagged_and_giants_are_not(bundle: Bundle) -> None:
     assert "| quasar | 400 |" in outsiders.markdown(list(found.values()))
 
 
+def test_draws_and_first_order_agree_where_errors_are_small(bundle: Bundle) -> None:
+    """The shipped network, real stars; a tenth of their errors, then all of them."""
+    spectra = pa.Table.from_batches(read_spectra(DATA / "xp_continuous_30.parquet"))
+    engine = Engine(bundle, Job("plain"))
+    tokens = engine.features(spectra)
+    errors = input_noise(tokens, bundle.vocabulary, engine.job).errors
+    off = {}
+    for part in (0.1, 1.0):
+        told = [
+            propagate(Predictor(bundle), tokens.values, InputNoise(part * errors), LABELS, route,
+                      keys=tokens.source_id, draws=400)[1].sigma
+            for route in ROUTES
+        ]  # fmt: skip
+        off[part] = np.abs(told[1] / told[0] - 1)
+    # Of 400 draws a standard deviation is good to 3.5 %.
+    assert np.median(off[0.1]) < 0.05
+    assert np.median(off[1.0]) > 2 * np.median(off[0.1])
+
+
 @pytest.mark.slow
 def test_catalogs_with_correlations_without_and_by_draws_differ_as_they_should(
     tmp_path: Path,
@@ -109,11 +135,10 @@ def test_catalogs_with_correlations_without_and_by_draws_differ_as_they_should(
     for name in ("correlated", "sampled"):
         np.testing.assert_allclose(teff[name], teff["plain"], rtol=1e-4)
     assert (np.abs(error["correlated"] / error["plain"] - 1) > 0.01).mean() > 0.7
-    # Draws agree with first order where it says that errors are small.
+    # Across the noise of stars as faint as these the network bends: draws scatter less.
     ratio = error["sampled"] / error["plain"]
     assert (ratio != 1).all()
-    small = np.argsort(error["plain"])[:5]
-    assert np.median(np.abs(ratio[small] - 1)) < 0.15
+    assert 0.5 < np.median(ratio) < 1.1
     # And where they do not agree at all, the star is flagged.
     flags = tables["sampled"]["quality_flags"].to_numpy()
     nonlinear = flags & load_flags()["NONLINEAR"].value != 0

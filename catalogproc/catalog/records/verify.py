@@ -25,6 +25,8 @@ from catalogproc.errors import CatalogprocError, VerifyError
 BATCH = 65_536
 TIMES = ("seconds", "stars_per_second", "stage_seconds", "versions")
 """What a summary says besides the counts; it is not held against the receipts."""
+SHOWN, LONG = 100, 1500
+"""Findings that a message names, and the length of one."""
 
 
 Progress = Callable[[int, int, str], None]
@@ -106,7 +108,7 @@ def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
     if findings:
         raise VerifyError(
             f"the catalog is not what its receipts say: {len(findings)} findings",
-            found="\n    ".join(["", *findings]),
+            found="\n    ".join(["", *_shown(findings)]),
             where=folder,
             todo="remove the receipts of the chunks concerned and run the same command again",
         )
@@ -232,6 +234,15 @@ def _batches(part: Path) -> Iterator[pa.Table]:
         yield schema.empty_table()  # so that a part without rows is checked for its columns
         for batch in file.iter_batches(BATCH):
             yield pa.Table.from_batches([batch])
+
+
+def _shown(findings: Sequence[str]) -> list[str]:
+    """The first of them, each as long as can be read: what a file says may be of any length."""
+    more = len(findings) - SHOWN
+    short = [
+        finding if len(finding) <= LONG else f"{finding[:LONG]} …" for finding in findings[:SHOWN]
+    ]
+    return [*short, f"and {more} more"] if more > 0 else short
 
 
 def _check_ids(batch: pa.Table, identity: RunIdentity, name: str) -> None:
