@@ -14,9 +14,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -113,8 +112,10 @@ class Address:
     def _place(self) -> tuple[fs.FileSystem, str]:
         scheme, _, rest = self.text.partition("://")
         path, mark, options = rest.partition("?")
+        # Arrow takes addresses as the standard writes them, fsspec as they stand.
+        plain = path if scheme.startswith("fsspec+") else quote(path)
         try:
-            files, path = fs.FileSystem.from_uri(f"{scheme}://{quote(path)}{mark}{options}")
+            files, path = fs.FileSystem.from_uri(f"{scheme}://{plain}{mark}{options}")
         except OSError as error:
             raise _refused(self.text, "cannot be reached", error) from error
         except (pa.ArrowException, ImportError, ValueError) as error:
@@ -138,18 +139,19 @@ class Address:
 
     def files(self) -> list[Entry]:
         """The files that it stands for: itself, those in it and below, or those of a pattern."""
-        names = PurePosixPath(self.path).parts
+        files, names = self._place[0], PurePosixPath(self.path).parts
         fixed = next((i for i, name in enumerate(names) if _is_pattern(name)), len(names))
         base, pattern = str(PurePosixPath(*names[:fixed])), names[fixed:]
-        with self._asking("cannot be listed"):
-            found = self._place[0].get_file_info(base)
-            if found.type == fs.FileType.File:
-                held = [] if pattern else [found]
-            else:
-                deep = len(pattern) != 1 or "**" in pattern
-                chosen = fs.FileSelector(base, allow_not_found=True, recursive=deep)
-                held = [one for one in self._place[0].get_file_info(chosen) if one.is_file]
-        skip = len(PurePosixPath(base).parts)
+        deep = len(pattern) != 1 or "**" in pattern
+        chosen = fs.FileSelector(base, allow_not_found=True, recursive=deep)
+
+        def listed() -> list[fs.FileInfo]:
+            found = files.get_file_info(base)
+            if found.is_file:
+                return [] if pattern else [found]
+            return [one for one in files.get_file_info(chosen) if one.is_file]
+
+        held, skip = self._try(listed, "cannot be listed"), len(_parts(base))
         fits = [one for one in held if not pattern or _fits(_parts(one.path)[skip:], pattern)]
         return sorted((_entry(one) for one in fits), key=lambda entry: entry.path)
 
@@ -195,27 +197,33 @@ class Address:
     def read(self, name: str) -> tuple[bytes, Entry] | None:
         """A small file below this address, and what is known of it; None where there is none."""
         files, path = self._place[0], f"{self.path}/{name}"
-        with self._asking("cannot be read"):
+
+        def look() -> tuple[bytes, Entry] | None:
             found = files.get_file_info(path)
             if not found.is_file:
                 return None
             with files.open_input_stream(path) as source:
                 return bytes(source.read()), _entry(found)
 
+        return self._try(look, f"cannot be read: {name}")
+
     def write(self, name: str, data: bytes) -> Entry:
         """Write a small file below this address."""
         files, path = self._place[0], f"{self.path}/{name}"
-        with self._asking("cannot be written"):
+
+        def put() -> Entry:
             if files.type_name not in _WHOLE:
                 files.create_dir(self.path, recursive=True)
             with files.open_output_stream(path) as sink:
                 sink.write(data)
             return _entry(files.get_file_info(path))
 
+        return self._try(put, f"cannot be written: {name}")
+
     def remove(self, name: str) -> None:
         """Remove a file below this address."""
-        with self._asking("cannot be removed"):
-            self._place[0].delete_file(f"{self.path}/{name}")
+        files, path = self._place[0], f"{self.path}/{name}"
+        self._try(lambda: files.delete_file(path), f"cannot be removed: {name}")
 
     def _fetch(self, entry: Entry, path: Path) -> None:
         def copy() -> None:
@@ -251,13 +259,6 @@ class Address:
         scheme = self.text.split("://")[0].lower()
         _refuse_leaving(path, self.text)
         return stage().joinpath(scheme, *_parts(path))
-
-    @contextmanager
-    def _asking(self, words: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise _refused(self.text, words, error) from error
 
 
 def in_step(path: Path, entry: Entry) -> bool:

@@ -138,7 +138,7 @@ def read_receipt(path: Path) -> Receipt:
     try:
         receipt = Receipt.from_dict(json.loads(path.read_bytes()))
         if receipt.chunk_id != path.stem:
-            raise ValueError(f"it is the receipt of chunk {receipt.chunk_id}")
+            raise ValueError(f"it is the receipt of chunk {receipt.chunk_id[:SHOWN]}")
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(
             "a receipt cannot be read", found=error, where=path,
