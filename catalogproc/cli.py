@@ -90,6 +90,9 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Workers of the embedded cluster [default: by machine]."),
 ]
+CpuWorkers = Annotated[
+    int, typer.Option("--cpu-workers", min=0, help="Workers on the CPU beside those on GPUs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
 DustName = Annotated[
@@ -108,6 +111,7 @@ def run(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: DeviceName = Device.auto,
+    cpu_workers: CpuWorkers = 0,
     dust: DustName = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, list the chunks, and start nothing.")
@@ -122,7 +126,7 @@ def run(
     from catalogproc.cluster.run import run as run_plan
 
     VOICE.quiet = VOICE.quiet or as_json
-    where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    where = Where(scheduler, workers, device.value, cpu_workers=cpu_workers)
     asked = (gaia_source or (), model, job, _word(dust), note)
     if dry_run:
         plan = make_plan(input, at_hand(output), *asked)
@@ -152,6 +156,7 @@ def check(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: DeviceName = Device.auto,
+    cpu_workers: CpuWorkers = 0,
     dust: DustName = None,
 ) -> None:
     """Try everything that can be refused before a run starts, and write nothing."""
@@ -161,7 +166,7 @@ def check(
     from catalogproc.cluster.run import Where
 
     plan = make_plan(input, at_hand(output), gaia_source or (), model, job, _word(dust), note)
-    where = Where(scheduler=scheduler, workers=workers, device=device.value)
+    where = Where(scheduler, workers, device.value, cpu_workers=cpu_workers)
     for line in check_plan(plan, where):
         _say(line)
     _say("ready to run")

@@ -23,11 +23,13 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow.parquet as pq
+import torch
 from deeds import attempt
 
 from catalogproc.catalog.records import files
 from catalogproc.catalog.records.receipts import Receipt
 from catalogproc.cluster.dispatch import work
+from catalogproc.network.predictor import Predictor
 
 STEPS = (
     "begun",
@@ -178,6 +180,17 @@ def _crash(file: Path) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def _gpu_fails(file: Path) -> Iterator[None]:
+    """CUDA fails in the middle of the network, as torch tells it."""
+
+    def fails(*words: Any, **more: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    with patch.object(Predictor, "gather", fails):
+        yield
+
+
 def _raises(number: int) -> Callable[..., Any]:
     def fails(*words: Any, **more: Any) -> Any:
         raise OSError(number, os.strerror(number))
@@ -193,4 +206,5 @@ _FAULTS: dict[str, Callable[[Path], Any]] = {
     "hungry": _hungry,
     "too large": _too_large,
     "crash": _crash,
+    "gpu fails": _gpu_fails,
 }

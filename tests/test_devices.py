@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from catalogproc.cluster import devices
-from catalogproc.cluster.devices import CPU, Device, choose, claim, discover, pin
+from catalogproc.cluster.devices import CPU, Device, choose, claim, cuda_failed, discover, pin
 from catalogproc.cluster.locks import lock, owner
 from catalogproc.errors import Refusal, WorkerError
 
@@ -106,6 +107,11 @@ def test_one_worker_a_gpu() -> None:
     assert chosen("cuda", 2) == ["GPU-0a", "GPU-0b"]
     assert chosen("auto", None, None) == ["cpu"] * 6
     assert chosen("auto", 3, None) == ["cpu"] * 3
+
+
+def test_workers_on_the_cpu_beside_gpus_when_asked() -> None:
+    assert chosen("cuda", 2, beside=3) == ["GPU-0a", "GPU-0b", "cpu", "cpu", "cpu"]
+    assert chosen("auto", None, None, beside=3) == ["cpu"] * 6  # there is nothing to be beside
 
 
 def test_the_cpu_asks_for_no_gpu() -> None:
@@ -275,6 +281,30 @@ def test_pin_cannot_narrow_a_process_that_uses_cuda(
     on_a_host_with_gpus(monkeypatch, _Cuda(initialized=True), "GPU-0d,GPU-0a")
     with pytest.raises(WorkerError, match="already in use in this process"):
         pin("cuda", folder=tmp_path)
+
+
+def test_a_worker_whose_gpu_is_gone_does_not_go_on_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_host_with_gpus(monkeypatch, _Cuda(), "GPU-0d")
+    monkeypatch.setattr(devices, "discover", lambda: ())
+    with pytest.raises(WorkerError, match=r"(?s)sees no GPU.*CUDA_VISIBLE_DEVICES=GPU-0d"):
+        pin("auto")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pin("auto").device == CPU  # it was given none
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("shapes do not fit"), False),
+    ],
+)
+def test_what_ends_a_process_use_of_its_gpu(error: Exception, failed: bool) -> None:
+    assert cuda_failed(error) is failed
 
 
 def test_pin_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

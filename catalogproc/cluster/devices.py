@@ -144,6 +144,7 @@ def choose(
     cpu_workers: int,
     *,
     share: bool = False,
+    beside: int = 0,
     find: Callable[[], tuple[Device, ...]] = discover,
     cuda_works: Callable[[], bool] | None = None,
 ) -> tuple[Device, ...]:
@@ -158,6 +159,8 @@ def choose(
         How many were asked for; None takes one a GPU, or ``cpu_workers`` without any.
     share
         Several workers may have the same GPU, in turns.
+    beside
+        So many workers on the CPU beside those on GPUs, if there are GPUs.
 
     Raises
     ------
@@ -196,7 +199,16 @@ def choose(
             where="--workers",
             todo=f"say --workers {len(gpus)} or --device cpu",
         )
-    return tuple(gpus[index % len(gpus)] for index in range(wanted))
+    return (*(gpus[index % len(gpus)] for index in range(wanted)), *(CPU,) * beside)
+
+
+def cuda_failed(error: BaseException) -> bool:
+    """Whether CUDA itself failed, after which this process can use it no more."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 
 def _torch_has_cuda() -> bool:
@@ -267,13 +279,14 @@ def pin(kind: str, *, share: bool = False, folder: Path | None = None) -> Claim:
 
     What the launcher made visible is kept to: one device is taken as it is; of several the
     first that is free is claimed, and CUDA_VISIBLE_DEVICES narrowed to it. ``auto`` means
-    the CPU where there is no GPU.
+    the CPU where no GPU was given.
 
     Raises
     ------
     WorkerError
-        No GPU where ``cuda`` is wanted, all of them taken, or CUDA already initialised on
-        several, so that this process can no longer be narrowed to one.
+        No GPU where ``cuda`` is wanted or CUDA_VISIBLE_DEVICES names one, all of them taken, or
+        CUDA already initialised on several, so that this process can no longer be narrowed to
+        one.
     """
     if kind == "cpu":
         return Claim(CPU)
@@ -281,8 +294,9 @@ def pin(kind: str, *, share: bool = False, folder: Path | None = None) -> Claim:
 
     visible = _visible_to_torch()
     if not visible:
-        if kind == "auto":
+        if kind == "auto" and not (torch.version.cuda and os.environ.get(MASK)):
             return Claim(CPU)
+        # Also where it was given one, that is gone: a worker on the CPU would not be missed.
         raise WorkerError(
             "this worker sees no GPU",
             wanted="one CUDA device",

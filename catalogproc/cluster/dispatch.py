@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import queue
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +19,7 @@ from distributed import Client, Future, KilledWorker, get_worker
 from distributed.metrics import context_meter
 
 from catalogproc.cluster.account import Failure, words
+from catalogproc.cluster.devices import cuda_failed
 from catalogproc.cluster.plugin import Report, bench_of, report_of, use_threads
 from catalogproc.cluster.tending.metrics import memory_of
 from catalogproc.errors import CatalogprocError, WorkerError
@@ -53,6 +56,11 @@ def work(name: str, chunk: Chunk, output: Path) -> Receipt:
             )
         except CatalogprocError as error:
             raise passing(error) or error from None
+        except RuntimeError as error:
+            if cuda_failed(error):
+                # Its nanny begins it anew: on its GPU, or, where that is lost, without a model.
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise
     for stage, seconds in receipt.stage_seconds.items():
         # On the dashboard they stand under "Fine performance metrics".
         context_meter.digest_metric(stage, seconds, "seconds")
@@ -263,7 +271,9 @@ class Dispatch:
         elif isinstance(error, OSError) and not isinstance(error, CatalogprocError):
             self._again(errand, words(error))
         elif isinstance(error, KilledWorker):
-            self._fail(errand, "its worker died of it, also alone: out of memory, or a crash")
+            self._fail(
+                errand, "its worker died of it, also alone: out of memory, a crash, or its GPU"
+            )
         else:
             self._fail(errand, words(error), type(error).__name__)
 

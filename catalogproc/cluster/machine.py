@@ -55,6 +55,8 @@ class Where:
         Where the dashboard of our own scheduler listens; another port if this one is taken.
     share_gpu
         Several workers may use one GPU.
+    cpu_workers
+        So many workers on the CPU beside those on GPUs.
     """
 
     scheduler: str | None = None
@@ -62,6 +64,7 @@ class Where:
     device: str = "auto"
     dashboard: str = f"{LOOPBACK}:8787"
     share_gpu: bool = False
+    cpu_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def crew(where: Where, chunks: int, remaining: int | None = None) -> Crew:
         What :func:`catalogproc.cluster.devices.choose` refuses.
     """
     fitting = max(1, min(cores(), int(MEMORY_LIMIT // WORKER_BYTES), chunks))
-    devices = choose(where.device, where.workers, fitting, share=where.share_gpu)
+    devices = choose(
+        where.device, where.workers, fitting, share=where.share_gpu, beside=where.cpu_workers
+    )
     if where.workers is None:
         devices = devices[: max(1, chunks)]
     threads = max(1, cores() // len(devices))

@@ -143,7 +143,8 @@ def _modelled(
         plan.job,
         plan.output.absolute(),
         companion,
-        device=where.device,
+        # The environment of each of our workers says which device it has.
+        device="auto" if where.cpu_workers else where.device,
         threads=team.threads if team else None,
         share_gpu=where.share_gpu,
         ours=team is not None,

@@ -194,27 +194,34 @@ def test_what_befalls_an_input_costs_its_chunks_alone(
 def test_a_poisoned_chunk_costs_itself(
     kit: Kit, undisturbed: Undisturbed, crowd: Where, sabotaged: Sabotaged, tmp_path: Path
 ) -> None:
-    """Too little memory, found by the nanny or by the process; a crash in a library."""
+    """Too little memory, found by the nanny or by the process; a crash in a library; a GPU's
+    failure, in which only what follows is real here: torch's own error."""
     plan = kit.plan(tmp_path / "out")
-    hungry, large, once, crash = (plan.chunks[number] for number in (5, 17, 33, 50))
+    hungry, large, once, crash, gpu, gpu_once = (
+        plan.chunks[number] for number in (5, 17, 33, 50, 41, 26)
+    )
     faults = {
         hungry.id: ("hungry", 9),
         large.id: ("too large", 9),
         once.id: ("too large", 1),
         crash.id: ("crash", 9),
+        gpu.id: ("gpu fails", 9),
+        gpu_once.id: ("gpu fails", 1),
     }
     sabotage = sabotaged(faults)
     account = run(plan, crowd)
     assert sabotage.befell() == set(faults)
     causes = {failure.chunk: failure.cause for failure in account.failures}
-    died = "its worker died of it, also alone: out of memory, or a crash"
-    assert causes == {hungry.id: died, crash.id: died, large.id: "MemoryError"}
+    died = "its worker died of it, also alone: out of memory, a crash, or its GPU"
+    assert causes == {
+        hungry.id: died, crash.id: died, gpu.id: died, large.id: "MemoryError",
+    }  # fmt: skip
     lost = {
         star
-        for chunk in (hungry, large, crash)
+        for chunk in (hungry, large, crash, gpu)
         for star in pq.read_table(chunk.file)["source_id"].to_pylist()[
             chunk.first_row : chunk.first_row + ROWS
         ]
     }
     assert_same(tmp_path / "out", undisturbed.output, lost=lost)
-    assert outcome(run(kit.plan(tmp_path / "out"), crowd))[1:2] == (CHUNKS - 3,)
+    assert outcome(run(kit.plan(tmp_path / "out"), crowd))[1:2] == (CHUNKS - 4,)
