@@ -72,7 +72,7 @@ def kept(output: str | Path, announce: Announce | None = None) -> Iterator[Path]
         finally:
             count = mirror.push()
             if announce is not None and count:
-                announce(f"{output}: as {folder} is, {count:,} files brought there at the end")
+                announce(f"{output}: the same, {count:,} files brought there at the end")
 
 
 class Mirror:
