@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 from pathlib import Path
-from typing import Any
+
+from catalogproc.catalog.records.files import process_named, this_process
 
 
 def lock(path: Path) -> int:
@@ -31,9 +31,8 @@ def lock(path: Path) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if mine:
-            stated = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
             os.ftruncate(handle, 0)
-            os.pwrite(handle, stated.encode(), 0)
+            os.pwrite(handle, json.dumps(this_process()).encode(), 0)
     except OSError:
         os.close(handle)
         raise
@@ -43,7 +42,6 @@ def lock(path: Path) -> int:
 def owner(path: Path) -> str:
     """Who wrote itself into a lock file, in words."""
     try:
-        stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {stated['pid']} on {stated['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "an unknown process"
+        return process_named(path.read_bytes())
+    except OSError:
+        return process_named("")

@@ -31,6 +31,7 @@ from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
 from catalogproc.sources.gaia import open_companion
 from catalogproc.sources.remote import named
+from catalogproc.sources.staging import nearest
 from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
@@ -254,9 +255,9 @@ def refuse_output(output: Path, identity: RunIdentity) -> None:
     """
     if output.exists() and not output.is_dir():
         raise Refusal("the output is not a folder", wanted="a folder, or a free name", where=output)
-    standing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not (standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)):
-        raise Refusal("the output cannot be written", where=standing, todo="give another --output")
+    place = nearest(output)
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise Refusal("the output cannot be written", where=place, todo="give another --output")
     if not output.exists():
         return
     if (output / RUN_FILE).exists():
@@ -340,8 +341,7 @@ def refuse_disk(plan: Plan) -> tuple[int, int]:
         chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
     )
     needed = guess * BYTES_A_ROW
-    place = next(folder for folder in (plan.output, *plan.output.absolute().parents)
-                 if folder.exists())  # fmt: skip
+    place = nearest(plan.output)
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(

@@ -27,6 +27,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal, masked
+from catalogproc.sources.staging import nearest
 
 STAGE = "CATALOGPROC_STAGE"
 THREADS = 8
@@ -287,7 +288,7 @@ def _refuse_leaving(path: str, where: str) -> None:
 
 
 def _refuse_room(where: str, needed: int) -> None:
-    place = next(folder for folder in (stage(), *stage().absolute().parents) if folder.exists())
+    place = nearest(stage())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(

@@ -69,6 +69,11 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there: its disk and its rights count."""
+    return next(one for one in (folder, *folder.absolute().parents) if one.exists())
+
+
 def _sync(path: Path) -> None:
     number = os.open(path, os.O_RDONLY)
     try:

@@ -194,6 +194,29 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.{secrets.token_hex(4)}.tmp")
 
 
+def this_process() -> dict[str, Any]:
+    """What a lock says of the process that holds it."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def process_named(stated: str | bytes) -> str:
+    """Who wrote itself into a lock, in words."""
+    try:
+        held: dict[str, Any] = json.loads(stated)
+        return f"process {held['pid']} on {held['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "an unknown process"
+
+
+def has_ended(stated: str | bytes) -> bool:
+    """Whether who wrote itself into a lock ran on this host, and does no more."""
+    try:
+        held: dict[str, Any] = json.loads(stated)
+        return held["host"] == socket.gethostname() and not is_running(int(held["pid"]))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def is_running(pid: int) -> bool:
     """Whether a process of that number runs on this host."""
     try:

@@ -9,19 +9,17 @@ another one.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from catalogproc.catalog.records.files import is_running
+from catalogproc.catalog.records.files import has_ended, process_named, this_process
 from catalogproc.catalog.records.identity import CATALOG, RECEIPTS, REJECTED, RUN_FILE
-from catalogproc.catalog.records.receipts import iterate_receipts
-from catalogproc.errors import CatalogprocError, Refusal
+from catalogproc.catalog.records.receipts import read_receipt, receipt_files
+from catalogproc.errors import CatalogprocError, InputError, Refusal
 from catalogproc.sources.remote import Address, Entry, in_step, is_address
 
 LOCK = ".lock"
@@ -148,7 +146,8 @@ class Mirror:
         # The clock is that of the other side.
         now = self._renew(f"{LOCK}.{self._token}")
         self.address.remove(f"{LOCK}.{self._token}")
-        if held is not None and (now.changed - held[1].changed) / 1e9 < STALE:
+        fresh = held is not None and (now.changed - held[1].changed) / 1e9 < STALE
+        if held is not None and fresh and not has_ended(held[0]):
             self._refuse(held[0])
         self._renew(LOCK)
         stated = self.address.read(LOCK)
@@ -170,41 +169,44 @@ class Mirror:
                     waited = 0.0
                 if (self.folder / RUN_FILE).exists():
                     self._bring(RUN_FILE)
-                for receipt in iterate_receipts(self.folder):
-                    for name in [path for path, _, _ in receipt.parts()]:
-                        self._bring(name)
-                    self._bring(f"{RECEIPTS}/{receipt.chunk_id}.json")
+                for path in receipt_files(self.folder):
+                    self._bring_chunk(path)
 
     def _look(self) -> None:
         begin = len(self.address.path) + 1
         named = {entry.path[begin:]: entry for entry in self.address.files()}
         self._there = {name: entry for name, entry in named.items() if _belongs(name)}
 
+    def _bring_chunk(self, path: Path) -> None:
+        """Bring a receipt there after its parts; one that is there already is not read again."""
+        name = f"{RECEIPTS}/{path.name}"
+        if self._has(name):
+            return
+        with suppress(InputError):  # garbage counts as absent
+            for part, _, _ in read_receipt(path).parts():
+                self._bring(part)
+            self._bring(name)
+
+    def _has(self, name: str) -> bool:
+        entry = self._there.get(name)
+        return entry is not None and in_step(self.folder / name, entry)
+
     def _bring(self, name: str) -> bool:
         """Bring a file there, unless it is there; whether it was brought."""
-        entry = self._there.get(name)
-        if entry is not None and in_step(self.folder / name, entry):
+        if self._has(name):
             return False
         self._there[name] = self.address.put(self.folder / name, name)
         return True
 
     def _renew(self, name: str) -> Entry:
-        stated = {"pid": os.getpid(), "host": socket.gethostname(), "token": self._token}
+        stated = this_process() | {"token": self._token}
         return self.address.write(name, json.dumps(stated).encode())
 
     def _refuse(self, stated: bytes) -> None:
-        """Raise Refusal, unless who is stated ran on this host and does no more."""
-        try:
-            said = json.loads(stated)
-            owner = f"process {said['pid']} on {said['host']}"
-            if said["host"] == socket.gethostname() and not is_running(int(said["pid"])):
-                return
-        except (ValueError, KeyError, TypeError):
-            owner = "an unknown process"
         raise Refusal(
             "another run is at work at the output's address",
             wanted="one run an address at a time",
-            found=owner,
+            found=process_named(stated),
             where=self.address,
             todo=f"wait for it to end; one that died is forgotten after {STALE:.0f} s",
         )
