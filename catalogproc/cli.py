@@ -6,11 +6,12 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
 
-from catalogproc import __version__, cli_data, cli_generate, cli_science
+from catalogproc import __version__, cli_catalog, cli_data, cli_generate, cli_science
+from catalogproc.cli_catalog import AsJson, GaiaSource, result, say, show_report
 from catalogproc.errors import CatalogprocError
 from catalogproc.progress import VOICE, console, note
 from catalogproc.progress import progress as show_progress
@@ -30,31 +31,12 @@ _MANY = ("--input", "--gaia-source", *cli_data.MANY, *cli_generate.MANY)
 _QUIET = {"--quiet", "-q"}
 
 
-class Told(Protocol):
-    """What a verb has found, for people and for programs."""
-
-    def lines(self) -> list[str]: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
 class Device(StrEnum):
     """Where the model runs."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-class Format(StrEnum):
-    """What a catalog is exported to."""
-
-    fits = "fits"
-    votable = "votable"
-    parquet = "parquet"
-    csv = "csv"
-    ecsv = "ecsv"
-    hats = "hats"
 
 
 Input = Annotated[
@@ -66,16 +48,7 @@ Input = Annotated[
 RunOutput = Annotated[
     str, typer.Option("--output", metavar="DIR", help="The folder to write, or s3://…")
 ]
-RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or s3://…")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")]
-GaiaSource = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gaia-source",
-        metavar="FILE...",
-        help="Photometry, parallaxes, 2MASS, E(B-V): joined by source_id.",
-    ),
-]
 Model = Annotated[
     str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a bundle's folder.")
 ]
@@ -93,7 +66,6 @@ Workers = Annotated[
 CpuWorkers = Annotated[
     int, typer.Option("--cpu-workers", min=0, help="Workers on the CPU beside those on GPUs.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
 DustName = Annotated[
     cli_data.Dust | None,
@@ -131,7 +103,7 @@ def run(
     if dry_run:
         plan = make_plan(input, at_hand(output), *asked)
         checked = check_plan(plan, where)
-        _result(plan, as_json)
+        result(plan, as_json)
         for line in checked:
             note(line)
         raise typer.Exit
@@ -141,8 +113,8 @@ def run(
             note(line)
         with show_progress("stars") as progress:
             account = run_plan(plan, where, progress=progress, announce=progress.say)
-        _result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
-        _report(folder, plan.bundle.path, only_if_missing=not account.chunks_run)
+        result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
+        show_report(folder, plan.bundle.path, only_if_missing=not account.chunks_run)
     raise typer.Exit(account.exit_code)
 
 
@@ -168,8 +140,8 @@ def check(
     plan = make_plan(input, at_hand(output), gaia_source or (), model, job, _word(dust), note)
     where = Where(scheduler, workers, device.value, cpu_workers=cpu_workers)
     for line in check_plan(plan, where):
-        _say(line)
-    _say("ready to run")
+        say(line)
+    say("ready to run")
 
 
 @app.command()
@@ -190,114 +162,14 @@ def plan(
     from catalogproc.cluster.plan import make_plan
 
     folder = at_hand(output)
-    _result(make_plan(input, folder, gaia_source or (), model, job, _word(dust)), as_json)
+    result(make_plan(input, folder, gaia_source or (), model, job, _word(dust)), as_json)
 
 
-@app.command()
-def verify(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Recount and rehash a finished catalog."""
-    from catalogproc.catalog.records.mirror import at_hand
-    from catalogproc.catalog.records.verify import verify as verify_catalog
-
-    with show_progress("chunks") as progress:
-        found = verify_catalog(at_hand(folder), progress)
-    _result(found, as_json)
-
-
-@app.command()
-def status(folder: RunFolder, as_json: AsJson = False) -> None:
-    """How a run stands, also while it goes on: from its receipts alone."""
-    from catalogproc.catalog.records.mirror import at_hand
-    from catalogproc.catalog.records.status import status as status_of
-
-    _result(status_of(at_hand(folder, parts=False)), as_json)
-
-
-@app.command()
-def export(
-    folder: RunFolder,
-    format: Annotated[Format, typer.Option("--format", help="What to write.")],
-    output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The file to write; HATS: the folder.")
-    ],
-    where: Annotated[
-        str | None,
-        typer.Option(
-            "--where",
-            metavar="EXPR",
-            help="Which stars: 'good_mass_age and m_h > -0.5', 'not flag(\"RUWE\")'.",
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option("--columns", metavar="A,B,...", help="Which columns, in order.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
-) -> None:
-    """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
-    from catalogproc.catalog.export import export as export_catalog
-    from catalogproc.catalog.records.mirror import at_hand
-
-    names = None if columns is None else [name.strip() for name in columns.split(",")]
-    with show_progress("stars") as progress:
-        rows = export_catalog(
-            at_hand(folder),
-            format.value,
-            output,
-            columns=names,
-            where=where,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    note(f"{rows:,} stars written to {output}")
-
-
-@app.command()
-def report(
-    folder: RunFolder,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME|DIR", help="Where the model is, for its card."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
-    ] = None,
-) -> None:
-    """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
-    from catalogproc.catalog.records.mirror import kept
-
-    with kept(folder, note) as held:
-        _report(held, model, output)
-
-
-@app.command()
-def explain(
-    folder: RunFolder,
-    source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID")],
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME|DIR", help="Where the run's model is.")
-    ] = None,
-    input: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="FILE", help="The star's spectra, if they moved."),
-    ] = None,
-    gaia_source: GaiaSource = None,
-) -> None:
-    """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
-    from catalogproc.catalog.records.mirror import at_hand
-    from catalogproc.catalog.report.portrait import write_picture
-    from catalogproc.catalog.report.star import explain as explain_star
-    from catalogproc.catalog.report.words import lines
-
-    beside = [Path(name) for name in gaia_source or ()]
-    held = at_hand(folder)
-    star = explain_star(held, source_id, model=model, spectra=input, companions=beside)
-    for line in lines(star):
-        _say(line)
-    if not star.rejected:
-        _say(f"picture: {write_picture(star, output or held / 'stars' / f'{source_id}.png')}")
+app.command()(cli_catalog.verify)
+app.command()(cli_catalog.status)
+app.command()(cli_catalog.export)
+app.command()(cli_catalog.report)
+app.command()(cli_catalog.explain)
 
 
 @app.command()
@@ -319,7 +191,7 @@ def convert(
             watch=progress,
         )  # fmt: skip
     for path in written:
-        _say(str(path))
+        say(str(path))
 
 
 @app.command()
@@ -333,10 +205,10 @@ def describe(
 
     sections = describe_it(what)
     if as_json:
-        _say(json.dumps([section.to_dict() for section in sections], indent=1))
+        say(json.dumps([section.to_dict() for section in sections], indent=1))
         return
     if markdown:
-        _say("\n".join(section.markdown() for section in sections).rstrip())
+        say("\n".join(section.markdown() for section in sections).rstrip())
         return
     from rich.table import Table
 
@@ -363,7 +235,7 @@ def simulate(
     with show_progress("stars") as progress:
         drawn = Simulator().draw(stars, seed, progress)
     for path in write_stars(drawn, output):
-        _say(str(path))
+        say(str(path))
 
 
 app.command()(cli_data.dust)
@@ -376,20 +248,6 @@ app.command()(cli_science.calibrate)
 app.command()(cli_generate.generate)
 app.command()(cli_generate.inpaint)
 app.command()(cli_generate.embed)
-
-
-def _report(
-    folder: Path,
-    model: str | Path | None = None,
-    output: Path | None = None,
-    only_if_missing: bool = False,
-) -> None:
-    from catalogproc.catalog.report.page import REPORT_FILE, write_report
-
-    if not (only_if_missing and (folder / REPORT_FILE).is_file()):
-        with show_progress("stars") as progress:
-            path = write_report(folder, model=model, output=output, progress=progress)
-        note(f"report: {path}")
 
 
 def _word(dust: cli_data.Dust | None) -> str | None:
@@ -443,17 +301,3 @@ def _options(
 ) -> None:
     """Masses, ages and atmospheres of giant stars from Gaia XP spectra."""
     VOICE.quiet = quiet
-
-
-def _say(line: str) -> None:
-    """A result: what the command was asked for."""
-    typer.echo(line)
-
-
-def _result(found: Told, as_json: bool, quiet: bool = False) -> None:
-    """What was found, as lines for people or as JSON for programs."""
-    if as_json:
-        _say(json.dumps(found.to_dict(), indent=1))
-    elif not quiet:
-        for line in found.lines():
-            _say(line)
