@@ -36,7 +36,7 @@ test-slow: $(STAMP)
 # Every night: FUZZ cases of each of 20 kinds of bad input, 21,000 in all.
 FUZZ ?= 1050
 fuzz: $(STAMP)
-	CATALOGPROC_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz.py tests/test_formats.py -k "fuzz or damaged"
+	CATALOGPROC_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz.py tests/readers/test_formats.py -k "fuzz or damaged"
 
 # Two thousand chunks: is memory flat, are files closed, what does a chunk cost besides the work?
 soak: $(STAMP)
@@ -50,7 +50,7 @@ lint: $(STAMP)
 
 # How fast it is here: one table, and bench.json; make bench ROWS=predictor,stages runs a part.
 bench: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python -m bench $(if $(ROWS),--rows $(ROWS)) $(if $(MARKDOWN),--markdown)
+	$(BIN)/python -m bench $(if $(ROWS),--rows $(ROWS)) $(if $(MARKDOWN),--markdown)
 
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)

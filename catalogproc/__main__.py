@@ -1,6 +1,6 @@
 """python -m catalogproc"""
 
-from catalogproc.cli import main
+from catalogproc.cli.main import main
 
 if __name__ == "__main__":
     main()

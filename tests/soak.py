@@ -21,15 +21,15 @@ from statistics import fmean
 import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bundles import tiny_bundle
-from runs import WORKERS, workers_of
+from support.bundles import tiny_bundle
+from support.runs import WORKERS, workers_of
 
-from catalogproc.catalog.records.receipts import iterate_receipts
-from catalogproc.catalog.records.verify import verify
-from catalogproc.cluster.machine import Where
+from catalogproc.cluster.dask_cluster import Where
 from catalogproc.cluster.plan import make_plan
 from catalogproc.cluster.run import run
-from catalogproc.science.simulator.simulate import Simulator, write_stars
+from catalogproc.rundir.receipts import iterate_receipts
+from catalogproc.rundir.verify import verify
+from catalogproc.simulation.simulator import Simulator, write_stars
 
 FILES, ROWS = 4, 10
 OVERHEAD = 0.030

@@ -9,6 +9,10 @@ from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
+from support.bundles import tiny_bundle
+from torch.utils.flop_counter import FlopCounterMode
+
 from bench import cost, gpu
 from bench.arithmetic import encode, head, keys_and_values, star
 from bench.bench import FAMILIES, Figure, markdown, run_family, tables
@@ -17,10 +21,6 @@ from bench.kit import TINY, Kit
 from bench.machine import ROOT, describe
 from bench.measure import Target, race, seconds, times
 from bench.plain import plain_copy
-from bundles import tiny_bundle
-from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
-
 from catalogproc.network.transformer import Shape, Transformer
 
 

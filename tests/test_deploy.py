@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 import yaml
-from bundles import tiny_bundle
+from support.bundles import tiny_bundle
+from support.paths import ROOT
 
-from catalogproc.catalog.records.verify import verify
+from catalogproc.rundir.verify import verify
 
-ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 
 

@@ -15,15 +15,15 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
-from catalogs import catalog_table, finished_run
 from matplotlib.image import imread
+from support.catalogs import catalog_table, finished_run
+from support.paths import ROOT
 
 import catalogproc
-from catalogproc.catalog.describe import describe
-from catalogproc.catalog.export import FORMATS
 from catalogproc.contract import load_flags
+from catalogproc.export.describe import describe
+from catalogproc.export.export import FORMATS
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {"columns": ("catalog",), "flags": ("flags",), "inputs": ("xp_continuous", "gaia_source")}
 OPTIONAL = ("polars", "duckdb", "lsdb")
@@ -87,11 +87,11 @@ def test_python_runs_as_it_stands(
     monkeypatch.chdir(place)
     for format, suffix in (("votable", "vot"), ("parquet", "parquet")):
         if not (place / f"giants.{suffix}").exists():
-            catalogproc.export(place / "output/demo", format, place / f"giants.{suffix}")
+            catalogproc.export_catalog(place / "output/demo", format, place / f"giants.{suffix}")
     known: dict[str, object] = {}
     ran = 0
     for block in blocks(page, "python"):
-        # LSDB warns of much: tests/test_hats.py runs it in a process of its own.
+        # LSDB warns of much: tests/export/test_hats.py runs it in a process of its own.
         needs = [name for name in OPTIONAL if f"import {name}" in block]
         if "lsdb" in needs or any(find_spec(name) is None for name in needs):
             continue

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tomli_w
-from bundles import tiny_bundle
-from catalogs import finished_run
-from mutations import changed, damaged, no_hang
-from xpfiles import (
+from support.bundles import tiny_bundle
+from support.catalogs import finished_run
+from support.mutations import changed, damaged, no_hang
+from support.xp_files import (
     ARCHIVE,
     ARRAYS,
     COMPANION,
@@ -38,17 +38,17 @@ from xpfiles import (
 )
 
 from catalogproc import contract, vocabulary
-from catalogproc.catalog.records.identity import read_identity
-from catalogproc.catalog.records.receipts import read_receipt, receipt_files
-from catalogproc.catalog.records.status import status
-from catalogproc.catalog.records.verify import verify
-from catalogproc.catalog.rows.screen import Duplicates, screen
 from catalogproc.errors import CatalogprocError
+from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import load_job, load_training_job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
+from catalogproc.readers import chunks
+from catalogproc.readers.gaia_source import open_companion
 from catalogproc.resources import shipped
-from catalogproc.sources import chunks
-from catalogproc.sources.gaia import open_companion
+from catalogproc.rundir.manifest import read_identity
+from catalogproc.rundir.receipts import read_receipt, receipt_files
+from catalogproc.rundir.status import status
+from catalogproc.rundir.verify import verify
 from catalogproc.vocabulary import load_vocabulary
 
 CASES = int(os.environ.get("CATALOGPROC_FUZZ", "15"))

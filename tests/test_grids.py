@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from catalogproc.resources import shipped
-from catalogproc.science.simulator.population import metallicity
+from catalogproc.simulation.isochrones import metallicity
 
 README = shipped("grids") / "README.md"
 

@@ -14,21 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tomli_w
-from bundles import tiny_bundle
-from catalogs import catalog_table, claim, identity, write_chunk
+from support.bundles import tiny_bundle
+from support.catalogs import catalog_table, claim, identity, write_chunk
+from support.paths import ROOT
 
-from catalogproc.catalog.records.files import as_json
-from catalogproc.catalog.records.provenance import write_provenance, write_summary
-from catalogproc.catalog.report.page import write_report
-from catalogproc.cluster.tending.log import LOG_FILE, Log
+from catalogproc.cluster.event_log import LOG_FILE, Log
 from catalogproc.errors import BundleError, CatalogprocError, InputError, JobError, masked
+from catalogproc.io.atomic import as_json
 from catalogproc.job import load_job, load_training_job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
-from catalogproc.network.files import CHECKPOINT, load_checkpoint
-from catalogproc.sources.gaia import open_companion
-from catalogproc.sources.xp import read_spectra
+from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.xp import read_spectra
+from catalogproc.report.html_report import write_report
+from catalogproc.rundir.provenance import write_provenance, write_summary
+from catalogproc.training.checkpoint import CHECKPOINT, load_checkpoint
 
-PACKAGE = Path(__file__).parents[1] / "catalogproc"
+PACKAGE = ROOT / "catalogproc"
 
 
 # --- paths ---------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""What drives the chunks: the only part that knows Dask."""
+"""Dask, and only here: plan, scheduler, worker plugin, GPUs."""

@@ -11,9 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catalogproc.catalog.records.files import is_temporary
-from catalogproc.catalog.records.identity import FOLDERS, RUN_FILE, read_identity, shown_path
-from catalogproc.catalog.records.receipts import (
+from catalogproc.cluster.dask_cluster import Where, crew, standing
+from catalogproc.cluster.result import Failure, rows_of
+from catalogproc.errors import InputError, Refusal, ResumeError
+from catalogproc.features.dust_map import FACTS, open_dust_map
+from catalogproc.inference.engine import check_job
+from catalogproc.io.atomic import is_temporary
+from catalogproc.io.remote import named
+from catalogproc.io.staging import nearest
+from catalogproc.job import Job, load_job
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
+from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.xp import check_release
+from catalogproc.rundir.manifest import FOLDERS, RUN_FILE, read_identity, shown_path
+from catalogproc.rundir.receipts import (
     InputFile,
     RunIdentity,
     compare,
@@ -21,21 +33,9 @@ from catalogproc.catalog.records.receipts import (
     read_receipt,
     receipt_files,
 )
-from catalogproc.catalog.rows.engine import check_job
-from catalogproc.cluster.account import Failure, rows_of
-from catalogproc.cluster.machine import Where, crew, standing
-from catalogproc.errors import InputError, Refusal, ResumeError
-from catalogproc.features.dustmap import FACTS, open_dust_map
-from catalogproc.job import Job, load_job
-from catalogproc.network.bundle import Bundle, load_bundle
-from catalogproc.sources.chunks import Chunk, cut, expand, fingerprint
-from catalogproc.sources.gaia import open_companion
-from catalogproc.sources.remote import named
-from catalogproc.sources.staging import nearest
-from catalogproc.sources.xp import check_release
 
 if TYPE_CHECKING:
-    from catalogproc.features.dustmap import DustMap
+    from catalogproc.features.dust_map import DustMap
     from catalogproc.vocabulary import Vocabulary
 
 LOCK_FILE = ".lock"

@@ -17,22 +17,22 @@ from types import FrameType
 
 from distributed import Client
 
-from catalogproc.catalog.records.files import clear_debris, write_error
-from catalogproc.catalog.records.identity import FOLDERS
-from catalogproc.catalog.records.provenance import write_provenance, write_summary
-from catalogproc.catalog.records.receipts import claim, iterate_receipts
-from catalogproc.cluster.account import Account
-from catalogproc.cluster.dispatch import Dispatch, reports
-from catalogproc.cluster.locks import lock, owner
-from catalogproc.cluster.machine import Crew, Where, crew, embedded, standing
+from catalogproc.cluster.clock import steady
+from catalogproc.cluster.dask_cluster import Crew, Where, crew, embedded, standing
+from catalogproc.cluster.event_log import Log
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
-from catalogproc.cluster.plugin import ModelPlugin, Report, sees
-from catalogproc.cluster.tending.clock import steady
-from catalogproc.cluster.tending.log import Log
-from catalogproc.cluster.tending.metrics import served
+from catalogproc.cluster.prometheus import served
+from catalogproc.cluster.result import Account
+from catalogproc.cluster.scheduler import Dispatch, reports
+from catalogproc.cluster.worker_plugin import ModelPlugin, Report, sees
 from catalogproc.errors import CountError, Refusal, WorkerError
+from catalogproc.io.atomic import clear_debris, write_error
+from catalogproc.io.locks import lock, owner
 from catalogproc.network.bundle import DECLARATION
-from catalogproc.sources.gaia import Companion, open_companion
+from catalogproc.readers.gaia_source import Companion, open_companion
+from catalogproc.rundir.manifest import FOLDERS
+from catalogproc.rundir.provenance import write_provenance, write_summary
+from catalogproc.rundir.receipts import claim, iterate_receipts
 
 __all__ = ["Account", "Where", "run"]
 

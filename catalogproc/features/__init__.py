@@ -1,1 +1,1 @@
-"""Physical quantities of stars, and what the model reads of them."""
+"""Physical quantities of stars, and the tokens that the model reads."""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal
-from catalogproc.features.dustmap import (
+from catalogproc.features.dust_map import (
     CURVES,
     FACTS,
     FORMAT,
@@ -37,7 +37,7 @@ from catalogproc.features.dustmap import (
     map_folder,
     open_dust_map,
 )
-from catalogproc.sources.staging import scratch_folder, settle
+from catalogproc.io.staging import scratch_folder, settle
 
 FILE = Path("combined19") / "combine19.h5"
 """Where mwdust keeps the map in its folder."""
@@ -66,7 +66,7 @@ def stage(
     Parameters
     ----------
     folder
-        Where maps are staged (see :func:`~catalogproc.features.dustmap.map_folder`).
+        Where maps are staged (see :func:`~catalogproc.features.dust_map.map_folder`).
     source
         The file combine19.h5. Where none is given: the one in mwdust's own folder
         ($DUST_DIR, else ~/.mwdust), if there is one; else mwdust downloads it.

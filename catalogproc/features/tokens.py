@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, dust, photometry, spectra
-from catalogproc.features.stars import StarTable, read
+from catalogproc.features import astrometry, extinction, photometry, spectra
+from catalogproc.features.star_batch import StarTable, read
 from catalogproc.job import Job
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -169,7 +169,7 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
             "bprp": (bp_rp, e_bp_rp),
             "jh": (jh, e_jh),
             "jk": (jk, e_jk),
-            "logebv": (dust.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
+            "logebv": (extinction.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
             "g_fakemag": (np.where(usable, f, np.nan), e_f),
         }
         values = np.full((size, len(vocabulary)), np.nan)

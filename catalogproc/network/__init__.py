@@ -1,1 +1,1 @@
-"""The trained model, and nothing of Gaia: tokens in, tokens out."""
+"""The trained model: tokens in, tokens out. It knows nothing of Gaia."""

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, CatalogprocError
-from catalogproc.network.files import write_whole
-from catalogproc.network.parts import Domain, SelfCheck, Standardisation
-from catalogproc.network.reliability import LATENT, Reliability
+from catalogproc.io.atomic import write_whole
+from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
+from catalogproc.network.uncertainty_calibration import LATENT, Reliability
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary
 

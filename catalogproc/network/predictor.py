@@ -19,9 +19,9 @@ from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
-from catalogproc.network.kernels.memory import keep_freed_memory
-from catalogproc.network.kernels.onednn import use_onednn
-from catalogproc.network.kernels.reverse import Reverse
+from catalogproc.network.cpu_kernels import use_onednn
+from catalogproc.network.jacobian import Reverse
+from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.transformer import PADDING, Transformer, summary
 
 # Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.
@@ -44,8 +44,8 @@ class Prediction:
     ``mean`` and ``sigma`` are float32 (N, K). ``sigma`` is one standard deviation of the
     Gaussian that the network states. Both are NaN for a star with an infinite input.
     ``distance`` (N,) is how far the star lies from the training stars as the network sees
-    them (see :class:`~catalogproc.network.reliability.Latent`), NaN where the bundle does
-    not know them.
+    them (see :class:`~catalogproc.network.uncertainty_calibration.Latent`), NaN where the
+    bundle does not know them.
     """
 
     labels: tuple[str, ...]

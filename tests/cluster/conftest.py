@@ -10,16 +10,16 @@ from urllib.request import urlopen
 
 import dask
 import pytest
-from bundles import tiny_bundle
 from distributed import LocalCluster
-from runs import SECRET, WORKERS, Kit, Undisturbed
-from sabotage import Sabotage
+from support.bundles import tiny_bundle
+from support.fault_injection import Sabotage
+from support.runs import SECRET, WORKERS, Kit, Undisturbed
 
-from catalogproc.catalog.records.status import status
 from catalogproc.cluster import run as run_module
-from catalogproc.cluster.dispatch import Dispatch
-from catalogproc.cluster.machine import _SETTINGS, Where, cores
+from catalogproc.cluster.dask_cluster import _SETTINGS, Where, cores
+from catalogproc.cluster.scheduler import Dispatch
 from catalogproc.errors import Refusal
+from catalogproc.rundir.status import status
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-import runs
 from distributed import LocalCluster, Worker
-from runs import (
+from support import runs
+from support.runs import (
     ANYWHERE,
     CHUNKS,
     ROWS,
@@ -28,12 +28,12 @@ from runs import (
     workers_of,
 )
 
-from catalogproc.catalog.records.receipts import receipt_files
-from catalogproc.catalog.records.verify import verify
-from catalogproc.cluster.dispatch import reports, work
-from catalogproc.cluster.machine import Where, cores
+from catalogproc.cluster.dask_cluster import Where, cores
 from catalogproc.cluster.run import _stoppable, run
+from catalogproc.cluster.scheduler import reports, work
 from catalogproc.errors import ResumeError, VerifyError, WorkerError
+from catalogproc.rundir.receipts import receipt_files
+from catalogproc.rundir.verify import verify
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(
@@ -140,7 +140,7 @@ def test_a_truncated_file_fails_alone(kit: Kit, tmp_path: Path) -> None:
 def test_another_job_model_or_input_is_refused(
     kit: Kit, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    from bundles import tiny_bundle
+    from support.bundles import tiny_bundle
 
     job = tmp_path / "other.toml"
     job.write_text(runs.JOB.replace(str(ROWS), "200") + 'labels = ["teff"]\n')

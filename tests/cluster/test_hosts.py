@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from distributed.security import Security
-from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
+from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
 
-from catalogproc.catalog.records.receipts import read_receipts
-from catalogproc.catalog.records.verify import verify
-from catalogproc.cluster.machine import cores
+from catalogproc.cluster.dask_cluster import cores
+from catalogproc.rundir.receipts import read_receipts
+from catalogproc.rundir.verify import verify
 
 pytestmark = pytest.mark.slow
 PORT = "18786"

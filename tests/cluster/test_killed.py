@@ -18,14 +18,14 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-import runs
-from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same, at_first_star
+from support import runs
+from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same, at_first_star
 
-from catalogproc.catalog.records.provenance import read_summary
-from catalogproc.catalog.records.receipts import receipt_files
-from catalogproc.catalog.records.verify import verify
-from catalogproc.cluster.machine import Where, cores
+from catalogproc.cluster.dask_cluster import Where, cores
 from catalogproc.cluster.run import run
+from catalogproc.rundir.provenance import read_summary
+from catalogproc.rundir.receipts import receipt_files
+from catalogproc.rundir.verify import verify
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

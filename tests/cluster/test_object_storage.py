@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 from pyarrow import fs
-from runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
+from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
 
-from catalogproc.catalog.opened import open_catalog
-from catalogproc.catalog.records import mirror
-from catalogproc.catalog.records.mirror import Mirror, at_hand, kept
-from catalogproc.catalog.records.verify import verify
-from catalogproc.catalog.report.star import explain
 from catalogproc.errors import CatalogprocError, JobError, Refusal
-from catalogproc.sources import remote
-from catalogproc.sources.chunks import expand
-from catalogproc.sources.remote import Address, Entry, named, stage
+from catalogproc.export.open_catalog import open_catalog
+from catalogproc.io import remote
+from catalogproc.io.remote import Address, Entry, named, stage
+from catalogproc.readers.chunks import expand
+from catalogproc.report.explain import explain
+from catalogproc.rundir import sync
+from catalogproc.rundir.sync import Mirror, at_hand, kept
+from catalogproc.rundir.verify import verify
 
 KEY = "tell-nobody-77ab"
 SERVER = shutil.which(Path(sys.prefix) / "s3" / "bin" / "moto_server") or shutil.which(
@@ -35,10 +35,10 @@ SERVER = shutil.which(Path(sys.prefix) / "s3" / "bin" / "moto_server") or shutil
 )
 # The run is over in seconds: what is new is brought there at once.
 MAIN = """
-from catalogproc import cli
-from catalogproc.catalog.records import mirror
-mirror.PACE = 0.1
-cli.main()
+from catalogproc.cli.main import main
+from catalogproc.rundir import sync
+sync.PACE = 0.1
+main()
 """
 
 
@@ -340,10 +340,10 @@ def test_a_dead_run_of_this_host_is_no_obstacle(bucket: Bucket) -> None:
     ended.wait()
     stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0"}
     address = Address("s3://gaia/out")
-    address.write(mirror.LOCK, json.dumps(stated).encode())
+    address.write(sync.LOCK, json.dumps(stated).encode())
     with kept("s3://gaia/out"):
-        assert bucket.held("out").keys() == {mirror.LOCK}
+        assert bucket.held("out").keys() == {sync.LOCK}
     assert bucket.held("out") == {}
-    address.write(mirror.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
+    address.write(sync.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
     with pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"), kept("s3://gaia/out"):
         pass

@@ -10,7 +10,7 @@ import dask
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import (
+from support.runs import (
     CHUNKS,
     EXAMPLES,
     ROWS,
@@ -24,11 +24,11 @@ from runs import (
     workers_of,
 )
 
-from catalogproc.catalog.chunk import STAGES
-from catalogproc.catalog.records.receipts import read_receipts
-from catalogproc.catalog.records.verify import verify
-from catalogproc.cluster.tending.log import LOG_FILE
+from catalogproc.cluster.event_log import LOG_FILE
 from catalogproc.errors import Refusal
+from catalogproc.inference.process_chunk import STAGES
+from catalogproc.rundir.receipts import read_receipts
+from catalogproc.rundir.verify import verify
 
 
 def test_every_star_comes_out_once(undisturbed: Undisturbed) -> None:
@@ -154,7 +154,7 @@ def test_again_does_nothing(kit: Kit, undisturbed: Undisturbed) -> None:
 
 
 def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> None:
-    from catalogproc.cluster.machine import standing
+    from catalogproc.cluster.dask_cluster import standing
 
     with (
         pytest.raises(Refusal, match=r"(?s)no Dask scheduler answers.*--scheduler"),
@@ -178,7 +178,7 @@ def test_a_scheduler_that_is_not_there_is_refused(kit: Kit, tmp_path: Path) -> N
     ],
 )
 def test_tls_without_a_certificate_is_refused(settings: dict[str, str], told: str) -> None:
-    from catalogproc.cluster.machine import standing
+    from catalogproc.cluster.dask_cluster import standing
 
     with (
         dask.config.set(settings),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bundles import tiny_bundle
+from support.bundles import tiny_bundle
 
 from catalogproc.network.bundle import Standardisation
-from catalogproc.network.files import load_checkpoint
-from catalogproc.network.learning.training import Settings, train
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape
+from catalogproc.training.checkpoint import load_checkpoint
+from catalogproc.training.trainer import Settings, train
 
 pytestmark = [
     pytest.mark.gpu,

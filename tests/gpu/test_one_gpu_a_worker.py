@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundles import tiny_bundle
-from runs import ANYWHERE, CHUNKS, Kit
+from support.bundles import tiny_bundle
+from support.runs import ANYWHERE, CHUNKS, Kit
 
-from catalogproc.catalog.records.receipts import read_receipts
-from catalogproc.cluster.devices import discover, pin
-from catalogproc.cluster.machine import Where
+from catalogproc.cluster.dask_cluster import Where
+from catalogproc.cluster.gpu import discover, pin
 from catalogproc.errors import Refusal, WorkerError
+from catalogproc.rundir.receipts import read_receipts
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,0 +1,63 @@
+"""How fast this machine multiplies matrices of the head's shapes: what the rest is held against."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+
+from bench.kit import Kit
+from bench.measure import Absent, Figures, Row, seconds
+from catalogproc.network.cpu_kernels import has_onednn, linear
+from catalogproc.network.transformer import Shape
+
+TITLE = "matrix products"
+ANSWERS = 1024
+ROWS = (
+    Row("float32, torch.mm", "GFLOP/s"),
+    Row("float32, oneDNN", "GFLOP/s"),
+    Row("bfloat16, torch.mm", "GFLOP/s"),
+)
+
+
+def measure(kit: Kit) -> Figures:
+    return {
+        row.name: found / 1e9 if (found := kit.rates.get(row.name)) else Absent("no oneDNN here")
+        for row in ROWS
+    }
+
+
+def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dict[str, float]:
+    """Operations a second by route, all layers of the head after each other."""
+    answers = ANSWERS if device == "cpu" else 64 * ANSWERS
+    generator = torch.Generator(device).manual_seed(0)
+    operations = 2.0 * answers * sum(a * b for a, b in pairwise((shape.width, *shape.head)))
+    found: dict[str, float] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        pairs = [
+            (
+                torch.randn(answers, a, generator=generator, device=device).to(dtype),
+                torch.randn(b, a, generator=generator, device=device).to(dtype),
+            )
+            for a, b in pairwise((shape.width, *shape.head))
+        ]
+        name = str(dtype).removeprefix("torch.")
+
+        def products(pairs: list[tuple[torch.Tensor, torch.Tensor]] = pairs) -> None:
+            for x, weight in pairs:
+                torch.mm(x, weight.t())
+
+        def by_onednn(pairs: list[tuple[torch.Tensor, torch.Tensor]] = pairs) -> None:
+            for x, weight in pairs:
+                linear(x, weight, None)
+
+        with torch.inference_mode():
+            found[f"{name}, torch.mm"] = operations / seconds(products, repeats, budget)
+            if device == "cpu" and dtype is torch.float32 and has_onednn():
+                found[f"{name}, oneDNN"] = operations / seconds(by_onednn, repeats, budget)
+    return found
+
+
+def best(found: dict[str, float], dtype: str) -> float:
+    """The highest rate of a precision."""
+    return max(rate for name, rate in found.items() if name.startswith(dtype))

@@ -1,0 +1,53 @@
+"""Errors carried to the answers, against answers alone."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+
+from bench.kit import FIVE, Kit
+from bench.measure import Absent, Figures, Row, Target, race
+
+TITLE = "error propagation, first order"
+ROWS = (
+    Row("independent errors against plain inference", "×", Target(3, at_most=True)),
+    Row("correlated errors against plain inference", "×", Target(3, at_most=True)),
+    Row("stars, correlated errors", "stars/s"),
+)
+
+
+def measure(kit: Kit) -> Figures:
+    if find_spec("catalogproc.network.error_propagation") is None:
+        return {row.name: Absent("not measured: no network/propagate.py") for row in ROWS}
+    from catalogproc.network.error_propagation import propagate
+    from catalogproc.network.input_covariance import Correlated, InputNoise
+    from catalogproc.vocabulary import BANDS
+
+    n, sizes, predictor = kit.sizes.predict, kit.sizes, kit.predictor
+    values = kit.real(n)
+    errors = np.broadcast_to(0.1 * kit.bundle.standardisation.scale, values.shape)
+    # As XP's go together: neighbours most.
+    steps = np.abs(np.subtract.outer(np.arange(30), np.arange(30)))
+    groups = [
+        Correlated(
+            kit.bundle.vocabulary.coefficient_columns(band)[:30],
+            np.broadcast_to(0.5**steps, (n, 30, 30)),
+        )
+        for band in BANDS
+    ]
+    told: dict[str, tuple[float, float]] = {}
+    for name, noise in {
+        "independent": InputNoise(errors),
+        "correlated": InputNoise(errors, tuple(groups)),
+    }.items():
+        told[name] = race(
+            lambda noise=noise: propagate(predictor, values, noise, FIVE),  # type: ignore[misc]
+            lambda: predictor.predict(values, FIVE),
+            sizes.repeats,
+            sizes.budget,
+        )
+    return {
+        f"{name} errors against plain inference": ours / alone
+        for name, (ours, alone) in told.items()
+    } | {"stars, correlated errors": n / told["correlated"][0]}

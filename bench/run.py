@@ -1,0 +1,148 @@
+"""The command itself, in processes of its own: from the shell to the catalog."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import tomli_w
+
+from bench.kit import EXAMPLES, Kit
+from bench.machine import ROOT
+from bench.measure import Absent, Figures, Noted, Row, Target, cores, seconds
+
+TITLE = "run, end to end"
+ROWS = (
+    Row("stars, chunks alone", "stars/s"),
+    Row("chunks against the predictor's own time", "× its time", Target(1.15, at_most=True)),
+    Row("chunks against their own predict stage", "× its time", Target(1.15, at_most=True)),
+    Row("stars, whole command", "stars/s"),
+    Row("peak memory of a worker", "GB", Target(2, at_most=True)),
+    Row("peak memory of all processes", "GB"),
+    Row("memory of a chunk, four times its stars", "× as much"),
+    Row("peak memory without the model, the larger chunk", "GB", Target(2, at_most=True)),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command took: seconds in all, seconds until its first part of a catalog, peak
+    memory in bytes of its largest process but the first and of all together."""
+
+    seconds: float
+    first: float
+    worker: int
+    together: int
+
+
+def measure(kit: Kit) -> Figures:
+    labels, sizes = kit.job.labels, kit.sizes
+    values = kit.real(2 * sizes.predict)
+    each = seconds(lambda: kit.predictor.predict(values, labels), sizes.repeats, sizes.budget)
+    each /= len(values)
+    # Long enough that what the first chunk of a worker costs once does not show.
+    n, chunks = max(sizes.run, int(sizes.budget / each)), 2 * cores()
+    rows = max(1, -(-n // chunks))
+    file = kit.spectra(n, rows)
+    job = job_file(kit, rows)
+    output = kit.folder / "run"
+    told = command(kit, [file], output, job)
+    summary = json.loads((output / "summary.json").read_text())
+    busy, predict = 0.0, 0.0
+    for path in (output / "receipts").glob("[!.]*"):
+        receipt = json.loads(path.read_text())
+        busy += receipt["seconds"]
+        predict += receipt["stage_seconds"]["predict"]
+    shutil.rmtree(output)
+    small, large = (without_model(kit, size) for size in (kit.sizes.table, 4 * kit.sizes.table))
+    return {
+        "stars, chunks alone": Noted(
+            n / summary["seconds"], f"{n:,} real stars, once; errors not propagated"
+        ),
+        "chunks against the predictor's own time": summary["seconds"] / (n * each),
+        "chunks against their own predict stage": busy / predict,
+        "stars, whole command": Noted(n / told.seconds, "start and end of the cluster included"),
+        "peak memory of a worker": told.worker / 1e9 if told.worker else Absent("too short to see"),
+        "peak memory of all processes": told.together / 1e9,
+        "memory of a chunk, four times its stars": Noted(
+            large / small, f"{kit.sizes.table:,} and {4 * kit.sizes.table:,} stars in a chunk"
+        ),
+        "peak memory without the model, the larger chunk": large / 1e9,
+    }
+
+
+def job_file(kit: Kit, chunk_rows: int) -> Path:
+    """The kit's job with chunks of so many rows."""
+    content = replace(kit.job, chunk_rows=chunk_rows).to_dict()
+    path = kit.folder / f"bench-{chunk_rows}.toml"
+    path.write_text(tomli_w.dumps({"kind": "run", **content}))
+    return path
+
+
+def command(kit: Kit, inputs: list[Path], output: Path, job: str | Path) -> Command:
+    """Run catalogproc and watch it. Raises RuntimeError with what it said if it fails."""
+    shutil.rmtree(output, ignore_errors=True)
+    words = ["-m", "catalogproc", "run", "--input", *map(str, inputs), "--output", str(output)]
+    words += ["--job", str(job), "--model", str(kit.bundle.path)]
+    begun = time.perf_counter()
+    first = worker = together = 0.0
+    # To a file: a pipe that nobody empties would stop it.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([sys.executable, *words], stdout=said, stderr=said, cwd=ROOT)
+        while process.poll() is None:
+            sizes = _memory(process.pid)
+            together = max(together, sum(sizes))
+            worker = max([worker, *sizes[1:]])
+            if not first and any((output / "catalog").glob("[!.]*.parquet")):
+                first = time.perf_counter() - begun
+            time.sleep(0.05)
+        whole = time.perf_counter() - begun
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(said.read().decode(errors="replace"))
+    return Command(whole, first or whole, int(worker), int(together))
+
+
+def without_model(kit: Kit, n: int) -> int:
+    """Peak memory in bytes of a process that does one chunk of n stars, all but the model."""
+    file = kit.spectra(n, min(n, 25_000))
+    words = [sys.executable, "-m", "bench.alone", str(file), str(kit.folder), str(kit.bundle.path)]
+    environment = dict(os.environ)
+    done = subprocess.run(
+        words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return int(done.stdout.split()[-1])
+
+
+def first_stars(kit: Kit) -> Command:
+    """The 1,500 real stars that ship, with the demo job."""
+    output = kit.folder / "demo"
+    told = command(kit, sorted(EXAMPLES.glob("*.parquet")), output, "demo")
+    shutil.rmtree(output)
+    return told
+
+
+def _memory(pid: int) -> list[int]:
+    """Resident bytes of a process, then of each of its descendants."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return [0]
+    found = []
+    for one in family:
+        try:
+            found.append(one.memory_info().rss)
+        except psutil.Error:
+            found.append(0)
+    return found

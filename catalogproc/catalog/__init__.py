@@ -1,1 +1,0 @@
-"""From predictions to a table that can be trusted."""

@@ -1,1 +1,0 @@
-"""From spectra to rows: screened, answered, flagged; pure, no files."""

@@ -1,0 +1,176 @@
+"""The verbs that look at a run's folder: verify, status, export, report, explain; and how any verb
+says what it has found."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from catalogproc.cli.console import note
+from catalogproc.cli.console import progress as show_progress
+
+
+class Told(Protocol):
+    """What a verb has found, for people and for programs."""
+
+    def lines(self) -> list[str]: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Format(StrEnum):
+    """What a catalog is exported to."""
+
+    fits = "fits"
+    votable = "votable"
+    parquet = "parquet"
+    csv = "csv"
+    ecsv = "ecsv"
+    hats = "hats"
+
+
+GaiaSource = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gaia-source",
+        metavar="FILE...",
+        help="Photometry, parallaxes, 2MASS, E(B-V): joined by source_id.",
+    ),
+]
+RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or s3://…")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def verify(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Recount and rehash a finished catalog."""
+    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.verify import verify as verify_catalog
+
+    with show_progress("chunks") as progress:
+        found = verify_catalog(at_hand(folder), progress)
+    result(found, as_json)
+
+
+def status(folder: RunFolder, as_json: AsJson = False) -> None:
+    """How a run stands, also while it goes on: from its receipts alone."""
+    from catalogproc.rundir.status import status as status_of
+    from catalogproc.rundir.sync import at_hand
+
+    result(status_of(at_hand(folder, parts=False)), as_json)
+
+
+def export(
+    folder: RunFolder,
+    format: Annotated[Format, typer.Option("--format", help="What to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FILE", help="The file to write; HATS: the folder.")
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="Which stars: 'good_mass_age and m_h > -0.5', 'not flag(\"RUWE\")'.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B,...", help="Which columns, in order.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+) -> None:
+    """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
+    from catalogproc.export.export import export_catalog
+    from catalogproc.rundir.sync import at_hand
+
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    with show_progress("stars") as progress:
+        rows = export_catalog(
+            at_hand(folder),
+            format.value,
+            output,
+            columns=names,
+            where=where,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    note(f"{rows:,} stars written to {output}")
+
+
+def report(
+    folder: RunFolder,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME|DIR", help="Where the model is, for its card."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
+    ] = None,
+) -> None:
+    """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
+    from catalogproc.rundir.sync import kept
+
+    with kept(folder, note) as held:
+        show_report(held, model, output)
+
+
+def explain(
+    folder: RunFolder,
+    source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME|DIR", help="Where the run's model is.")
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="The star's spectra, if they moved."),
+    ] = None,
+    gaia_source: GaiaSource = None,
+) -> None:
+    """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
+    from catalogproc.report.explain import explain as explain_star
+    from catalogproc.report.explain_plot import write_picture
+    from catalogproc.report.explain_text import lines
+    from catalogproc.rundir.sync import at_hand
+
+    beside = [Path(name) for name in gaia_source or ()]
+    held = at_hand(folder)
+    star = explain_star(held, source_id, model=model, spectra=input, companions=beside)
+    for line in lines(star):
+        say(line)
+    if not star.rejected:
+        say(f"picture: {write_picture(star, output or held / 'stars' / f'{source_id}.png')}")
+
+
+def show_report(
+    folder: Path,
+    model: str | Path | None = None,
+    output: Path | None = None,
+    only_if_missing: bool = False,
+) -> None:
+    """Write the page of a run, and say where."""
+    from catalogproc.report.html_report import REPORT_FILE, write_report
+
+    if not (only_if_missing and (folder / REPORT_FILE).is_file()):
+        with show_progress("stars") as progress:
+            path = write_report(folder, model=model, output=output, progress=progress)
+        note(f"report: {path}")
+
+
+def say(line: str) -> None:
+    """A result: what the command was asked for."""
+    typer.echo(line)
+
+
+def result(found: Told, as_json: bool, quiet: bool = False) -> None:
+    """What was found, as lines for people or as JSON for programs."""
+    if as_json:
+        say(json.dumps(found.to_dict(), indent=1))
+    elif not quiet:
+        for line in found.lines():
+            say(line)

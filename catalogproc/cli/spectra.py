@@ -1,0 +1,149 @@
+"""The verbs that make spectra: generate, inpaint, embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalogproc.cli.console import note
+from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.evaluation import DeviceName, ModelDevice
+
+MANY = ("--known",)
+"""Options that take all the words up to the next option."""
+
+ModelName = Annotated[
+    str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a folder.")
+]
+Spectra = Annotated[
+    list[Path], typer.Option("--input", metavar="FILE...", help="XP spectra, as run takes them.")
+]
+Companion = Annotated[
+    list[Path] | None,
+    typer.Option("--gaia-source", metavar="FILE...", help="Photometry by source_id, if any."),
+]
+
+
+def generate(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Coefficients: .parquet or .ecsv."),
+    ] = None,
+    flux: Annotated[
+        Path | None,
+        typer.Option("--flux", metavar="FILE", help="Flux by wavelength: .parquet or .ecsv."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png")] = None,
+    teff: Annotated[float | None, typer.Option("--teff", help="K.")] = None,
+    logg: Annotated[float | None, typer.Option("--logg", help="dex.")] = None,
+    m_h: Annotated[float | None, typer.Option("--m-h", help="[M/H], dex.")] = None,
+    mass: Annotated[float | None, typer.Option("--mass", help="Solar masses.")] = None,
+    age: Annotated[float | None, typer.Option("--age", help="Gyr.")] = None,
+    ebv: Annotated[
+        float | None, typer.Option("--ebv", help="E(B-V), mag on the SFD scale.")
+    ] = None,
+    known: Annotated[
+        list[str] | None, typer.Option("--known", metavar="NAME=VALUE...", help="Any other token.")
+    ] = None,
+    stars: Annotated[
+        Path | None,
+        typer.Option("--stars", metavar="TABLE", help="Many stars: columns named as tokens."),
+    ] = None,
+    isochrone: Annotated[
+        str | None,
+        typer.Option(
+            "--isochrone", metavar="AGE,M_H", help="Red giants of that age in Gyr and [M/H]."
+        ),
+    ] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option("--distance", metavar="KPC", help="On the scale of stars so far away."),
+    ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="On the scale of stars at 10 pc.")
+    ] = False,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--draws",
+            metavar="N",
+            min=0,
+            help="For how errors go together; 0: not at all [default: 64, to 1,000 stars].",
+        ),
+    ] = None,
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Make XP spectra of stars by their labels: coefficients, flux and a picture, with errors."""
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.spectra.generate import Wanted, make
+
+    labels = {"teff": teff, "logg": logg, "m_h": m_h, "mass": mass, "age": age, "ebv": ebv}
+    wanted = Wanted(
+        labels={name: value for name, value in labels.items() if value is not None},
+        known=tuple(known or ()), stars=stars, isochrone=isochrone,
+        distance=distance, absolute=absolute, draws=draws, output=output, flux=flux, plot=plot,
+    )  # fmt: skip
+    for line in make(wanted, load_bundle(model), device.value):
+        note(line)
+
+
+def inpaint(
+    input: Spectra,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 500-1020.")
+    ] = "all",
+    target: Annotated[
+        str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-500.")
+    ] = "missing",
+    gaia_source: Companion = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="The first few of them.")
+    ] = None,
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Complete spectra: the part that is missing, with errors, from the part that is there."""
+    from catalogproc.evaluation.metrics import available
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.readers.chunks import expand
+    from catalogproc.spectra.inpaint import Question
+    from catalogproc.spectra.inpaint import inpaint as complete
+
+    with show_progress("stars") as progress:
+        done = complete(
+            expand(input), Question.of(source, target), output, load_bundle(model),
+            companion=expand(gaia_source or []), plot=plot, device=available(device.value),
+            progress=progress,
+        )  # fmt: skip
+    for line in done.lines():
+        note(line)
+
+
+def embed(
+    input: Spectra,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    gaia_source: Companion = None,
+    job: Annotated[
+        str, typer.Option("--job", metavar="NAME|FILE", help="Which tokens are read.")
+    ] = "gaia-dr3-giants",
+    model: ModelName = "default",
+    device: DeviceName = ModelDevice.auto,
+) -> None:
+    """Turn stars into vectors, for neighbours and clustering: what the encoder makes of them."""
+    from catalogproc.evaluation.metrics import available
+    from catalogproc.job import load_job
+    from catalogproc.network.bundle import load_bundle
+    from catalogproc.readers.chunks import expand
+    from catalogproc.spectra.embed import embed as embed_stars
+
+    with show_progress("stars") as progress:
+        done = embed_stars(
+            expand(input), output, load_bundle(model), load_job(job),
+            companion=expand(gaia_source or []), device=available(device.value), progress=progress,
+        )  # fmt: skip
+    for line in done.lines():
+        note(line)

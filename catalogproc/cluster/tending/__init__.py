@@ -1,1 +1,0 @@
-"""What is watched while a run goes on, and what is kept from going wrong."""

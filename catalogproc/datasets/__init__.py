@@ -1,0 +1,1 @@
+"""Labelled stars as training sets and test sets."""

@@ -1,0 +1,145 @@
+"""Real red giants with asteroseismic masses: what the model is judged on besides simulations.
+
+1,785 Kepler giants with APOGEE Teff and [M/H], Gaia and 2MASS photometry, and oscillations
+(Li et al. 2024; Yu et al. 2018). They have no XP spectra here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from catalogproc.datasets.test_sets import Benchmark
+from catalogproc.features import astrometry, photometry
+from catalogproc.resources import shipped
+from catalogproc.vocabulary import Vocabulary, load_vocabulary
+
+Floats = NDArray[np.float64]
+
+FILE = "kepler_red_giants.parquet"
+
+SUN = {"numax": 3090.0, "dnu": 135.1, "teff": 5777.0, "logg": 4.438}
+"""The Sun in µHz, µHz, K (Huber et al. 2011) and dex."""
+
+HELD_OUT, SPLIT_SEED = 0.25, 20260303
+"""Share of the giants that no training may see, and what draws them."""
+
+
+INPUTS = ("bprp", "jh", "jk", "teff", "logg", "m_h", "g_fakemag")
+"""Tokens that these stars have, besides the mass."""
+
+TMASS_WORST = 1.0
+"""2MASS writes a filler, negative or near 10 mag, for an error that it could not tell."""
+
+
+def seismic_mass(
+    numax: Floats, dnu: Floats, teff: Floats, e_numax: Floats, e_dnu: Floats, e_teff: Floats
+) -> tuple[Floats, Floats]:
+    """Mass and its error in solar masses (N,), from oscillations (µHz) and Teff (K), with errors.
+
+    M = numax^3 dnu^-4 Teff^1.5 in units of the Sun's (Kjeldsen & Bedding 1995), SUN's values,
+    without the model-dependent correction of dnu, which would lower the masses of stars on the
+    giant branch by some 5 to 10 % and leave those that burn helium about as they are
+    (Sharma et al. 2016).
+    """
+    mass = (numax / SUN["numax"]) ** 3 * (dnu / SUN["dnu"]) ** -4 * (teff / SUN["teff"]) ** 1.5
+    relative = (3 * e_numax / numax) ** 2 + (4 * e_dnu / dnu) ** 2 + (1.5 * e_teff / teff) ** 2
+    return mass, mass * np.sqrt(relative)
+
+
+def kepler_giants(vocabulary: Vocabulary | None = None, path: Path | None = None) -> Benchmark:
+    """The shipped Kepler giants: tokens INPUTS with their errors, and the seismic mass as truth.
+
+    ``ids`` are KIC numbers. Teff, [M/H] and log g, which are inputs here, count as known too:
+    Teff and [M/H] are APOGEE's, log g is that of numax and Teff. Colours and parallaxes go
+    through the same functions as those of a run.
+    """
+    vocabulary = vocabulary or load_vocabulary()
+    table = pq.read_table(path or shipped("grids") / FILE)
+    tokens = _tokens(table)
+    values = np.full((table.num_rows, len(vocabulary)), np.nan)
+    errors, truth = values.copy(), values.copy()
+    for name, (value, error) in tokens.items():
+        column = vocabulary.column(name)
+        known = np.isfinite(value)
+        values[:, column], errors[:, column] = value, np.where(known, error, np.nan)
+    for name in ("teff", "logg", "m_h", "mass"):
+        truth[:, vocabulary.column(name)] = tokens[name][0]
+    truth_errors = np.where(np.isfinite(truth), errors, np.nan)
+    values[:, vocabulary.column("mass")] = errors[:, vocabulary.column("mass")] = np.nan
+    return Benchmark(
+        name="Kepler red giants, seismic masses",
+        real=True,
+        ids=table["kic"].to_numpy(),
+        values=values,
+        errors=errors,
+        truth=truth,
+        truth_errors=truth_errors,
+        vocabulary=vocabulary,
+    )
+
+
+def parts(vocabulary: Vocabulary | None = None) -> tuple[Benchmark, Benchmark]:
+    """Giants that may be trained on, and those held out, by KIC number."""
+    return kepler_giants(vocabulary).split(HELD_OUT, SPLIT_SEED)
+
+
+def gravity_mass(stars: Benchmark, path: Path | None = None) -> Floats:
+    """Mass (N,) in solar masses as g R^2, from log g, Teff and the luminosity in the table.
+
+    What can be had from the same inputs without learning anything.
+    """
+    table = pq.read_table(path or shipped("grids") / FILE, columns=["kic", "luminosity"])
+    order = np.argsort(table["kic"].to_numpy())
+    row = order[np.searchsorted(table["kic"].to_numpy(), stars.ids, sorter=order)]
+    luminosity = table["luminosity"].to_numpy()[row]
+    logg, teff = (
+        stars.values[:, stars.vocabulary.column(name)].astype(np.float64)
+        for name in ("logg", "teff")
+    )
+    radius_squared = luminosity * (SUN["teff"] / teff) ** 4
+    return np.asarray(10 ** (logg - SUN["logg"]) * radius_squared)
+
+
+def _tokens(table: pa.Table) -> dict[str, tuple[Floats, Floats]]:
+    """Values and errors (N,) by token, the mass among them."""
+    column = {name: table[name].cast(pa.float64()).to_numpy() for name in table.column_names}
+    g = column["phot_g_mean_mag"]
+    zero_point = astrometry.zero_point(
+        g,
+        column["nu_eff_used_in_astrometry"],
+        column["pseudocolour"],
+        column["ecl_lat"],
+        column["astrometric_params_solved"],
+    )
+    j, h, k = (
+        (
+            photometry.tmass_magnitude(column[f"{band}_m"], good),
+            photometry.tmass_magnitude(column[f"{band}_msigcom"], good),
+        )
+        for band in ("j", "h", "ks")
+        for good in [(column[f"{band}_msigcom"] > 0) & (column[f"{band}_msigcom"] < TMASS_WORST)]
+    )
+    bp_rp = column["phot_bp_mean_mag"] - column["phot_rp_mean_mag"]
+    # The table has no errors of the fluxes; at these magnitudes the zero-points' are larger.
+    certain = np.full(len(g), np.inf)
+    teff, e_teff = column["teff"], column["e_teff"]
+    e_logg = np.hypot(column["e_numax"] / column["numax"], 0.5 * e_teff / teff) / np.log(10)
+    return {
+        "bprp": (bp_rp, photometry.bp_rp_error(certain, certain)),
+        "jh": photometry.colour(j[0], h[0], j[1], h[1]),
+        "jk": photometry.colour(j[0], k[0], j[1], k[1]),
+        "teff": (teff, e_teff),
+        "logg": (column["logg"], e_logg),
+        "m_h": (column["m_h"], column["e_m_h"]),
+        "g_fakemag": astrometry.pseudo_luminosity(
+            column["parallax"] - zero_point, column["parallax_error"], g
+        ),
+        "mass": seismic_mass(
+            *(column[name] for name in ("numax", "dnu", "teff", "e_numax", "e_dnu", "e_teff"))
+        ),
+    }

@@ -1,0 +1,1 @@
+"""Metrics, baselines, the information limit, coverage, and external validation."""

@@ -1,0 +1,209 @@
+"""How well simulated giants can be known at all: science/limit/posterior.py for the simulator.
+
+The coordinates of a giant are [M/H], log age, its place along its phase of evolution, the
+logarithm of E(B-V), and R_V; its kind is the phase. Its tokens do not depend on its distance:
+they are colours, and coefficients over the G flux.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogproc.evaluation.importance_sampling import (
+    Library,
+    Posterior,
+    Progress,
+    build_library,
+    posterior,
+)
+from catalogproc.features.extinction import LN_EBV_FLOOR, TRUE_PER_SFD
+from catalogproc.features.photometry import BP_ZERO_POINT_ERROR, RP_ZERO_POINT_ERROR
+from catalogproc.features.spectra import G_ZERO_POINT
+from catalogproc.simulation import simulator
+from catalogproc.simulation.isochrones import LOG_AGE, LOGG, M_H, TEFF
+from catalogproc.simulation.simulator import Simulator
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+Floats = NDArray[np.floating]
+
+LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
+
+WIDTHS = (0.04, 0.03, 0.02, 0.15, 0.1)
+"""Of a patch, in the coordinates' units, for a library of WIDTHS_AT stars."""
+
+WIDTHS_AT = 200_000
+
+LIMITS = (M_H, LOG_AGE, (0.0, 1.0), (-14.0, float(np.log(simulator.MAX_EBV))), simulator.R_V_RANGE)
+
+TEN_PARSEC = 0.01
+"""kpc; there the apparent magnitude is the absolute one."""
+
+GUESSES = 20_000
+"""Library stars among which one like a star is looked for, to see what faults do to it."""
+
+E_G = 5e-4
+"""Error of G in mag, which divides all coefficients alike; tokens do not tell it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Giants:
+    """The simulator without noise, for tokens at some columns of the vocabulary (D,)."""
+
+    simulator: Simulator
+    vocabulary: Vocabulary
+    columns: NDArray[np.int64]
+
+    def __call__(self, coordinates: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+        """A :data:`posterior.Forward`, with LABELS."""
+        return self.seen(coordinates, kind, None)
+
+    def seen(
+        self, coordinates: Tensor, kind: Tensor, faults: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same with faults (n, W) of the calibration, added to the log of the flux."""
+        low, high = torch.tensor(LIMITS, device=coordinates.device).T
+        m_h, log_age, place, ln_ebv, r_v = coordinates.clamp(low, high).unbind(1)
+        star = self.simulator.population.at(m_h, log_age, kind, place)
+        distance = torch.full_like(m_h, TEN_PARSEC)
+        coefficients, gaia, tmass = self.simulator.spectra(
+            m_h, star["teff"], star["logg"], star["log_l"], distance,
+            TRUE_PER_SFD * ln_ebv.exp(), r_v, faults,
+        )  # fmt: skip
+        dense = torch.full((len(m_h), len(self.vocabulary)), torch.nan)
+        flux = 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1]))
+        n_bp = self.simulator.instrument.n_bp
+        both = {"bp": coefficients[:, :n_bp] / flux, "rp": coefficients[:, n_bp:] / flux}
+        for band in BANDS:
+            at = torch.from_numpy(self.vocabulary.coefficient_columns(band))
+            dense[:, at] = both[band][:, : len(at)]
+        colours = {
+            "bprp": gaia[:, 1] - gaia[:, 2],
+            "jh": tmass[:, 0] - tmass[:, 1],
+            "jk": tmass[:, 0] - tmass[:, 2],
+        }
+        labels = star | {
+            "m_h": m_h,
+            "log_age": log_age,
+            "logebv": ln_ebv.clamp(min=LN_EBV_FLOOR),
+            "g_fakemag": 10 ** (0.2 * gaia[:, 0] + 2),
+        }
+        for name, value in (colours | {name: labels[name] for name in LABELS}).items():
+            if name in self.vocabulary:
+                dense[:, self.vocabulary.column(name)] = value
+        real = (star["teff"] > TEFF[0]) & (star["teff"] < TEFF[1])
+        real &= (star["logg"] > LOGG[0]) & (star["logg"] < LOGG[1])
+        tokens = dense[:, torch.from_numpy(self.columns)].masked_fill(~real[:, None], torch.nan)
+        return tokens, torch.stack([labels[name] for name in LABELS], dim=1)
+
+    def places(self) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
+        """Where among the columns each band's coefficients stand, and the other tokens."""
+        tokens = [self.vocabulary.tokens[column] for column in self.columns]
+        spectrum = {
+            band: np.array([i for i, token in enumerate(tokens) if token.band == band], dtype=int)
+            for band in BANDS
+        }
+        return spectrum, {token.name: i for i, token in enumerate(tokens) if not token.band}
+
+    def correlation(self) -> NDArray[np.float64]:
+        """Of the noise of the coefficients among the columns, BP's before RP's."""
+        first = {"bp": 0, "rp": self.simulator.instrument.n_bp}
+        tokens = [self.vocabulary.tokens[column] for column in self.columns]
+        rows = [first[band] + t.index for band in BANDS for t in tokens if t.band == band]
+        factor = self.simulator.noise.factor.double().numpy()[rows]
+        return np.asarray(factor @ factor.T)
+
+
+def library_of_giants(
+    giants: Giants, stars: int, seed: int, progress: Progress | None = None
+) -> Library:
+    """A library of so many giants, drawn as the simulator draws them."""
+    drawn = giants.simulator.draw(stars, seed)
+    coordinates = torch.stack(
+        [drawn[name] for name in ("m_h", "log_age", "place")] + [drawn["ebv"].log(), drawn["r_v"]],
+        dim=1,
+    )
+    # As densities are best estimated (Silverman 1986): narrower where there are more stars.
+    shrink = (stars / WIDTHS_AT) ** (-1 / (len(WIDTHS) + 4))
+    widths = torch.tensor(WIDTHS) * shrink
+    return build_library(coordinates, drawn["phase"], giants, widths, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenNoise:
+    """What stands between stars' noiseless tokens and what was seen of them, as covariances.
+
+    It is the simulator's noise: the coefficients' errors with their correlations, the level of
+    each band, faults of the calibration (which reach the magnitudes too), the error of G (which
+    divides all coefficients), and the photometry's own. ``values`` and ``errors`` (N, D) are
+    what was seen, at the library's columns.
+    """
+
+    library: Library
+    giants: Giants
+    values: Floats
+    errors: Floats
+
+    def __call__(self, i: int) -> NDArray[np.float64]:
+        """The covariance (D, D) of star number i; absent tokens have some finite variance."""
+        error = np.nan_to_num(self.errors[i].astype(np.float64), nan=1.0)
+        model, faults = self._about(i)
+        spectrum, colour = self.giants.places()
+        both = np.concatenate(list(spectrum.values()))
+        levels = [(at, simulator.BAND_FAULT) for at in spectrum.values()]
+        levels += [(both, 0.4 * np.log(10.0) * np.hypot(simulator.PHOTOMETRIC_FAULT, E_G))]
+        covariance = faults.T @ faults
+        for at, relative in levels:
+            covariance[np.ix_(at, at)] += relative**2 * np.outer(model[at], model[at])
+        covariance[np.ix_(both, both)] += self.giants.correlation() * np.outer(
+            error[both], error[both]
+        )
+        variance = error**2
+        if "bprp" in colour:
+            bprp = colour["bprp"]
+            # The stated error holds the zero-points', which are the same for all stars.
+            zero_points = BP_ZERO_POINT_ERROR**2 + RP_ZERO_POINT_ERROR**2
+            own = max(variance[bprp] - zero_points, 1e-7)
+            variance[bprp] = own + 2 * simulator.PHOTOMETRIC_FAULT**2
+        if "jh" in colour and "jk" in colour:
+            pair = [colour["jh"], colour["jk"]]
+            # J is in both; its error is not told, and about as large as the others'.
+            covariance[pair, pair[::-1]] += 0.5 * variance[pair].min()
+        others = np.setdiff1d(np.arange(len(error)), both)
+        covariance[others, others] += variance[others]
+        return np.asarray(covariance)
+
+    def _about(self, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Noiseless tokens (D,) of a star like this one, and what each fault does to them."""
+        x, e = self.values[i].astype(np.float64), self.errors[i].astype(np.float64)
+        weight = np.nan_to_num(1.0 / np.hypot(e, 0.01 * np.abs(x) + 1e-9))
+        offset = self.library.tokens[:GUESSES] - torch.from_numpy(np.nan_to_num(x)).float()
+        best = int((offset * torch.from_numpy(weight).float()).square().sum(1).argmin())
+        modes = self.giants.simulator.faults
+        star = self.library.coordinates[best].expand(len(modes), -1)
+        model = self.library.tokens[best]
+        changed = self.giants.seen(star, self.library.kind[best].expand(len(modes)), modes)[0]
+        return model.double().numpy(), (changed - model).double().numpy()
+
+
+def best_answers(
+    library: Library,
+    giants: Giants,
+    given: Floats,
+    errors: Floats,
+    progress: Progress | None = None,
+) -> Posterior:
+    """Posteriors of LABELS for stars of the simulator's kind.
+
+    ``given`` and ``errors`` are dense tokens (N, V), NaN where absent; of them the library's
+    columns are read.
+    """
+    used = np.flatnonzero(np.isfinite(given[:, giants.columns]).any(axis=0))
+    narrow = replace(giants, columns=giants.columns[used])
+    reading = library.reading(used, narrow)
+    x, e = given[:, narrow.columns], errors[:, narrow.columns]
+    return posterior(reading, x, TokenNoise(reading, narrow, x, e), progress=progress)

@@ -1,0 +1,101 @@
+"""CSV, and ECSV which keeps units and meanings, written as streams.
+
+ECSV is version 1.0 of Astropy's Enhanced Character Separated Values (Aldcroft, APE 6): YAML
+in comments above a CSV table. A float that is not known is an empty field in CSV, which
+every reader takes for null, and NaN in ECSV, which has types. The digits of a float are the
+fewest from which the same float comes back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from catalogproc.contract import Column, Contract
+from catalogproc.errors import ContractError
+from catalogproc.io.atomic import WholeFile
+
+
+def write_csv(file: WholeFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write the rows as comma-separated values under a line of names (RFC 4180)."""
+    _write(file, contract, (_plain(batch) for batch in batches))
+
+
+def write_ecsv(
+    file: WholeFile,
+    contract: Contract,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    facts: Mapping[str, str],
+) -> None:
+    """Write the rows as ECSV: name, type, unit, UCD and description of each column, then CSV.
+
+    ``facts`` say where the table comes from; they become the table's ``meta``.
+    """
+    file.write(_ecsv_header(contract, facts).encode())
+    _write(file, contract, (_typed(batch) for batch in batches))
+
+
+def _write(file: WholeFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
+    file.write((",".join(contract.names) + "\n").encode())
+    # Arrow quotes all texts or none; NaN and True are texts to it, and must not be quoted.
+    options = csv.WriteOptions(include_header=False, quoting_style="none")
+    for batch in batches:
+        try:
+            csv.write_csv(batch, file, write_options=options)
+        except pa.ArrowInvalid as error:
+            raise ContractError(
+                "a text that would break comma-separated values", found=error, where=file.path,
+                todo="choose other columns, or another format",
+            ) from None  # fmt: skip
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """NaN as null, which is written as nothing."""
+    arrays = [
+        pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        if pa.types.is_floating(column.type)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """NaN, True and False as Python and Java both spell them."""
+    arrays = []
+    for column in batch.columns:
+        if pa.types.is_floating(column.type):
+            spelt = pc.if_else(pc.is_nan(column), "NaN", column.cast(pa.string()))
+            column = spelt if pc.any(pc.is_nan(column)).as_py() else column
+        elif pa.types.is_boolean(column.type):
+            column = pc.if_else(column, "True", "False")
+        arrays.append(column)
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def _ecsv_header(contract: Contract, facts: Mapping[str, str]) -> str:
+    lines = ["%ECSV 1.0", "---", "delimiter: ','", "datatype:"]
+    lines += [f"- {_described(column)}" for column in contract.columns]
+    stated = {"description": contract.description} | dict(facts)
+    lines += ["meta: !!omap", *(f"- {_flow({name: text})}" for name, text in stated.items())]
+    lines.append("schema: astropy-2.0")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _described(column: Column) -> str:
+    stated = {"name": column.name, "unit": column.unit, "datatype": column.type}
+    stated |= {"description": column.description}
+    words = {name: text for name, text in stated.items() if text}
+    meta = f", meta: !!omap [{_flow({'ucd': column.ucd})}]" if column.ucd else ""
+    return f"{_flow(words)[:-1]}{meta}}}"
+
+
+def _flow(content: Mapping[str, str]) -> str:
+    """A mapping in YAML's flow style: texts as JSON writes them are YAML's too."""
+    words = (f"{name}: {json.dumps(text)}" for name, text in content.items())
+    return "{" + ", ".join(words) + "}"

@@ -1,0 +1,128 @@
+"""A finished catalog as files that TOPCAT, STILTS, Astropy, LSDB and others open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from catalogproc.errors import JobError
+from catalogproc.export.csv_ecsv import write_csv, write_ecsv
+from catalogproc.export.fits import write_fits
+from catalogproc.export.hats import POSITION, write_hats
+from catalogproc.export.reader import Progress, Rows, open_rows
+from catalogproc.export.votable import write_votable
+from catalogproc.io.atomic import WholeFile
+from catalogproc.io.parquet_writer import TableWriter
+
+
+def export_catalog(
+    folder: Path,
+    format: str,
+    output: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Write a catalog as one file, whole or not at all; the number of rows.
+
+    Memory holds one batch of rows (of HATS one partition), however large the catalog.
+    source_id and the flags keep every bit; units, UCDs, descriptions and the run's hashes
+    are in the file, but in CSV, which has no place for them.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    format
+        ``fits`` (binary table), ``votable`` (1.4, BINARY2), ``parquet`` (with VOParquet's
+        metadata), ``csv``, ``ecsv``, or ``hats`` (a folder, parted on the sky, for LSDB).
+    output
+        The file, or the folder.
+    columns
+        Which columns, in which order; all of the contract by default. HATS has the columns
+        of the position in any case.
+    where
+        Which stars, as ``good_mass_age and m_h > -0.5``: see
+        :mod:`catalogproc.export.where`.
+    overwrite
+        Whether a file of that name may be replaced.
+    progress
+        Called with (rows done, rows in all, "").
+
+    Raises
+    ------
+    JobError
+        No such format, a column is named twice, the condition is none, or HATS is wanted of
+        a run without positions.
+    ContractError
+        No such column, or the catalog's contract has another version.
+    ResumeError
+        The folder holds no run.
+    VerifyError
+        A part that a receipt names is missing or has other rows than it says.
+    CatalogprocError
+        The file exists already, or cannot be written.
+    """
+    if format not in FORMATS:
+        raise JobError("no such format", wanted=", ".join(FORMATS), found=format, where="--format")
+    if format == "hats" and columns is not None:
+        columns = [*columns, *(name for name in POSITION if name not in columns)]
+    rows = open_rows(Path(folder), columns, where, progress)
+    FORMATS[format](rows, Path(output), overwrite)
+    return rows.count
+
+
+def _to_fits(rows: Rows, output: Path, overwrite: bool) -> None:
+    with WholeFile(output, overwrite=overwrite) as file:
+        write_fits(
+            file,
+            rows.contract,
+            rows.stream(),
+            widths=rows.widths,
+            rows=rows.count,
+            cards={fact.keyword: (fact.value, fact.meaning) for fact in rows.facts},
+        )
+
+
+def _to_votable(rows: Rows, output: Path, overwrite: bool) -> None:
+    with WholeFile(output, overwrite=overwrite) as file:
+        write_votable(
+            file,
+            rows.contract,
+            rows.stream(),
+            widths=rows.widths,
+            rows=rows.count,
+            infos=rows.words,
+        )
+
+
+def _to_parquet(rows: Rows, output: Path, overwrite: bool) -> None:
+    with TableWriter(output, rows.contract, rows.words, overwrite=overwrite) as writer:
+        for batch in rows.stream():
+            writer.write(pa.Table.from_batches([batch]))
+
+
+def _to_csv(rows: Rows, output: Path, overwrite: bool) -> None:
+    with WholeFile(output, overwrite=overwrite) as file:
+        write_csv(file, rows.contract, rows.stream())
+
+
+def _to_ecsv(rows: Rows, output: Path, overwrite: bool) -> None:
+    with WholeFile(output, overwrite=overwrite) as file:
+        write_ecsv(file, rows.contract, rows.stream(), facts=rows.words)
+
+
+Writer = Callable[[Rows, Path, bool], None]
+FORMATS: dict[str, Writer] = {
+    "fits": _to_fits,
+    "votable": _to_votable,
+    "parquet": _to_parquet,
+    "csv": _to_csv,
+    "ecsv": _to_ecsv,
+    "hats": write_hats,
+}
+"""How each format is written; a new one is a function and a line here."""

@@ -1,0 +1,103 @@
+"""A FITS binary table, written as a stream.
+
+FITS 4.0 (Pence et al. 2010, A&A 524, A42; version 4.0, 2018). astropy makes the headers; the
+rows are written block by block, because astropy's own way holds the whole table in memory.
+TUCD and TCOMM are the cards in which STILTS and TOPCAT look for UCDs and descriptions;
+astropy's Table.write does not write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from catalogproc.contract import Column, Contract
+from catalogproc.export.binary_rows import null_integer, record_dtype, records
+from catalogproc.io.atomic import WholeFile
+
+BLOCK = 2880
+CARD_ROOM = 64
+"""Characters of a card for a value and its comment, less quotes and signs."""
+
+_FORMATS = {
+    "int64": ("K", "I20"),
+    "int32": ("J", "I11"),
+    "int16": ("I", "I6"),
+    "float64": ("D", "G23.16"),
+    "float32": ("E", "G14.7"),
+    "bool": ("L", "L1"),
+}
+
+
+def write_fits(
+    file: WholeFile,
+    contract: Contract,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    widths: Mapping[str, int],
+    rows: int,
+    cards: Mapping[str, tuple[str | int, str]],
+) -> None:
+    """Write a table of a contract as the first extension of a FITS file.
+
+    Parameters
+    ----------
+    contract
+        The columns, in order; each becomes TTYPE, TFORM, TUNIT, TUCD, TCOMM, TDISP, and TNULL
+        where it is an integer that may be null.
+    batches
+        The rows, ``rows`` of them.
+    widths
+        Bytes of each string column.
+    cards
+        Further cards of the table's header: keyword to (value, comment).
+    """
+    from astropy.io import fits
+
+    dtype = record_dtype(contract, widths)
+    header = _table_header(contract, widths, rows, dtype.itemsize)
+    for keyword, (value, comment) in cards.items():
+        header[keyword] = _card(value, comment)
+    file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
+    file.write(header.tostring().encode("ascii"))
+    for batch in batches:
+        file.write(records(batch, contract, dtype).data)
+    file.write(bytes(-rows * dtype.itemsize % BLOCK))
+
+
+def _table_header(contract: Contract, widths: Mapping[str, int], rows: int, width: int) -> Any:
+    from astropy.io import fits
+
+    columns = [_column(column, widths) for column in contract.columns]
+    header = fits.BinTableHDU.from_columns(columns, nrows=0, name=contract.name.upper()).header
+    header["NAXIS1"], header["NAXIS2"] = width, rows
+    for number, column in enumerate(contract.columns, start=1):
+        last = max(
+            (f"{word}{number}" for word in ("TTYPE", "TFORM", "TUNIT", "TNULL", "TDISP")),
+            key=lambda keyword: header.index(keyword) if keyword in header else -1,
+        )
+        for keyword, value, comment in reversed(contract.fits_cards(number, column.name)):
+            header.insert(last, (keyword, value, comment), after=True)
+    return header
+
+
+def _card(value: str | int, comment: str) -> tuple[str | int, str]:
+    """A card's value in ASCII, with its comment where there is room for it."""
+    if isinstance(value, str):
+        value = value.encode("ascii", "replace").decode()
+    return value, comment if len(str(value)) + len(comment) <= CARD_ROOM else ""
+
+
+def _column(column: Column, widths: Mapping[str, int]) -> Any:
+    from astropy.io import fits
+
+    if column.type == "string":
+        letters = widths[column.name]
+        form, display = f"{letters}A", f"A{letters}"
+    else:
+        form, display = _FORMATS[column.type]
+    return fits.Column(
+        column.name, form, unit=column.unit or None, null=null_integer(column), disp=display
+    )

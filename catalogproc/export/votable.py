@@ -1,0 +1,57 @@
+"""VOTable's words for our columns, and BINARY2 written as a stream.
+
+VOTable 1.4 (IVOA Recommendation 2019). Written here and not through astropy because
+astropy builds a whole table in memory, and gives bool columns the datatype "bit", on
+which STILTS and TOPCAT stop with a ClassCastException.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from catalogproc.contract import Contract
+from catalogproc.export.binary_rows import record_dtype, records
+from catalogproc.io.atomic import WholeFile
+from catalogproc.io.votable_header import votable_frame
+
+LINE = 49_152
+"""Bytes that make one line of base64: a multiple of three, so that no line is padded."""
+
+
+def write_votable(
+    file: WholeFile,
+    contract: Contract,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    widths: Mapping[str, int],
+    rows: int,
+    infos: Mapping[str, str],
+) -> None:
+    """Write a table of a contract as a VOTable in BINARY2, block by block.
+
+    Parameters
+    ----------
+    contract
+        The columns, in order.
+    batches
+        The rows, ``rows`` of them.
+    widths
+        Bytes of each string column.
+    infos
+        INFO elements of the RESOURCE.
+    """
+    head, tail = votable_frame(contract, widths=widths, infos=infos, rows=rows)
+    file.write(f'{head}<DATA><BINARY2><STREAM encoding="base64">\n'.encode())
+    dtype = record_dtype(contract, widths, null_bytes=-(-len(contract.columns) // 8))
+    rest = b""
+    for batch in batches:
+        data = rest + records(batch, contract, dtype).tobytes()
+        whole = len(data) // LINE * LINE
+        for start in range(0, whole, LINE):
+            file.write(binascii.b2a_base64(data[start : start + LINE]))
+        rest = data[whole:]
+    file.write(binascii.b2a_base64(rest) if rest else b"")
+    file.write(f"</STREAM></BINARY2></DATA>\n{tail}".encode())

@@ -1,0 +1,1 @@
+"""One chunk of stars: screening, prediction, quality flags, catalog columns."""

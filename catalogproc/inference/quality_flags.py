@@ -1,0 +1,210 @@
+"""The quality bits: what a user should know before trusting a row.
+
+The bits are declared in schemas/flags.toml; here stands the rule of each. A value that is
+not known raises nothing, except where the flag says that something is missing (NO_XP,
+XP_ONE_BAND, FEW_TOKENS, PLX_BAD, NO_TMASS, INFER_FAIL). OOD_LATENT and IN_TRAINING need what
+a bundle may carry, SPEC_CHI2 and NONLINEAR a job that asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.contract import load_flags
+from catalogproc.features import astrometry, extinction
+
+# Thresholds, each with its source.
+MIN_TOKENS = 13  # Leung & Bovy 2024, panel c: 13 tokens still give 63 K
+G_BRIGHT, G_FAINT = 6.0, 17.5  # mag; Leung & Bovy 2024, training sample
+COLOUR_BLUE, COLOUR_RED = 0.0, 4.0  # mag, BP - RP; Leung & Bovy 2024
+MAX_RUWE = 1.4  # Leung & Bovy 2024; Andrae et al. 2023
+MAX_EXCESS = 2.0  # phot_bp_rp_excess_factor; Leung & Bovy 2024
+MAX_BLENDED = 0.5  # blended fraction of BP and RP transits, β of Riello et al. 2021
+MAX_PARALLAX_ERROR = 0.1  # mas; Leung & Bovy 2024
+SOLVED = (31, 95)  # five and six astrometric parameters; Lindegren et al. 2021
+MAX_PARALLAX_NSIG = 10.0  # Zhang, Green & Rix 2023, their bit 5
+MAX_EBV = 1.5  # mag, SFD scale; beyond it Leung & Bovy 2024 have few stars
+GIANT_LOGG = 3.5  # dex; DistMass ages end there
+GIANT_NSIG = 3.0  # errors of a parallax; log g of that much less is still a dwarf's
+SUN_LOGG, SUN_TEFF = 4.438, 5772.0  # dex, K; IAU 2015 Resolution B3
+MAX_E_TEFF, MAX_E_LOGG, MAX_E_M_H = 500.0, 0.5, 0.5  # K, dex, dex; Leung & Bovy 2024
+MAX_MASS_ERROR = 0.3  # relative; three times the error of the mass labels
+MAX_AGE_ERROR = 0.5  # relative; Kordopatis et al. 2023
+MAX_CHI2 = 2.0  # reduced; Zhang, Green & Rix 2023, their bit 3
+MAX_AGE = 13.8  # Gyr; age of the universe (Planck 2018)
+EDGE_LABELS = ("teff", "logg", "m_h", "mass", "log_age")
+"""Labels that LABEL_EDGE looks at. The reddening and the pseudo-luminosity are left out:
+zero is an ordinary value of the first, and the end of its range."""
+
+Mask = NDArray[np.bool_]
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules need besides the catalog's own columns, for N stars.
+
+    Attributes
+    ----------
+    bp, rp
+        The model read at least one coefficient of the band (N,).
+    excess_factor
+        phot_bp_rp_excess_factor (N,), NaN where unknown.
+    blended_fraction
+        Blended over all BP and RP transits (N,), NaN where unknown.
+    params_solved
+        astrometric_params_solved (N,), 0 where unknown.
+    multiple_or_variable
+        Gaia says non-single star, or variable (N,).
+    synthetic
+        G and BP - RP were made from the spectrum (N,).
+    failed
+        A label that was asked for, or its error, is not finite, or a mass not positive (N,).
+    limits
+        Lowest and highest value of each label among the training stars; NaN where unknown.
+    nonlinear
+        Two routes give different errors (N,).
+    beyond_box
+        How far outside the training stars' range the farthest coefficient lies (N,), in
+        widths of the range; 0 or less where none does.
+    latent_limit, margin, chi2_limit
+        ood_mahal, ``beyond_box`` and xp_chi2_red that are still usual of training stars.
+    """
+
+    bp: Mask
+    rp: Mask
+    excess_factor: NDArray[np.floating]
+    blended_fraction: NDArray[np.floating]
+    params_solved: NDArray[np.integer]
+    multiple_or_variable: Mask
+    synthetic: Mask
+    failed: Mask
+    limits: Mapping[str, tuple[float, float]]
+    nonlinear: Mask
+    beyond_box: NDArray[np.floating]
+    latent_limit: float = np.inf
+    margin: float = 0.0
+    chi2_limit: float = 0.0
+
+
+def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
+    """quality_flags (N,) from the catalog's columns and the evidence beside them."""
+    declared = load_flags()
+    value = np.zeros(len(evidence.bp), dtype=np.int32)
+    for name, rule in RULES.items():
+        value[rule(columns, evidence)] |= declared[name].value
+    return value
+
+
+def good_params(value: NDArray[np.int32]) -> Mask:
+    """teff, logg and m_h may be used (N,)."""
+    good: Mask = (value & load_flags().good_params) == 0
+    return good
+
+
+def good_mass_age(value: NDArray[np.int32]) -> Mask:
+    """Mass and age may be used (N,)."""
+    good: Mask = (value & load_flags().good_mass_age) == 0
+    return good
+
+
+def outside_mass_domain(
+    teff: NDArray[np.floating], logg: NDArray[np.floating], m_h: NDArray[np.floating]
+) -> Mask:
+    """Outside the part of the Kiel diagram in which the mass labels were trained (N,).
+
+    teff in K, logg and m_h in dex; NaN is outside nothing. The polygon of APOGEE DR17's
+    DistMass catalogue (Stone-Martinez et al. 2024).
+    """
+    t, g = np.asarray(teff, dtype=np.float64), np.asarray(logg, dtype=np.float64)
+    outside: Mask = (
+        ((t < 4500) & (g > 3))
+        | (g > 4.9)
+        | (t > 6800)
+        | ((t > 5500) & (g < 3.1))
+        | (g < 1.1)
+        | (g < 0.000906 * t - 2.525)
+        | ((g < 2) & (t > 4800) & (t < 5500))
+        | ((g > 0.002 * t - 6.2) & (g < 4.1))
+        | (np.asarray(m_h) < -0.5)
+    )
+    return outside
+
+
+def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
+    """The least log g (N,) that G and the parallax leave a star of one solar mass, dex.
+
+    At the parallax less GIANT_NSIG of its errors, behind the most dust that the model leaves it
+    (84 %), with the model's Teff and the Sun's bolometric correction. NaN where one is unknown,
+    or such a parallax not positive. Cool dwarfs come out higher still; heavier giants lower.
+    """
+    parallax = c["parallax_zpc"].astype(np.float64) - GIANT_NSIG * c["e_parallax"]
+    f, _ = astrometry.pseudo_luminosity(parallax, 0.0, c["phot_g_mean_mag"])
+    teff = np.where(c["teff"] > 0, c["teff"], np.nan).astype(np.float64)
+    m_g = astrometry.absolute_magnitude(f, 0.0)[0] - extinction.g_extinction(c["ebv_84"], teff)
+    heat = 4.0 * np.log10(teff / SUN_TEFF)
+    return np.asarray(SUN_LOGG + heat - astrometry.log_luminosity(m_g))
+
+
+def _not_giant(c: Columns, e: Evidence) -> Mask:
+    # A model that knows giants alone takes many a dwarf for one. Its luminosity tells.
+    return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c) >= GIANT_LOGG)
+
+
+def _label_edge(c: Columns, e: Evidence) -> Mask:
+    near = np.zeros(len(e.bp), dtype=bool)
+    for label in EDGE_LABELS:
+        low, high = e.limits.get(label, (np.nan, np.nan))
+        value, error = c[label], c[f"e_{label}"]
+        near |= (value - error < low) | (value + error > high)
+    return near
+
+
+def _age_limit(c: Columns, e: Evidence) -> Mask:
+    youngest = e.limits.get("log_age", (np.nan, np.nan))[0]
+    return (c["age"] > MAX_AGE) | (c["log_age"] < youngest)
+
+
+def _parallax_bad(c: Columns, e: Evidence) -> Mask:
+    # Said of what is missing too: an unknown parallax is no good parallax.
+    precise = c["e_parallax"] <= MAX_PARALLAX_ERROR
+    return ~(precise & np.isin(e.params_solved, SOLVED) & np.isfinite(c["parallax_zp"]))
+
+
+RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
+    "NO_XP": lambda c, e: ~e.bp & ~e.rp,
+    "XP_ONE_BAND": lambda c, e: e.bp != e.rp,
+    "FEW_TOKENS": lambda c, e: c["n_tokens"] < MIN_TOKENS,
+    "G_RANGE": lambda c, e: (c["phot_g_mean_mag"] <= G_BRIGHT) | (c["phot_g_mean_mag"] >= G_FAINT),
+    "COLOUR_RANGE": lambda c, e: (c["bp_rp"] <= COLOUR_BLUE) | (c["bp_rp"] >= COLOUR_RED),
+    "RUWE": lambda c, e: c["ruwe"] >= MAX_RUWE,
+    "BPRP_EXCESS": lambda c, e: e.excess_factor >= MAX_EXCESS,
+    "XP_BLEND": lambda c, e: e.blended_fraction > MAX_BLENDED,
+    "XP_BOX": lambda c, e: e.beyond_box > e.margin,
+    "PLX_BAD": _parallax_bad,
+    "PLX_INCONSISTENT": lambda c, e: np.abs(c["plx_nsig"]) > MAX_PARALLAX_NSIG,
+    "NO_TMASS": lambda c, e: ~c["has_tmass"],
+    "HIGH_EBV": lambda c, e: c["ebv"] > MAX_EBV,
+    "NOT_GIANT": _not_giant,
+    "EVOL_DOMAIN": lambda c, e: outside_mass_domain(c["teff"], c["logg"], c["m_h"]),
+    "LABEL_EDGE": _label_edge,
+    "UNC_TEFF": lambda c, e: c["e_teff"] > MAX_E_TEFF,
+    "UNC_LOGG": lambda c, e: c["e_logg"] > MAX_E_LOGG,
+    "UNC_MH": lambda c, e: c["e_m_h"] > MAX_E_M_H,
+    "UNC_MASS": lambda c, e: c["e_mass"] > MAX_MASS_ERROR * c["mass"],
+    "UNC_AGE": lambda c, e: c["e_age"] > MAX_AGE_ERROR * c["age"],
+    "AGE_LIMIT": _age_limit,
+    "OOD_LATENT": lambda c, e: c["ood_mahal"] > e.latent_limit,
+    "SPEC_CHI2": lambda c, e: c["xp_chi2_red"] > max(MAX_CHI2, e.chi2_limit),
+    "IN_TRAINING": lambda c, e: c["in_training"],
+    "NSS_OR_VAR": lambda c, e: e.multiple_or_variable,
+    "INFER_FAIL": lambda c, e: e.failed,
+    "XP_PHOTOMETRY": lambda c, e: e.synthetic,
+    "NONLINEAR": lambda c, e: e.nonlinear,
+}
+"""The rule of each flag, from the catalog's columns and the evidence beside them."""

@@ -1,0 +1,1 @@
+"""Atomic writes, locks, hashes, object storage, and Parquet with its metadata."""

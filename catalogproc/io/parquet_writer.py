@@ -1,0 +1,222 @@
+"""Parquet parts of a contract, streamed, whole or not at all, described from within."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catalogproc.contract import Contract
+from catalogproc.io.atomic import BUFFER, WholeFile
+from catalogproc.io.votable_header import dataless_votable
+
+ROW_GROUP = 65_536
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished file: its path relative to the output folder, its rows and its SHA-256."""
+
+    path: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
+class TableWriter:
+    """A Parquet file of a contract, written batch by batch, whole or not at all.
+
+    Rows are gathered into row groups of :data:`ROW_GROUP` rows, so memory holds one row
+    group and one batch, however many rows the file gets. The same rows give the same bytes
+    whatever the batches they came in.
+
+    Parameters
+    ----------
+    path
+        The file.
+    contract
+        What every batch is checked against, and what describes each column in the file.
+    metadata
+        Further lines for the file: model, run, provenance. They should hold nothing that
+        changes from one try to the next, or the same rows get other bytes.
+    allow_empty
+        Whether a file without rows is written.
+    overwrite
+        Whether a file of that name may be replaced.
+
+    Attributes
+    ----------
+    rows
+        Rows that were handed over.
+    written
+        Whether the file stands under its name.
+
+    Raises
+    ------
+    CatalogprocError
+        The file cannot be written. Nothing is left behind.
+    ContractError
+        A batch breaks the contract.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        contract: Contract,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        allow_empty: bool = True,
+        overwrite: bool = True,
+        row_group: int = ROW_GROUP,
+    ) -> None:
+        self.contract = contract
+        self.rows = 0
+        self.written = False
+        self._metadata = dict(metadata or {})
+        self._allow_empty = allow_empty
+        self._row_group = row_group
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._schema = contract.arrow_schema()
+        self._widths = {f.name: 1 for f in self._schema if pa.types.is_string(f.type)}
+        self._file = WholeFile(path, overwrite=overwrite)
+        self._parquet: Any
+
+    def __enter__(self) -> Self:
+        self._file.__enter__()
+        # The schema is stored when the file is complete: see _final_metadata.
+        self._parquet = parquet_writer(self._file, self._schema, store_schema=False)
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of the contract."""
+        self.contract.check(table, where=self._file.path)
+        self._waiting.append(pa.Table.from_arrays(table.columns, schema=self._schema))
+        self._waiting_rows += table.num_rows
+        self.rows += table.num_rows
+        for name, width in self._widths.items():
+            longest = pc.max(pc.utf8_length(table.column(name))).as_py()
+            self._widths[name] = max(width, longest or 0)
+        if self._waiting_rows >= self._row_group:
+            self._write_groups(self._waiting_rows // self._row_group * self._row_group)
+
+    def _write_groups(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        # One chunk a column, or the pages would follow the batches that the rows came in.
+        group = waiting.slice(0, rows).combine_chunks()
+        self._parquet.write_table(group, row_group_size=self._row_group)
+        rest = waiting.slice(rows)
+        self._waiting, self._waiting_rows = [rest], rest.num_rows
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None or not (self.rows or self._allow_empty):
+            self._discard()
+            return
+        try:
+            if self._waiting_rows:
+                self._write_groups(self._waiting_rows)
+            self._parquet.add_key_value_metadata(self._final_metadata())
+            self._parquet.close()
+        except BaseException:
+            self._discard()
+            raise
+        self._file.commit()
+        self.written = True
+
+    def _final_metadata(self) -> dict[bytes, bytes]:
+        """The file's metadata and its Arrow schema, once the strings' widths are known.
+
+        astropy needs the widths, and looks for them in the VOTable document and in the Arrow
+        schema; pyarrow by itself would store the schema when the file is begun.
+        """
+        schema = described_schema(self.contract, self._metadata, self._widths)
+        stored = base64.b64encode(schema.serialize().to_pybytes())
+        return dict(schema.metadata) | {b"ARROW:schema": stored}
+
+    def _discard(self) -> None:
+        # Else pyarrow's writer would try to write a footer when it is collected.
+        self._parquet.is_open = False
+        self._file.discard()
+
+
+class PartWriter(TableWriter):
+    """A part of a catalog: ``folder/subfolder/stem.parquet``.
+
+    The other parameters are those of :class:`TableWriter`. ``part`` is the finished part
+    once the ``with`` block has been left without an exception, and None before and where
+    there was no row and ``allow_empty`` is False.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        subfolder: str,
+        stem: str,
+        contract: Contract,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        allow_empty: bool = True,
+        overwrite: bool = True,
+        row_group: int = ROW_GROUP,
+    ) -> None:
+        self._path = f"{subfolder}/{stem}.parquet"
+        super().__init__(
+            Path(folder) / self._path,
+            contract,
+            metadata,
+            allow_empty=allow_empty,
+            overwrite=overwrite,
+            row_group=row_group,
+        )
+
+    @property
+    def part(self) -> Part | None:
+        if not self.written:
+            return None
+        return Part(self._path, self.rows, self._file.sha256, self._file.bytes)
+
+
+def described_schema(
+    contract: Contract, metadata: Mapping[str, str], widths: Mapping[str, int]
+) -> pa.Schema:
+    """The contract's Arrow schema with VOParquet's, astropy's and the given metadata.
+
+    VOParquet (IVOA note, version 1.0) keeps a VOTable without data in the file's metadata;
+    astropy reads units, UCDs and descriptions from it with ``format="parquet.votable"``.
+    ``widths`` are the characters of the string columns.
+    """
+    voparquet = {
+        "IVOA.VOTable-Parquet.version": "1.0",
+        "IVOA.VOTable-Parquet.content": dataless_votable(contract, widths),
+    }
+    astropy = {f"table::len::{name}": str(width) for name, width in widths.items()}
+    return contract.arrow_schema(voparquet | astropy | dict(metadata))
+
+
+def parquet_writer(sink: Any, schema: pa.Schema, *, store_schema: bool = True) -> Any:
+    """A pyarrow ParquetWriter with this project's settings.
+
+    Only strings are dictionary-encoded: the other columns hardly repeat a value.
+    """
+    strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        store_schema=store_schema,
+        use_dictionary=strings,
+        write_page_checksum=True,
+        data_page_size=BUFFER,
+    )

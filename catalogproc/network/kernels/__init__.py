@@ -1,1 +1,0 @@
-"""The network's arithmetic, written out where that is faster."""

@@ -1,1 +1,0 @@
-"""How a network is trained, and the trees that stand beside it."""

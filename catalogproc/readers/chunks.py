@@ -1,0 +1,277 @@
+"""Input files: found, fingerprinted, and cut into chunks.
+
+A chunk is what one task works on: whole row groups of a Parquet file, or the whole of a
+file of another format, which can only be read from its begin. A chunk's name depends on
+what the file holds and on which rows of it are meant, not on where it lies.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.io.remote import Address, is_address, stage
+from catalogproc.readers import coerce
+from catalogproc.readers.column_lookup import source_id_column
+from catalogproc.readers.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
+from catalogproc.readers.formats.parquet import byte_range
+from catalogproc.readers.hats import hats_files
+from catalogproc.readers.xp import read_spectra
+
+_ENDS = 64 << 10
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of one input file.
+
+    Attributes
+    ----------
+    id
+        Hash (16 hex digits) of the file's fingerprint and the rows.
+    fingerprint
+        Of the file when it was planned; empty where it could not be read even so far.
+    first_row, rows
+        Which rows of the file, counted from 0; ``rows`` is None where only reading tells.
+    row_groups
+        The Parquet row groups that hold them, begin and end; None for other formats.
+    """
+
+    id: str
+    file: Path
+    fingerprint: str
+    first_row: int
+    rows: int | None
+    row_groups: tuple[int, int] | None
+
+
+def expand(
+    inputs: Iterable[str | Path], announce: Callable[[str], None] | None = None
+) -> list[Path]:
+    """The input files that words, quoted globs (``**`` too), folders and addresses stand for.
+
+    A folder stands for all files in it with a known ending, hidden ones and those whose
+    names begin with an underscore left out; a HATS catalog or collection for the files of
+    its partitions. The order is that of the words, within a glob or a folder that of the
+    names, within HATS that of the pixels; a file that is named twice, by whatever path, is
+    kept once. What an address (``s3://…``, a file, a folder or a glob) stands for is staged
+    first; ``announce`` is told of it.
+
+    Raises
+    ------
+    JobError
+        A word stands for nothing.
+    CatalogprocError
+        An address cannot be read.
+    """
+    found: dict[tuple[int, int] | Path, Path] = {}
+    for word in inputs:
+        far = is_address(word)
+        matches = _staged(Address(str(word)), announce) if far else _matches(Path(word))
+        for path in matches:
+            found.setdefault(_identity(path), path)
+    return list(found.values())
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 (hex) over the size of a file, its first and its last 64 KiB.
+
+    Raises InputError where the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.sha256(f"{size}\n".encode())
+            for place in (0, max(size - _ENDS, 0)):
+                file.seek(place)
+                digest.update(file.read(_ENDS))
+            return digest.hexdigest()
+    except OSError as error:
+        raise InputError(
+            "the file cannot be read", wanted="a file", found=error, where=path
+        ) from error
+
+
+def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
+    """Cut input files into chunks of about ``chunk_rows`` rows, in their order.
+
+    Row groups are never divided: one that is larger makes a chunk of its own. A file that
+    cannot be read makes a chunk too, so that it fails in its turn, with its cause, while
+    the others are worked on.
+
+    Raises
+    ------
+    Refusal
+        Two files have the same content: each of their stars would come out twice.
+    """
+    seen: dict[str, Path] = {}
+    chunks: list[Chunk] = []
+    for path in map(Path, files):
+        try:
+            mark = fingerprint(path)
+            empty = path.stat().st_size == 0
+        except (InputError, OSError):
+            mark, empty = "", True
+        # Files without content are alike, and each of them is to fail by its own name.
+        unique = mark if not empty else f"{mark} {path.resolve()}"
+        if unique in seen:
+            raise Refusal(
+                "two input files have the same content: each star would come out twice",
+                wanted="each file once",
+                found=f"{seen[unique]} and {path}",
+                todo="leave one of them out",
+            )
+        seen[unique] = path
+        for first, rows, groups in _pieces(path, chunk_rows):
+            named = hashlib.sha256(f"{unique}\n{first}\n{rows}".encode()).hexdigest()[:16]
+            chunks.append(Chunk(named, path, mark, first, rows, groups))
+    return chunks
+
+
+def content_sha256(chunk: Chunk) -> str:
+    """SHA-256 (hex) of the bytes that a chunk covers.
+
+    Of a Parquet file these are the footer and the row groups of the chunk; of any other,
+    all. Raises InputError where the file cannot be read.
+    """
+    try:
+        with chunk.file.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            spans = [(0, size)]
+            if chunk.row_groups is not None:
+                spans = byte_range(chunk.file, *chunk.row_groups)
+            digest = hashlib.sha256()
+            for begin, end in spans:
+                file.seek(begin)
+                for place in range(begin, end, _STEP):
+                    digest.update(file.read(min(_STEP, end - place)))
+            return digest.hexdigest()
+    except OSError as error:
+        raise InputError("the file cannot be read", found=error, where=chunk.file) from error
+
+
+def spectra(
+    chunk: Chunk, *, correlations: bool = False, batch_rows: int = 8192
+) -> Iterator[pa.RecordBatch]:
+    """The spectra of a chunk, as :func:`~catalogproc.readers.xp.read_spectra` gives them."""
+    return read_spectra(
+        chunk.file,
+        correlations=correlations,
+        batch_rows=batch_rows,
+        skip=chunk.first_row,
+        rows=chunk.rows,
+    )
+
+
+def source_ids_before(chunk: Chunk) -> pa.Array:
+    """The source_ids (int64) in the rows of the file that stand before a chunk's.
+
+    With them a star that stands twice in a file is found though its rows are in two
+    chunks. Raises InputError.
+    """
+    if chunk.first_row == 0:
+        return pa.array([], pa.int64())
+    table = open_table(chunk.file)
+    name = source_id_column(table)
+    parts = [
+        coerce.identifiers(part.columns.column(0))[0]
+        for part in table.batches([name], batch_rows=1 << 20, stop=chunk.first_row)
+    ]
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.int64())
+
+
+def _pieces(
+    path: Path, chunk_rows: int
+) -> Iterator[tuple[int, int | None, tuple[int, int] | None]]:
+    """First row, rows and row groups of each chunk of a file."""
+    try:
+        table = open_table(path)
+    except InputError:
+        yield 0, None, None
+        return
+    if not isinstance(table, ParquetTable):
+        yield 0, table.rows, None
+        return
+    ends = np.cumsum((0, *table.row_groups), dtype=np.int64)
+    begin = 0
+    while begin < len(table.row_groups) or begin == 0:
+        # As many row groups as come nearest to the rows wanted, and at least one.
+        wanted = ends[begin] + chunk_rows
+        end = int(np.searchsorted(ends, wanted, side="right")) - 1
+        end = min(max(end, begin + 1), len(table.row_groups))
+        yield int(ends[begin]), int(ends[end] - ends[begin]), (begin, end)
+        begin = max(end, begin + 1)
+
+
+def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Path]:
+    """The files that an address stands for, where they are staged."""
+    files = address.files()
+    if [entry.path for entry in files] != [address.path]:
+        files = [entry for entry in files if _has_input_name(Path(entry.path))]
+    if not files:
+        raise JobError(
+            "nothing that can be read lies at an address",
+            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            found="none",
+            where=address,
+        )
+    if announce is not None:
+        size = sum(entry.size for entry in files) / 1e6
+        announce(f"{address}: {len(files)} files, {size:,.1f} MB, staged in {stage()}")
+    return address.fetch(files)
+
+
+def _matches(word: Path) -> list[Path]:
+    """The files that one word stands for."""
+    if word.is_dir():
+        found = hats_files(word)
+        if found is None:
+            found = [path for path in sorted(word.iterdir()) if _is_input(path)]
+        if not found:
+            raise JobError(
+                "the folder holds no file that can be read",
+                wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+                found=f"{sum(1 for _ in word.iterdir())} other files",
+                where=word,
+            )
+        return found
+    if word.exists() or word.is_symlink() or not glob.has_magic(str(word)):
+        if not word.exists() and not word.is_symlink():
+            raise JobError("no such file", wanted=str(word), found="nothing", where=word.parent)
+        return [word]
+    found = [Path(name) for name in sorted(glob.glob(str(word), recursive=True))]
+    found = [path for path in found if not path.is_dir()]
+    if not found:
+        raise JobError(
+            "nothing matches",
+            wanted=f"files like {word}",
+            found="none",
+            where=Path.cwd() if not word.is_absolute() else None,
+        )
+    return found
+
+
+def _is_input(path: Path) -> bool:
+    return _has_input_name(path) and not path.is_dir()
+
+
+def _has_input_name(path: Path) -> bool:
+    return path.name[0] not in "._" and has_known_suffix(path)
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What tells files apart, however they are called."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.absolute()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,115 @@
+"""Our columns among a file's: found by name, with or without case, and refused by type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from catalogproc.errors import InputError
+from catalogproc.readers import coerce
+from catalogproc.readers.formats import Table
+
+_NUMBER = r"(?:(\d{1,4})|[\[(](\d{1,4})[\])])"
+
+
+def named(table: Table, name: str) -> str | None:
+    """The table's column of a name, whatever its case; None where there is none.
+
+    Raises InputError where two columns differ in case alone and neither is written as ours.
+    """
+    if name in table.types:
+        return name
+    same = [found for found in table.types if found.lower() == name]
+    if len(same) > 1:
+        raise InputError(
+            "two columns that differ in case alone",
+            wanted=name,
+            found=" and ".join(same),
+            where=table.path,
+        )
+    return same[0] if same else None
+
+
+def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
+    """The table's columns that hold one element each of an array, in order; () where none do.
+
+    ``pattern`` is a regular expression of what stands before the number, in small letters.
+    Numbers count from 0 or from 1, without a gap. Raises InputError where one is missing
+    or stands twice.
+    """
+    whole = re.compile(pattern + _NUMBER)
+    found: dict[int, str] = {}
+    for column in table.types:
+        matched = whole.fullmatch(column.lower())
+        if matched is None:
+            continue
+        number = int(matched[1] or matched[2])
+        if number in found:
+            raise InputError(
+                f"two columns for one element of {name}",
+                wanted="one",
+                found=f"{found[number]} and {column}",
+                where=table.path,
+            )
+        found[number] = column
+    order = sorted(found)
+    first = min(order, default=0)
+    expected = range(min(first, 1), min(first, 1) + len(order))
+    for number, place in zip(order, expected, strict=True):
+        if number != place:
+            raise InputError(
+                f"{name} stands in one column an element, and one is missing",
+                wanted=f"element {place}",
+                found=shortened(found[number] for number in order),
+                where=table.path,
+            )
+    return tuple(found[number] for number in order)
+
+
+def source_id_column(table: Table) -> str:
+    """Which column of a table is its source_id. Raises InputError where none can be."""
+    held = named(table, "source_id")
+    if held is None:
+        raise InputError(
+            "a column is missing",
+            wanted="source_id",
+            found=shortened(table.types),
+            where=table.path,
+        )
+    check_identifier(table, held)
+    return held
+
+
+def check_identifier(table: Table, name: str) -> None:
+    """Refuse a source_id of a type that cannot hold one: a float loses its last digits."""
+    kind = table.types[name]
+    if pa.types.is_floating(coerce.stored_type(kind)):
+        raise InputError(
+            "the source_id is a float, in which its last digits are lost",
+            wanted="an integer of 64 bits, or text",
+            found=kind,
+            where=f"{table.path}, column {name}",
+            todo="write the file again from one in which source_id is an integer; "
+            "pandas makes a float of it where any is missing",
+        )
+    check_type(table, name, "an integer", coerce.is_integer(kind) or coerce.is_text(kind))
+
+
+def check_type(table: Table, name: str, wanted: str, good: bool) -> None:
+    """Raise InputError unless ``good``: the column's type cannot be read as what is wanted."""
+    if not good:
+        raise InputError(
+            "a column of a type that cannot be read",
+            wanted=wanted,
+            found=table.types[name],
+            where=f"{table.path}, column {name}",
+        )
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Column names for a message: the first thirty."""
+    known = list(names)
+    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
+    return (", ".join(known[:30]) or "no columns") + more

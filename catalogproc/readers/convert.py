@@ -1,0 +1,235 @@
+"""Spectra of any archive format, rewritten as Parquet of the contract xp_continuous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catalogproc.contract import load_contract
+from catalogproc.errors import CountError, JobError
+from catalogproc.io.staging import parquet_writer, scratch_folder, settle
+from catalogproc.readers.chunks import fingerprint
+from catalogproc.readers.formats import open_table
+from catalogproc.readers.xp import read_spectra
+
+# Rows of a row group: enough to compress and to prune well, few enough to hold in memory.
+ROW_GROUP = 25_000
+_MARK = b"converted_from"
+
+Watch = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One input file and what became of it: rows_read = rows_written + rows_rejected.
+
+    ``rejected`` is the file of rows that could not be read, by the contract rejected; None
+    where there are none.
+    """
+
+    file: Path
+    parts: tuple[Path, ...]
+    rejected: Path | None
+    rows_read: int
+    rows_written: int
+    rows_rejected: int
+
+
+def convert(
+    files: Iterable[str | Path],
+    folder: str | Path,
+    *,
+    correlations: bool = False,
+    chunk_rows: int = 50_000,
+    progress: Callable[[Converted], None] | None = None,
+    watch: Watch | None = None,
+) -> list[Path]:
+    """Rewrite spectra as Parquet, a few files for each input, each of them whole or not there.
+
+    Parameters
+    ----------
+    files
+        Files of spectra in any format.
+    folder
+        Where to write ``<name>-<fingerprint>-<number>.parquet``, and, for rows that cannot
+        be read, ``rejected/<name>-<fingerprint>.parquet``. An input that has been
+        converted there before is left as it is.
+    correlations
+        Whether to keep the correlations, 15 times the size of everything else.
+    chunk_rows
+        Rows a file at most.
+    progress
+        Called after each input with its account.
+    watch
+        Called as rows of an input are read: (rows, of how many, None where the file does not
+        tell, the file's name).
+
+    Returns
+    -------
+    list of Path
+        All files of spectra, in the order of the inputs.
+
+    Raises
+    ------
+    InputError
+        An input cannot be read; nothing of it is written.
+    JobError
+        The folder holds a conversion of this input with the other choice of correlations.
+    CountError
+        Rows read and rows written disagree; nothing of this input is written.
+    """
+    written: list[Path] = []
+    for path in map(Path, files):
+        account = convert_file(
+            path, Path(folder), correlations=correlations, chunk_rows=chunk_rows, watch=watch
+        )
+        written += account.parts
+        if progress is not None:
+            progress(account)
+    return written
+
+
+def convert_file(
+    path: Path,
+    folder: Path,
+    *,
+    correlations: bool = False,
+    chunk_rows: int = 50_000,
+    watch: Watch | None = None,
+) -> Converted:
+    """Rewrite one file, as :func:`convert` does."""
+    mark = fingerprint(path)
+    stem = f"{path.name.split('.')[0]}-{mark[:8]}"
+    described = {_MARK.decode(): f"{mark} {'with' if correlations else 'without'} correlations"}
+    done = _done(path, folder, stem, described)
+    if done is not None:
+        return done
+    promised = open_table(path).rows
+    schema = _schema(correlations, described)
+    with scratch_folder(folder, stem) as scratch:
+        read = rejected = 0
+        sink = _Sink(scratch, stem, schema, chunk_rows)
+        refused = scratch / f"{stem}.parquet"
+        contract = load_contract("rejected")
+        with sink, parquet_writer(refused, contract.arrow_schema(described)) as refusals:
+            for batch in read_spectra(path, correlations=correlations, batch_rows=ROW_GROUP):
+                good, bad = _parted(batch, path)
+                sink.write(good.select(schema.names).cast(schema))
+                if bad.num_rows:
+                    refusals.write_table(bad)
+                read, rejected = read + len(batch), rejected + bad.num_rows
+                if watch is not None:
+                    watch(read, promised, path.name)
+        kept = sum(pq.read_metadata(part).num_rows for part in sink.parts)
+        if kept + rejected != read or (promised is not None and read != promised):
+            raise CountError(
+                "rows in and rows out disagree",
+                wanted=f"{read if promised is None else promised} rows of the input",
+                found=f"{read} read, {kept} written + {rejected} rejected",
+                where=path,
+            )
+        # The first part moves last: where it stands, everything else does, and where it
+        # does not, other parts are what a conversion that was killed has left.
+        for part in _standing(folder, stem):
+            part.unlink()
+        place = None
+        if rejected:
+            place = settle(refused, folder / "rejected" / refused.name)
+        parts = [settle(part, folder / part.name) for part in reversed(sink.parts)]
+    return Converted(path, tuple(reversed(parts)), place, read, kept, rejected)
+
+
+class _Sink:
+    """Parquet files of at most so many rows each, in row groups of a good size."""
+
+    def __init__(self, folder: Path, stem: str, schema: pa.Schema, rows: int) -> None:
+        self.parts: list[Path] = []
+        self._folder, self._stem, self._schema, self._limit = folder, stem, schema, rows
+        self._writer: pq.ParquetWriter | None = None
+        self._room = 0
+
+    def __enter__(self) -> _Sink:
+        self._next()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        while len(batch):
+            if self._room == 0:
+                self._next()
+            part = batch.slice(0, self._room)
+            if self._writer is not None:
+                self._writer.write_batch(part, row_group_size=ROW_GROUP)
+            self._room -= len(part)
+            batch = batch.slice(len(part))
+
+    def _next(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        path = self._folder / f"{self._stem}-{len(self.parts):03d}.parquet"
+        self._writer = parquet_writer(path, self._schema)
+        self.parts.append(path)
+        self._room = self._limit
+
+
+def _schema(correlations: bool, described: dict[str, str]) -> pa.Schema:
+    contract = load_contract("xp_continuous").arrow_schema(described)
+    kept = [field for field in contract if correlations or not field.name.endswith("correlations")]
+    return pa.schema(kept, metadata=contract.metadata)
+
+
+def _parted(batch: pa.RecordBatch, path: Path) -> tuple[pa.RecordBatch, pa.Table]:
+    """Rows to write, and the others as the contract rejected has them."""
+    nameless = np.asarray(pc.is_null(batch.column("source_id")))
+    faulty = np.asarray(pc.is_valid(batch.column("fault")))
+    bad = pa.array(nameless | faulty)
+    out = batch.filter(bad)
+    unread = pc.is_valid(out.column("fault"))
+    rejected = load_contract("rejected").assemble(
+        {
+            "source_id": out.column("source_id"),
+            "file": pa.repeat(str(path), len(out)),
+            "row": out.column("row"),
+            "reason": pc.if_else(unread, "unreadable", "no_source_id"),
+            "detail": pc.fill_null(out.column("fault"), "source_id: wanted one, found none"),
+        },
+        len(out),
+    )
+    return batch.filter(pc.invert(bad)), rejected
+
+
+def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Converted | None:
+    """The account of an earlier conversion of the same input, if it stands there whole."""
+    if not (folder / f"{stem}-000.parquet").exists():
+        return None
+    parts = _standing(folder, stem)
+    for part in parts:
+        found = (pq.read_schema(part).metadata or {}).get(_MARK, b"nothing known").decode()
+        if found not in described.values():
+            raise JobError(
+                "the folder holds something else by the name of this conversion",
+                wanted=next(iter(described.values())),
+                found=found,
+                where=part,
+                todo="choose another folder, or remove it",
+            )
+    place = folder / "rejected" / f"{stem}.parquet"
+    rejected = pq.read_metadata(place).num_rows if place.exists() else 0
+    kept = sum(pq.read_metadata(part).num_rows for part in parts)
+    return Converted(
+        path, tuple(parts), place if rejected else None, kept + rejected, kept, rejected
+    )
+
+
+def _standing(folder: Path, stem: str) -> list[Path]:
+    return sorted(folder.glob(f"{escape(stem)}-*.parquet"))

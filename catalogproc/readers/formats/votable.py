@@ -1,0 +1,231 @@
+"""VOTable: TABLEDATA, BINARY and BINARY2, streamed.
+
+The file passes through expat a block at a time. astropy's reader holds the whole table as
+Python objects, which for the Gaia archive's largest results takes more memory than a worker
+has; and it follows a STREAM's href to any address, which no file may make us do.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+import pyarrow as pa
+
+from catalogproc.errors import InputError
+from catalogproc.readers.formats.base import Rows, reading, unique_names
+from catalogproc.readers.formats.binary import Decoder, Field
+from catalogproc.readers.formats.stream import blocks
+
+_BLOCK = 1 << 20
+_DATA = ("TABLEDATA", "BINARY", "BINARY2")
+_BLANKS = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class VOTable:
+    """The first table with data in a VOTable document."""
+
+    path: Path
+    fields: tuple[Field, ...]
+    data: str  # TABLEDATA, BINARY or BINARY2
+    kind: str = "VOTable"
+    rows: int | None = None
+
+    @cached_property
+    def types(self) -> Mapping[str, pa.DataType]:
+        if self.data == "TABLEDATA":
+            return {field.name: _text_type(field) for field in self.fields}
+        return {field.name: field.type for field in self.fields}
+
+    def batches(
+        self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
+    ) -> Iterator[Rows]:
+        wanted = [self._index(name) for name in names]
+        row = 0
+        with reading(self.path, self.kind):
+            for columns in self._columns(wanted, batch_rows):
+                batch = pa.RecordBatch.from_arrays(columns, names=list(names))
+                begin = max(first - row, 0)
+                end = len(batch) if stop is None else min(len(batch), stop - row)
+                if begin < end:
+                    yield Rows(row + begin, batch.slice(begin, end - begin))
+                row += len(batch)
+                if stop is not None and row >= stop:
+                    return
+
+    def _index(self, name: str) -> int:
+        return [field.name for field in self.fields].index(name)
+
+    def _columns(self, wanted: Sequence[int], batch_rows: int) -> Iterator[list[pa.Array]]:
+        """Columns of consecutive rows, as they come off the document."""
+        parser = _Parser(self.path, frozenset(wanted))
+        if self.data == "TABLEDATA":
+            for _ in parser.steps():
+                while len(parser.rows) >= batch_rows or (parser.done and parser.rows):
+                    rows, parser.rows = parser.rows[:batch_rows], parser.rows[batch_rows:]
+                    yield [self._text_column(rows, index) for index in wanted]
+            return
+        decoder = Decoder(self.fields, wanted, masked=self.data == "BINARY2")
+        rest = ""
+        for _ in parser.steps():
+            rest += _BLANKS.sub("", parser.take_text())
+            whole = len(rest) if parser.done else len(rest) - len(rest) % 4
+            decoder.feed(base64.b64decode(rest[:whole], validate=True))
+            rest = rest[whole:]
+            yield from decoder.rows(batch_rows)
+        decoder.finish()
+
+    def _text_column(self, rows: Sequence[Sequence[str]], index: int) -> pa.Array:
+        null = self.fields[index].null_text
+        cells = (row[index].strip() for row in rows)
+        return pa.array([cell if cell and cell != null else None for cell in cells], pa.string())
+
+
+def open_votable(path: Path) -> VOTable:
+    """Read a VOTable document up to the data of its first table."""
+    with reading(path, "VOTable"):
+        parser = _Parser(path)
+        for _ in parser.steps(only_head=True):
+            pass
+        if parser.data is None:
+            raise InputError(
+                "the VOTable holds no table with data",
+                wanted="a TABLE with TABLEDATA, BINARY or BINARY2",
+                found=f"query status {parser.status}" if parser.status else "none",
+                where=path,
+            )
+        unique_names([field.name for field in parser.fields], path)
+        return VOTable(path, tuple(parser.fields), parser.data)
+
+
+def _text_type(field: Field) -> pa.DataType:
+    """TABLEDATA is text; but that a column is declared a float must not be lost."""
+    return field.type if field.type in (pa.float32(), pa.float64()) else pa.string()
+
+
+class _Parser:
+    """What expat sees: the fields, then rows of cells or the text of the stream.
+
+    Of TABLEDATA only the ``wanted`` cells are kept.
+    """
+
+    def __init__(self, path: Path, wanted: frozenset[int] = frozenset()) -> None:
+        self.path = path
+        self.fields: list[Field] = []
+        self.data: str | None = None  # element that holds the first table's data
+        self.status = ""  # what the service said of its query, if not OK
+        self.rows: list[list[str]] = []  # of TABLEDATA, not yet taken
+        self.done = False  # with the first table
+        self._wanted = wanted
+        self._row: list[str] = []
+        self._text: list[str] = []
+        self._listening = False
+        self._expat = expat.ParserCreate()
+        self._expat.buffer_text = True
+        self._expat.buffer_size = _BLOCK
+        self._expat.StartElementHandler = self._start
+        self._expat.EndElementHandler = self._end
+        self._expat.CharacterDataHandler = self._characters
+        self._expat.EntityDeclHandler = self._entity
+
+    def steps(self, only_head: bool = False) -> Iterator[None]:
+        """Parse on; yields after each block.
+
+        What follows the table is parsed too, for the archive says there that a result was
+        cut short, and a document that breaks off is seen to do so.
+        """
+        for block in blocks(self.path, _BLOCK):
+            self._expat.Parse(block.tobytes(), False)
+            yield
+            if only_head and self.data is not None:
+                return
+        self._expat.Parse(b"", True)
+        yield
+
+    def take_text(self) -> str:
+        """The text of the stream since last asked."""
+        text = "".join(self._text)
+        self._text.clear()
+        return text
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.rpartition(":")[2]
+        if name == "INFO" and attributes.get("name") == "QUERY_STATUS":
+            self._query_status(attributes.get("value", ""))
+        if self.done:
+            return
+        if name == "TD":
+            self._text.clear()
+            self._listening = len(self._row) in self._wanted
+        elif name == "TR":
+            self._row = []
+        elif name == "TABLE" and self.data is None:
+            self.fields = []
+        elif name == "FIELD" and self.data is None:
+            self.fields.append(_field(attributes))
+        elif name == "VALUES" and self.data is None and "null" in attributes and self.fields:
+            self.fields[-1] = self.fields[-1].with_null(attributes["null"])
+        elif name in _DATA and self.data is None:
+            self.data = name
+        elif name == "STREAM":
+            self._stream(attributes)
+        elif name == "FITS" and self.data is None:
+            raise ValueError("a VOTable that holds FITS")
+
+    def _query_status(self, status: str) -> None:
+        if status.upper() == "OVERFLOW":
+            raise InputError(
+                "the archive cut this result short",
+                wanted="QUERY_STATUS OK",
+                found="QUERY_STATUS OVERFLOW",
+                where=self.path,
+                todo="ask for fewer rows at a time",
+            )
+        self.status = status
+
+    def _entity(self, name: str, *_: object) -> None:
+        raise ValueError(f"a document that declares the entity {name!r}, which no VOTable needs")
+
+    def _stream(self, attributes: dict[str, str]) -> None:
+        if "href" in attributes:
+            raise ValueError("the data lie at another address, which is not followed")
+        encoding = attributes.get("encoding", "none")
+        if encoding != "base64":
+            raise ValueError(f"a stream encoded as {encoding!r}, not base64")
+        self._listening = True
+
+    def _end(self, name: str) -> None:
+        name = name.rpartition(":")[2]
+        if self.done:
+            return
+        if name == "TD":
+            self._row.append("".join(self._text))
+            self._text.clear()
+            self._listening = False
+        elif name == "TR":
+            if len(self._row) != len(self.fields):
+                raise ValueError(f"a row with {len(self._row)} cells, not {len(self.fields)}")
+            self.rows.append(self._row)
+        elif name == "STREAM":
+            self._listening = False
+        elif name == self.data:
+            self.done = True
+
+    def _characters(self, text: str) -> None:
+        if self._listening and not self.done:
+            self._text.append(text)
+
+
+def _field(attributes: Mapping[str, Any]) -> Field:
+    return Field.declared(
+        attributes.get("name") or attributes.get("ID") or "",
+        attributes.get("datatype", ""),
+        attributes.get("arraysize", ""),
+    )

@@ -1,0 +1,381 @@
+"""gaia_source and 2MASS columns beside the spectra, joined by source_id.
+
+Any format is read that spectra come in. Names are matched without regard to case;
+besides its own, a column of ours is found by these:
+
+===========  ===============================================
+ours         also read
+===========  ===============================================
+ks_m         k_m (IRSA's tables)
+ks_msigcom   k_msigcom (IRSA's tables)
+===========  ===============================================
+
+Columns that the contract gaia_source does not have are ignored, those that a file does not
+have are null; masked values, NaN and null are all null.
+
+A companion can have as many rows as Gaia has stars. It is therefore never held: of Parquet
+files that are in order, only the row groups are read in which a wanted source_id can be,
+by the least and greatest ones that the footer tells. Any other file is first rewritten so,
+once. Finding the partners of sorted spectra, as the archive has them, then reads each row
+group once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalogproc.contract import Contract, load_contract
+from catalogproc.errors import InputError, JobError
+from catalogproc.io.staging import parquet_writer, scratch_folder, settle
+from catalogproc.readers import coerce
+from catalogproc.readers.chunks import fingerprint
+from catalogproc.readers.column_lookup import check_identifier, named, shortened
+from catalogproc.readers.formats import ParquetTable, Rows, Table, open_table
+from catalogproc.readers.formats.base import reading
+from catalogproc.readers.formats.parquet import open_parquet_file, ranges
+
+Ids = NDArray[np.int64]
+
+_ALSO = {"ks_m": ("k_m",), "ks_msigcom": ("k_msigcom",)}
+# A staged file is sorted this many rows at a time, and written in row groups of so many.
+_RUN_ROWS, _GROUP_ROWS = 1 << 20, 1 << 15
+# A row group of more rows than this takes too much memory to be read at once.
+_LARGEST_GROUP = 1 << 20
+# A file is in order if, in the middle of its row groups, no more than so many overlap.
+_MOST_OVERLAP = 4
+_CACHE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A Parquet file in order: which columns are ours, and the range of each row group."""
+
+    path: Path
+    origin: Path  # the file that the user named
+    names: tuple[tuple[str, str], ...]  # ours, and the file's
+    low: Ids = field(compare=False)
+    high: Ids = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Tables of stars, in which those of a batch are looked up. Holds paths and ranges only.
+
+    Attributes
+    ----------
+    files
+        The files as they were named.
+    parts
+        The Parquet files in which stars are looked up.
+    unready
+        Files that must be staged before stars can be looked up in them.
+    """
+
+    files: tuple[Path, ...]
+    parts: tuple[_Part, ...]
+    unready: tuple[Path, ...] = ()
+
+    def match(self, source_ids: pa.Array | pa.ChunkedArray) -> pa.Table:
+        """The columns of the contract gaia_source for some stars.
+
+        Parameters
+        ----------
+        source_ids
+            Identifiers (N,), int64, in any order.
+
+        Returns
+        -------
+        Table
+            N rows in the order of the identifiers; ``source_id`` as given, everything else
+            null where no file has the star or the file does not have the column.
+
+        Raises
+        ------
+        InputError
+            A file cannot be read, or a star stands twice in the files.
+        JobError
+            The companion was opened without a folder for staging, and needs one.
+        """
+        if self.unready:
+            raise JobError(
+                "a companion file must be put in order before stars are looked up in it",
+                wanted="Parquet sorted by source_id, or a folder to write such a copy to",
+                found=", ".join(map(str, self.unready)),
+            )
+        if isinstance(source_ids, pa.ChunkedArray):
+            source_ids = source_ids.combine_chunks()
+        wanted = np.unique(source_ids.drop_null().to_numpy(zero_copy_only=False))
+        contract = load_contract("gaia_source")
+        none = contract.arrow_schema().empty_table().select(["source_id"])
+        found = pa.concat_tables([none, *self._found(wanted)], promote_options="default")
+        known = found.column("source_id").combine_chunks()
+        self._refuse_twice(known)
+        aligned = found.take(pc.index_in(source_ids, value_set=known))
+        values = dict(zip(aligned.column_names, aligned.columns, strict=True))
+        return contract.assemble(values | {"source_id": source_ids}, len(source_ids))
+
+    def _found(self, wanted: Ids) -> Iterator[pa.Table]:
+        """The rows (in no order) of all row groups that hold some of the wanted (sorted) stars."""
+        if not len(wanted):
+            return
+        for part in self.parts:
+            begin = np.searchsorted(wanted, part.low)
+            end = np.searchsorted(wanted, part.high, side="right")
+            for group in np.flatnonzero(begin < end):
+                rows = _group(part, int(group))
+                ids = rows.column("source_id").to_numpy()
+                asked = wanted[begin[group] : end[group]]
+                place = np.searchsorted(ids, asked)
+                hit = ids[np.minimum(place, len(ids) - 1)] == asked if len(ids) else place < 0
+                if hit.any():
+                    yield rows.take(pa.array(place[hit]))
+
+    def _refuse_twice(self, known: pa.Array) -> None:
+        if len(known) == pc.count_distinct(known).as_py():
+            return
+        counts = pc.value_counts(known)
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        raise _twice(twice[0].as_py(), " and ".join(map(str, self._holding(twice[0].as_py()))))
+
+    def _holding(self, star: int) -> list[Path]:
+        """The files whose ranges take in a star."""
+        return list(
+            dict.fromkeys(
+                part.origin
+                for part in self.parts
+                if ((part.low <= star) & (star <= part.high)).any()
+            )
+        )
+
+
+def open_companion(files: Sequence[str | Path], staging: str | Path | None) -> Companion:
+    """Open companion tables, and put those in order that are not.
+
+    Parameters
+    ----------
+    files
+        Files in any format.
+    staging
+        A folder for sorted copies of the files that need one; a copy that is there
+        already is used again. None writes nothing: the files are checked, and stars can
+        be looked up if all of them are Parquet in order.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, lacks source_id or anything else that is of use, or keeps
+        its source_id as a float.
+    """
+    paths = tuple(map(Path, files))
+    parts: list[_Part] = []
+    unready: list[Path] = []
+    for path in paths:
+        table = open_table(path)
+        names = _names(table)
+        part = _in_order(table, path, names)
+        if part is not None:
+            parts.append(part)
+        elif staging is None:
+            unready.append(path)
+        else:
+            parts += _staged(table, names, Path(staging))
+    return Companion(paths, tuple(parts), tuple(unready))
+
+
+def _names(table: Table) -> tuple[tuple[str, str], ...]:
+    """Our columns that a table has, and what it calls them. Raises InputError."""
+    contract = load_contract("gaia_source")
+    found = []
+    for column in contract.columns:
+        held = [named(table, name) for name in (column.name, *_ALSO.get(column.name, ()))]
+        held = [name for name in held if name is not None]
+        if held:
+            found.append((column.name, str(held[0])))
+    if not found or found[0][0] != "source_id" or len(found) == 1:
+        raise InputError(
+            "the file is no companion table",
+            wanted="source_id and at least one of "
+            + ", ".join(column.name for column in contract.columns[1:]),
+            found=shortened(table.types),
+            where=table.path,
+        )
+    check_identifier(table, found[0][1])
+    return tuple(found)
+
+
+def _in_order(table: Table, origin: Path, names: tuple[tuple[str, str], ...]) -> _Part | None:
+    """The table as a part, if it is Parquet whose row groups can be told apart."""
+    if not isinstance(table, ParquetTable):
+        return None
+    if max(table.row_groups, default=0) > _LARGEST_GROUP:
+        return None
+    told = ranges(table.path, dict(names)["source_id"])
+    if told is None:
+        return None
+    low, high = told
+    begun = np.searchsorted(np.sort(low), low, side="right")
+    ended = np.searchsorted(np.sort(high), low, side="left")
+    if len(low) and np.median(begun - ended) > _MOST_OVERLAP:
+        return None
+    return _Part(table.path, origin, names, low, high)
+
+
+def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> list[_Part]:
+    """Sorted copies of a file, of a million rows each; those of an earlier run if there are."""
+    contract = load_contract("gaia_source")
+    target = folder / f"{fingerprint(table.path)[:16]}-{contract.version}"
+    if not target.is_dir():
+        with scratch_folder(folder, target.name) as scratch:
+            copy = scratch / "sorted"
+            copy.mkdir()
+            for number, run in enumerate(_runs(table, names)):
+                path = copy / f"{number:05d}.parquet"
+                with parquet_writer(path, run.schema) as writer:
+                    writer.write_table(run, row_group_size=_GROUP_ROWS)
+            try:
+                settle(copy, target)
+            except OSError:
+                # Another process was faster: its copy is as good.
+                if not target.is_dir():
+                    raise
+    parts = []
+    ours = tuple((name, name) for name, _ in names)
+    for path in sorted(target.iterdir()):
+        part = _in_order(open_table(path), table.path, ours)
+        if part is None:
+            raise InputError("a staged copy is damaged", where=path, todo="remove its folder")
+        parts.append(part)
+    return parts
+
+
+def _runs(table: Table, names: tuple[tuple[str, str], ...]) -> Iterator[pa.Table]:
+    """All rows of a table as our contract has them, a million at a time, each run sorted."""
+    held: list[pa.Table] = []
+    count = 0
+    theirs = [name for _, name in names]
+    for part in table.batches(theirs, batch_rows=_RUN_ROWS >> 3):
+        held.append(_conform(part, names, table.path))
+        count += held[-1].num_rows
+        if count >= _RUN_ROWS:
+            yield _sorted(pa.concat_tables(held), table.path)
+            held, count = [], 0
+    if count:
+        yield _sorted(pa.concat_tables(held), table.path)
+
+
+def _sorted(rows: pa.Table, origin: Path) -> pa.Table:
+    """The rows by source_id, in one piece. Raises InputError where a star stands twice."""
+    ids = rows.column("source_id").to_numpy()
+    if len(ids) and not (ids[1:] > ids[:-1]).all():
+        order = np.argsort(ids, kind="stable")
+        again = np.flatnonzero(np.diff(ids[order]) == 0)
+        if len(again):
+            raise _twice(int(ids[order[again[0]]]), origin)
+        rows = rows.take(pa.array(order))
+    return rows.combine_chunks()
+
+
+def _twice(star: int, where: object) -> InputError:
+    return InputError(
+        "a star stands twice in the companion tables",
+        wanted="each source_id once",
+        found=f"source_id {star} more than once",
+        where=where,
+        todo="keep one row a star; columns from several tables must be joined into one",
+    )
+
+
+class _Lately:
+    """What was lately read, up to a number of bytes.
+
+    The batches of a chunk are neighbours and need the same row groups. Nothing that is
+    computed depends on what is held here.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[tuple[object, ...], pa.Table] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[object, ...], read: Callable[[], pa.Table]) -> pa.Table:
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        rows = read()
+        with self._lock:
+            self._held[key] = rows
+            while sum(table.nbytes for table in self._held.values()) > self._limit:
+                self._held.popitem(last=False)
+        return rows
+
+
+_LATELY = _Lately(_CACHE_BYTES)
+
+
+def _group(part: _Part, number: int) -> pa.Table:
+    """One row group of a part as our contract has it, sorted by source_id, in one piece."""
+    with reading(part.path, "Parquet"):
+        status = part.path.stat()
+        key = (part.path, status.st_mtime_ns, status.st_size, number)
+        return _LATELY.get(key, lambda: _read_group(part, number))
+
+
+def _read_group(part: _Part, number: int) -> pa.Table:
+    with open_parquet_file(part.path) as file:
+        theirs = [name for _, name in part.names]
+        rows = file.read_row_group(number, columns=theirs, use_threads=False)
+        first = sum(file.metadata.row_group(i).num_rows for i in range(number))
+    batch = rows.select(theirs).combine_chunks().to_batches()[0]
+    return _sorted(_conform(Rows(first, batch), part.names, part.path), part.origin)
+
+
+def _conform(part: Rows, names: tuple[tuple[str, str], ...], path: Path) -> pa.Table:
+    """The columns that the file has, as our contract has them, of rows that have a source_id."""
+    contract = load_contract("gaia_source")
+    if part.fault is not None and part.fault.null_count < len(part.fault):
+        row = int(np.flatnonzero(np.asarray(pc.is_valid(part.fault)))[0])
+        raise _unreadable(path, "", part.first + row, "a whole row", part.fault[row].as_py())
+    arrays = []
+    for (name, _), held in zip(names, part.columns.columns, strict=True):
+        try:
+            array, bad = _read(contract, name, held)
+        except pa.ArrowInvalid as error:
+            raise _unreadable(path, name, part.first, "text in UTF-8", error) from error
+        if bad.any():
+            place = np.flatnonzero(bad)[:1]
+            found = coerce.samples(held, place)[0]
+            wanted = contract[name].type
+            raise _unreadable(path, name, part.first + int(place[0]), wanted, found)
+        arrays.append(array)
+    table = pa.table(arrays, schema=pa.schema([contract[n].arrow_field() for n, _ in names]))
+    nameless = table.column("source_id").null_count
+    return table.filter(pc.is_valid(table.column("source_id"))) if nameless else table
+
+
+def _read(contract: Contract, name: str, array: Any) -> tuple[pa.Array, coerce.Mask]:
+    kind = contract[name].arrow_type
+    if name == "source_id":
+        return coerce.identifiers(array)
+    if pa.types.is_string(kind):
+        return coerce.words(array), np.zeros(len(array), bool)
+    return coerce.numbers(array, kind)
+
+
+def _unreadable(path: Path, column: str, row: int, wanted: str, found: object) -> InputError:
+    return InputError(
+        "a value of the companion table cannot be read",
+        wanted=wanted,
+        found=found,
+        where=f"{path}, row {row}" + (f", column {column}" if column else ""),
+    )

@@ -1,0 +1,282 @@
+"""XP continuous mean spectra, from every archive format and every Parquet dialect.
+
+Column names are matched without regard to case. Arrays stand in one column, as lists or
+written out as text, or in one column an element:
+
+=====================================  ======================================================
+array                                  spellings, for the element k of BP (RP likewise)
+=====================================  ======================================================
+bp_coefficients                        bp_coefficients_k, bp_coefficient_k, bp_coeffs_k,
+                                       bp_coeff_k, bp_k, bpk
+bp_coefficient_errors                  bp_coefficient_errors_k, bp_coefficient_error_k,
+                                       bp_coeff_errors_k, bp_coeff_error_k, bp_errors_k,
+                                       bp_error_k, bp_err_k, e_bp_k
+bp_coefficient_correlations            bp_coefficient_correlations_k,
+                                       bp_coefficient_correlation_k, bp_correlations_k
+=====================================  ======================================================
+
+where k may also stand as ``[k]`` or ``(k)``, with leading zeros, counted from 0 or from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalogproc.contract import load_contract
+from catalogproc.errors import InputError, ReleaseError
+from catalogproc.readers import coerce
+from catalogproc.readers.column_lookup import (
+    check_identifier,
+    check_type,
+    named,
+    numbered,
+    shortened,
+)
+from catalogproc.readers.formats import Rows, Table, open_table
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+# Rows that are looked at to learn how many coefficients a file's spectra have.
+_LOOK = 1024
+# With correlations a row takes 15 times the memory.
+_CORRELATED_ROWS = 1024
+
+_ELEMENTS = {
+    "coefficients": "{b}(?:_coefficients?|_coeffs?)?_?",
+    "coefficient_errors": "(?:{b}_(?:(?:coefficient_|coeff_)?errors?|err)|e_{b})_?",
+    "coefficient_correlations": "{b}_(?:coefficient_)?correlations?_?",
+}
+
+
+def read_spectra(
+    path: str | Path,
+    *,
+    correlations: bool = False,
+    batch_rows: int = 8192,
+    skip: int = 0,
+    rows: int | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The spectra of a file, in its order, in batches.
+
+    Parameters
+    ----------
+    path
+        A file in any format or dialect.
+    correlations
+        Whether to read the correlations too, 15 times the size of everything else.
+    batch_rows
+        Rows a batch at most; memory does not grow with the file.
+    skip, rows
+        Rows to leave out at the begin, and how many to read then (None: all). Rows of a
+        Parquet file that are not asked for are not read.
+
+    Yields
+    ------
+    RecordBatch
+        The columns of the contract xp_continuous, in its order (the correlations only if
+        asked for, null where the file has none), of its types, all nullable; then ``row``
+        (int64), the number of the row in the file, from 0; and ``fault`` (string), null or
+        why something in this row could not be read: that field is null then. Lists are as
+        long as they were found; a missing band is null, with no elements.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, empty, not a table, lacks a column, or keeps its
+        source_id as a float, which cannot hold it.
+    """
+    table = open_table(Path(path))
+    layout = _layout(table, correlations)
+    if correlations:
+        batch_rows = min(batch_rows, _CORRELATED_ROWS)
+    stop = None if rows is None else skip + rows
+    drawn = table.batches(layout.names, batch_rows=batch_rows, first=skip, stop=stop)
+    yield from _rebatched((layout.conform(part) for part in drawn), batch_rows)
+
+
+def release(path: str | Path) -> dict[str, int]:
+    """How many coefficients a file's first spectra have: {"bp": n, "rp": n}; 0 where none is.
+
+    Where they disagree, the number that most of them have. Raises InputError.
+    """
+    return {
+        band: int(np.bincount(found).argmax()) if len(found) else 0
+        for band, found in _counts(Path(path)).items()
+    }
+
+
+def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
+    """Refuse a file whose spectra all have another number of coefficients than the model reads.
+
+    Single rows that do are another matter: they are rejected one by one.
+
+    Raises
+    ------
+    ReleaseError
+        None of the first rows has the number that the vocabulary has.
+    InputError
+        The file cannot be read.
+    """
+    counts = _counts(Path(path))
+    wanted = {band: vocabulary.coefficients(band) for band in BANDS}
+    if any(len(counts[band]) and wanted[band] not in counts[band] for band in BANDS):
+        found = {
+            band: int(np.bincount(counts[band]).argmax()) if len(counts[band]) else 0
+            for band in BANDS
+        }
+        raise ReleaseError(
+            "the spectra are of a Gaia release that the model does not read",
+            wanted=_in_words(wanted),
+            found=_in_words(found),
+            where=path,
+            todo="use a model that was trained on that release (--model)",
+        )
+
+
+def _counts(path: Path) -> dict[str, NDArray[np.int64]]:
+    """Lengths of the coefficient arrays in a file's first rows, a band; missing ones left out."""
+    parts: dict[str, list[NDArray[np.int64]]] = {band: [] for band in BANDS}
+    for batch in read_spectra(path, batch_rows=_LOOK, rows=_LOOK):
+        for band in BANDS:
+            lengths = pc.list_value_length(batch.column(f"{band}_coefficients")).drop_null()
+            parts[band].append(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
+    return {band: np.concatenate(found or [np.empty(0, np.int64)]) for band, found in parts.items()}
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {band.upper()}" for band, count in counts.items())
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns of a file hold each of ours; several where each holds one element."""
+
+    holders: Mapping[str, tuple[str, ...]]
+    schema: pa.Schema
+
+    @property
+    def names(self) -> list[str]:
+        """All columns of the file that are needed."""
+        return [name for holders in self.holders.values() for name in holders]
+
+    def conform(self, part: Rows) -> pa.RecordBatch:
+        """Rows as the file has them, as rows of our contract."""
+        held = dict(zip(self.names, part.columns.columns, strict=True))
+        count = len(part.columns)
+        faults = {} if part.fault is None else _told(part.fault)
+        arrays = []
+        for field in self.schema:
+            if field.name not in self.holders:
+                continue  # row and fault
+            found = [held[name] for name in self.holders[field.name]]
+            array, bad = _read(field, found, count)
+            arrays.append(array)
+            for row, fault in _said(field, found, np.flatnonzero(bad)):
+                faults.setdefault(row, []).append(fault)
+        arrays.append(pa.array(np.arange(part.first, part.first + count), pa.int64()))
+        arrays.append(_joined(faults, count))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _told(fault: pa.Array) -> dict[int, list[str]]:
+    return {row: [text] for row, text in enumerate(fault.to_pylist()) if text is not None}
+
+
+def _joined(faults: Mapping[int, list[str]], count: int) -> pa.Array:
+    if not faults:
+        return pa.nulls(count, pa.string())
+    return pa.array(["; ".join(faults[row]) if row in faults else None for row in range(count)])
+
+
+def _said(
+    field: pa.Field, found: list[pa.Array], bad: NDArray[np.int64]
+) -> Iterator[tuple[int, str]]:
+    """For each row that could not be read: its number in the batch, and the fault in words."""
+    if not len(bad):
+        return
+    wanted = "numbers" if pa.types.is_list(field.type) else "an integer"
+    shown = coerce.samples(found[0], bad) if len(found) == 1 else ["something else"] * len(bad)
+    for row, sample in zip(bad, shown, strict=True):
+        yield int(row), f"{field.name}: wanted {wanted}, found {sample}"
+
+
+def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Our column from those that hold it, and which rows could not be read."""
+    if not found:
+        return pa.nulls(count, field.type), np.zeros(count, bool)
+    if not pa.types.is_list(field.type):
+        if field.name == "source_id":
+            return coerce.identifiers(found[0])
+        return coerce.numbers(found[0], field.type)
+    if len(found) > 1:
+        return coerce.gathered(found, field.type.value_type)
+    return coerce.lists(found[0], field.type.value_type)
+
+
+def _layout(table: Table, correlations: bool) -> _Layout:
+    """Find our columns among the file's. Raises InputError for what is missing or of no use."""
+    contract = load_contract("xp_continuous")
+    holders: dict[str, tuple[str, ...]] = {}
+    fields, missing = [], []
+    for column in contract.columns:
+        if column.name.endswith("correlations") and not correlations:
+            continue
+        fields.append(pa.field(column.name, column.arrow_type))
+        holders[column.name] = _holders(table, column.name)
+        if column.required and not holders[column.name]:
+            missing.append(column.name)
+    if missing:
+        raise InputError(
+            "columns are missing: these are no XP continuous spectra",
+            wanted=", ".join(missing),
+            found=shortened(table.types),
+            where=table.path,
+        )
+    for name, held in holders.items():
+        for holder in held:
+            _check_type(table, name, holder, single=len(held) == 1)
+    fields += [pa.field("row", pa.int64()), pa.field("fault", pa.string())]
+    return _Layout(holders, pa.schema(fields))
+
+
+def _holders(table: Table, name: str) -> tuple[str, ...]:
+    """The file's columns that hold one of ours."""
+    held = named(table, name)
+    if held is not None:
+        return (held,)
+    band, _, word = name.partition("_")
+    return numbered(table, name, _ELEMENTS[word].format(b=band)) if word in _ELEMENTS else ()
+
+
+def _check_type(table: Table, name: str, holder: str, single: bool) -> None:
+    kind = table.types[holder]
+    if name == "source_id":
+        check_identifier(table, holder)
+    elif name.endswith("n_relevant_bases") or not single:
+        good = coerce.is_number(kind) or coerce.is_text(kind)
+        check_type(table, holder, "a number", good)
+    else:
+        good = coerce.is_list(kind) or coerce.is_text(kind) or pa.types.is_null(kind)
+        check_type(table, holder, "a list of numbers, or text that writes one out", good)
+
+
+def _rebatched(parts: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, ``batch_rows`` at a time: text and XML come in smaller pieces."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for part in parts:
+        held.append(part)
+        count += len(part)
+        while count >= batch_rows:
+            whole = pa.concat_batches(held) if len(held) > 1 else held[0]
+            yield whole.slice(0, batch_rows)
+            count -= batch_rows
+            held = [whole.slice(batch_rows)] if count else []
+    if count:
+        yield pa.concat_batches(held)

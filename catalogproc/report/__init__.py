@@ -1,0 +1,1 @@
+"""The report page of a run, and the explanation of one star."""

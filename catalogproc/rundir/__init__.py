@@ -1,0 +1,1 @@
+"""A run's folder: manifest, parts, receipts, provenance, verification, synchronisation."""

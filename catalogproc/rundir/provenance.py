@@ -1,0 +1,358 @@
+"""Who made this catalog, from what, and how: summary.json and provenance.json.
+
+Both follow from run.json and the receipts alone, so that they can be written again, and
+checked, at any time. provenance.json is W3C PROV (PROV-DM, 2013; PROV-JSON submission, 2013)
+with the terms of the IVOA Provenance Data Model 1.0 (2020) as namespaced attributes. Neither
+holds a user's name, a host or anything of the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from catalogproc.io.atomic import as_json, write_whole
+from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RunIdentity, read_identity
+from catalogproc.rundir.receipts import Receipt, iterate_receipts
+
+SUMMARY_FILE, PROVENANCE_FILE = "summary.json", "provenance.json"
+DETAILED = 2_000
+"""Up to so many chunks each chunk stands in provenance.json; beyond, its receipt says it."""
+VOPROV = "http://www.ivoa.net/documents/ProvenanceDM/index.html#"
+TERMS = "urn:catalogproc:terms#"
+LIBRARIES = ("catalogproc", "torch", "numpy", "pyarrow", "astropy", "dask")
+REFERENCES = "Zhang, Bu et al. 2026, arXiv:2603.03732; Leung & Bovy 2024, MNRAS 527, 1494"
+"""The papers whose method the catalog follows."""
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of Python, catalogproc and its main libraries, none of which is imported."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if "catalogproc" not in found:
+        from catalogproc import __version__
+
+        found["catalogproc"] = __version__
+    return found
+
+
+def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """The run in numbers: rows, reasons, time, model, versions.
+
+    ``seconds`` is the wall time in which at least one chunk was being worked on, whatever
+    the number of starts that it took; ``stage_seconds`` adds up over all workers.
+    """
+    rows: Counter[str] = Counter({"read": 0, "written": 0, "rejected": 0})
+    reasons: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
+    spans: list[tuple[float, float]] = []
+    seen: dict[str, set[str]] = {}
+    devices: set[str] = set()
+    started, finished, chunks = "", "", 0
+    for receipt in receipts:
+        chunks += 1
+        rows.update(
+            read=receipt.rows_read, written=receipt.rows_written, rejected=receipt.rows_rejected
+        )
+        reasons.update(receipt.rejected_by_reason)
+        stages.update(receipt.stage_seconds)
+        begun = _seconds(receipt.started)
+        spans.append((begun, begun + receipt.seconds))
+        started = min(started or receipt.started, receipt.started)
+        finished = max(finished, receipt.finished)
+        devices.add(receipt.device)
+        for name, value in receipt.versions.items():
+            seen.setdefault(name, set()).add(value)
+    busy = _covered(spans)
+    return {
+        "run_id": identity.run_id,
+        "rows_read": rows["read"],
+        "rows_written": rows["written"],
+        "rows_rejected": rows["rejected"],
+        "rejected_by_reason": dict(reasons),
+        "chunks": chunks,
+        "input_files": len(identity.inputs),
+        "seconds": round(busy, 3),
+        "stars_per_second": round(rows["read"] / busy, 1) if busy > 0 else 0.0,
+        "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
+        "started": started,
+        "finished": finished,
+        "job": {"name": identity.job.get("name", ""), "hash": identity.job_hash},
+        "model": {**identity.model, "hash": identity.model_hash},
+        "devices": sorted(devices),
+        "versions": {name: ", ".join(sorted(values)) for name, values in seen.items()},
+        "references": REFERENCES,
+    }
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
+
+
+def write_summary(folder: Path, failures: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """Write summary.json from run.json and the receipts; its content.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    failures
+        The chunks that failed in this start, each as words by name: chunk, file, cause.
+
+    Raises
+    ------
+    ResumeError
+        The folder holds no run.
+    CatalogprocError
+        The file cannot be written.
+    """
+    content = summarise(read_identity(folder), iterate_receipts(folder))
+    content |= {"chunks_failed": len(failures), "failures": [dict(item) for item in failures]}
+    write_whole(Path(folder) / SUMMARY_FILE, as_json(content))
+    return content
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """summary.json, or None where there is none that can be read."""
+    return _read(Path(folder) / SUMMARY_FILE)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_provenance(folder: Path) -> Path:
+    """Write provenance.json from run.json and the receipts. Raises as write_summary does."""
+    document = provenance(read_identity(folder), list(iterate_receipts(folder)))
+    path = Path(folder) / PROVENANCE_FILE
+    write_whole(path, as_json(json.loads(document.serialize(format="json"))))
+    return path
+
+
+def receipts_digest(receipts: Iterable[Receipt]) -> str:
+    """SHA-256 (hex) over which chunks are done and what the hashes of their parts are."""
+    lines = sorted(f"{r.chunk_id} {r.catalog_sha256} {r.rejected_sha256}\n" for r in receipts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> Any:
+    """The run as a prov.model.ProvDocument.
+
+    Entities are the input files, the model, the job, the contracts, the catalog, the rejected
+    rows, the receipts, and each part; activities the run and each of its chunks; agents the
+    versions of catalogproc that worked. With more than :data:`DETAILED` chunks, those and
+    their parts are left to the receipts, whose digest the document holds.
+    """
+    from prov.model import ProvDocument
+
+    document = ProvDocument()
+    document.add_namespace("run", f"urn:catalogproc:run:{identity.hash}#")
+    document.add_namespace("cp", TERMS)
+    document.add_namespace("voprov", VOPROV)
+    agents = _add_agents(document, receipts)
+    _add_run(document, identity, receipts, agents)
+    if len(receipts) <= DETAILED:
+        for receipt in receipts:
+            _add_chunk(document, receipt, agents)
+    return document
+
+
+def _add_agents(document: Any, receipts: Sequence[Receipt]) -> dict[str, str]:
+    """An agent for each version of catalogproc that worked; identifiers by version."""
+    worked = {receipt.versions.get("catalogproc", "unknown") for receipt in receipts}
+    agents = {}
+    for number in sorted(worked or {versions()["catalogproc"]}):
+        agents[number] = "run:catalogproc-" + re.sub(r"[^\w.-]", "-", number)
+        document.agent(
+            agents[number],
+            {
+                "prov:type": document.valid_qualified_name("prov:SoftwareAgent"),
+                "voprov:name": "catalogproc",
+                "cp:version": number,
+            },
+        )
+    return agents
+
+
+def _add_run(
+    document: Any, identity: RunIdentity, receipts: Sequence[Receipt], agents: Mapping[str, str]
+) -> None:
+    moments = [datetime.fromisoformat(r.started) for r in receipts]
+    ends = [datetime.fromisoformat(r.finished) for r in receipts]
+    document.activity(
+        "run:run",
+        min(moments, default=None),
+        max(ends, default=None),
+        {"voprov:name": f"run {identity.run_id} of catalogproc", "cp:hash": identity.hash},
+    )
+    used = _add_inputs(document, identity)
+    for entity, role in used.items():
+        document.used("run:run", entity, other_attributes={"prov:role": role})
+    for agent in agents.values():
+        document.wasAssociatedWith("run:run", agent, plan="run:job")
+    made = (
+        ("catalog", CATALOG, "rows_written", sum(r.rows_written for r in receipts)),
+        ("rejected", REJECTED, "rows_rejected", sum(r.rows_rejected for r in receipts)),
+    )
+    for name, location, counted, rows in made:
+        _dataset(document, f"run:{name}", location, {f"cp:{counted}": rows}, collection=True)
+        document.wasGeneratedBy(f"run:{name}", "run:run")
+        for entity, role in used.items():
+            if role in ("spectra", "companion", "model"):
+                document.wasDerivedFrom(f"run:{name}", entity, activity="run:run")
+    digest = {"cp:sha256": receipts_digest(receipts), "cp:chunks": len(receipts)}
+    _dataset(document, "run:receipts", RECEIPTS, digest, collection=True)
+    document.wasGeneratedBy("run:receipts", "run:run")
+
+
+def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
+    """Everything that the run used, as entities; their roles by identifier."""
+    used = {}
+    for word, role, files in (
+        ("input", "spectra", identity.inputs),
+        ("companion", "companion", identity.companions),
+    ):
+        for file in files:
+            # A file that could not even be opened has no fingerprint.
+            mark = file.fingerprint or hashlib.sha256(file.path.encode()).hexdigest()
+            name = f"run:{word}-{mark[:16]}"
+            if name not in used:
+                _dataset(document, name, file.path, {"cp:fingerprint": file.fingerprint})
+                used[name] = role
+    trained = as_json(identity.model.get("training", {})).decode().strip()
+    _dataset(
+        document,
+        "run:model",
+        None,
+        {
+            "voprov:name": str(identity.model.get("name", "")),
+            "voprov:comment": str(identity.model.get("description", "")),
+            "cp:sha256": identity.model_hash,
+            "cp:training": trained,
+        },
+    )
+    document.entity(
+        "run:job",
+        {
+            "prov:type": document.valid_qualified_name("prov:Plan"),
+            "voprov:name": str(identity.job.get("name", "")),
+            "cp:sha256": identity.job_hash,
+            "cp:content": json.dumps(dict(identity.job), sort_keys=True, default=str),
+        },
+    )
+    used |= {"run:model": "model", "run:job": "configuration"}
+    for name, number in identity.contracts.items():
+        entity = f"run:contract-{name}"
+        document.entity(
+            entity,
+            {
+                "prov:type": document.valid_qualified_name("voprov:DatasetDescription"),
+                "voprov:name": name,
+                "voprov:version": number,
+            },
+        )
+        used[entity] = "contract"
+    return used
+
+
+def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> None:
+    activity = f"run:chunk-{receipt.chunk_id}"
+    source = f"run:input-{receipt.input_fingerprint[:16]}"
+    document.activity(
+        activity,
+        datetime.fromisoformat(receipt.started),
+        datetime.fromisoformat(receipt.finished),
+        {
+            "voprov:name": f"chunk {receipt.chunk_id}",
+            "cp:first_row": receipt.first_row,
+            "cp:rows_read": receipt.rows_read,
+            "cp:input_sha256": receipt.input_sha256,
+            "cp:device": receipt.device,
+        },
+    )
+    document.wasStartedBy(activity, starter="run:run")
+    document.used(activity, source, other_attributes={"prov:role": "spectra"})
+    document.used(activity, "run:model", other_attributes={"prov:role": "model"})
+    agent = agents[receipt.versions.get("catalogproc", "unknown")]
+    document.wasAssociatedWith(activity, agent, plan="run:job")
+    for path, sha256, rows in receipt.parts():
+        whole = path.split("/")[0]
+        part = f"run:{whole}-{receipt.chunk_id}"
+        _dataset(document, part, path, {"cp:sha256": sha256, "cp:rows": rows})
+        document.wasGeneratedBy(part, activity, datetime.fromisoformat(receipt.finished))
+        document.wasDerivedFrom(part, source, activity=activity)
+        document.hadMember(f"run:{whole}", part)
+
+
+def _dataset(
+    document: Any,
+    identifier: str,
+    location: str | None,
+    attributes: Mapping[str, Any],
+    *,
+    collection: bool = False,
+) -> None:
+    kinds = ["voprov:DatasetEntity"] + (["prov:Collection"] if collection else [])
+    stated = [("prov:type", document.valid_qualified_name(kind)) for kind in kinds]
+    if location is not None:
+        stated += [("prov:location", location), ("voprov:name", location.rpartition("/")[2])]
+    document.entity(identifier, stated + list(attributes.items()))
+
+
+def check_provenance(folder: Path, identity: RunIdentity, receipts: Sequence[Receipt]) -> list[str]:
+    """What in provenance.json disagrees with run.json and the receipts, a sentence each."""
+    from prov.model import ProvDocument
+
+    content = _read(Path(folder) / PROVENANCE_FILE)
+    if content is None:
+        return [f"{PROVENANCE_FILE} is missing or cannot be read"]
+    try:
+        found = ProvDocument.deserialize(content=json.dumps(content), format="json")
+    except Exception as error:  # prov raises whatever its parser meets
+        return [f"{PROVENANCE_FILE} is not PROV-JSON: {error}"]
+    stated = _stated(found)
+    return [
+        f"{PROVENANCE_FILE}: {entity} has {name} {stated.get((entity, name))}, not {value}"
+        for (entity, name), value in _stated(provenance(identity, receipts)).items()
+        if stated.get((entity, name)) != value
+    ]
+
+
+def _stated(document: Any) -> dict[tuple[str, str], str]:
+    """The hashes and counts that a document states, by identifier and attribute."""
+    names = ("sha256", "hash", "fingerprint", "chunks", "rows", "rows_read", "rows_written")
+    checked = {TERMS + name for name in (*names, "rows_rejected")}
+    return {
+        (record.identifier.uri, name.uri.rpartition("#")[2]): str(value)
+        for record in document.get_records()
+        if record.identifier is not None
+        for name, value in record.attributes
+        if name.uri in checked
+    }

@@ -1,1 +1,0 @@
-"""Real stars with spectra and labels, cut, split and written to train on."""

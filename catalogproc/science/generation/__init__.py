@@ -1,1 +1,0 @@
-"""What the model says of spectra: made from labels, completed, and turned into vectors."""

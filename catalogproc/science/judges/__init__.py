@@ -1,1 +1,0 @@
-"""What proves a model: scores, pictures, real stars with known answers."""

@@ -1,1 +1,0 @@
-"""A catalog against what must be true of stars without any model."""

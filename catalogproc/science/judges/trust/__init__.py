@@ -1,1 +1,0 @@
-"""Whether a model's errors hold, and whether its flags tell giants from others."""

@@ -1,1 +1,0 @@
-"""From stars to a bundle: what a training learns from, and what it ends with."""

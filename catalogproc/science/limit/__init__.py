@@ -1,1 +1,0 @@
-"""The best possible answer, by an independent route."""

@@ -1,1 +1,0 @@
-"""What the simulator learns from real spectra, and how it compares with them."""

@@ -1,0 +1,1 @@
+"""Simulated giants with known truth, and the grids that the simulator needs."""

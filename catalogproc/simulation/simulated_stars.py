@@ -1,0 +1,263 @@
+"""Simulated stars as tokens for training, and as tables of the input contract."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogproc.contract import load_contract
+from catalogproc.features import astrometry, photometry
+from catalogproc.features.spectra import G_ZERO_POINT, TAIL
+from catalogproc.io.staging import parquet_writer
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+FILE_STARS = 100_000
+"""Stars in each file written."""
+
+TRUTH = {
+    "teff": ("K", "effective temperature"),
+    "logg": ("log(cm.s**-2)", "log10 of the surface gravity"),
+    "m_h": ("dex", "metallicity [M/H]"),
+    "mass": ("solMass", "present mass"),
+    "log_age": ("dex", "log10 of the age in years"),
+    "log_l": ("dex(solLum)", "log10 of the luminosity"),
+    "phase": ("", "1 subgiant, 2 red giant, 3 core helium, 4 early AGB"),
+    "component": ("", "0 thin disk, 1 thick disk, 2 halo, 3 broad"),
+    "distance": ("kpc", "distance"),
+    "ebv": ("mag", "E(B-V) on the SFD scale"),
+    "r_v": ("", "ratio of total to selective extinction"),
+    "mg": ("mag", "absolute G magnitude behind its dust"),
+    "g_fakemag": ("", "pseudo-luminosity of the true distance, 10^(0.2 mg + 2)"),
+}
+"""Columns of the truth table after source_id: unit and meaning."""
+
+
+@dataclass(frozen=True)
+class SimulatedStars:
+    """N stars: what is true and what is seen, as tensors (N,) or (N, n) by name, on one device.
+
+    Attributes
+    ----------
+    columns
+        Truth: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, component``,
+        ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag].
+        Seen: ``coefficients, coefficient_errors`` (N, n_bp + n_rp) [electrons/s],
+        ``n_bp_relevant, n_rp_relevant``; ``g_mag, bp_mag, rp_mag, j_mag, h_mag, ks_mag`` and
+        their errors ``e_*`` [mag]; ``parallax, e_parallax`` [mas, zero-point removed];
+        ``ln_ebv_seen, e_ln_ebv``; ``l, b, ra, dec, ecl_lat`` [deg]. NaN is missing.
+    n_bp_coefficients
+        How many of the coefficients are BP's; the others are RP's.
+    seed
+        What they were drawn with.
+    """
+
+    columns: dict[str, Tensor]
+    n_bp_coefficients: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.columns["teff"])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.columns[name]
+
+    def coefficients(self, band: str, what: str = "coefficients") -> Tensor:
+        """A band's coefficients, or their errors (``what="coefficient_errors"``), (N, n)."""
+        both = self.columns[what]
+        n = self.n_bp_coefficients
+        return both[:, :n] if band == "bp" else both[:, n:]
+
+    def tokens(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+        """Dense values and errors (N, V) in the tokens' physical units; NaN is an absent token.
+
+        The same rules as ``features.tokens`` applies to files: coefficients over the G flux as
+        observed, none past the relevant bases; colours as observed; a parallax only where it is
+        good. Of the labels, teff, logg, m_h, mass and log_age are the truth, with error zero;
+        ``logebv`` and ``g_fakemag`` are as seen, in a dust map and by the parallax, with their
+        errors, which is what a run gets to read and what the loss takes account of.
+        """
+        c = self.columns
+        shape = (len(self), len(vocabulary))
+        values = torch.full(shape, torch.nan, device=c["teff"].device)
+        errors = torch.full_like(values, torch.nan)
+        flux = 10 ** (0.4 * (G_ZERO_POINT - c["g_mag"][:, None]))
+        for band in BANDS:
+            at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
+            value, error = (
+                self.coefficients(band, what)[:, : len(at)] / flux
+                for what in ("coefficients", "coefficient_errors")
+            )
+            count = self.coefficients(band).shape[1]
+            seen = _relevance(c[f"n_{band}_relevant"], count)[:, : len(at)]
+            values[:, at] = value.masked_fill(~seen, torch.nan)
+            errors[:, at] = error.masked_fill(~seen, torch.nan)
+        for name, (one, other) in _tokens(c).items():
+            if name in vocabulary:
+                column = vocabulary.column(name)
+                values[:, column] = one
+                errors[:, column] = other.masked_fill(one.isnan(), torch.nan)
+        return values, errors
+
+
+def _relevance(number: Tensor, count: int) -> Tensor:
+    """features.spectra.relevance, for tensors."""
+    if count > TAIL:
+        number = torch.where(number >= count - TAIL, count, number)
+    return torch.arange(count, device=number.device) < number[:, None]
+
+
+def _tokens(c: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Values and errors (N,) of the tokens that are not coefficients."""
+    exact = torch.zeros_like(c["teff"])
+    scale = 10 ** (0.2 * c["g_mag"])
+    usable = c["e_parallax"] <= astrometry.MAX_PARALLAX_ERROR
+    bp, rp = (
+        torch.hypot(c[f"e_{band}_mag"], torch.full_like(exact, zero_point))
+        for band, zero_point in (
+            ("bp", photometry.BP_ZERO_POINT_ERROR),
+            ("rp", photometry.RP_ZERO_POINT_ERROR),
+        )
+    )
+    return {
+        "bprp": (c["bp_mag"] - c["rp_mag"], torch.hypot(bp, rp)),
+        "jh": (c["j_mag"] - c["h_mag"], torch.hypot(c["e_j_mag"], c["e_h_mag"])),
+        "jk": (c["j_mag"] - c["ks_mag"], torch.hypot(c["e_j_mag"], c["e_ks_mag"])),
+        **{name: (c[name], exact) for name in ("teff", "logg", "m_h", "mass", "log_age")},
+        "logebv": (c["ln_ebv_seen"], c["e_ln_ebv"]),
+        "g_fakemag": (
+            (c["parallax"] * scale).masked_fill(~usable, torch.nan),
+            c["e_parallax"] * scale,
+        ),
+    }
+
+
+def write_stars(stars: SimulatedStars, folder: Path | str) -> list[Path]:
+    """Write the stars as files of the input contract, a truth table beside them.
+
+    ``xp_continuous_*.parquet``, ``gaia_source_*.parquet`` and ``truth_*.parquet``, row by row
+    the same stars; each file whole or not at all. Returns the paths.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = {name: value.cpu().numpy() for name, value in stars.columns.items()}
+    source_id = source_ids(columns["ra"], columns["dec"], stars.seed)
+    tables = {
+        "xp_continuous": _spectra_table(stars, columns, source_id),
+        "gaia_source": _source_table(columns, source_id, stars.seed),
+        "truth": _truth_table(columns, source_id, stars.seed),
+    }
+    paths = []
+    for name, table in tables.items():
+        for part, start in enumerate(range(0, max(len(stars), 1), FILE_STARS)):
+            path = folder / f"{name}_{part:03d}.parquet"
+            _write(table.slice(start, FILE_STARS), path)
+            paths.append(path)
+    return paths
+
+
+def source_ids(ra: NDArray[np.float64], dec: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """Identifiers (N,) built as Gaia's: HEALPix of order 12 in the bits from 35 up.
+
+    The lower bits hold five of the seed and thirty of the row, so that they are unique.
+    """
+    pixel = astrometry.healpix(ra, dec, order=12)
+    return (pixel << 35) | (np.int64(seed % 32) << 30) | np.arange(len(ra), dtype=np.int64)
+
+
+def _spectra_table(
+    stars: SimulatedStars, c: dict[str, NDArray[Any]], source_id: NDArray[np.int64]
+) -> pa.Table:
+    contract = load_contract("xp_continuous")
+    columns: dict[str, Any] = {"source_id": source_id}
+    for band in BANDS:
+        columns[f"{band}_n_relevant_bases"] = c[f"n_{band}_relevant"].astype(np.int16)
+        for what in ("coefficients", "coefficient_errors"):
+            name = f"{band}_{what}"
+            matrix = stars.coefficients(band, what).cpu().numpy()
+            offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
+            element = contract[name].arrow_type.value_type
+            flat = pa.array(matrix.ravel()).cast(element)
+            columns[name] = pa.ListArray.from_arrays(pa.array(offsets), flat)
+    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(stars.seed))
+    return pa.table(columns, schema=schema)
+
+
+def _source_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed: int) -> pa.Table:
+    size = len(source_id)
+    random = np.random.default_rng(seed)
+    bp_rp = (c["bp_mag"] - c["rp_mag"]).astype(np.float64)
+    # The published relation of astrometry's effective wavenumber and colour (Lindegren et al.
+    # 2021, eq. 3).
+    nu_eff = 1.76 - 1.61 / np.pi * np.arctan(0.531 * bp_rp)
+    zero_point = astrometry.zero_point(
+        c["g_mag"], nu_eff, np.full(size, np.nan), c["ecl_lat"], np.full(size, 31)
+    )
+    parallax = c["parallax"] + np.nan_to_num(zero_point)
+    solved = np.isfinite(parallax)
+    tmass = np.isfinite(c["j_mag"])
+    columns: dict[str, Any] = {
+        "source_id": source_id,
+        **{name: c[name] for name in ("ra", "dec", "l", "b", "ecl_lat")},
+        "phot_g_mean_mag": c["g_mag"],
+        "phot_bp_mean_mag": c["bp_mag"],
+        "phot_rp_mean_mag": c["rp_mag"],
+        "phot_bp_mean_flux_over_error": photometry.MAGNITUDE_PER_RELATIVE / c["e_bp_mag"],
+        "phot_rp_mean_flux_over_error": photometry.MAGNITUDE_PER_RELATIVE / c["e_rp_mag"],
+        "parallax": parallax,
+        "parallax_error": c["e_parallax"],
+        "nu_eff_used_in_astrometry": np.where(solved, nu_eff, np.nan),
+        "astrometric_params_solved": np.where(solved, 31, 3).astype(np.int16),
+        "ruwe": np.where(solved, 1 + 0.06 * random.standard_normal(size), np.nan),
+        **{f"{band}_m": c[f"{band}_mag"] for band in ("j", "h", "ks")},
+        **{f"{band}_msigcom": c[f"e_{band}_mag"] for band in ("j", "h", "ks")},
+        "ph_qual": pa.array(np.where(tmass, "AAA", ""), mask=~tmass),
+        "ebv": np.exp(c["ln_ebv_seen"]),
+        "e_ln_ebv": c["e_ln_ebv"],
+    }
+    contract = load_contract("gaia_source")
+    arrays = {
+        name: (pa.array(value, from_pandas=True) if isinstance(value, np.ndarray) else value).cast(
+            contract[name].arrow_type
+        )
+        for name, value in columns.items()
+    }
+    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(seed))
+    return pa.table(arrays, schema=schema)
+
+
+def _truth_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed: int) -> pa.Table:
+    values = c | {"g_fakemag": 10 ** (0.2 * c["mg"] + 2)}
+    fields = [pa.field("source_id", pa.int64(), nullable=False)]
+    arrays = [pa.array(source_id)]
+    for name, (unit, meaning) in TRUTH.items():
+        arrays.append(pa.array(values[name]))
+        stated = {"unit": unit, "description": meaning}
+        fields.append(pa.field(name, arrays[-1].type, nullable=False, metadata=stated))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=_metadata(seed)))
+
+
+def _metadata(seed: int) -> dict[str, str]:
+    return {
+        "simulated": "catalogproc.simulation.simulator: not real stars",
+        "seed": str(seed),
+    }
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with parquet_writer(temporary, table.schema) as writer:
+            writer.write_table(table, row_group_size=25_000)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The generative half: generate, inpaint, embed, infer."""

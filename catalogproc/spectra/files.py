@@ -1,0 +1,183 @@
+"""Spectra as files: in the archive's layout, which GaiaXPy and ``catalogproc run`` read, and as
+flux over wavelength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from catalogproc.contract import Column, Contract, load_contract
+from catalogproc.errors import JobError
+from catalogproc.io.atomic import WholeFile
+from catalogproc.io.parquet_writer import TableWriter
+from catalogproc.spectra.generated import Spectra
+from catalogproc.vocabulary import BANDS
+
+SUFFIXES = (".parquet", ".ecsv")
+
+BASES = {"bp": 56, "rp": 57}
+"""Numbers of the DR3 bases, by which GaiaXPy chooses its design matrices."""
+
+
+def check_name(path: Path, where: str) -> None:
+    """Raise JobError for a name that ends in no format in which spectra are written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise JobError(
+            "spectra are written in the format that the name ends in",
+            wanted=" | ".join(SUFFIXES), found=path.name, where=where,
+        )  # fmt: skip
+
+
+def spectra_table(
+    spectra: Spectra, source_id: NDArray[np.int64], extra: Mapping[str, NDArray[np.floating]]
+) -> tuple[pa.Table, Contract]:
+    """N spectra as rows of the archive's layout, and the contract of that table.
+
+    ``extra`` are columns (N,) of what else is known of each, by name: labels that were given.
+    All coefficients count as relevant. Their correlations are those of the spectra, zero where
+    these have none; the archive has no place for those between the bands.
+    """
+    archive = {column.name: column for column in load_contract("xp_continuous").columns}
+    count = len(spectra)
+    made: list[tuple[Column, pa.Array]] = [(archive["source_id"], pa.array(source_id))]
+    for name, values in extra.items():
+        kind = Column(name, "float32", f"{name}, as given or used", nullable=True)
+        made.append((kind, pa.array(np.asarray(values, dtype=np.float32))))
+    packed = _packed(spectra)
+    for band in BANDS:
+        values, errors = spectra.coefficients[band], spectra.errors[band]
+        size = values.shape[1]
+        facts = {
+            f"{band}_basis_function_id": (
+                "int16",
+                BASES[band],
+                "the archive's number of the basis",
+            ),
+            f"{band}_n_parameters": ("int16", size, "number of coefficients"),
+            f"{band}_standard_deviation": ("float32", 1.0, "errors are not scaled by a fit's"),
+        }
+        for name, (kind_name, value, words) in facts.items():
+            column = Column(name, kind_name, words)
+            made.append((column, pa.array(np.full(count, value)).cast(column.arrow_type)))
+        relevant = archive[f"{band}_n_relevant_bases"]
+        made.append((relevant, pa.array(np.full(count, size, dtype=np.int16))))
+        lists = {
+            f"{band}_coefficients": values,
+            f"{band}_coefficient_errors": errors,
+            f"{band}_coefficient_correlations": packed[band],
+        }
+        made += [(archive[name], _lists(x, archive[name])) for name, x in lists.items()]
+    table = pa.table({column.name: array for column, array in made})
+    words = "Gaia XP spectra that a model made"
+    contract = Contract("generated_xp", 1, words, tuple(column for column, _ in made))
+    return table.cast(contract.arrow_schema()), contract
+
+
+def write_spectra(
+    path: Path,
+    spectra: Spectra,
+    source_id: NDArray[np.int64],
+    extra: Mapping[str, NDArray[np.floating]],
+    facts: Mapping[str, str],
+) -> None:
+    """Write N spectra as Parquet or ECSV in the archive's layout, whole or not at all."""
+    table, contract = spectra_table(spectra, source_id, extra)
+    _write(path, table, contract, facts)
+
+
+def write_flux(
+    path: Path,
+    spectra: Spectra,
+    source_id: NDArray[np.int64],
+    facts: Mapping[str, str],
+    e_g_mag: NDArray[np.floating] | None = None,
+) -> None:
+    """Write flux over wavelength as Parquet or ECSV: a row for each star and wavelength.
+
+    ``e_g_mag`` (N,) is the error of the magnitude that they are scaled to; none is no error.
+    """
+    sampled = spectra.sampled()
+    count, size = sampled.flux.shape
+    unit = "W.m**-2.nm**-1" if np.isfinite(spectra.g_mag).all() else ""
+    over = "" if unit else ", over the electrons per second of G"
+    level = np.zeros(count) if e_g_mag is None else e_g_mag * np.log(10.0) / 2.5
+    columns = (
+        Column("source_id", "int64", "the star", ucd="meta.id;meta.main"),
+        Column("wavelength", "float32", "wavelength in vacuum", unit="nm", ucd="em.wl"),
+        Column("flux", "float64", f"flux density{over}", unit=unit, ucd="phot.flux.density;em.wl"),
+        Column("flux_error", "float64", f"1 sigma error of flux{over}, at this G", unit=unit,
+               ucd="stat.error;phot.flux.density;em.wl"),
+        Column("scale_error", "float32", "relative error of the star's flux at all wavelengths, "
+               "by its luminosity", ucd="stat.error;arith.factor"),
+    )  # fmt: skip
+    contract = Contract("generated_flux", 1, "Flux of spectra that a model made", columns)
+    table = pa.table(
+        [
+            pa.array(np.repeat(source_id, size)),
+            pa.array(np.tile(sampled.wavelength.astype(np.float32), count)),
+            pa.array(sampled.flux.ravel()),
+            pa.array(sampled.error.ravel()),
+            pa.array(np.repeat(level.astype(np.float32), size)),
+        ],
+        schema=contract.arrow_schema(),
+    )
+    _write(path, table, contract, facts)
+
+
+def _packed(spectra: Spectra) -> dict[str, NDArray[np.floating]]:
+    """Each band's correlations (N, n(n-1)/2) as the archive has them: the strict lower triangle,
+    row by row."""
+    packed: dict[str, NDArray[np.floating]] = {}
+    first = 0
+    for band in BANDS:
+        count, size = spectra.coefficients[band].shape
+        row, column = np.tril_indices(size, -1)
+        packed[band] = np.zeros((count, len(row)), dtype=np.float32)
+        if spectra.correlations is not None:
+            packed[band][:] = spectra.correlations[:, first + row, first + column]
+        first += size
+    return packed
+
+
+def _lists(values: NDArray[np.floating], column: Column) -> pa.Array:
+    kind = column.arrow_type
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(values.ravel()).cast(kind.value_type)
+    )
+
+
+def _write(path: Path, table: pa.Table, contract: Contract, facts: Mapping[str, str]) -> None:
+    check_name(path, "--output")
+    if path.suffix.lower() == ".parquet":
+        with TableWriter(path, contract, facts) as writer:
+            writer.write(table)
+        return
+    # Arrays in ECSV are JSON in a quoted field, as the archive's own are: Astropy writes them.
+    from astropy.table import Column as AstropyColumn
+    from astropy.table import Table
+
+    made = Table(meta=dict(facts))
+    for column in contract.columns:
+        values = table[column.name].combine_chunks()
+        if pa.types.is_list(values.type):
+            array = values.flatten().to_numpy().reshape(len(values), -1)
+        else:
+            array = values.to_numpy(zero_copy_only=False)
+        made[column.name] = AstropyColumn(array, description=column.description)
+        if column.unit:
+            made[column.name].unit = column.unit.replace("electron.s**-1", "electron / s")
+    with WholeFile(path) as file:
+        file.write("\n".join([*_ecsv(made), ""]).encode())
+
+
+def _ecsv(table: object) -> list[str]:
+    from io import StringIO
+
+    out = StringIO()
+    table.write(out, format="ascii.ecsv", delimiter=",")  # type: ignore[attr-defined]
+    return out.getvalue().splitlines()

@@ -1,0 +1,98 @@
+"""Stars to make spectra of: one by its labels, many in a table, or those along an isochrone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from catalogproc.errors import JobError
+from catalogproc.network.predictor import Predictor
+from catalogproc.simulation.isochrones import LOG_AGE, LOGG, M_H, PHASES, TEFF, load_population
+
+RED_GIANT = 2
+POINTS = 40
+
+DUST = "logebv"
+"""A label, but not of the star: any star can stand behind any dust."""
+
+
+def one_star(labels: Mapping[str, float], more: Sequence[str] = ()) -> pa.Table:
+    """One row of named labels and of words ``NAME=VALUE``. Raises JobError for any other word."""
+    known = dict(labels)
+    for word in more:
+        name, _, value = word.partition("=")
+        try:
+            known[name.strip()] = float(value)
+        except ValueError:
+            raise JobError(
+                "what is known of the star", wanted="NAME=VALUE, as in bprp=1.2", found=word,
+                where="--known",
+            ) from None  # fmt: skip
+    return pa.table({name: pa.array([value]) for name, value in known.items()})
+
+
+def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIANT) -> pa.Table:
+    """Giants of one age [Gyr] and [M/H] along a phase of evolution, a row each.
+
+    Columns ``teff`` [K], ``logg``, ``m_h``, ``mass`` [solar masses] and ``age`` [Gyr], of the
+    PARSEC isochrones, within the limits that the simulator draws giants from.
+
+    Raises
+    ------
+    JobError
+        An age or [M/H] beyond the isochrones, or a phase that they do not have.
+    """
+    for what, value, (low, high), unit in (
+        ("age", float(np.log10(max(age, 1e-9))) + 9.0, LOG_AGE, "log10 of years"),
+        ("[M/H]", m_h, M_H, "dex"),
+    ):
+        if not low <= value <= high:
+            raise JobError(
+                f"an {what} that the isochrones do not have",
+                wanted=f"{low} to {high} {unit}", found=round(value, 3), where="--isochrone",
+            )  # fmt: skip
+    if phase not in PHASES:
+        raise JobError(
+            "no such phase", wanted=", ".join(f"{k} {v}" for k, v in PHASES.items()), found=phase
+        )
+    place = torch.linspace(0.0, 1.0, points)
+    full = torch.full_like(place, 1.0)
+    found = load_population().at(
+        m_h * full, (np.log10(age) + 9.0) * full, torch.full(place.shape, phase), place
+    )
+    star = {name: found[name].double().numpy() for name in ("teff", "logg", "mass")}
+    inside = (star["teff"] > TEFF[0]) & (star["teff"] < TEFF[1])
+    inside &= (star["logg"] > LOGG[0]) & (star["logg"] < LOGG[1])
+    rows = {name: values[inside] for name, values in star.items()}
+    rows |= {"m_h": np.full(inside.sum(), m_h), "age": np.full(inside.sum(), age)}
+    return pa.table(rows)
+
+
+def unlikely(
+    predictor: Predictor, values: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How far each known label lies from what the model expects of all else that is known.
+
+    Returned are, for tokens (N, V), the expected values, their errors, and the differences in
+    these errors; NaN for tokens that are not known, that are no labels of the star itself, or
+    that stand alone. A star in which one is large is none that the model has seen: its labels
+    do not go together.
+    """
+    vocabulary = predictor.bundle.vocabulary
+    mean, sigma, off = np.full((3, *values.shape), np.nan)
+    for name in vocabulary.named("label"):
+        if name == DUST:
+            continue
+        column = vocabulary.column(name)
+        others = np.array(values, dtype=np.float64)
+        others[:, column] = np.nan
+        rows = np.isfinite(values[:, column]) & np.isfinite(others).any(axis=1)
+        if name in predictor.bundle.requestable and rows.any():
+            answer = predictor.predict(others[rows], (name,))
+            mean[rows, column], sigma[rows, column] = answer.mean[:, 0], answer.sigma[:, 0]
+            off[rows, column] = (values[rows, column] - mean[rows, column]) / sigma[rows, column]
+    return mean, sigma, off

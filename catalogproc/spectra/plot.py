@@ -1,0 +1,53 @@
+"""Made spectra as a picture: flux over wavelength with the band of its error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from catalogproc.io.atomic import write_whole
+from catalogproc.spectra.generated import Spectra
+
+MOST = 12
+"""Spectra in one picture; of more, so many evenly chosen ones are drawn."""
+
+
+def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> None:
+    """Write a PNG of flux over wavelength, a line a star with its 1 sigma band."""
+    from io import BytesIO
+
+    from matplotlib import colormaps, rc_context
+    from matplotlib.figure import Figure
+
+    sampled = spectra.sampled()
+    rows = np.unique(np.linspace(0, len(spectra) - 1, min(MOST, len(spectra))).round().astype(int))
+    colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(rows)))
+    scaled = bool(np.isfinite(spectra.g_mag).all())
+    # GaiaXPy, where it was imported, asks matplotlib for LaTeX.
+    with rc_context({"text.usetex": False}):
+        figure = Figure(figsize=(8, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for row, colour in zip(rows, colours, strict=True):
+            flux, error = sampled.flux[row], sampled.error[row]
+            axes.fill_between(
+                sampled.wavelength,
+                flux - error,
+                flux + error,
+                color=colour,
+                alpha=0.25,
+                linewidth=0,
+            )
+            axes.plot(sampled.wavelength, flux, color=colour, linewidth=1.2, label=names[row])
+        axes.set_xlim(sampled.wavelength[0], sampled.wavelength[-1])
+        axes.set_ylim(bottom=min(0.0, float(sampled.flux[rows].min())))
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
+        axes.set_xlabel("wavelength [nm]")
+        axes.set_ylabel("flux [W m$^{-2}$ nm$^{-1}$]" if scaled else "flux over the G flux")
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(rows) > 1:
+            figure.legend(frameon=False, fontsize=7.5, loc="outside right center")
+        out = BytesIO()
+        figure.savefig(out, format="png", dpi=130)
+    write_whole(path, out.getvalue())

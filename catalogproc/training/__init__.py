@@ -1,0 +1,1 @@
+"""Token sampling, trainer, calibration, model card: from stars to a bundle."""

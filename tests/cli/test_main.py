@@ -1,0 +1,142 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.paths import EXAMPLES
+
+from catalogproc import __version__
+from catalogproc.cli.main import _spread
+from catalogproc.contract import load_contract, load_flags
+
+
+def catalogproc(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "catalogproc", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_glob_that_the_shell_expanded_is_taken_whole() -> None:
+    words = [
+        "run",
+        "--input",
+        "a",
+        "b",
+        "--workers",
+        "2",
+        "--gaia-source",
+        "c",
+        "d",
+        "--output",
+        "e",
+    ]
+    assert _spread(words) == [
+        *("run", "--input", "a", "--input", "b", "--workers", "2"),
+        *("--gaia-source", "c", "--gaia-source", "d", "--output", "e"),
+    ]
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = catalogproc("--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    for verb in ("run", "check", "plan", "verify", "export", "convert", "describe", "train"):
+        assert verb in done.stdout
+    assert statistics.median(seconds) < 0.5
+
+
+def test_version() -> None:
+    assert catalogproc("--version").stdout.strip() == f"catalogproc {__version__}"
+
+
+def test_describe_prints_every_column_and_flag() -> None:
+    catalog = catalogproc("describe", "catalog")
+    assert all(name in catalog.stdout for name in load_contract("catalog").names)
+    flags = catalogproc("describe", "flags", "--json")
+    names = [row[2] for row in json.loads(flags.stdout)[0]["rows"]]
+    assert names == [flag.name for flag in load_flags().flags]
+
+
+@pytest.mark.parametrize("what", ["xp_continuous", "demo", "gaia-dr3-giants", "default"])
+def test_describe_knows(what: str) -> None:
+    done = catalogproc("describe", what)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_what_is_refused_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    for words in (
+        ("describe", "nonsense"),
+        ("run", "--input", str(tmp_path / "absent*.parquet"), "--output", str(tmp_path / "out")),
+        ("run", "--output", str(tmp_path / "out")),
+        ("plan", "--input", "x", "--output", "y", "--job", "nonsense"),
+    ):
+        done = catalogproc(*words)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_quiet_json_and_a_dry_run(tmp_path: Path) -> None:
+    source = str(EXAMPLES / "xp_continuous_000.parquet")
+    out = str(tmp_path / "out")
+    words = ("run", "--input", source, "--output", out, "--workers", "1")
+
+    done = catalogproc(*words, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    assert planned["rows"] == planned["rows_todo"] == 500
+    assert [chunk["done"] for chunk in planned["chunks"]] == [False]
+    assert not Path(out).exists()
+    done = catalogproc(*words, "--dry-run")
+    assert "1 file of spectra, 500 stars, in 1 chunk; 0 done, 1 to do" in done.stdout
+
+    done = catalogproc(*words, "--quiet")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    done = catalogproc(*words, "--json")
+    account = json.loads(done.stdout)
+    assert (account["rows_written"], account["chunks_run"], account["exit_code"]) == (500, 0, 0)
+
+    verified = json.loads(catalogproc("verify", out, "--json").stdout)
+    assert verified["rows_read"] == verified["rows_written"] == 500
+    assert verified["run_id"] == planned["run_id"]
+    # What was asked for is said all the same.
+    assert "500 rows read" in catalogproc("-q", "verify", out).stdout
+
+
+def test_errors_are_said_however_quiet(tmp_path: Path) -> None:
+    done = catalogproc("--quiet", "verify", str(tmp_path))
+    assert done.returncode == 2
+    assert "error:" in done.stderr
+
+
+def test_quiet_stands_anywhere() -> None:
+    assert _spread(["run", "--input", "a", "-q", "b"]) == [
+        "--quiet", "run", "--input", "a", "--input", "b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete(shell: str) -> None:
+    # Where no shell is found above the process, as under a batch system, it is named.
+    named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "catalogproc", "--show-completion", shell]
+    shown = subprocess.run(command, capture_output=True, text=True, env=named, timeout=60)
+    assert "catalogproc" in shown.stdout, shown.stderr
+    words = {"COMP_WORDS": "catalogproc ver", "COMP_CWORD": "1"}
+    ask = {"_CATALOGPROC_COMPLETE": "complete_bash"} | words
+    command = [sys.executable, "-c", "from catalogproc.cli.main import main; main()"]
+    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | ask, timeout=60)
+    assert told.stdout.split() == ["verify"]

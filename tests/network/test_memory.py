@@ -1,0 +1,68 @@
+"""Freed memory is kept: a pass of the network asks the system for no new pages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PASSES = """
+import resource, sys
+import torch
+from catalogproc.network.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+x, weight = torch.randn(4096, 128), torch.randn(512, 128)
+def work():
+    torch.nn.functional.gelu(x @ weight.T)  # 8 MB, twice
+for _ in range(3):  # until the heap is as large as it gets
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
+def test_where_dask_has_every_page_mapped_anew_ours_are_mapped_once():
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+
+    def faults(how: str) -> int:
+        told = subprocess.run(
+            [sys.executable, "-c", PASSES, how],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return int(told.stdout)
+
+    pages = 10 * 2 * 4096 * 512 * 4 // 4096
+    assert faults("left") > pages / 2
+    assert faults("kept") < pages / 5
+
+
+SHAPES = """
+import psutil, torch
+from catalogproc.network.cpu_kernels import linear
+weight, process = torch.randn(256, 96), psutil.Process()
+def work(rows):
+    linear(torch.randn(rows, 96), weight, None)
+for rows in range(1000, 1400):
+    work(rows)
+before = process.memory_info().rss
+for rows in range(1400, 2000):
+    work(rows)
+print(process.memory_info().rss - before)
+"""
+
+
+def test_products_of_hundreds_of_shapes_are_not_kept():
+    """PyTorch's own limit of a thousand would be 800 MB here, and made workers exceed 2 GB."""
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_CACHE_CAPACITY")}
+    told = subprocess.run(
+        [sys.executable, "-c", SHAPES],
+        env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(told.stdout) < 450e6

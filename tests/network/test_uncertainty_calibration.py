@@ -1,0 +1,176 @@
+"""What a bundle says of its own errors: found from stars of known truth, and put back on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import tiny_bundle
+from typer.testing import CliRunner
+
+from catalogproc.cli.main import app
+from catalogproc.errors import BundleError
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.network.uncertainty_calibration import Calibration
+from catalogproc.training.fit_calibration import Answered, calibrated, fit_calibration, fit_latent
+
+N = 24_000
+LOW, HIGH = 0.158655, 0.841345
+
+
+def drawn(seed: int, student: bool = False) -> tuple[Answered, dict[str, np.ndarray], np.ndarray]:
+    """Answers whose stated sigma is wrong by factors of magnitude and gravity; the true sigma."""
+    random = np.random.default_rng(seed)
+    logg, magnitude = random.uniform(0.0, 3.5, N), random.uniform(8.0, 17.0, N)
+    stated = np.exp(random.normal(4.0, 0.6, N))
+    sigma = stated * np.exp(0.5 * (logg - 2.0) + 0.15 * np.maximum(magnitude - 14.0, 0.0))
+    unit = random.standard_t(4.0, N) / 1.1415 if student else random.normal(size=N)
+    mean = random.normal(4800.0, 300.0, N)
+    answers = Answered(mean, stated, np.zeros(N), mean + sigma * unit, np.zeros(N))
+    return answers, {"logg": logg, "phot_g_mean_mag": magnitude}, sigma
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    calibration = fit_calibration(*drawn(1)[:2])
+    assert calibration is not None
+    return calibration
+
+
+def test_sigma_is_the_true_one_wherever_a_star_stands(found: Calibration) -> None:
+    answers, context, sigma = drawn(2)
+    ratio = found.sigma(answers.stated, context) / sigma
+    assert abs(np.median(ratio) - 1.0) < 0.02
+    assert np.quantile(np.abs(ratio - 1.0), 0.95) < 0.12
+    # And as a share of stars, bin by bin, on stars that the calibration was not found on.
+    inside = np.abs(answers.truth - answers.mean) < found.sigma(answers.stated, context)
+    assert inside.mean() == pytest.approx(0.6827, abs=0.02)
+    for name, edges in (("logg", (0, 1, 2, 3, 3.5)), ("phot_g_mean_mag", (8, 11, 14, 16, 17))):
+        place = np.digitize(context[name], edges)
+        for one in np.unique(place):
+            assert inside[place == one].mean() == pytest.approx(0.6827, abs=0.05), (name, one)
+    # Without it, nothing of this holds: the check can fail.
+    plain = np.abs(answers.truth - answers.mean) < answers.stated
+    assert abs(plain[context["logg"] < 1].mean() - 0.6827) > 0.1
+
+
+def test_heavy_tails_are_in_the_95_percent_and_not_in_the_68() -> None:
+    fitted = fit_calibration(*drawn(3, student=True)[:2])
+    assert fitted is not None
+    answers, context, _ = drawn(4, student=True)
+    sigma = fitted.sigma(answers.stated, context)
+    low, high = (fitted.percentile(answers.mean, sigma, p) for p in (0.025, 0.975))
+    inside = (answers.truth > low) & (answers.truth < high)
+    assert inside.mean() == pytest.approx(0.95, abs=0.01)
+    # Twice sigma, as of a Gaussian, would hold too few.
+    assert (np.abs(answers.truth - answers.mean) < 1.96 * sigma).mean() < 0.94
+
+
+def test_a_larger_stated_sigma_is_never_made_a_smaller_one(found: Calibration) -> None:
+    stated = np.geomspace(1.0, 5_000.0, 500)
+    assert (np.diff(found.sigma(stated, {})) > 0).all()
+
+
+def test_errors_of_the_truth_are_not_the_model_s() -> None:
+    answers, context, sigma = drawn(5)
+    measured = Answered(
+        answers.mean, answers.stated, answers.inputs,
+        answers.truth + np.random.default_rng(6).normal(size=N) * answers.stated, answers.stated,
+    )  # fmt: skip
+    fitted = fit_calibration(measured, context)
+    naive = fit_calibration(Answered(*list(vars(measured).values())[:4], np.zeros(N)), context)
+    assert fitted is not None
+    assert naive is not None
+    ratio = np.median(fitted.sigma(answers.stated, context) / sigma)
+    assert abs(ratio - 1.0) < 0.1
+    assert np.median(naive.sigma(answers.stated, context) / sigma) > 1.25
+
+
+def test_what_the_inputs_cause_is_not_added_to_what_was_found_with_them_in() -> None:
+    # The stated sigma has the inputs' share in it, as a network has that was trained on noisy
+    # stars: the whole is neither larger for it, nor smaller than it.
+    answers, context, sigma = drawn(7)
+    share = Answered(*list(vars(answers).values())[:2], 0.6 * sigma, answers.truth, answers.error)
+    fitted = fit_calibration(share, context)
+    assert fitted is not None
+    whole = np.maximum(fitted.sigma(answers.stated, context), share.inputs)
+    inside = np.abs(answers.truth - answers.mean) < whole
+    assert inside.mean() == pytest.approx(0.6827, abs=0.01)
+    added = np.hypot(whole, share.inputs)
+    assert (np.abs(answers.truth - answers.mean) < added).mean() > 0.73
+
+
+def test_masses_are_positive_at_any_percentile_and_hold() -> None:
+    random = np.random.default_rng(8)
+    truth = np.exp(random.normal(0.0, 0.5, N))
+    mean = truth * np.exp(random.normal(0.0, 0.35, N))
+    answers = Answered(mean, 0.3 * mean, np.zeros(N), truth, np.zeros(N))
+    fitted = fit_calibration(answers, {}, logarithmic=True)
+    assert fitted is not None
+    assert fitted.logarithmic
+    sigma = fitted.sigma(answers.stated, {})
+    assert (fitted.percentile(mean, 30 * sigma, 0.005) > 0).all()
+    below, above = (fitted.percentile(mean, sigma, p) for p in (LOW, HIGH))
+    assert np.mean(truth < below) == pytest.approx(LOW, abs=0.01)
+    assert np.mean(truth > above) == pytest.approx(LOW, abs=0.01)
+
+
+def test_too_few_stars_tell_nothing() -> None:
+    answers, context, _ = drawn(9)
+    few = answers.rows(np.arange(N) < 499)
+    assert fit_calibration(few, {name: x[:499] for name, x in context.items()}) is None
+
+
+def test_one_star_in_a_hundred_is_uncommon_and_tokens_that_lack_make_none_so() -> None:
+    random = np.random.default_rng(10)
+    present = random.random((N, 6)) < 0.7
+    moved = present @ random.normal(0.0, 3.0, (6, 4))
+    mixed = random.normal(size=(4, 4))
+    summaries = moved + random.normal(size=(N, 4)) @ mixed
+    latent = fit_latent(summaries.astype(np.float32), present)
+    far = latent.distance(summaries, present)
+    assert (far > latent.limit).mean() == pytest.approx(0.01, abs=0.002)
+    # Chi of four degrees of freedom: its mean, and the distance that 1 % exceed.
+    assert latent.limit == pytest.approx(np.sqrt(13.277), rel=0.05)
+    few = present.sum(axis=1) <= 2
+    assert (far[few] > latent.limit).mean() < 0.03
+    odd = latent.distance(summaries + 6.0 * mixed[0], present)
+    assert (odd > latent.limit).mean() > 0.95
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    bundle = tiny_bundle(tmp_path_factory.mktemp("plain"))
+    (bundle.path / "CARD.md").write_text(f"| hash | {bundle.hash} |\n")
+    (bundle.path / "learning_curve.csv").write_text("step,loss\n")
+    return bundle
+
+
+def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "calibrated"
+    command = ["calibrate", "--bundle", str(plain.path), "--output", str(folder)]
+    result = CliRunner().invoke(app, [*command, "--stars", "2000", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    made = load_bundle(folder)
+    assert set(made.reliability.calibration) >= {"teff", "logg", "m_h", "log_age"}
+    assert made.reliability.latent is not None
+    assert made.reliability.chi2 > 0
+    assert made.hash != plain.hash
+    weights = "weights.safetensors"
+    assert (folder / weights).read_bytes() == (plain.path / weights).read_bytes()
+    assert made.hash in (folder / "CARD.md").read_text()
+    assert plain.hash not in (folder / "CARD.md").read_text()
+    assert (folder / "learning_curve.csv").is_file()
+    assert made.training["calibration_seed"] == 3
+    with pytest.raises(BundleError, match="holds a bundle already"):
+        calibrated(plain, folder, 2000, 3)
+
+
+def test_what_cannot_be_calibrated_is_refused(plain: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="too few stars"):
+        calibrated(plain, tmp_path / "few", 100, 1)
+    of_real = Bundle(**vars(plain) | {"training": {"data": "APOGEE", "dataset_sha256": "0"}})
+    with pytest.raises(BundleError, match="at the end of its training"):
+        calibrated(of_real, tmp_path / "real", 2000, 1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,206 @@
+"""One star explained: what was read and answered is what the catalog holds; words and picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from matplotlib.image import imread
+from support import real_stars
+from support.bundles import tiny_bundle
+from support.paths import ROOT
+
+from catalogproc.contract import load_contract, load_flags
+from catalogproc.errors import BundleError, InputError, JobError, ResumeError, VerifyError
+from catalogproc.features.flux_calibration import calibration
+from catalogproc.inference.engine import Engine
+from catalogproc.inference.process_chunk import process_chunk
+from catalogproc.job import Job
+from catalogproc.readers import chunks
+from catalogproc.readers.gaia_source import open_companion
+from catalogproc.report.explain import Explanation, explain
+from catalogproc.report.explain_plot import write_picture
+from catalogproc.report.explain_text import attended, lines
+from catalogproc.rundir.manifest import InputFile, RunIdentity, claim
+
+JOB = Job("test")
+
+
+class Case:
+    """A run over the thirty real bright stars, and one spectrum whose coefficients are lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model, self.output = folder / "model", folder / "out"
+        self.input, self.companion = folder / "xp.parquet", folder / "gaia.parquet"
+        bundle = tiny_bundle(self.model)
+        spectra = real_stars.bright()
+        self.ids = spectra["source_id"].to_pylist()
+        broken = {name: spectra[name].to_pylist() for name in spectra.column_names}
+        for name in ("bp_coefficients", "rp_coefficients"):
+            broken[name][4] = None
+        self.lost = self.ids[4]
+        pq.write_table(pa.table(broken, schema=spectra.schema), self.input)
+        pq.write_table(real_stars.bright_companion(), self.companion)
+        companion = open_companion([self.companion], None)
+        run = RunIdentity.of(
+            JOB,
+            bundle,
+            [InputFile(str(self.input), chunks.fingerprint(self.input), 30)],
+            [InputFile(str(self.companion), chunks.fingerprint(self.companion))],
+        )
+        claim(self.output, run)
+        engine = Engine(bundle, JOB, run_id=run.run_id)
+        for chunk in chunks.cut([self.input], 10):
+            process_chunk(engine, chunk, companion, self.output)
+        self.bundle = bundle
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="module")
+def star(case: Case) -> Explanation:
+    return explain(case.output, case.ids[7], model=case.model)
+
+
+@pytest.fixture
+def copy(case: Case, tmp_path: Path) -> Path:
+    shutil.copytree(case.output, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_the_star_is_the_one_of_the_catalog(case: Case, star: Explanation) -> None:
+    table = pa.concat_tables(pq.read_table(p) for p in (case.output / "catalog").glob("*.parquet"))
+    place = table["source_id"].to_pylist().index(case.ids[7])
+    assert star.row["teff"] == table["teff"][place].as_py()
+    assert (star.file, star.place, star.again) == (case.input, 7, 0)
+    assert star.row["n_tokens"] == len(star.tokens) == len(star.values)
+    told = {answer.label: answer for answer in star.answers}
+    assert set(told) == set(JOB.labels)
+    assert told["teff"].mean == star.row["teff"]
+    assert told["teff"].sigma == star.row["e_teff"]
+    for answer in star.answers:
+        np.testing.assert_allclose(answer.attention.sum(), 1.0, atol=1e-6)
+        assert sum(attended(star, answer).values()) == pytest.approx(1.0)
+
+
+def test_the_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> None:
+    """By hand: coefficients over the G flux of gaia_source."""
+    spectra, source = real_stars.bright(), real_stars.bright_companion()
+    assert source["source_id"][7].as_py() == case.ids[7]
+    flux = 10 ** (0.4 * (25.6873668671 - source["phot_g_mean_mag"][7].as_py()))
+    if "phot_g_mean_flux" in source.column_names:
+        flux = source["phot_g_mean_flux"][7].as_py()
+    known = dict(zip(star.tokens, star.values, strict=True))
+    for name in ("bp0", "bp3", "rp0", "rp7"):
+        wanted = spectra[f"{name[:2]}_coefficients"][7].as_py()[int(name[2:])] / flux
+        assert known[name] == pytest.approx(wanted, rel=1e-6)
+    place = case.bundle.vocabulary.column("bp0")
+    scale = case.bundle.standardisation
+    wanted = (known["bp0"] - scale.center[place]) / scale.scale[place]
+    assert star.standardised[star.tokens.index("bp0")] == pytest.approx(wanted)
+
+
+def test_the_spectrum_is_the_observed_one_and_what_the_model_says_of_it(
+    case: Case, star: Explanation
+) -> None:
+    spectra = real_stars.bright()
+    values = {band: np.array([spectra[f"{band}_coefficients"][7].as_py()]) for band in ("bp", "rp")}
+    np.testing.assert_allclose(star.observed.flux, calibration().flux(values)[0], rtol=1e-6)
+    assert (star.observed.error > 0).all()
+    # By hand: its answers asked for the coefficients, and back on the scale of the star.
+    from catalogproc.network.predictor import Predictor
+
+    vocabulary = case.bundle.vocabulary
+    told = np.full((1, len(vocabulary)), np.nan)
+    for answer in star.answers:
+        told[0, vocabulary.column(answer.label)] = answer.mean
+    names = [f"{band}{k}" for band in ("bp", "rp") for k in range(55)]
+    mean = Predictor(case.bundle).predict(told, names).mean.astype(float)
+    flux = star.values[star.tokens.index("bp0")]
+    scale = values["bp"][0, 0] / flux
+    wanted = calibration().flux({"bp": mean[:, :55] * scale, "rp": mean[:, 55:] * scale})[0]
+    np.testing.assert_allclose(
+        star.believed.flux, wanted, rtol=1e-4, atol=np.abs(wanted).max() * 1e-5
+    )
+
+
+def test_the_words_say_it_all(case: Case, star: Explanation) -> None:
+    said = "\n".join(lines(star))
+    assert said.startswith(f"source_id {case.ids[7]}\n")
+    for words in ("row 7", "random 0", "what the model answered", "where it looked", "BP and",
+                  f"{star.row['phot_g_mean_mag']:.6g} mag", "from 55 BP and 55 RP"):  # fmt: skip
+        assert words in said, words
+    flags = load_flags()
+    for name in flags.words(star.row["quality_flags"]):
+        assert f"{name:17} {flags[name].description}" in said
+    good = "yes" if star.row["good_params"] else "no"
+    assert f"good_params: {good}" in said
+
+
+def test_the_picture_shows_something(star: Explanation, tmp_path: Path) -> None:
+    """Leaves output/star.png to be looked at."""
+    path = write_picture(star, ROOT / "output" / "star.png")
+    image = imread(path)
+    assert image.shape[:2] == (1170, 1560)
+    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 200
+    again = write_picture(star, tmp_path / "again.png")
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_a_star_without_a_calibrated_spectrum_has_a_picture_too(
+    star: Explanation, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    bare = replace(star, observed=None, believed=None, wavelengths=None, believed_from=None)
+    assert write_picture(bare, tmp_path / "x.png").stat().st_size > 10_000
+    assert "the spectrum that the model" not in "\n".join(lines(bare))
+
+
+def test_a_rejected_star_is_explained_by_its_reason(case: Case) -> None:
+    star = explain(case.output, case.lost)
+    said = "\n".join(lines(star))
+    assert "rejected: wrong_length" in said
+    assert "found 0 coefficients" in said
+    assert "row 4" in said
+    assert star.answers == ()
+
+
+def test_what_is_missing_is_said(case: Case, copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such star"):
+        explain(case.output, 123)
+    with pytest.raises(ResumeError, match="holds no run"):
+        explain(tmp_path / "nowhere", case.ids[7])
+    with pytest.raises(BundleError, match="model is not at hand"):
+        explain(case.output, case.ids[7])
+    moved = tmp_path / "moved.parquet"
+    shutil.copy(case.input, moved)
+    found = explain(case.output, case.ids[7], model=case.model, spectra=moved)
+    assert found.file == moved
+    with pytest.raises(InputError, match="not where the run found it"):
+        explain(case.output, case.ids[7], model=case.model, spectra=tmp_path / "gone.parquet")
+    pq.write_table(real_stars.bright().slice(3), moved)
+    with pytest.raises(InputError, match="not the one that the run read"):
+        explain(case.output, case.ids[7], model=case.model, spectra=moved)
+
+
+def test_an_answer_that_does_not_come_out_again_is_told(case: Case, copy: Path) -> None:
+    (receipt,) = [
+        path for path in (copy / "receipts").glob("*.json")
+        if json.loads(path.read_text())["first_row"] == 0
+    ]  # fmt: skip
+    part = copy / json.loads(receipt.read_text())["catalog_part"]
+    table = pq.read_table(part)
+    place = table.column_names.index("teff")
+    other = pa.array(table["teff"].to_numpy() + 500, load_contract("catalog")["teff"].arrow_type)
+    pq.write_table(table.set_column(place, table.schema.field(place), other), part)
+    with pytest.raises(VerifyError, match="does not come out"):
+        explain(copy, case.ids[7], model=case.model)

@@ -1,0 +1,74 @@
+"""How a run stands is told from its receipts, whatever has happened to the rest."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.catalogs import STARTED, finished_run
+from typer.testing import CliRunner
+
+from catalogproc.cli.main import app
+from catalogproc.errors import ResumeError
+from catalogproc.rundir.receipts import receipt_files
+from catalogproc.rundir.status import status
+
+NOW = STARTED + timedelta(seconds=65)
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)  # 4 chunks of 50 + 3 rows, begun a second after each other
+    found = status(tmp_path, NOW)
+    assert (found.run_id, found.chunks, found.rows, found.rows_read) == (run.run_id, 4, 212, 212)
+    assert found.rows_read == found.rows_written + found.rows_rejected
+    assert found.finished
+    assert found.pace == pytest.approx(212 / 5)
+    assert found.idle == pytest.approx(60)
+    words = "\n".join(found.lines())
+    assert "212 of 212 stars read, 100%, in 4 chunks" in words
+    assert "every row of the inputs is accounted for" in words
+    assert "time: model 75%, read 25%" in words
+
+
+def test_a_run_in_the_middle_says_what_is_left(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    for name in ("summary.json", "provenance.json"):
+        (tmp_path / name).unlink()  # a run that goes on has none
+    first, second, *_ = receipt_files(tmp_path)
+    first.unlink()
+    second.write_text("{")
+    found = status(tmp_path, NOW)
+    assert (found.chunks, found.rows_read, found.unreadable) == (2, 106, 1)
+    assert not found.finished
+    assert found.seconds_left == pytest.approx(106 / found.pace)
+    words = "\n".join(found.lines())
+    assert "stars a second" in words
+    assert "to go" in words
+    assert "1 receipts cannot be read" in words
+
+
+def test_a_clock_that_was_set_back_promises_nothing(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    for path in receipt_files(tmp_path):
+        content = json.loads(path.read_text())
+        content["started"], content["finished"] = content["finished"], content["started"]
+        path.write_text(json.dumps(content))
+    found = status(tmp_path, STARTED - timedelta(days=1))
+    assert found.rows_read == 212
+    assert found.pace >= 0
+    assert found.idle == 0
+
+
+def test_no_run_here(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError):
+        status(tmp_path)
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    done = CliRunner().invoke(app, ["status", str(tmp_path), "--json"])
+    assert json.loads(done.output)["finished"] is True
+    done = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert "1 workers on cpu, 4 to 4 chunks each" in done.output

@@ -1,0 +1,66 @@
+"""A small model with random weights, for tests that need a model but not its truth."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from support.paths import DATA
+
+from catalogproc.network.bundle import Bundle, Domain, Standardisation, write_bundle
+from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.vocabulary import Vocabulary, load_vocabulary
+
+STATISTICS = DATA / "lb24_training_statistics.csv"
+
+# Tokens that Leung & Bovy 2024 did not have: (center, scale) of red giants.
+EVOLUTION = {"mass": (1.2, 0.3), "log_age": (9.7, 0.3)}
+LIMITS = {
+    "teff": (3100.0, 6700.0),
+    "logg": (-0.5, 5.5),
+    "m_h": (-2.5, 0.6),
+    "mass": (0.3, 6.0),
+    "log_age": (7.5, 10.15),
+}
+
+
+def tiny_bundle(folder: Path, vocabulary: Vocabulary | None = None, seed: int = 0) -> Bundle:
+    """Write a bundle of a few thousand random weights into a folder, and load it.
+
+    Tokens are standardised with the statistics of real training stars, so the answers are
+    plausible for giants, and differ from star to star; they are not right.
+    """
+    vocabulary = vocabulary or load_vocabulary()
+    standardisation = _standardisation(vocabulary)
+    center, scale = standardisation.center, standardisation.scale
+    generator = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    shape = Shape(len(vocabulary), 16, ((4, 32),), ((2, 32), (4, 32)), (32, 16), dropout=0.0)
+    low, high = center - 50 * scale, center + 50 * scale
+    for name, limits in LIMITS.items():
+        low[vocabulary.column(name)], high[vocabulary.column(name)] = limits
+    return write_bundle(
+        folder,
+        name=f"random {seed}",
+        description="random weights, for tests",
+        network=Transformer(shape),
+        vocabulary=vocabulary,
+        standardisation=standardisation,
+        domain=Domain(low, high),
+        training={"data": "none: the weights are random", "seed": seed},
+        check_values=center + scale * generator.normal(size=(2, len(vocabulary))),
+        check_labels=["teff", "logg", "m_h", "mass", "log_age"],
+    )
+
+
+def _standardisation(vocabulary: Vocabulary) -> Standardisation:
+    with STATISTICS.open(encoding="utf-8") as file:
+        known = {
+            row["token"]: (float(row["median"]), float(row["mad_std"]))
+            for row in csv.DictReader(file)
+        }
+    known |= EVOLUTION
+    pairs = np.array([known[name] for name in vocabulary.names])
+    return Standardisation(pairs[:, 0], pairs[:, 1])
