@@ -1,19 +1,28 @@
 # make run    a catalog from the real spectra in examples/
 # make test   everything that must hold; about ten minutes on two cores
-# Both make .venv and install what they need.
+# Both make .venv and install what they need, and no more.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+# setuptools warns that an editable installation is one; that is meant.
+PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install --quiet --disable-pip-version-check
+RUN := $(VENV)/installed
+STAMP := $(VENV)/installed-dev
 
 .PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny evaluation clean
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
+# What running needs.
+$(RUN): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,deploy]"
+	$(PIP) --upgrade "pip>=25"
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+# What training, tests and deployment need besides.
+$(STAMP): $(RUN)
+	$(PIP) -c constraints.txt -e ".[train,dev,deploy]"
 	touch $@
 
 # An S3 server for the tests of object storage, in an environment of its own: it wants other versions
@@ -24,7 +33,7 @@ $(S3): $(STAMP)
 	  && $(VENV)/s3/bin/pip install --quiet --disable-pip-version-check "moto[s3]>=5.1,<6" "flask>=3,<4" "flask-cors>=5,<7" \
 	  && touch $@) || echo "moto could not be installed: tests of object storage will be skipped"
 
-run: $(STAMP)
+run: $(RUN)
 	$(BIN)/catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/demo
 
 test: $(STAMP) $(S3) lint

@@ -1,7 +1,7 @@
-"""A table contract: the single source of a column's name, type, unit, UCD and meaning.
+"""Table contracts: the single source of a column's name, type, unit, UCD and description.
 
-Contracts are declared in schemas/*.toml. Arrow schemas, FITS cards, VOTable fields,
-checks and documentation are all made from them, so that no column is described twice.
+Contracts are declared in schemas/*.toml. Arrow schemas, FITS cards, VOTable FIELDs, checks and
+documentation are all made from them, so that no column is described twice.
 """
 
 from __future__ import annotations
@@ -35,10 +35,18 @@ _ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column. ``minimum`` and ``maximum`` are inclusive; NaN and null are outside them.
+    """One column of a contract.
 
-    ``required`` columns must be present in a table that claims the contract; others may
-    be absent. ``nullable`` columns may hold nulls.
+    Attributes
+    ----------
+    name, type, description, unit, ucd
+        As the files show them; ``type`` is a key of the Arrow types above.
+    required
+        The column must be present in a table of this contract.
+    nullable
+        The column may hold nulls.
+    minimum, maximum
+        Inclusive limits of the values; NaN and null are not compared with them.
     """
 
     name: str
@@ -56,7 +64,7 @@ class Column:
         return _ARROW[self.type]
 
     def arrow_field(self) -> pa.Field:
-        """The Arrow field, with unit, UCD and description as its metadata."""
+        """Return the Arrow field, with unit, UCD and description as its metadata."""
         stated = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
         return pa.field(
             self.name,
@@ -66,7 +74,7 @@ class Column:
         )
 
     def null_value(self) -> Any:
-        """What stands for "not known" where nulls are not allowed."""
+        """Return the value that means "unknown" in a column that cannot hold nulls."""
         if self.type.startswith("float"):
             return float("nan")
         return {"bool": False, "string": ""}.get(self.type, 0)
@@ -107,7 +115,13 @@ class Contract:
         return tuple(column.name for column in self.columns if column.required)
 
     def arrow_schema(self, metadata: Mapping[str, str] | None = None) -> pa.Schema:
-        """The Arrow schema, every column with its unit, UCD and description."""
+        """Return the Arrow schema, every column with its unit, UCD and description.
+
+        Parameters
+        ----------
+        metadata
+            Additional key-value pairs of the schema.
+        """
         stated = {"contract": self.name, "contract_version": str(self.version)}
         return pa.schema(
             [column.arrow_field() for column in self.columns],
@@ -115,9 +129,20 @@ class Contract:
         )
 
     def check(self, table: pa.Table, where: object = None) -> None:
-        """Raise ContractError unless the table holds exactly this contract.
+        """Check that a table holds exactly this contract.
 
-        Names and their order, types, nulls and ranges are checked; NaN passes any range.
+        Parameters
+        ----------
+        table
+            The table; names and their order, types, nulls and ranges are checked. NaN passes
+            any range.
+        where
+            The table's place, for messages.
+
+        Raises
+        ------
+        ContractError
+            The table differs from the contract.
         """
         if tuple(table.column_names) != self.names:
             missing = [name for name in self.names if name not in table.column_names]
@@ -157,9 +182,20 @@ class Contract:
                 )
 
     def assemble(self, values: Mapping[str, Any], rows: int) -> pa.Table:
-        """A table of this contract from arrays by name; what is absent becomes "not known".
+        """Build a table of this contract from arrays.
 
-        Raises ContractError for a name that the contract does not have.
+        Parameters
+        ----------
+        values
+            Arrays (rows,) by column name. A column that is absent is filled with null, or
+            with :meth:`Column.null_value`.
+        rows
+            Number of rows.
+
+        Raises
+        ------
+        ContractError
+            A name that the contract does not have.
         """
         unknown = [name for name in values if name not in self]
         if unknown:
@@ -175,7 +211,7 @@ class Contract:
         return pa.Table.from_arrays(arrays, schema=self.arrow_schema())
 
     def votable_metadata(self) -> dict[str, dict[str, str]]:
-        """Unit, UCD and description by column, as VOTable FIELD attributes."""
+        """Return unit, UCD and description by column, as VOTable FIELD attributes."""
         return {
             column.name: {
                 "unit": column.unit,
@@ -186,9 +222,19 @@ class Contract:
         }
 
     def fits_cards(self, number: int, name: str) -> list[tuple[str, str, str]]:
-        """FITS cards (keyword, value, comment) of the column that stands at ``number`` (from 1).
+        """Return the FITS cards TCOMM and TUCD of a column, which astropy does not write.
 
-        astropy writes TTYPE, TFORM and TUNIT itself; TUCD and TCOMM are what it leaves out.
+        Parameters
+        ----------
+        number
+            The column's position in the FITS table, from 1.
+        name
+            The column's name in the contract.
+
+        Returns
+        -------
+        list of (str, str, str)
+            Keyword, value and comment of each card.
         """
         column = self[name]
         cards = [(f"TCOMM{number}", column.description, "")]
@@ -197,7 +243,7 @@ class Contract:
         return cards
 
     def markdown(self) -> str:
-        """The columns as a Markdown table, for the documentation."""
+        """Return the columns as a Markdown table, for the documentation."""
         lines = ["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|"]
         for column in self.columns:
             lines.append(
@@ -219,7 +265,12 @@ def _as_arrow(values: Any, column: Column) -> pa.Array:
 
 @cache
 def load_contract(name: str) -> Contract:
-    """The contract declared in schemas/<name>.toml.
+    """Load a shipped contract.
+
+    Parameters
+    ----------
+    name
+        The contract is declared in schemas/<name>.toml.
 
     Raises
     ------
@@ -235,7 +286,18 @@ def load_contract(name: str) -> Contract:
 
 
 def declared_contract(path: Path) -> Contract:
-    """The contract that a TOML file declares, by the name of the file. Raises ContractError."""
+    """Load the contract that a TOML file declares.
+
+    Parameters
+    ----------
+    path
+        The file; its stem is the contract's name.
+
+    Raises
+    ------
+    ContractError
+        The file cannot be read, or declares no contract.
+    """
     declared = _declared(path)
     columns = []
     for row in _tables(declared, "column", path):
@@ -261,7 +323,7 @@ def declared_contract(path: Path) -> Contract:
 
 
 def _declared(path: Path) -> dict[str, Any]:
-    """What a file of schemas/ declares. Raises ContractError where it is no TOML."""
+    """Read a TOML file of schemas/. Raises ContractError where it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
@@ -269,7 +331,7 @@ def _declared(path: Path) -> dict[str, Any]:
 
 
 def _tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
-    """The [[name]] tables of a declaration. Raises ContractError where they are none."""
+    """Return the [[name]] tables of a declaration. Raises ContractError where there are none."""
     rows = declared.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ContractError(f"no [[{name}]] tables", found=repr(rows)[:100], where=path)
@@ -277,7 +339,7 @@ def _tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str
 
 
 def _check_types(declared: Any, path: Path) -> None:
-    """Raise ContractError unless each field of a row has the type that its dataclass says."""
+    """Raise ContractError unless each field has the type that its dataclass declares."""
     kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
     for item in fields(declared):
         value = getattr(declared, item.name)
@@ -305,7 +367,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Flags:
-    """All bits, and the two summaries made of them."""
+    """All bits, and the masks of the two summary columns that are made of them."""
 
     flags: tuple[Flag, ...]
     good_params: int
@@ -319,21 +381,39 @@ class Flags:
         return self._by_name[name]
 
     def mask(self, *names: str) -> int:
+        """Return the sum of the values of the named bits."""
         return sum(self._by_name[name].value for name in names)
 
     def words(self, value: int) -> list[str]:
-        """The names of the bits that are set in a value."""
+        """Return the names of the bits that are set.
+
+        Parameters
+        ----------
+        value
+            A value of the column quality_flags.
+        """
         return [flag.name for flag in self.flags if value & flag.value]
 
 
 @cache
 def load_flags() -> Flags:
-    """The flags declared in schemas/flags.toml. Raises ContractError."""
+    """Load the flags declared in schemas/flags.toml. Raises ContractError."""
     return declared_flags(shipped("schemas") / "flags.toml")
 
 
 def declared_flags(path: Path) -> Flags:
-    """The flags that a TOML file declares. Raises ContractError."""
+    """Load the flags that a TOML file declares.
+
+    Parameters
+    ----------
+    path
+        A file like schemas/flags.toml.
+
+    Raises
+    ------
+    ContractError
+        The file cannot be read, or declares no flags.
+    """
     declared = _declared(path)
     try:
         flags = tuple(Flag(**row) for row in _tables(declared, "flag", path))

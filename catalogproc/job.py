@@ -1,7 +1,7 @@
-"""A job: what is science in a run or in a training, read from a TOML file.
+"""Jobs: the settings of a run or of a training that can change a number, from a TOML file.
 
-Where and how (folders, workers, devices) is the command line's; what comes out is the
-job's. The hash of a job is over everything in it that can change a number.
+Folders, workers and devices are options of the command line and not part of a job. The hash of
+a job covers everything in it that can change a number.
 """
 
 from __future__ import annotations
@@ -29,37 +29,36 @@ LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
 @dataclass(frozen=True)
 class Job:
-    """What a run computes.
+    """The settings of a run.
 
     Attributes
     ----------
     labels
-        Tokens that the model is asked for.
+        Tokens to predict.
     inputs
         Tokens, besides the spectral coefficients, that the model may read.
     coefficients
-        How many coefficients a band are read at most, the lowest first.
+        Largest number of coefficients per band that are read, the lowest first.
     mask_irrelevant
         Leave out coefficients past the number of relevant bases, as in training.
     chunk_rows
-        About how many stars make a chunk, a part of the catalog.
+        Approximate number of stars in a chunk, which is one part of the catalog.
     propagation
-        How the errors of what the model reads become errors of its answers, one of
-        PROPAGATIONS: ``first_order`` by derivatives, ``sampled`` by ``draws`` random ones (and
-        by derivatives too, for comparison), ``none`` not at all.
+        How input errors are propagated into the predictions, one of PROPAGATIONS:
+        ``first_order`` by derivatives, ``sampled`` by random draws (and by derivatives too, for
+        comparison), ``none`` not at all.
     draws
-        How many, where they are ``sampled``.
+        Number of random draws per star where propagation is ``sampled``.
     inflate_errors
-        Published errors of coefficients are taken for as much too small as they are known to
-        be (features/uncertainty.py).
+        Multiply the published errors of coefficients by the factor by which they are known to
+        be too small (features/input_errors.py).
     correlations
-        Read the coefficients' correlations where the input has them: 15 times the bytes.
+        Read the correlations of the coefficients where the input has them: 15 times the bytes.
     check_spectrum
-        Predict some coefficients of each star from the others, for the flag SPEC_CHI2: as
-        much work again as the answers.
+        Predict some coefficients of each star from the others, for the flag SPEC_CHI2. Doubles
+        the work.
     dust
-        The map that ``logebv`` is read from where no E(B-V) is given, one of DUST_MAPS; empty
-        for none.
+        Dust map for ``logebv`` where no E(B-V) is given, one of DUST_MAPS; empty for none.
     """
 
     name: str
@@ -89,17 +88,17 @@ class Job:
             )
         if self.dust and "logebv" not in self.inputs:
             raise JobError(
-                "a dust map that the job does not read",
+                "the job names a dust map and does not read logebv",
                 wanted="logebv among the inputs, or no map", found=self.inputs, where="job.dust",
             )  # fmt: skip
         if self.propagation not in PROPAGATIONS:
             raise JobError(
-                "no such route for errors",
+                "no such error propagation",
                 wanted=" | ".join(PROPAGATIONS), found=self.propagation, where="job.propagation",
             )  # fmt: skip
         if self.draws < MIN_DRAWS:
             raise JobError(
-                "too few draws for a scatter",
+                "too few draws to measure a scatter",
                 wanted=f"{MIN_DRAWS} or more", found=self.draws, where="job.draws",
             )  # fmt: skip
         for name in ("coefficients", "chunk_rows"):
@@ -110,11 +109,11 @@ class Job:
                 )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it that can change a number, for the hash and for provenance."""
+        """Return every setting that can change a number, for the hash and for provenance."""
         content = asdict(self)
         del content["name"], content["description"]
         if not self.dust:
-            del content["dust"]  # so that runs of before there were maps go on
+            del content["dust"]  # keeps the hash of jobs that were written before there were maps
         return content
 
     @cached_property
@@ -125,10 +124,10 @@ class Job:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a training does; each table is read by the module that knows it.
+    """The settings of a training; each table is read by the module that it concerns.
 
-    A job with a table ``data`` trains on a dataset of real stars, the others on simulated ones,
-    among which a table ``real`` mixes real ones.
+    A job with a table ``data`` trains on a dataset of real stars. The others train on simulated
+    stars; a table ``real`` mixes real stars in.
     """
 
     name: str
@@ -142,7 +141,7 @@ class TrainingJob:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w][\w.-]*", self.bundle):
             raise JobError(
-                "the bundle's name is no name of a folder",
+                "the bundle's name cannot be the name of a folder",
                 wanted="letters, digits, . _ -: it is made in the --output",
                 found=repr(self.bundle), where="job.bundle",
             )  # fmt: skip
@@ -151,27 +150,51 @@ class TrainingJob:
 
     @cached_property
     def hash(self) -> str:
+        """SHA-256 (hex) of the settings as canonical JSON."""
         content = asdict(self)
         del content["name"], content["description"]
         for name in ("data", "real"):
             if not content[name]:
-                del content[name]  # so that trainings of before there were such go on
+                del content[name]  # keeps the hash of jobs that were written before there were such
         return _hash(content)
 
 
 def load_job(name_or_path: str | Path) -> Job:
-    """The run job of a shipped name, or in a TOML file. Raises JobError, naming the field."""
+    """Load the job of a run.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a shipped job, or a TOML file.
+
+    Raises
+    ------
+    JobError
+        No such job, or a field that is wrong; the message names it.
+    """
     path, content = _read(name_or_path, "run")
     return _build(Job, content, path)
 
 
 def load_training_job(name_or_path: str | Path) -> TrainingJob:
-    """The training job of a shipped name, or in a TOML file. Raises JobError."""
+    """Load the job of a training.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a shipped job, or a TOML file.
+
+    Raises
+    ------
+    JobError
+        No such job, or a field that is wrong; the message names it.
+    """
     path, content = _read(name_or_path, "train")
     return _build(TrainingJob, content, path)
 
 
 def shipped_jobs() -> tuple[str, ...]:
+    """Return the names of the jobs that ship, in alphabetical order."""
     return tuple(sorted(path.stem for path in shipped("jobs").glob("*.toml")))
 
 
@@ -206,7 +229,7 @@ def _build(kind: type[T], content: dict[str, Any], path: Path) -> T:
     for name, value in content.items():
         if name not in known:
             raise JobError(
-                "a field that jobs do not have",
+                "unknown field of a job",
                 wanted=", ".join(known), found=name, where=path,
             )  # fmt: skip
         content[name] = _typed(value, str(known[name].type), f"{path}, field {name}")
@@ -217,7 +240,7 @@ def _build(kind: type[T], content: dict[str, Any], path: Path) -> T:
 
 
 def _typed(value: Any, declared: str, where: str) -> Any:
-    """The TOML value as the dataclass declares it, or a JobError."""
+    """Return the TOML value in the type that the dataclass declares. Raises JobError."""
     if declared == "tuple[str, ...]" and isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return tuple(value)

@@ -1,7 +1,6 @@
-"""The token table: what the model can read, and what it can be asked.
+"""The vocabulary: the tokens that the model can read and predict.
 
-The vocabulary is data (schemas/vocabulary.toml, and a copy in each bundle). Nothing in
-the code knows how many coefficients a Gaia release has.
+The vocabulary is data: schemas/vocabulary.toml, and a copy in each bundle.
 """
 
 from __future__ import annotations
@@ -22,19 +21,28 @@ from catalogproc.resources import shipped
 KINDS = ("coefficient", "colour", "label")
 TRANSFORMS = ("identity", "log10", "ln")
 BANDS = ("bp", "rp")
-MOST = 10_000
-"""More coefficients than a band will have: a count that is beyond it is a mistake."""
+MAX_COEFFICIENTS = 10_000
+"""A band that declares more coefficients is a mistake."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """One word of the vocabulary.
+    """One quantity of a star that the model can read or predict.
 
-    ``number`` counts from 1; number 0 is padding and belongs to no token.
-    ``transform`` is what was done to the physical quantity before it became this token
-    (``ln`` of E(B-V), ``log10`` of the age in years). ``unit`` is that of the token's
-    value. ``standardisation`` names the row of the bundle's statistics it is scaled by.
-    ``band`` and ``index`` are set for spectral coefficients alone.
+    Attributes
+    ----------
+    number
+        Counts from 1; number 0 is padding and belongs to no token.
+    name, kind, description
+        ``kind`` is one of KINDS.
+    unit
+        Unit of the token's value, after ``transform``.
+    transform
+        Applied to the physical quantity: ``ln`` of E(B-V), ``log10`` of the age in years.
+    standardisation
+        Row of the bundle's statistics that scales the token.
+    band, index
+        Of spectral coefficients only.
     """
 
     number: int
@@ -71,7 +79,7 @@ class Vocabulary:
                     where=token.name,
                 )
         if len(set(self.names)) != len(self.tokens):
-            raise ContractError("a token name stands twice in the vocabulary")
+            raise ContractError("a token name is used twice in the vocabulary")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -88,7 +96,23 @@ class Vocabulary:
         return name in self._numbers
 
     def number(self, name: str) -> int:
-        """The number (1 … V) of a token. Raises ContractError for an unknown name."""
+        """Return the number of a token.
+
+        Parameters
+        ----------
+        name
+            The token's name.
+
+        Returns
+        -------
+        int
+            1 to V.
+
+        Raises
+        ------
+        ContractError
+            The vocabulary has no such token.
+        """
         try:
             return self._numbers[name]
         except KeyError:
@@ -99,27 +123,28 @@ class Vocabulary:
             ) from None
 
     def column(self, name: str) -> int:
-        """The column (0 … V-1) of a token in a dense (N, V) matrix."""
+        """Return the column (0 to V - 1) of a token in a dense (N, V) matrix."""
         return self.number(name) - 1
 
     def columns(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Return the columns of several tokens in a dense (N, V) matrix."""
         return np.array([self.column(name) for name in names], dtype=np.int64)
 
     def named(self, kind: str) -> tuple[str, ...]:
-        """The names of all tokens of one kind, in order."""
+        """Return the names of all tokens of one of KINDS, in order."""
         return tuple(token.name for token in self.tokens if token.kind == kind)
 
     def coefficients(self, band: str) -> int:
-        """How many spectral coefficients of a band ('bp' or 'rp') the model reads."""
+        """Return the number of spectral coefficients of a band, 'bp' or 'rp'."""
         return sum(token.band == band for token in self.tokens)
 
     def coefficient_columns(self, band: str) -> NDArray[np.int64]:
-        """Columns of a band's coefficients in a dense (N, V) matrix, in coefficient order."""
+        """Return the columns of a band's coefficients in a dense (N, V) matrix, by index."""
         tokens = sorted((t for t in self.tokens if t.band == band), key=lambda t: t.index)
         return np.array([token.number - 1 for token in tokens], dtype=np.int64)
 
     def summary(self) -> str:
-        """For messages: bp0 … bp54, rp0 … rp54, bprp, …"""
+        """Return the names for messages: bp0 … bp54, rp0 … rp54, bprp, …"""
         parts = [
             f"{band}0 … {band}{count - 1}" for band in BANDS if (count := self.coefficients(band))
         ]
@@ -127,18 +152,29 @@ class Vocabulary:
         return ", ".join(parts)
 
     def to_rows(self) -> list[dict[str, Any]]:
+        """Return each token as a dictionary, for a bundle's declaration."""
         return [asdict(token) for token in self.tokens]
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
+        """Build a vocabulary from the dictionaries of :meth:`to_rows`."""
         return cls(tuple(Token(**row) for row in rows))
 
 
 def load_vocabulary(path: Path | None = None) -> Vocabulary:
-    """The vocabulary declared in a TOML file (the shipped one where none is named).
+    """Load the vocabulary that a TOML file declares.
 
-    The file lists ``[[band]]`` tables (name, count, unit, description) for the spectral
-    coefficients and ``[[token]]`` tables for everything else, in order. Raises ContractError.
+    Parameters
+    ----------
+    path
+        The file; the shipped one by default. ``[[band]]`` tables (name, count, unit,
+        description) declare the spectral coefficients, ``[[token]]`` tables everything else,
+        in order.
+
+    Raises
+    ------
+    ContractError
+        The file cannot be read, or declares no vocabulary.
     """
     path = path or shipped("schemas") / "vocabulary.toml"
     try:
@@ -150,7 +186,7 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
         raise
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise ContractError(
-            "a vocabulary that is declared wrongly",
+            "the vocabulary is declared wrongly",
             wanted="[[band]] tables with name, count, unit, description, then [[token]] tables",
             found=f"{type(error).__name__}: {error}",
             where=path,
@@ -158,9 +194,9 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
 
 
 def _rows(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tokens that bands and tokens of a declaration stand for, in their order."""
+    """Yield the tokens of a declaration, in order: bands first."""
     for band in declared["band"]:
-        if not 0 <= band["count"] <= MOST:
+        if not 0 <= band["count"] <= MAX_COEFFICIENTS:
             raise ValueError(f"a band of {band['count']} coefficients")
         for index in range(band["count"]):
             name = f"{band['name']}{index}"

@@ -44,7 +44,7 @@ def test_hash_is_of_the_science_alone() -> None:
     ("text", "message"),
     [
         ('kind = "train"', 'wanted: kind = "run"'),
-        ('kind = "run"\ncolour = 1', "field that jobs do not have"),
+        ('kind = "run"\ncolour = 1', "unknown field of a job"),
         ('kind = "run"\ncoefficients = "30"', "wrong type"),
         ('kind = "run"\ncoefficients = true', "wrong type"),
         ('kind = "run"\ncoefficients = 0', "must be positive"),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.errors import CatalogprocError
+from catalogproc.resources import optional_module
 
 Float = NDArray[np.float64]
 
@@ -92,8 +93,8 @@ def curve(wavelength: ArrayLike, r_v: float = R_V, law: str = "F99") -> Float:
         Another law, or a wavelength or ``r_v`` outside the curve's range.
     """
     from astropy import units
-    from dust_extinction import parameter_averages
 
+    parameter_averages = optional_module("dust_extinction.parameter_averages", "train")
     if law not in CURVES:
         raise CatalogprocError("no such extinction curve", wanted=" | ".join(CURVES), found=law)
     inverse_micron = 1000.0 / np.asarray(wavelength, dtype=np.float64)
