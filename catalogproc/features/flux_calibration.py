@@ -1,22 +1,20 @@
-"""From XP coefficients to flux over wavelength: what GaiaXPy's ``calibrate`` does, as matrices.
+"""Flux over wavelength from XP coefficients, as matrix products.
 
-Read from the installed GaiaXPy as data: to import it silences warnings in the whole process.
+The design matrices and merging weights are GaiaXPy's (gaiaxpy_tables.py); the result equals that
+of ``gaiaxpy.calibrate`` (Montegriffo et al. 2023, A&A 674, A3) with its default sampling.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from xml.etree import ElementTree
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.errors import CatalogprocError, ReleaseError
-from catalogproc.features.photometry import MODEL
+from catalogproc.errors import ReleaseError
+from catalogproc.features.gaiaxpy_tables import read_tables
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
@@ -24,19 +22,40 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Flux at ``wavelengths`` (L,) nm is the sum over bands of ``weights[band]`` (L, n) times
-    the band's coefficients (n,), in W m-2 nm-1."""
+    """Calibrated flux as a linear function of the XP coefficients.
+
+    Attributes
+    ----------
+    wavelengths
+        Wavelengths (L,), nm.
+    design
+        By band (bp, rp): the flux of the band alone from its coefficients (L, n), W m-2 nm-1
+        per electron per second.
+    merge
+        By band: its weight (L,) in the merged spectrum.
+    """
 
     wavelengths: Float
-    weights: Mapping[str, Float]
+    design: Mapping[str, Float]
+    merge: Mapping[str, Float]
+
+    @cached_property
+    def weights(self) -> dict[str, Float]:
+        """By band: the contribution of its coefficients to the merged flux (L, n)."""
+        return {band: self.design[band] * self.merge[band][:, None] for band in BANDS}
 
     def flux(self, coefficients: Mapping[str, NDArray[np.floating]]) -> Float:
-        """Flux (N, L) of spectra whose coefficients (N, n) are given by band, as published.
+        """Return the flux (N, L) in W m-2 nm-1.
+
+        Parameters
+        ----------
+        coefficients
+            By band: coefficients as published (N, n), electrons per second.
 
         Raises
         ------
         ReleaseError
-            Another number of coefficients than GaiaXPy's matrices are for.
+            The number of coefficients is not that of DR3.
         """
         total = np.zeros((1, len(self.wavelengths)))
         for band in BANDS:
@@ -55,10 +74,15 @@ class Calibration:
         errors: Mapping[str, NDArray[np.floating]],
         correlations: NDArray[np.floating] | None = None,
     ) -> Float:
-        """Its standard error (N, L), from those of the coefficients (N, n).
+        """Return the standard error of the flux (N, L) in W m-2 nm-1.
 
-        ``correlations`` (N, C, C) are between all coefficients, BP's before RP's; without
-        them, errors are independent.
+        Parameters
+        ----------
+        errors
+            By band: errors of the coefficients (N, n), electrons per second.
+        correlations
+            Correlations (N, C, C) between all coefficients, BP before RP; without them errors
+            are treated as independent.
         """
         if correlations is None:
             variance = sum(
@@ -66,39 +90,25 @@ class Calibration:
             )
             return np.asarray(np.sqrt(variance))
         weights = np.concatenate([self.weights[band] for band in BANDS], axis=1)
-        each = np.concatenate([errors[band] for band in BANDS], axis=1)
-        result = np.empty((len(each), len(weights)))
-        for row, (error, correlation) in enumerate(zip(each, correlations, strict=True)):
-            moved = weights * error  # (L, C)
-            result[row] = np.einsum("lc,lc->l", moved @ correlation, moved)
+        both = np.concatenate([errors[band] for band in BANDS], axis=1)
+        result = np.empty((len(both), len(weights)))
+        for row, (error, correlation) in enumerate(zip(both, correlations, strict=True)):
+            scaled = weights * error  # (L, C)
+            result[row] = np.einsum("lc,lc->l", scaled @ correlation, scaled)
         return np.sqrt(np.maximum(result, 0.0))
 
 
 @cache
 def calibration() -> Calibration:
-    """GaiaXPy's default sampling: 336 to 1020 nm, both bands merged by its weights.
+    """Read GaiaXPy's default sampling: 343 wavelengths from 336 to 1020 nm.
 
     Raises
     ------
     CatalogprocError
-        The installed GaiaXPy has no such file.
+        The shipped tables of GaiaXPy are missing.
     """
-    package = find_spec("gaiaxpy")
-    folder = Path(next(iter((package and package.submodule_search_locations) or ("",))))
-    path = folder / "config" / "filters" / f"XpFilter_{MODEL}.xml"
-    if not path.is_file():
-        raise CatalogprocError(
-            "GaiaXPy's calibration is not there", wanted=path, todo="install GaiaXPy 2.1.5"
-        )
-    root = ElementTree.parse(path).getroot()
-
-    def numbers(place: str) -> Float:
-        return np.array([float(item.text or "nan") for item in root.findall(f"{place}/*")])
-
-    wavelengths = numbers("XpMerge/sampleMeanWavelengths")
-    weights = {
-        band: numbers(f"XpSampling/{band}SampledBases").reshape(len(wavelengths), -1)
-        * numbers(f"XpMerge/{band}Weights")[:, None]
-        for band in BANDS
-    }
-    return Calibration(wavelengths, weights)
+    tables = read_tables()
+    design, merge = (
+        {band: tables[f"{name}_{band}"] for band in BANDS} for name in ("design", "merge")
+    )
+    return Calibration(tables["wavelengths"], design, merge)

@@ -1,27 +1,22 @@
-"""The errors of what the model reads, as they are handed on to its answers.
+"""Errors and correlations of the model's inputs, for propagation to its predictions.
 
-Published errors of XP coefficients are too small. How much, GaiaXPy's own table tells for
-photometry made from them (Montegriffo et al. 2023), by band and magnitude; and no flux is
-calibrated better than to half a percent (Zhang, Green & Rix 2023). So coefficient i of a
-band has
+Published errors e_i of XP coefficients c_i are underestimated. GaiaXPy gives the factor k by band
+and G magnitude, derived from synthetic photometry (Gaia Collaboration, Montegriffo et al. 2023,
+A&A 674, A33); the flux calibration adds a relative error f (Zhang, Green & Rix 2023):
 
-    sigma_i^2 = (k_band(G) e_i)^2 + (f c_i)^2,   f = 0.005,
+    sigma_i^2 = (k_band(G) e_i)^2 + (f c_i)^2,   f = 0.005.
 
-and correlations, where they are at hand, between the first parts alone.
+Published correlations apply to the first term only.
 """
 
 from __future__ import annotations
 
-import csv
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogproc.errors import CatalogprocError
-from catalogproc.features.photometry import SYSTEM
+from catalogproc.features.gaiaxpy_tables import read_tables
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import Correlated, InputNoise
@@ -30,17 +25,27 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 Float = NDArray[np.float64]
 
 FLUX_ERROR = 0.005
-"""f: the calibration's own relative error (Zhang, Green & Rix 2023)."""
+"""Relative error f of the flux calibration (Zhang, Green & Rix 2023)."""
 
 
 def input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
-    """Errors of the tokens of N stars, and which of them go together.
+    """Return the errors and correlations of the tokens of N stars.
 
-    As published, or inflated where ``job.inflate_errors``. Coefficients of a band are
-    correlated for stars whose correlations were read; J - H and J - Ks by the J they share.
-    The G flux by which coefficients are divided is taken for exact, as in training.
+    Coefficients of a band are correlated where the archive's correlations were read; J - H and
+    J - Ks are correlated because both contain J. The G flux by which coefficients are divided
+    is treated as exact, as in training.
+
+    Parameters
+    ----------
+    tokens
+        Values, errors and correlations of the stars.
+    vocabulary
+        The tokens and their columns.
+    job
+        ``inflate_errors`` selects inflated or published errors of the coefficients,
+        ``coefficients`` how many of each band are read, ``inputs`` the other tokens read.
     """
-    # A coefficient may be absurd, and its error with it: its own star fails, and no other.
+    # Absurd coefficients or errors overflow: only the star that has them fails.
     with np.errstate(over="ignore", invalid="ignore"):
         return _input_noise(tokens, vocabulary, job)
 
@@ -48,7 +53,7 @@ def input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
 def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
     formal, errors = tokens.errors, tokens.errors
     if job.inflate_errors:
-        formal, errors = inflated(tokens.values, tokens.errors, tokens.g_mag, vocabulary)
+        formal, errors = inflate_errors(tokens.values, tokens.errors, tokens.g_mag, vocabulary)
     groups = []
     for band in BANDS:
         columns = vocabulary.coefficient_columns(band)[: job.coefficients]
@@ -68,27 +73,43 @@ def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise
     return InputNoise(errors.astype(np.float32), tuple(groups))
 
 
-def inflated(
+def inflate_errors(
     values: Float, errors: Float, g_mag: Float, vocabulary: Vocabulary
 ) -> tuple[Float, Float]:
-    """Errors (N, V) of dense tokens, those of coefficients larger than published.
+    """Inflate the published errors of coefficients; those of other tokens stay.
 
-    Returned are the first part of them alone, k e, and the whole.
+    Parameters
+    ----------
+    values, errors
+        Dense tokens (N, V).
+    g_mag
+        G magnitudes (N,).
+    vocabulary
+        The tokens and their columns.
+
+    Returns
+    -------
+    formal, total
+        Errors (N, V) of the first term alone, k e, and of both terms.
     """
-    formal, whole = errors.copy(), errors.copy()
+    formal, total = errors.copy(), errors.copy()
     for band in BANDS:
-        at = vocabulary.coefficient_columns(band)
-        formal[:, at] *= error_factor(band, g_mag)[:, None]
-        whole[:, at] = np.hypot(formal[:, at], FLUX_ERROR * values[:, at])
-    return formal, whole
+        columns = vocabulary.coefficient_columns(band)
+        formal[:, columns] *= error_factor(band, g_mag)[:, None]
+        total[:, columns] = np.hypot(formal[:, columns], FLUX_ERROR * values[:, columns])
+    return formal, total
 
 
 def correlation(packed: NDArray[np.floating], share: Float) -> NDArray[np.float32]:
-    """Correlation matrices (N, n, n) of a band's first n coefficients.
+    """Return the correlation matrices (N, n, n) of a band's first n coefficients.
 
-    ``packed`` are the published ones, strict lower triangle row by row: of the first n
-    coefficients they are the first n(n-1)/2. A row of NaN is a star whose correlations are
-    not known: none. ``share`` (N, n) is that part of a coefficient's error that they are of.
+    Parameters
+    ----------
+    packed
+        Published correlations (N, m(m-1)/2) of m >= n coefficients, strict lower triangle row
+        by row; a row of NaN means unknown, treated as zero.
+    share
+        Ratio of the correlated error to the total error of each coefficient (N, n).
     """
     count = share.shape[1]
     row, column = np.tril_indices(count, -1)
@@ -102,13 +123,19 @@ def correlation(packed: NDArray[np.floating], share: Float) -> NDArray[np.float3
 
 
 def error_factor(band: str, g_mag: ArrayLike) -> Float:
-    """k_band(G) (N,): by how much the published errors of a band are too small.
+    """Return the factor k (N,) by which the published errors of a band are multiplied.
 
-    GaiaXPy's rule: constant over the bright half of a bin of one magnitude, then linear to
-    the next bin's value at its edge; that of the first or last bin beyond the table, and of
-    the last where G is not known.
+    As in GaiaXPy it is constant over the bright half of a bin of one magnitude, then linear to
+    the next bin's value at its edge, and constant beyond the table.
+
+    Parameters
+    ----------
+    band
+        "bp" or "rp".
+    g_mag
+        G magnitudes (N,); where unknown (NaN) the value of the faintest bin is used.
     """
-    edges, factors = _table()[band]
+    edges, factors = _error_factors()[band]
     width = np.diff(edges, append=edges[-1] + 1.0)
     nodes = np.column_stack([edges, edges + width / 2]).ravel()
     g = np.nan_to_num(np.asarray(g_mag, dtype=np.float64), nan=np.inf)
@@ -116,28 +143,7 @@ def error_factor(band: str, g_mag: ArrayLike) -> Float:
 
 
 @cache
-def _table() -> dict[str, tuple[Float, Float]]:
-    """For each band the bright edges of the bins in G, and their factors.
-
-    Raises
-    ------
-    CatalogprocError
-        The installed GaiaXPy has no such table.
-    """
-    package = find_spec("gaiaxpy")
-    folder = Path(next(iter((package and package.submodule_search_locations) or ("",))))
-    name = f"DIDREQ-465-{SYSTEM}-correction-factors.csv"
-    path = folder / "config" / "correction_tables" / name
-    if not path.is_file():
-        raise CatalogprocError(
-            "GaiaXPy's table of error corrections is not there",
-            wanted=path,
-            todo="install GaiaXPy 2.1.5, or set inflate_errors = false in the job",
-        )
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    edges = np.array([float(row["min_Gmag_bin"]) for row in rows])
-    return {
-        band: (edges, np.array([float(row[f"factor_{band.upper()}"]) for row in rows]))
-        for band in BANDS
-    }
+def _error_factors() -> dict[str, tuple[Float, Float]]:
+    """Read for each band the bright edges of the bins in G, and their factors."""
+    tables = read_tables()
+    return {band: (tables["error_factor_g_mag"], tables[f"error_factor_{band}"]) for band in BANDS}

@@ -1,22 +1,21 @@
-"""Colours and their errors; magnitudes from the spectrum itself where none are given.
+"""Colours and their errors; synthetic magnitudes from XP coefficients.
 
-A magnitude is a linear functional of the XP coefficients: GaiaXPy's filter tables hold, for
-each pass-band, one weight a coefficient and a zero-point. They are read from the installed
-GaiaXPy as data; importing it would cost 1.4 s and silence warnings in the whole process.
+The flux in a pass-band is a linear function of the XP coefficients, one weight per coefficient
+(Gaia Collaboration, Montegriffo et al. 2023, A&A 674, A33). The weights and zero-points are
+GaiaXPy's (gaiaxpy_tables.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogproc.errors import CatalogprocError, ReleaseError
+from catalogproc.errors import ReleaseError
+from catalogproc.features import gaiaxpy_tables
+from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
 
@@ -29,16 +28,24 @@ BP_ZERO_POINT_ERROR, RP_ZERO_POINT_ERROR = 0.0027901700, 0.0037793818
 NO_MAGNITUDE = 99.0
 """2MASS files write 99.999 for a magnitude that was not measured."""
 
-SYSTEM = "GaiaDr3Vega"
-MODEL = "v375wiv142r"  # the instrument model of the archive's DR3 spectra, GaiaXPy's default
-
 
 @dataclass(frozen=True)
 class Passbands:
-    """The pass-bands of a photometric system as functionals of XP coefficients.
+    """K pass-bands as linear functions of the XP coefficients.
 
-    The flux in a band is ``bp @ weights["bp"][k] + rp @ weights["rp"][k]`` (W m-2 nm-1), its
-    magnitude ``zero_points[k] - 2.5 log10(flux)``. ``wavelengths`` are mean wavelengths, nm.
+    The flux in pass-band k is ``bp @ weights["bp"][k] + rp @ weights["rp"][k]``, its magnitude
+    ``zero_points[k] - 2.5 log10(flux)``.
+
+    Attributes
+    ----------
+    names
+        Names of the pass-bands.
+    wavelengths
+        Mean wavelengths (K,), nm.
+    zero_points
+        Zero-points (K,), mag.
+    weights
+        By band (bp, rp): weights (K, n), W m-2 nm-1 per electron per second.
     """
 
     names: tuple[str, ...]
@@ -49,7 +56,7 @@ class Passbands:
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """G, BP and RP magnitudes (N,) and their standard errors (N,), NaN where unknown."""
+    """G, BP and RP magnitudes (N,) and their standard errors (N,) in mag; NaN is unknown."""
 
     g: Float
     bp: Float
@@ -60,40 +67,31 @@ class Magnitudes:
 
 
 @cache
-def passbands(system: str = SYSTEM) -> Passbands:
-    """A photometric system of GaiaXPy, by the name in its filter files.
+def passbands() -> Passbands:
+    """Read the pass-bands G, BP and RP of Gaia DR3 (Vega system).
 
     Raises
     ------
     CatalogprocError
-        The installed GaiaXPy has no such filter file.
+        The shipped tables of GaiaXPy are missing.
     """
-    package = find_spec("gaiaxpy")
-    folder = Path(next(iter((package and package.submodule_search_locations) or ("",))))
-    path = folder / "config" / "filters" / f"XpFilter_{system}_{MODEL}.xml"
-    if not path.is_file():
-        raise CatalogprocError(
-            "GaiaXPy's filter table is not there",
-            wanted=path,
-            todo="install GaiaXPy 2.1.5, or give the stars' photometry with --gaia-source",
-        )
-    root = ElementTree.parse(path).getroot()
-
-    def numbers(place: str) -> Float:
-        return np.array([float(item.text or "nan") for item in root.findall(f"{place}/*")])
-
-    names = tuple(item.text or "" for item in root.findall("bands/item"))
-    weights = {}
-    for band in ("bp", "rp"):
-        sampled = numbers(f"XpSampling/{band}SampledBases").reshape(len(names), -1)
-        weights[band] = sampled * numbers(f"XpMerge/{band}Weights")[:, None]
+    tables = gaiaxpy_tables.read_tables()
     return Passbands(
-        names, numbers("XpMerge/sampleMeanWavelengths"), numbers("zeropoints"), weights
+        gaiaxpy_tables.PASSBANDS,
+        tables["passband_wavelengths"],
+        tables["passband_zero_points"],
+        {band: tables[f"passband_{band}"] for band in BANDS},
     )
 
 
 def can_synthesise(bp_count: int, rp_count: int) -> bool:
-    """Whether GaiaXPy's filter tables are for spectra of so many coefficients."""
+    """Return whether the pass-band weights fit spectra with these numbers of coefficients.
+
+    Parameters
+    ----------
+    bp_count, rp_count
+        Numbers of BP and RP coefficients.
+    """
     weights = passbands().weights
     return (bp_count, rp_count) == (weights["bp"].shape[1], weights["rp"].shape[1])
 
@@ -106,10 +104,10 @@ def synthetic_photometry(
     bp_correlations: NDArray[np.floating] | None = None,
     rp_correlations: NDArray[np.floating] | None = None,
 ) -> Magnitudes:
-    """G, BP and RP (Vega, Gaia DR3) of spectra, from their coefficients alone.
+    """Return G, BP and RP (Gaia DR3, Vega system) computed from XP coefficients alone.
 
-    What ``gaiaxpy.generate`` gives (Gaia Collaboration, Montegriffo et al. 2023), without
-    truncation and without its ``error_correction``.
+    The result equals that of ``gaiaxpy.generate`` (Gaia Collaboration, Montegriffo et al. 2023,
+    A&A 674, A33) without truncation and without ``error_correction``.
 
     Parameters
     ----------
@@ -119,15 +117,18 @@ def synthetic_photometry(
         Their errors as published (N, n). Without them the magnitudes' errors are NaN.
     bp_correlations, rp_correlations
         Their correlations as published, packed (N, n(n-1)/2). Without them the errors are
-        taken for independent.
+        treated as independent.
 
-    Where a band is missing (a row of NaN) all three magnitudes are NaN, as in GaiaXPy: the
-    pass-bands reach over both. A flux that is not positive gives NaN.
+    Returns
+    -------
+    Magnitudes
+        Where a band is missing (a row of NaN) all three magnitudes are NaN, as in GaiaXPy,
+        because each pass-band overlaps both BP and RP. A flux that is not positive gives NaN.
 
     Raises
     ------
     ReleaseError
-        Spectra of another release: the tables are for another number of coefficients.
+        The number of coefficients is not that of DR3.
     """
     system = passbands()
     for name, coefficients in (("bp", bp), ("rp", rp)):
@@ -136,7 +137,7 @@ def synthetic_photometry(
                 f"no synthetic photometry for {name.upper()} spectra of another release",
                 wanted=f"{system.weights[name].shape[1]} coefficients",
                 found=coefficients.shape[1],
-                todo="give the stars' photometry with --gaia-source",
+                advice="give the stars' photometry with --gaia-source",
             )
     flux = _project(bp, system.weights["bp"]) + _project(rp, system.weights["rp"])
     flux[~(flux > 0)] = np.nan
@@ -151,15 +152,15 @@ def synthetic_photometry(
 
 
 def _project(values: NDArray[np.floating], weights: Float) -> Float:
-    """weights (K, n) times values (N, n): (K, N)."""
-    # einsum, not a matrix product: BLAS rounds a row in ways that depend on its neighbours.
+    """Return the products (K, N) of weights (K, n) and values (N, n)."""
+    # einsum, not a matrix product: with BLAS the rounding of a row depends on the other rows.
     return np.asarray(np.einsum("kj,ij->ki", weights, values, dtype=np.float64))
 
 
 def _variance(
     errors: NDArray[np.floating], correlations: NDArray[np.floating] | None, weights: Float
 ) -> Float:
-    """w C w (K, N) for weights w (K, n) and the covariance C of the coefficients."""
+    """Return the variances w C w (K, N) of weights w (K, n), C the coefficients' covariance."""
     squares = np.square(errors, dtype=np.float64)
     variance = _project(squares, np.square(weights))
     if correlations is not None:
@@ -170,14 +171,28 @@ def _variance(
 
 
 def magnitude_error(flux_over_error: ArrayLike, zero_point_error: float) -> Float:
-    """Error of a magnitude (N,) from the flux's signal to noise (N,) and the zero-point's error."""
+    """Return the errors of magnitudes (N,) in mag; NaN where the flux's error is unknown.
+
+    Parameters
+    ----------
+    flux_over_error
+        Signal-to-noise ratios of the fluxes (N,).
+    zero_point_error
+        Error of the zero-point, mag.
+    """
     snr = np.asarray(flux_over_error, dtype=np.float64)
     relative = MAGNITUDE_PER_RELATIVE / np.where(snr > 0, snr, np.nan)
     return np.asarray(np.hypot(relative, zero_point_error))
 
 
 def bp_rp_error(bp_flux_over_error: ArrayLike, rp_flux_over_error: ArrayLike) -> Float:
-    """Error of BP - RP in mag (N,), with the zero-points' errors; NaN where a flux's is unknown."""
+    """Return the errors of BP - RP (N,) in mag, including those of the zero-points.
+
+    Parameters
+    ----------
+    bp_flux_over_error, rp_flux_over_error
+        Signal-to-noise ratios of the fluxes (N,); an unknown one gives NaN.
+    """
     return np.hypot(
         magnitude_error(bp_flux_over_error, BP_ZERO_POINT_ERROR),
         magnitude_error(rp_flux_over_error, RP_ZERO_POINT_ERROR),
@@ -185,11 +200,27 @@ def bp_rp_error(bp_flux_over_error: ArrayLike, rp_flux_over_error: ArrayLike) ->
 
 
 def tmass_magnitude(magnitude: ArrayLike, good: NDArray[np.bool_]) -> Float:
-    """A 2MASS magnitude, or its error (N,), NaN where it is a filler or not ``good`` (N,)."""
+    """Return 2MASS magnitudes, or their errors, with NaN for those not measured.
+
+    Parameters
+    ----------
+    magnitude
+        Magnitudes or errors (N,), mag; values of 99 and more mean "not measured".
+    good
+        Which ones have usable photometry (N,).
+    """
     value = np.asarray(magnitude, dtype=np.float64)
     return np.where(good & (value < NO_MAGNITUDE), value, np.nan)
 
 
 def colour(first: Float, second: Float, e_first: Float, e_second: Float) -> tuple[Float, Float]:
-    """A colour and its error (N,), mag; errors in quadrature."""
+    """Return a colour and its error (N,) in mag; errors are added in quadrature.
+
+    Parameters
+    ----------
+    first, second
+        Magnitudes (N,).
+    e_first, e_second
+        Their errors (N,), mag.
+    """
     return first - second, np.hypot(e_first, e_second)

@@ -1,6 +1,6 @@
-"""What the simulator learns from real spectra and from GaiaXPy, written into grids/.
+"""Fit the instrument and the noise model to real spectra, and write them into grids/.
 
-Run once, by whoever changes the grids or the real sample; what it writes ships:
+To write the three files again, in half a minute:
 
     from catalogproc.simulation.build_grids import write_grids
     write_grids(Path("grids"), sorted(Path("examples/gaia_xp").glob("*.parquet")),
@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.features import spectra
+from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.readers.xp import read_spectra
 from catalogproc.simulation import instrument_fit, noise
@@ -27,23 +28,30 @@ from catalogproc.simulation.instrument import BANDS, band_matrix
 Float = NDArray[np.float64]
 
 NOISE_COMPONENTS = 8
-"""Ways kept in which the errors of stars of one magnitude and colour differ."""
+"""Number of principal components kept of the errors at given magnitude and colour."""
 
 FAINTEST, COLOURS, MISFIT = 16.0, (0.45, 3.0), 9.0
-"""Real stars that calibrate the instrument: G, BP - RP, and the largest misfit of a twin."""
+"""Real stars that are used: faintest G, range of BP - RP, largest misfit of the matched model."""
 
 REDDEST = 1100.0
-"""The instrument's matrix ends here, nm: no photon beyond reaches BP or RP."""
+"""Longest wavelength of the instrument's matrix, nm: BP and RP detect nothing beyond."""
 
 ROUNDS = 3
-"""Twins are sought again after the flux correction that they gave, so many times in all."""
+"""Rounds of matching; the flux correction found in each is applied in the next."""
 
 
 @dataclass(frozen=True)
 class RealSpectra:
-    """Real spectra with both bands: coefficients, errors (N, n_bp + n_rp), relevant bases (N, 2).
+    """N real spectra with both bands.
 
-    G and BP-RP (N,) are synthesised from the spectra.
+    Attributes
+    ----------
+    coefficients, errors
+        Coefficients and their errors (N, n_bp + n_rp), electrons per second.
+    relevant
+        Numbers of relevant bases in BP and RP (N, 2).
+    g, bp_rp
+        Synthetic photometry from the spectra (N,), mag.
     """
 
     coefficients: Float
@@ -60,25 +68,41 @@ class RealSpectra:
 
 @dataclass(frozen=True)
 class FittedInstrument:
-    """What :func:`fit_instrument` finds.
+    """Result of :func:`fit_instrument`.
 
-    ``matrix`` (n, W) at ``wavelength`` (W,) nm, the correction of the models' flux (W,), and
-    of the real stars that were used, which they are (N,), and their twins' flux.
+    Attributes
+    ----------
+    wavelength
+        Wavelengths (W,), nm.
+    matrix
+        From flux to the coefficients of both bands (n_bp + n_rp, W).
+    flux_factor
+        Correction of the models' flux (W,).
+    stars
+        Which of the N real stars were used (N,).
+    matched_flux
+        Flux of the models matched with these stars, over their G flux, (stars, W).
     """
 
     wavelength: Float
     matrix: Float
     flux_factor: Float
     stars: NDArray[np.bool_]
-    twins: Float
+    matched_flux: Float
 
 
 def read_real(files: Sequence[Path]) -> RealSpectra:
-    """Real spectra from files of the input contract."""
+    """Read real spectra.
+
+    Parameters
+    ----------
+    files
+        Files of the input contract ``xp_continuous``.
+    """
     table = pa.Table.from_batches([batch for file in files for batch in read_spectra(file)])
 
-    def both(what: str) -> Float:
-        parts = [_matrix(table, f"{band.name.lower()}_{what}") for band in BANDS]
+    def both(quantity: str) -> Float:
+        parts = [_matrix(table, f"{band.name.lower()}_{quantity}") for band in BANDS]
         return np.concatenate(parts, axis=1)
 
     bp, rp = (_matrix(table, f"{band.name.lower()}_coefficients") for band in BANDS)
@@ -99,7 +123,13 @@ def _matrix(table: pa.Table, name: str) -> Float:
 
 
 def read_correlations(file: Path) -> Float:
-    """The mean correlation matrix (n, n) of the real stars in a file; zero between the bands."""
+    """Return the mean correlation matrix (n_bp + n_rp squared) of real stars.
+
+    Parameters
+    ----------
+    file
+        A file of the input contract with correlations. Those between BP and RP are zero.
+    """
     table = pa.Table.from_batches(list(read_spectra(file, correlations=True)))
     blocks = [
         spectra.correlation_matrix(
@@ -115,11 +145,24 @@ def read_correlations(file: Path) -> Float:
 
 
 def fit_noise(real: RealSpectra, correlation: Float) -> dict[str, Float]:
-    """The simulator's Noise as arrays, from real spectra and a correlation matrix (n, n)."""
+    """Fit the noise model.
+
+    Parameters
+    ----------
+    real
+        Real spectra.
+    correlation
+        Correlation matrix of the coefficients (n, n).
+
+    Returns
+    -------
+    dict
+        The arrays of :class:`catalogproc.simulation.noise.Noise` by name.
+    """
     logs = np.log(real.normalised[1])
     regressors = noise.design(real.g, real.bp_rp)
     weights = np.ones(len(logs))
-    for _ in range(5):  # re-weighted, so that stars with unusual errors do not bend the mean
+    for _ in range(5):  # re-weighted, so that stars with unusual errors do not bias the mean
         root = np.sqrt(weights)[:, None]
         fitted = np.linalg.lstsq(regressors * root, logs * root, rcond=None)[0]
         off = np.abs(np.median(logs - regressors @ fitted, axis=1))
@@ -138,39 +181,56 @@ def fit_noise(real: RealSpectra, correlation: Float) -> dict[str, Float]:
 
 
 def fit_instrument(real: RealSpectra, grids: Path) -> FittedInstrument:
-    """The instrument's matrix and the correction of the models' flux, from real spectra."""
+    """Fit the instrument's matrix and the correction of the models' flux.
+
+    Parameters
+    ----------
+    real
+        Real spectra; those within FAINTEST, COLOURS and MISFIT are used.
+    grids
+        Folder of the ATLAS9 grid and of the instrument's tables.
+    """
     grid = read_grid(grids / "ck04_atlas9.fits.gz")
     wavelength, folder = grid.wavelength, grids / "instrument"
-    calibrator = instrument_fit.load_calibrator()
+    calibrated = calibration()
     models, candidates = instrument_fit.giant_models(grid), instrument_fit.library(build(grid))
-    smooth = instrument_fit.both_resolutions(calibrator, wavelength, folder)
+    smooth = instrument_fit.merged_resolution(calibrated, wavelength, folder)
     stars = (real.g < FAINTEST) & (real.bp_rp > COLOURS[0]) & (real.bp_rp < COLOURS[1])
-    seen = real.normalised[0][stars]
+    coefficients = real.normalised[0][stars]
     factor = np.ones_like(wavelength)
-    found = instrument_fit.find_twins(seen, calibrator, candidates, smooth, factor)
+    pairs = instrument_fit.match_stars(coefficients, calibrated, candidates, smooth, factor)
     for _ in range(ROUNDS - 1):
-        factor = factor * instrument_fit.flux_correction(found, wavelength)
-        found = instrument_fit.find_twins(seen, calibrator, candidates, smooth, factor)
-    good = found.misfit < MISFIT
-    flux, seen = found.flux[good], seen[good]
+        factor = factor * instrument_fit.flux_correction(pairs, wavelength)
+        pairs = instrument_fit.match_stars(coefficients, calibrated, candidates, smooth, factor)
+    good = pairs.misfit < MISFIT
+    flux, coefficients = pairs.flux[good], coefficients[good]
     parts, start = [], 0
     for band in BANDS:
-        response = instrument_fit.response_correction(band, wavelength, models, calibrator, folder)
-        matrix = band_matrix(band, wavelength, folder) * response
-        own = seen[:, start : start + len(matrix)]
-        matrix += instrument_fit.coefficient_correction(band, matrix, wavelength, flux, own)
-        parts.append(matrix)
-        start += len(matrix)
-    matrix = instrument_fit.agree_with_calibration(np.concatenate(parts), calibrator, smooth, seen)
-    kept = wavelength <= REDDEST
+        response = instrument_fit.response_correction(band, wavelength, models, calibrated, folder)
+        part = band_matrix(band, wavelength, folder) * response
+        in_band = coefficients[:, start : start + len(part)]
+        part += instrument_fit.coefficient_correction(band, part, wavelength, flux, in_band)
+        parts.append(part)
+        start += len(part)
+    matrix = instrument_fit.agree_with_calibration(
+        np.concatenate(parts), calibrated, smooth, coefficients
+    )
+    used = wavelength <= REDDEST
     stars[stars] = good
-    return FittedInstrument(wavelength[kept], matrix[:, kept], factor[kept], stars, flux[:, kept])
+    return FittedInstrument(wavelength[used], matrix[:, used], factor[used], stars, flux[:, used])
 
 
 def write_grids(grids: Path, files: Sequence[Path], correlated: Path) -> None:
-    """Make xp_instrument.npz, flux_correction.csv and xp_noise.npz in ``grids`` anew.
+    """Write xp_instrument.npz, flux_correction.csv and xp_noise.npz.
 
-    From real spectra in ``files``, and from the correlations in ``correlated``.
+    Parameters
+    ----------
+    grids
+        Folder of the grids; the three files in it are overwritten.
+    files
+        Real spectra, files of the input contract ``xp_continuous``.
+    correlated
+        Such a file with correlations.
     """
     real = read_real(files)
     fitted = fit_instrument(real, grids)

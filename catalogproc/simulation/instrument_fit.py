@@ -1,77 +1,75 @@
-"""Models that look like real stars, and the instrument that makes their spectra from them.
+"""Corrections of the instrument's matrix and of the model fluxes, fitted to real spectra.
 
-Each real star gets a twin: the ATLAS9 spectrum, reddened, that fits its calibrated spectrum.
-A twin reaches over all wavelengths that the instrument sees, so what is left between its
-simulated and the star's real coefficients is the instrument's error, and it turns out to be
-nearly the same for all stars. Two linear corrections take it up; science/reality/calibrate.py runs
-this and writes the result into grids/.
+Each real star is matched with reddened ATLAS9 models that fit its calibrated spectrum. The matched
+model covers all wavelengths of the instrument, so the difference between its simulated
+coefficients and the star's real ones is an error of the instrument model; it is nearly the same
+for all stars. Linear corrections of the response and of the coefficients remove it.
+build_grids.py calls these functions and writes the result into grids/.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catalogproc.features.photometry import MODEL
+from catalogproc.features.flux_calibration import Calibration
 from catalogproc.simulation.atmospheres import Atmospheres, Grid
 from catalogproc.simulation.instrument import BANDS, Band, band_matrix, interpolation
 
 Float = NDArray[np.float64]
 
-LIBRARY, SEED = 60_000, 5
-"""Models to choose from, and what they are drawn with."""
+LIBRARY_SIZE, LIBRARY_SEED = 60_000, 5
+"""Number of models to match with, and the seed of their parameters."""
 
 NEAREST = 15
-"""A twin is the weighted mean of so many models that fit best."""
+"""Number of best-fitting models whose weighted mean is the matched model."""
 
-TWIN_RANGE = (400.0, 980.0)
-"""Where spectra are compared, nm."""
+MATCH_RANGE = (400.0, 980.0)
+"""Wavelengths over which spectra are compared, nm."""
 
 TOLERANCE = ((330.0, 0.03), (449.0, 0.03), (451.0, 0.012), (1050.0, 0.012))
-"""Relative difference that counts as one sigma, by wavelength in nm."""
+"""Relative difference of one sigma, by wavelength in nm."""
 
-WIDTH = {"BP": 0.5, "RP": 0.6}
-"""Standard deviation in pseudo-wavelength of the resolution of a calibrated spectrum."""
+RESOLUTION = {"BP": 0.5, "RP": 0.6}
+"""Resolution of a calibrated spectrum: standard deviation in pseudo-wavelength."""
 
-ALONE = {"BP": (380.0, 636.0), "RP": (642.0, 1010.0)}
-"""Where the calibrated spectrum comes from one band alone and is not all noise, nm."""
+SINGLE_BAND_RANGE = {"BP": (380.0, 636.0), "RP": (642.0, 1010.0)}
+"""Wavelengths where the calibrated spectrum comes from one band and is not dominated by noise,
+nm."""
 
 SMOOTHING, ITERATIONS = 10.0, 15
-"""Scale in nm below which the response's correction has no structure; steps to find it."""
+"""Smoothing scale of the response correction in nm; number of iterations to find it."""
 
-HATS = {"BP": (330.0, 690.0, 8), "RP": (600.0, 1060.0, 8)}
+BINS = {"BP": (330.0, 690.0, 8), "RP": (600.0, 1060.0, 8)}
 """First and last centre, nm, and number of the broad bins of the coefficients' correction."""
 
 RIDGE = 1e-3
+"""Ridge penalty of the coefficients' correction, per star."""
 
-LOOSENESS, PRECISION = 0.1, 0.003
-"""Of the last correction: how far a coefficient may move, in units of its spread among real
-stars, and how closely the calibrated flux shall then agree."""
+PRIOR_WIDTH, PRECISION = 0.1, 0.003
+"""Last correction: prior standard deviation of a coefficient, in units of its spread among real
+stars, and relative error of the calibrated flux."""
 
 
 @dataclass(frozen=True)
-class Calibrator:
-    """GaiaXPy's calibration as a matrix: flux (L,) at ``wavelength`` nm from coefficients (n,).
+class MatchedPairs:
+    """N real stars and the models matched with them.
 
-    ``bands`` are those of one band alone, ``merge`` their weights (L,).
+    Attributes
+    ----------
+    flux
+        Flux of the matched models (N, W) over the G flux of the stars.
+    misfit
+        Mean squared difference (N,) in units of TOLERANCE.
+    wavelength
+        Wavelengths (L',) of ``residual``, nm.
+    residual
+        Relative difference (N, L') of the real calibrated flux from that of the model.
     """
-
-    wavelength: Float
-    matrix: Float
-    bands: dict[str, Float]
-    merge: dict[str, Float]
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Twins' flux (N, W) over the stars' G flux, misfit (N,), and residual flux (N, L') at
-    ``wavelength`` (L',): real over twin, less 1."""
 
     flux: Float
     misfit: Float
@@ -79,91 +77,126 @@ class Twins:
     residual: Float
 
 
-def load_calibrator() -> Calibrator:
-    """GaiaXPy's default sampling, design matrices and merging weights.
+def design_matrix(calibration: Calibration) -> Float:
+    """Return the matrix (L, n_bp + n_rp) from the coefficients of both bands to merged flux.
 
-    Read from the installed GaiaXPy as data: to import it silences warnings in the process.
+    Parameters
+    ----------
+    calibration
+        GaiaXPy's flux calibration.
     """
-    package = find_spec("gaiaxpy")
-    folder = Path(next(iter((package and package.submodule_search_locations) or ("",))))
-    root = ElementTree.parse(folder / "config" / "filters" / f"XpFilter_{MODEL}.xml").getroot()
-
-    def numbers(place: str) -> Float:
-        return np.array([float(item.text or "nan") for item in root.findall(f"{place}/*")])
-
-    wavelength = numbers("XpMerge/sampleMeanWavelengths")
-    names = {band.name: band.name.lower() for band in BANDS}
-    bands = {
-        name: numbers(f"XpSampling/{low}SampledBases").reshape(len(wavelength), -1)
-        for name, low in names.items()
-    }
-    merge = {name: numbers(f"XpMerge/{low}Weights") for name, low in names.items()}
-    matrix = np.concatenate([bands[name] * merge[name][:, None] for name in names], axis=1)
-    return Calibrator(wavelength, matrix, bands, merge)
+    return np.concatenate([calibration.weights[band.name.lower()] for band in BANDS], axis=1)
 
 
 def resolution(band: Band, wavelength: Float, at: Float, folder: Path) -> Float:
-    """The matrix (L, W) that smooths flux to the resolution of a calibrated spectrum."""
+    """Return the matrix (L, W) that smooths flux to the resolution of a calibrated spectrum.
+
+    Parameters
+    ----------
+    band
+        BP or RP.
+    wavelength
+        Wavelengths of the flux to smooth (W,), nm.
+    at
+        Wavelengths of the result (L,), nm.
+    folder
+        Folder of the instrument's tables (grids/instrument).
+    """
     from scipy.interpolate import CubicSpline
 
     dispersion = np.genfromtxt(folder / f"{band.model}_dispersion.csv", delimiter=",")
     slope = np.abs(CubicSpline(*dispersion)(at, 1))
     fine = np.arange(wavelength[0], 1100.0, 2.0)
-    kernel = np.exp(-0.5 * ((fine - at[:, None]) * slope[:, None] / WIDTH[band.name]) ** 2)
+    offset = (fine - at[:, None]) * slope[:, None]  # in pseudo-wavelength
+    kernel = np.exp(-0.5 * (offset / RESOLUTION[band.name]) ** 2)
     kernel /= kernel.sum(1, keepdims=True)
     return np.asarray(kernel @ interpolation(wavelength, fine))
 
 
-def both_resolutions(calibrator: Calibrator, wavelength: Float, folder: Path) -> Float:
-    """The same (L, W) for both bands together, merged as GaiaXPy does."""
-    at = calibrator.wavelength
+def merged_resolution(calibration: Calibration, wavelength: Float, folder: Path) -> Float:
+    """Return the matrix (L, W) that smooths flux, both bands merged as GaiaXPy does.
+
+    Parameters
+    ----------
+    calibration
+        GaiaXPy's flux calibration, at L wavelengths.
+    wavelength
+        Wavelengths of the flux to smooth (W,), nm.
+    folder
+        Folder of the instrument's tables (grids/instrument).
+    """
+    at, merge = calibration.wavelengths, calibration.merge
     parts = [
-        resolution(b, wavelength, at, folder) * calibrator.merge[b.name][:, None] for b in BANDS
+        resolution(band, wavelength, at, folder) * merge[band.name.lower()][:, None]
+        for band in BANDS
     ]
     return np.asarray(np.sum(parts, axis=0))
 
 
 def giant_models(grid: Grid) -> Float:
-    """Flux (M, W) of the grid's models from 4000 to 7000 K and log g 1 to 3.5, of level 1."""
-    warm = (grid.teff >= 4000) & (grid.teff <= 7000)
-    low = (grid.logg >= 1) & (grid.logg <= 3.5)
-    flux = np.exp(grid.log_flux[:, warm][:, :, low].astype(np.float64))
-    return _level(flux.reshape(-1, flux.shape[-1]), grid.wavelength)
+    """Return the flux (M, W) of the grid's models of giants, with mean 1 from 600 to 800 nm.
+
+    Parameters
+    ----------
+    grid
+        The ATLAS9 grid; models of 4000 to 7000 K and log g 1 to 3.5 are used.
+    """
+    in_teff = (grid.teff >= 4000) & (grid.teff <= 7000)
+    in_logg = (grid.logg >= 1) & (grid.logg <= 3.5)
+    flux = np.exp(grid.log_flux[:, in_teff][:, :, in_logg].astype(np.float64))
+    return _unit_level(flux.reshape(-1, flux.shape[-1]), grid.wavelength)
 
 
-def _level(flux: Float, wavelength: Float) -> Float:
+def _unit_level(flux: Float, wavelength: Float) -> Float:
     middle = (wavelength > 600) & (wavelength < 800)
     return np.asarray(flux / flux[:, middle].mean(1, keepdims=True))
 
 
 def library(atmospheres: Atmospheres) -> Float:
-    """Flux (LIBRARY, W) of stars of every kind behind any dust, of level 1."""
-    random = torch.Generator().manual_seed(SEED)
-    u = torch.rand(5, LIBRARY, generator=random)
+    """Return the flux (LIBRARY_SIZE, W) of reddened stars, with mean 1 from 600 to 800 nm.
+
+    Parameters
+    ----------
+    atmospheres
+        Interpolated model atmospheres; Teff is 3500 to 8000 K, log g 0 to 5, [M/H] -2.2 to
+        0.5, true E(B-V) 0.003 to 1.5 mag, R_V 2.8 to 3.4.
+    """
+    random = torch.Generator().manual_seed(LIBRARY_SEED)
+    u = torch.rand(5, LIBRARY_SIZE, generator=random)
     teff, logg, m_h = 3500 + 4500 * u[0] ** 1.3, 5 * u[1], -2.2 + 2.7 * u[2].sqrt()
     ebv, r_v = 3e-3 * 500 ** u[3], 2.8 + 0.6 * u[4]
     log_flux = atmospheres.log_flux(m_h, teff, logg)
     log_flux -= 0.4 * np.log(10.0) * atmospheres.extinction(ebv, r_v)
-    return _level(torch.exp(log_flux).numpy().astype(np.float64), atmospheres.wavelength)
+    return _unit_level(torch.exp(log_flux).numpy().astype(np.float64), atmospheres.wavelength)
 
 
-def find_twins(
-    coefficients: Float, calibrator: Calibrator, models: Float, smooth: Float, factor: Float
-) -> Twins:
-    """Twins among ``models`` (M, W) of stars with these coefficients (N, n) over the G flux.
+def match_stars(
+    coefficients: Float, calibration: Calibration, models: Float, smooth: Float, factor: Float
+) -> MatchedPairs:
+    """Match real stars with the models that fit their calibrated spectra best.
 
-    ``smooth`` (L, W) is the calibrated spectra's resolution, ``factor`` (W,) the correction of
-    the models' flux that is known already.
+    Parameters
+    ----------
+    coefficients
+        Real coefficients over the G flux (N, n_bp + n_rp).
+    calibration
+        GaiaXPy's flux calibration, at L wavelengths.
+    models
+        Flux of the models (M, W).
+    smooth
+        The matrix (L, W) of :func:`merged_resolution`.
+    factor
+        Known correction of the models' flux (W,).
     """
     from scipy.special import softmax
 
-    at = calibrator.wavelength
-    kept = (at >= TWIN_RANGE[0]) & (at <= TWIN_RANGE[1])
-    seen = (coefficients @ calibrator.matrix.T)[:, kept]
-    made = (models * factor) @ smooth[kept].T
-    weight = 1 / np.interp(at[kept], *np.array(TOLERANCE).T) ** 2
+    at = calibration.wavelengths
+    used = (at >= MATCH_RANGE[0]) & (at <= MATCH_RANGE[1])
+    real = (coefficients @ design_matrix(calibration).T)[:, used]
+    model = (models * factor) @ smooth[used].T
+    weight = 1 / np.interp(at[used], *np.array(TOLERANCE).T) ** 2
     weight /= weight.sum()
-    y, x = np.log(np.maximum(seen, 1e-3 * seen.max(1, keepdims=True))), np.log(made)
+    y, x = np.log(np.maximum(real, 1e-3 * real.max(1, keepdims=True))), np.log(model)
     y_level, x_level = y @ weight, x @ weight
     square = ((y - y_level[:, None]) ** 2 @ weight)[:, None] + (
         (x - x_level[:, None]) ** 2
@@ -174,29 +207,53 @@ def find_twins(
     share = softmax(-0.5 * distance / distance.min(1, keepdims=True), axis=1)
     level = np.exp(y_level[:, None] - x_level[nearest]) * share
     flux = np.einsum("nk,nkw->nw", level, models[nearest] * factor)
-    residual = seen / (flux @ smooth[kept].T) - 1
-    mean_tolerance = 1 / np.mean(1 / np.interp(at[kept], *np.array(TOLERANCE).T) ** 2)
-    return Twins(flux, distance.min(1) / mean_tolerance, at[kept], residual)
+    residual = real / (flux @ smooth[used].T) - 1
+    mean_tolerance = 1 / np.mean(1 / np.interp(at[used], *np.array(TOLERANCE).T) ** 2)
+    return MatchedPairs(flux, distance.min(1) / mean_tolerance, at[used], residual)
 
 
-def flux_correction(twins: Twins, wavelength: Float) -> Float:
-    """The factor (W,) by which real stars' calibrated flux differs from their twins'; 1 outside."""
+def flux_correction(pairs: MatchedPairs, wavelength: Float) -> Float:
+    """Return the factor (W,) of real stars' calibrated flux over that of their matched models.
+
+    Parameters
+    ----------
+    pairs
+        Real stars and matched models.
+    wavelength
+        Wavelengths (W,), nm; outside those of the pairs the factor is 1.
+    """
     from scipy.ndimage import gaussian_filter1d
 
-    typical = gaussian_filter1d(np.median(twins.residual, axis=0), 4.0)
-    return np.asarray(1 + np.interp(wavelength, twins.wavelength, typical, left=0, right=0))
+    typical = gaussian_filter1d(np.median(pairs.residual, axis=0), 4.0)
+    return np.asarray(1 + np.interp(wavelength, pairs.wavelength, typical, left=0, right=0))
 
 
 def response_correction(
-    band: Band, wavelength: Float, models: Float, calibrator: Calibrator, folder: Path
+    band: Band, wavelength: Float, models: Float, calibration: Calibration, folder: Path
 ) -> Float:
-    """The smooth factor (W,) on a band's response by which GaiaXPy's calibration of simulated
-    coefficients returns the models, in the median; found by iteration."""
+    """Return the smooth factor (W,) on a band's response that GaiaXPy's calibration requires.
+
+    With it the calibrated flux of simulated coefficients equals the models' flux in the median.
+    It is found by iteration.
+
+    Parameters
+    ----------
+    band
+        BP or RP.
+    wavelength
+        Wavelengths (W,), nm.
+    models
+        Flux of the models (M, W).
+    calibration
+        GaiaXPy's flux calibration.
+    folder
+        Folder of the instrument's tables (grids/instrument).
+    """
     from scipy.ndimage import gaussian_filter1d
 
-    low, high = ALONE[band.name]
-    kept = (calibrator.wavelength >= low) & (calibrator.wavelength <= high)
-    at, matrix = calibrator.wavelength[kept], calibrator.bands[band.name][kept]
+    low, high = SINGLE_BAND_RANGE[band.name]
+    used = (calibration.wavelengths >= low) & (calibration.wavelengths <= high)
+    at, matrix = calibration.wavelengths[used], calibration.design[band.name.lower()][used]
     target = models @ resolution(band, wavelength, at, folder).T
     forward = band_matrix(band, wavelength, folder)
     factor = np.ones_like(wavelength)
@@ -209,33 +266,63 @@ def response_correction(
 def coefficient_correction(
     band: Band, matrix: Float, wavelength: Float, flux: Float, coefficients: Float
 ) -> Float:
-    """What to add to a band's matrix (n, W) so that twins' flux (N, W) gives the real
-    coefficients (N, n): a ridge regression on the flux in broad bins."""
-    centres = np.linspace(*HATS[band.name])
+    """Return the correction (n, W) to add to a band's matrix, by ridge regression.
+
+    With it the matched models' flux gives the real coefficients. The regressors are the flux in
+    broad bins.
+
+    Parameters
+    ----------
+    band
+        BP or RP.
+    matrix
+        The band's matrix (n, W).
+    wavelength
+        Wavelengths (W,), nm.
+    flux
+        Flux of the matched models (N, W) over the G flux of the stars.
+    coefficients
+        Real coefficients of the band over the G flux (N, n).
+    """
+    centres = np.linspace(*BINS[band.name])
     width = centres[1] - centres[0]
-    hats = np.clip(1 - np.abs(wavelength - centres[:, None]) / width, 0, None)
-    hats = hats * np.gradient(wavelength)
-    seen = flux @ hats.T
-    typical = seen.mean(0)
-    seen = seen / typical
-    normal = seen.T @ seen + RIDGE * len(seen) * np.eye(len(hats))
-    slopes = np.linalg.solve(normal, seen.T @ (coefficients - flux @ matrix.T))
-    return np.asarray(slopes.T @ (hats / typical[:, None]))
+    bins = np.clip(1 - np.abs(wavelength - centres[:, None]) / width, 0, None)
+    bins = bins * np.gradient(wavelength)
+    binned = flux @ bins.T
+    typical = binned.mean(0)
+    binned = binned / typical
+    normal = binned.T @ binned + RIDGE * len(binned) * np.eye(len(bins))
+    slopes = np.linalg.solve(normal, binned.T @ (coefficients - flux @ matrix.T))
+    return np.asarray(slopes.T @ (bins / typical[:, None]))
 
 
 def agree_with_calibration(
-    matrix: Float, calibrator: Calibrator, smooth: Float, coefficients: Float
+    matrix: Float, calibration: Calibration, smooth: Float, coefficients: Float
 ) -> Float:
-    """The matrix (n, W) moved so that GaiaXPy's calibration returns what went in.
+    """Return the matrix (n, W) updated so that GaiaXPy's calibration recovers the flux.
 
-    The least-squares update of a Gaussian prior about ``matrix`` (variance: LOOSENESS of the
-    real coefficients' (N, n) spread) by the calibrated flux to a PRECISION.
+    The least-squares update of a Gaussian prior about ``matrix`` (standard deviation:
+    PRIOR_WIDTH times the spread of the real coefficients) by the calibrated flux, with the
+    relative error PRECISION.
+
+    Parameters
+    ----------
+    matrix
+        From flux to the coefficients of both bands (n, W).
+    calibration
+        GaiaXPy's flux calibration, at L wavelengths.
+    smooth
+        The matrix (L, W) of :func:`merged_resolution`.
+    coefficients
+        Real coefficients over the G flux (N, n).
     """
-    kept = (calibrator.wavelength >= 390) & (calibrator.wavelength <= 1000)
-    a, target = calibrator.matrix[kept], smooth[kept]
+    at = calibration.wavelengths
+    used = (at >= 390) & (at <= 1000)
+    design, target = design_matrix(calibration)[used], smooth[used]
     middle = np.median(coefficients, axis=0)
     spread = 1.4826 * np.median(np.abs(coefficients - middle), axis=0)
-    prior = (LOOSENESS * spread) ** 2
-    error = PRECISION * np.median(coefficients @ a.T, axis=0)
-    gain = (prior[:, None] * a.T) @ np.linalg.inv((a * prior) @ a.T + np.diag(error**2))
-    return np.asarray(matrix + gain @ (target - a @ matrix))
+    prior = (PRIOR_WIDTH * spread) ** 2
+    error = PRECISION * np.median(coefficients @ design.T, axis=0)
+    covariance = (design * prior) @ design.T + np.diag(error**2)
+    gain = (prior[:, None] * design.T) @ np.linalg.inv(covariance)
+    return np.asarray(matrix + gain @ (target - design @ matrix))

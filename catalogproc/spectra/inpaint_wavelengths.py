@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.features.flux_calibration import calibration
-from catalogproc.features.input_errors import inflated
+from catalogproc.features.input_errors import inflate_errors
 from catalogproc.features.tokens import Tokens
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import correlations
@@ -76,7 +76,7 @@ def fill(
     design = design[np.abs(design).max(axis=1) > 0]  # where these bands make some of the flux
     there = np.isfinite(made.values[:, at])
     values = np.where(there, made.values[:, at], mean)
-    _, larger = inflated(made.values, made.errors, made.g_mag, vocabulary)
+    _, larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)
     errors = np.where(there, larger[:, at], sigma)
     measured = np.asarray(there[:, part].any(axis=1) & (len(design) > 0))
     independent = np.eye(len(at), dtype=np.float32)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets.holdout import Held, simulated_held
 from catalogproc.errors import BundleError
-from catalogproc.features.input_errors import inflated
+from catalogproc.features.input_errors import inflate_errors
 from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS, POSITIVE
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
 from catalogproc.io.atomic import write_whole
@@ -136,7 +136,7 @@ def fit_reliability(
     usual = held.values[held.usual]
     chi2 = 0.0
     if checkable(bundle):
-        larger = inflated(held.values, held.errors, held.g_mag, bundle.vocabulary)[1]
+        larger = inflate_errors(held.values, held.errors, held.g_mag, bundle.vocabulary)[1]
         of_stars = spectrum_chi2(predictor, usual, larger[held.usual])
         chi2 = float(np.nanquantile(of_stars, COMMON_CHI2))
     beyond = beyond_box(bundle, usual, Job("default").coefficients).max(axis=1)

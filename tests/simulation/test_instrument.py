@@ -15,6 +15,7 @@ from support.paths import DATA
 
 from catalogproc.errors import CatalogprocError
 from catalogproc.features.extinction import R_V, TRUE_PER_SFD, curve, g_extinction
+from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.resources import shipped
 from catalogproc.simulation import (
@@ -229,15 +230,15 @@ def test_calibration_returns_the_spectrum_that_went_in() -> None:
     flux = torch.exp(log_flux).double().numpy()
     level = torch.zeros(len(ebv))
     seen, _, _ = simulator.spectra(**physics, log_l=level, distance=level + 1, ebv=ebv, r_v=r_v)
-    calibrator = instrument_fit.load_calibrator()
-    smooth = instrument_fit.both_resolutions(
+    calibrator = calibration()
+    smooth = instrument_fit.merged_resolution(
         calibrator, models.wavelength, shipped("grids") / "instrument"
     )
     back, wavelength = calibrated(seen.double().numpy()[:50])
-    np.testing.assert_allclose(wavelength, calibrator.wavelength)
+    np.testing.assert_allclose(wavelength, calibrator.wavelengths)
     dilution = np.exp(atmospheres.dilution(level, physics["teff"], level + 1).double().numpy())
     went_in = (flux * dilution[:, None]) @ smooth.T
-    by_matrix = seen.double().numpy() @ calibrator.matrix.T
+    by_matrix = seen.double().numpy() @ instrument_fit.design_matrix(calibrator).T
     np.testing.assert_allclose(by_matrix[:50], back, rtol=1e-6, atol=1e-25)
     off = (by_matrix / went_in - 1)[:, (wavelength >= 400) & (wavelength <= 950)]
     red = off[:, 25:]  # from 450 nm
@@ -321,10 +322,10 @@ def test_the_shipped_instrument_and_noise_are_made_again_from_the_real_spectra()
     with np.load(grids / "xp_instrument.npz") as file:
         scale = np.abs(file["matrix"]).max(axis=1, keepdims=True)
         np.testing.assert_allclose(fitted.matrix / scale, file["matrix"] / scale, atol=1e-4)
-    made = (fitted.twins @ fitted.matrix.T - simulated.real().normalised[0][fitted.stars])[
+    made = (fitted.matched_flux @ fitted.matrix.T - simulated.real().normalised[0][fitted.stars])[
         :, np.r_[:20, 55:75]
     ]
     seen = simulated.real().normalised[0][fitted.stars][:, np.r_[:20, 55:75]]
     spread = 1.4826 * np.median(np.abs(seen - np.median(seen, 0)), 0)
-    # Star by star: the instrument gives the real coefficients of the star's twin.
+    # Star by star: the matched model gives the star's real coefficients.
     assert np.abs(np.median(made / spread, axis=0)).max() < 0.8
