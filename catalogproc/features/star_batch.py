@@ -1,4 +1,4 @@
-"""Arrow tables of spectra and companion as numpy arrays, one row a star."""
+"""Spectra and auxiliary columns as numpy arrays, one row per star."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError
-from catalogproc.features import spectra
+from catalogproc.features.spectra import matrix, relevant_number
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -21,47 +21,57 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class StarTable:
-    """One batch of N screened stars as numpy arrays, wherever they come from.
+class StarBatch:
+    """One batch of N screened stars as numpy arrays, observed or simulated.
 
     Attributes
     ----------
     coefficients, errors
-        Of each band ("bp", "rp"), as published: (N, n), electrons per second; a row of NaN
-        where the band is missing.
+        By band ("bp", "rp"), as published: (N, n), electrons per second; a row of NaN where
+        the band is missing.
     n_relevant
-        Of each band, how many coefficients carry signal (N,); 0 where the band is missing.
-    companion
-        Columns (N,) of the contract gaia_source, by name, NaN where unknown; a column that is
-        not there is unknown for all.
+        By band, the number of relevant coefficients (N,); 0 where the band is missing.
+    auxiliary
+        Columns (N,) of the contract gaia_source, by name, NaN where unknown; an absent column
+        is unknown for all stars.
     tmass_good
         The 2MASS magnitudes may be used (N,).
     multiple_or_variable
-        Gaia says non-single star, or variable (N,).
+        Gaia lists the star as non-single or variable (N,).
     correlations
-        Of each band whose correlations were read, packed as published (N, n(n-1)/2); a row
-        of NaN where a star has none.
+        By band, where read: packed as published (N, n(n-1)/2); a row of NaN where a star has
+        none.
     source_id
-        Gaia's identifier (N,).
+        Gaia source identifiers (N,).
+    has_spectra
+        False for a table without spectra: every coefficient is NaN, and no photometry is
+        synthesised.
     """
 
     coefficients: Mapping[str, NDArray[np.floating]]
     errors: Mapping[str, NDArray[np.floating]]
     n_relevant: Mapping[str, NDArray[np.integer]]
-    companion: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    auxiliary: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     tmass_good: Mask | None = None
     multiple_or_variable: Mask | None = None
     correlations: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     source_id: NDArray[np.int64] | None = None
+    has_spectra: bool = True
 
     def __len__(self) -> int:
         return len(self.coefficients[BANDS[0]])
 
     def column(self, name: str) -> Float:
-        """A companion column (N,), NaN where unknown."""
-        if name not in self.companion:
+        """Return an auxiliary column (N,), NaN where unknown.
+
+        Parameters
+        ----------
+        name
+            A column of the contract gaia_source.
+        """
+        if name not in self.auxiliary:
             return self._unknown
-        return np.asarray(self.companion[name], dtype=np.float64)
+        return np.asarray(self.auxiliary[name], dtype=np.float64)
 
     @cached_property
     def _unknown(self) -> Float:
@@ -71,84 +81,116 @@ class StarTable:
 
 
 def read(
-    batch: pa.RecordBatch | pa.Table, companion: pa.Table | None, vocabulary: Vocabulary
-) -> StarTable:
-    """Screened spectra and their companion, row by row the same stars, as a StarTable.
+    spectra: pa.RecordBatch | pa.Table, auxiliary: pa.Table | None, vocabulary: Vocabulary
+) -> StarBatch:
+    """Convert screened spectra and the auxiliary columns of the same stars to numpy arrays.
+
+    Parameters
+    ----------
+    spectra
+        N rows of the contract xp_continuous.
+    auxiliary
+        Columns of the contract gaia_source, the same stars row by row; None where there are
+        none.
+    vocabulary
+        Gives the number of coefficients per band.
 
     Raises
     ------
     ReleaseError
-        Spectra of another number of coefficients than the vocabulary's.
+        The number of coefficients is not the vocabulary's.
     CountError
-        The companion's rows are not the batch's.
+        The auxiliary rows are not those of the spectra.
     """
     coefficients, errors, n_relevant = {}, {}, {}
     correlations: dict[str, NDArray[np.floating]] = {}
-    names = batch.schema.names
+    names = spectra.schema.names
     for band in BANDS:
         count = vocabulary.coefficients(band)
-        column = batch.column(f"{band}_coefficients")
-        coefficients[band] = spectra.matrix(column, count)
-        errors[band] = spectra.matrix(batch.column(f"{band}_coefficient_errors"), count)
+        column = spectra.column(f"{band}_coefficients")
+        coefficients[band] = matrix(column, count)
+        errors[band] = matrix(spectra.column(f"{band}_coefficient_errors"), count)
         present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-        published = f"{band}_n_relevant_bases"
-        given = batch.column(published) if published in names else None
-        n_relevant[band] = spectra.relevant_number(given, present, count)
-        published = f"{band}_coefficient_correlations"
-        if published in names:
-            found = _correlations(batch.column(published), count * (count - 1) // 2)
-            correlations |= {} if found is None else {band: found}
-    stars = StarTable(
+        name = f"{band}_n_relevant_bases"
+        published = spectra.column(name) if name in names else None
+        n_relevant[band] = relevant_number(published, present, count)
+        name = f"{band}_coefficient_correlations"
+        if name in names:
+            packed = _correlations(spectra.column(name), count * (count - 1) // 2)
+            correlations |= {} if packed is None else {band: packed}
+    stars = StarBatch(
         coefficients,
         errors,
         n_relevant,
         correlations=correlations,
-        source_id=_identifiers(batch.column("source_id")) if "source_id" in names else None,
+        source_id=_identifiers(spectra.column("source_id")) if "source_id" in names else None,
     )
-    if companion is None:
+    if auxiliary is None:
         return stars
-    _check_rows(batch, companion)
+    _check_rows(spectra, auxiliary)
+    return _with_auxiliary(stars, auxiliary)
+
+
+def without_spectra(auxiliary: pa.Table, vocabulary: Vocabulary) -> StarBatch:
+    """Convert the auxiliary columns of stars without spectra to numpy arrays.
+
+    Parameters
+    ----------
+    auxiliary
+        N rows of the contract gaia_source.
+    vocabulary
+        Gives the number of coefficients per band; all are NaN.
+    """
+    rows = auxiliary.num_rows
+    absent = {
+        band: np.broadcast_to(np.nan, (rows, vocabulary.coefficients(band))) for band in BANDS
+    }
+    none = {band: np.zeros(rows, dtype=np.int16) for band in BANDS}
+    return _with_auxiliary(StarBatch(absent, absent, none, has_spectra=False), auxiliary)
+
+
+def _with_auxiliary(stars: StarBatch, auxiliary: pa.Table) -> StarBatch:
     return replace(
         stars,
-        companion={name: _numbers(companion.column(name)) for name in _numeric(companion)},
-        tmass_good=_tmass_good(companion),
-        multiple_or_variable=_multiple_or_variable(companion),
+        auxiliary={name: _numbers(auxiliary.column(name)) for name in _numeric(auxiliary)},
+        tmass_good=_tmass_good(auxiliary),
+        multiple_or_variable=_multiple_or_variable(auxiliary),
     )
 
 
 def _correlations(column: pa.Array | pa.ChunkedArray, pairs: int) -> NDArray[np.floating] | None:
-    """Packed correlations (N, pairs), NaN for a star without, or of another length; or None."""
-    whole = pc.fill_null(pc.equal(pc.list_value_length(column), pairs), False)
-    if not pc.any(whole).as_py():
+    """Packed correlations (N, pairs), NaN where missing or of another length; None if none."""
+    complete = pc.fill_null(pc.equal(pc.list_value_length(column), pairs), False)
+    if not pc.any(complete).as_py():
         return None
-    if not pc.all(whole).as_py():
-        column = pc.if_else(whole, column, pa.scalar(None, column.type))
-    return spectra.matrix(column, pairs)
+    if not pc.all(complete).as_py():
+        column = pc.if_else(complete, column, pa.scalar(None, column.type))
+    return matrix(column, pairs)
 
 
 def _identifiers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _check_rows(batch: pa.RecordBatch | pa.Table, companion: pa.Table) -> None:
-    """Raise CountError unless the companion's rows are those of the batch."""
-    if companion.num_rows != batch.num_rows:
+def _check_rows(spectra: pa.RecordBatch | pa.Table, auxiliary: pa.Table) -> None:
+    """Raise CountError unless the auxiliary rows are those of the spectra."""
+    if auxiliary.num_rows != spectra.num_rows:
         raise CountError(
-            "the companion's rows are not the spectra's",
-            wanted=batch.num_rows, found=companion.num_rows,
+            "the gaia_source rows are not the spectra's",
+            wanted=spectra.num_rows, found=auxiliary.num_rows,
         )  # fmt: skip
-    if "source_id" in companion.column_names:
-        # A star that the companion lacks may be null there.
-        same = pc.equal(pa.chunked_array(batch.column("source_id")), companion.column("source_id"))
-        if pc.all(same).as_py() is False:
-            raise CountError("the companion's source_ids are not the spectra's, row by row")
+    if "source_id" in auxiliary.column_names:
+        # A star without a gaia_source row may be null there.
+        ids = pa.chunked_array(spectra.column("source_id"))
+        if pc.all(pc.equal(ids, auxiliary.column("source_id"))).as_py() is False:
+            raise CountError("the gaia_source source_ids are not the spectra's, row by row")
 
 
-def _numeric(companion: pa.Table) -> list[str]:
+def _numeric(auxiliary: pa.Table) -> list[str]:
     return [
         column.name
         for column in load_contract("gaia_source").columns
-        if column.name in companion.column_names
+        if column.name in auxiliary.column_names
         and column.type != "string"
         and column.name != "source_id"
     ]
@@ -164,18 +206,18 @@ def _true(condition: pa.ChunkedArray) -> Mask:
     return mask
 
 
-def _tmass_good(companion: pa.Table) -> Mask | None:
+def _tmass_good(auxiliary: pa.Table) -> Mask | None:
     """Quality AAA, or no quality stated."""
-    if "ph_qual" not in companion.column_names:
+    if "ph_qual" not in auxiliary.column_names:
         return None
-    quality = pc.fill_null(companion.column("ph_qual"), "")
+    quality = pc.fill_null(auxiliary.column("ph_qual"), "")
     return _true(pc.is_in(quality, pa.array(["AAA", ""])))
 
 
-def _multiple_or_variable(companion: pa.Table) -> Mask:
-    found = np.zeros(companion.num_rows, dtype=bool)
-    if "non_single_star" in companion.column_names:
-        found |= _true(pc.not_equal(companion.column("non_single_star"), 0))
-    if "phot_variable_flag" in companion.column_names:
-        found |= _true(pc.equal(companion.column("phot_variable_flag"), "VARIABLE"))
-    return found
+def _multiple_or_variable(auxiliary: pa.Table) -> Mask:
+    mask = np.zeros(auxiliary.num_rows, dtype=bool)
+    if "non_single_star" in auxiliary.column_names:
+        mask |= _true(pc.not_equal(auxiliary.column("non_single_star"), 0))
+    if "phot_variable_flag" in auxiliary.column_names:
+        mask |= _true(pc.equal(auxiliary.column("phot_variable_flag"), "VARIABLE"))
+    return mask

@@ -1,8 +1,8 @@
-"""From screened spectra and their companion to what the model reads.
+"""Tokens from screened spectra and gaia_source columns.
 
-``tokens`` is the one way from files to the model, in inference and in evaluation alike;
-``from_stars`` is its second half, for stars that come from a simulation. Every number of a
-star follows from that star alone, bit for bit, whatever batch it stands in.
+``tokens`` is used wherever spectra are read, in inference and in evaluation; ``from_stars`` is
+its second half, also for simulated stars. The numbers of a star do not depend on the other
+stars of its batch, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,60 +16,80 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
 from catalogproc.features import astrometry, extinction, photometry, spectra
-from catalogproc.features.star_batch import StarTable, read
+from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-READABLE = ("bprp", "jh", "jk", "logebv", "g_fakemag")
-"""Tokens, besides the coefficients, that can be had from spectra and companion."""
+PHOTOMETRY = ("phot_g_mean_flux", "phot_g_mean_mag")
+"""Columns of gaia_source that give G, which scales coefficients and parallaxes."""
 
-_BLOCK = 2048  # rows at a time: their coefficients stay in the processor's cache
+SOURCES = {
+    "bprp": (
+        "phot_bp_mean_mag", "phot_rp_mean_mag",
+        "phot_bp_mean_flux_over_error", "phot_rp_mean_flux_over_error",
+    ),
+    "jh": ("j_m", "j_msigcom", "h_m", "h_msigcom", "ph_qual"),
+    "jk": ("j_m", "j_msigcom", "ks_m", "ks_msigcom", "ph_qual"),
+    "logebv": ("ebv", "e_ln_ebv"),
+    "g_fakemag": (
+        "parallax", "parallax_error", "nu_eff_used_in_astrometry", "pseudocolour", "ecl_lat",
+        "astrometric_params_solved", "ruwe", "ra", "dec",
+    ),
+}  # fmt: skip
+"""Columns of gaia_source that each token is made of, besides PHOTOMETRY."""
+
+READABLE = tuple(SOURCES)
+"""Tokens, besides the coefficients, that are made from spectra and gaia_source columns."""
+
+_BLOCK = 2048  # rows per pass: their coefficients stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the model reads of N stars, and what was used to make it.
+    """Tokens of N stars, and the quantities that they were made from.
 
-    ``values`` and ``errors`` are dense (N, V), in the tokens' physical units; NaN is an
-    absent token, and an error that is not known. Everything else is (N,); NaN is unknown.
+    Arrays are (N,) unless stated otherwise; NaN is unknown.
 
     Attributes
     ----------
+    values, errors
+        Dense (N, V), in the tokens' physical units; NaN is an absent token, or an unknown
+        error.
     g_mag, g_flux, bp_rp, e_bp_rp
         Photometry used: mag, electrons per second, mag, mag.
     synthetic
-        G or BP - RP (or both) were made from the spectrum, as none was given.
+        G or BP - RP (or both) were synthesised from the spectrum, as none was given.
     parallax_zp, parallax_zpc, e_parallax
         Zero-point, corrected parallax and its error, mas.
     parallax_usable
-        The parallax is good enough to be read (``astrometry.parallax_usable``).
+        The parallax passes ``astrometry.parallax_usable``.
     pseudo_luminosity, e_pseudo_luminosity
-        Of the parallax and G as observed, good enough or not.
+        From the parallax and G as observed, usable or not.
     n_bp_relevant, n_rp_relevant
-        Coefficients that carry signal; 0 where the band is missing.
+        Number of relevant coefficients; 0 where the band is missing.
     bp, rp
-        The model reads at least one coefficient of the band.
+        At least one coefficient of the band is a token.
     has_tmass
-        The model reads 2MASS colours.
+        The 2MASS colours are tokens.
     ra, dec, l, b
         Position, degrees; healpix29 is its nested HEALPix pixel of order 29, or -1.
     excess_factor, blended_fraction
-        phot_bp_rp_excess_factor; blended over all BP and RP transits.
+        phot_bp_rp_excess_factor; blended transits over all BP and RP transits.
     params_solved
         astrometric_params_solved, 0 where unknown.
     multiple_or_variable
-        Gaia says non-single star, or variable.
+        Gaia lists the star as non-single or variable.
     e_j
-        Error of the J magnitude that both 2MASS colours share.
+        Error of the J magnitude, which both 2MASS colours share.
     correlations
-        Of each band whose correlations were read, packed as published (N, n(n-1)/2).
+        By band, where read: packed as published (N, n(n-1)/2).
     source_id
-        Gaia's identifier; the star's place in the batch where none is given.
+        Gaia source identifier; the row number where none is given.
     ebv_by_parallax
-        ln E(B-V) is that of a dust map at the parallax's distance (see dustmap.py).
+        ln E(B-V) is that of a dust map at the distance of the parallax (dust_map.py).
     """
 
     values: Float
@@ -110,52 +130,76 @@ class Tokens:
 
 
 def check_inputs(job: Job, vocabulary: Vocabulary) -> None:
-    """Raise JobError for an input that cannot be had from files, or that the model lacks."""
-    wanted = [name for name in READABLE if name in vocabulary]
-    unknown = [name for name in job.inputs if name not in wanted]
+    """Raise JobError for an input that cannot be made from files, or that the model lacks.
+
+    Parameters
+    ----------
+    job
+        Its ``inputs`` are checked.
+    vocabulary
+        The model's tokens.
+    """
+    available = [name for name in READABLE if name in vocabulary]
+    unknown = [name for name in job.inputs if name not in available]
     if unknown:
         raise JobError(
             "inputs that cannot be read from spectra and gaia_source",
-            wanted=" | ".join(wanted), found=", ".join(unknown), where="job.inputs",
+            wanted=" | ".join(available), found=", ".join(unknown), where="job.inputs",
         )  # fmt: skip
 
 
 def tokens(
-    batch: pa.RecordBatch | pa.Table,
-    companion: pa.Table | None,
+    spectra: pa.RecordBatch | pa.Table,
+    auxiliary: pa.Table | None,
     vocabulary: Vocabulary,
     job: Job,
 ) -> Tokens:
-    """What the model reads of a batch of screened spectra.
+    """Make the tokens of a batch of screened spectra.
 
     Parameters
     ----------
-    batch
+    spectra
         Columns of the contract xp_continuous, lists of the vocabulary's lengths.
-    companion
-        Columns of the contract gaia_source, row by row the stars of ``batch``; None where
+    auxiliary
+        Columns of the contract gaia_source, row by row the stars of ``spectra``; None where
         the run has no such table.
-
-    Present are the tokens in ``job.inputs`` that are known, and of each band the first
-    ``job.coefficients`` that are relevant (all of those, without ``job.mask_irrelevant``);
-    a coefficient of exactly zero is none (Leung & Bovy 2024). G and BP - RP come from the
-    companion where it has them, else from the spectrum, star by star.
+    vocabulary
+        The model's tokens.
+    job
+        Which tokens are made.
 
     Raises
     ------
     JobError
-        An input that cannot be had.
+        An input of the job cannot be made.
     ReleaseError
-        Spectra of another number of coefficients; or no photometry for spectra of a release
-        that GaiaXPy has no filter tables for.
+        The number of coefficients is not the vocabulary's; or there is no photometry, and
+        GaiaXPy has no filter tables for the release.
     CountError
-        The companion's rows are not the batch's.
+        The auxiliary rows are not those of the spectra.
+
+    Notes
+    -----
+    Made are the tokens in ``job.inputs`` that are known, and of each band the first
+    ``job.coefficients`` that are relevant (irrelevant ones too without
+    ``job.mask_irrelevant``). A coefficient of exactly zero is absent (Leung & Bovy 2024).
+    G and BP - RP come from gaia_source where given, else from the spectrum, star by star.
     """
-    return from_stars(read(batch, companion, vocabulary), vocabulary, job)
+    return from_stars(read(spectra, auxiliary, vocabulary), vocabulary, job)
 
 
-def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
-    """What the model reads of stars; see :func:`tokens`."""
+def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
+    """Make the tokens of stars; see :func:`tokens`.
+
+    Parameters
+    ----------
+    stars
+        N stars.
+    vocabulary
+        The model's tokens.
+    job
+        Which tokens are made.
+    """
     check_inputs(job, vocabulary)
     size = len(stars)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -178,7 +222,7 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
             value, error = inputs[name]
             values[:, vocabulary.column(name)] = value
             errors[:, vocabulary.column(name)] = np.where(np.isfinite(value), error, np.nan)
-        seen = {
+        present = {
             band: _spectrum(band, stars, g_flux, vocabulary, job, values, errors) for band in BANDS
         }
         transits = stars.column("phot_bp_n_obs") + stars.column("phot_rp_n_obs")
@@ -205,8 +249,8 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
         ruwe=ruwe,
         n_bp_relevant=stars.n_relevant["bp"].astype(np.int16),
         n_rp_relevant=stars.n_relevant["rp"].astype(np.int16),
-        bp=seen["bp"],
-        rp=seen["rp"],
+        bp=present["bp"],
+        rp=present["rp"],
         has_tmass=reads_tmass & np.isfinite(jh) & np.isfinite(jk),
         ra=ra,
         dec=dec,
@@ -226,39 +270,39 @@ def from_stars(stars: StarTable, vocabulary: Vocabulary, job: Job) -> Tokens:
 
 def _spectrum(
     band: str,
-    stars: StarTable,
+    stars: StarBatch,
     g_flux: Float,
     vocabulary: Vocabulary,
     job: Job,
     values: Float,
     errors: Float,
 ) -> Mask:
-    """Write a band's tokens into values and errors; returns which stars have any (N,)."""
+    """Write a band's tokens into values and errors; return which stars have any (N,)."""
     columns = vocabulary.coefficient_columns(band)[: job.coefficients]
-    seen = np.zeros(len(stars), dtype=bool)
+    present = np.zeros(len(stars), dtype=bool)
     if not len(columns):
-        return seen
+        return present
     at: slice | NDArray[np.int64] = columns
     if np.all(np.diff(columns) == 1):
         at = slice(int(columns[0]), int(columns[-1]) + 1)
-    kept = slice(0, len(columns))
+    first = slice(0, len(columns))
     for rows in _blocks(len(stars)):
         value, error = spectra.normalise(
-            stars.coefficients[band][rows, kept], stars.errors[band][rows, kept], g_flux[rows]
+            stars.coefficients[band][rows, first], stars.errors[band][rows, first], g_flux[rows]
         )
         absent = ~((value != 0) & np.isfinite(value))
         if job.mask_irrelevant:
             count = stars.coefficients[band].shape[1]
-            absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, kept]
+            absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, first]
         value[absent] = np.nan
         error[absent] = np.nan
         values[rows, at], errors[rows, at] = value, error
-        seen[rows] = ~absent.all(axis=1)
-    return seen
+        present[rows] = ~absent.all(axis=1)
+    return present
 
 
-def _photometry(stars: StarTable) -> tuple[Float, Float, Float, Float, Mask]:
-    """G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
+def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
+    """Return G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
     flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
     g_flux = spectra.g_flux(g_mag, flux)
     g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux))
@@ -270,28 +314,28 @@ def _photometry(stars: StarTable) -> tuple[Float, Float, Float, Float, Mask]:
     e_bp_rp[no_colour] = np.nan
     lacking = no_g | no_colour
     bp, rp = (stars.coefficients[band] for band in BANDS)
-    # Without any companion the refusal for another release is wanted; with one, a single star
-    # that lacks its photometry must not fail all the others.
-    if lacking.any() and (
-        not stars.companion or photometry.can_synthesise(bp.shape[1], rp.shape[1])
+    # Without any gaia_source columns another release is refused; with some, one star that lacks
+    # photometry must not fail all others.
+    if (stars.has_spectra and lacking.any()) and (
+        not stars.auxiliary or photometry.can_synthesise(bp.shape[1], rp.shape[1])
     ):
         rows: slice | Mask = slice(None) if lacking.all() else lacking
-        made = photometry.synthetic_photometry(
+        synthetic = photometry.synthetic_photometry(
             bp[rows], rp[rows], stars.errors["bp"][rows], stars.errors["rp"][rows]
         )
-        g_mag[no_g] = made.g[no_g[rows]]
-        g_flux[no_g] = spectra.g_flux(made.g)[no_g[rows]]
-        bp_rp[no_colour] = (made.bp - made.rp)[no_colour[rows]]
+        g_mag[no_g] = synthetic.g[no_g[rows]]
+        g_flux[no_g] = spectra.g_flux(synthetic.g)[no_g[rows]]
+        bp_rp[no_colour] = (synthetic.bp - synthetic.rp)[no_colour[rows]]
         error = photometry.bp_rp_error(
-            photometry.MAGNITUDE_PER_RELATIVE / made.e_bp,
-            photometry.MAGNITUDE_PER_RELATIVE / made.e_rp,
+            photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_bp,
+            photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_rp,
         )
         e_bp_rp[no_colour] = error[no_colour[rows]]
     return g_mag, g_flux, bp_rp, e_bp_rp, lacking
 
 
-def _tmass_colours(stars: StarTable) -> tuple[tuple[Float, Float], tuple[Float, Float]]:
-    """J - H and J - Ks, each with its error (N,)."""
+def _tmass_colours(stars: StarBatch) -> tuple[tuple[Float, Float], tuple[Float, Float]]:
+    """Return J - H and J - Ks, each with its error (N,), mag."""
     good = np.ones(len(stars), dtype=bool) if stars.tmass_good is None else stars.tmass_good
     j, e_j, h, e_h, k, e_k = (
         photometry.tmass_magnitude(stars.column(name), good)
@@ -300,8 +344,8 @@ def _tmass_colours(stars: StarTable) -> tuple[tuple[Float, Float], tuple[Float, 
     return photometry.colour(j, h, e_j, e_h), photometry.colour(j, k, e_j, e_k)
 
 
-def _parallax(stars: StarTable, g_mag: Float) -> tuple[Float, Float, Float]:
-    """Zero-point, corrected parallax and its error, mas (N,)."""
+def _parallax(stars: StarBatch, g_mag: Float) -> tuple[Float, Float, Float]:
+    """Return the zero-point, the corrected parallax and its error, mas (N,)."""
     latitude = stars.column("ecl_lat")
     rows = np.isnan(latitude) & np.isfinite(stars.column("ra"))
     if rows.any():
@@ -319,8 +363,8 @@ def _parallax(stars: StarTable, g_mag: Float) -> tuple[Float, Float, Float]:
     return zp, stars.column("parallax") - zp, stars.column("parallax_error")
 
 
-def _position(stars: StarTable) -> tuple[Float, Float, Float, Float]:
-    """ra, dec, l, b in degrees (N,); the galactic ones computed where they are not given."""
+def _position(stars: StarBatch) -> tuple[Float, Float, Float, Float]:
+    """Return ra, dec, l, b in degrees (N,); l and b are computed where they are not given."""
     ra, dec, l, b = (stars.column(name) for name in ("ra", "dec", "l", "b"))  # noqa: E741
     rows = (np.isnan(l) | np.isnan(b)) & np.isfinite(ra) & np.isfinite(dec)
     if rows.any():
@@ -333,5 +377,5 @@ def _blocks(size: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
-def _or_false(given: Mask | None, size: int) -> Mask:
-    return np.zeros(size, dtype=bool) if given is None else given
+def _or_false(mask: Mask | None, size: int) -> Mask:
+    return np.zeros(size, dtype=bool) if mask is None else mask

@@ -15,7 +15,7 @@ from support import real_stars
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, JobError, ReleaseError
 from catalogproc.features import astrometry
-from catalogproc.features.tokens import StarTable, Tokens, check_inputs, from_stars, tokens
+from catalogproc.features.tokens import StarBatch, Tokens, check_inputs, from_stars, tokens
 from catalogproc.job import Job
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -453,7 +453,7 @@ def test_simulated_stars_take_the_same_way() -> None:
     """Arrays instead of Arrow, here the real stars' own: the same tokens."""
     table, source, _ = kepler_as_bright()
     wanted = tokens(table, source, VOCABULARY, JOB)
-    stars = StarTable(
+    stars = StarBatch(
         {band: real_stars.stacked(table, f"{band}_coefficients") for band in ("bp", "rp")},
         {band: real_stars.stacked(table, f"{band}_coefficient_errors") for band in ("bp", "rp")},
         {band: table.column(f"{band}_n_relevant_bases").to_numpy() for band in ("bp", "rp")},
