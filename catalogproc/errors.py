@@ -2,26 +2,30 @@
 
     CatalogprocError
     ├── Refusal                 nothing has started: exit code 2
-    │   ├── JobError            a job file or a command line that cannot be carried out
-    │   ├── ContractError       a contract in schemas/, or a table that breaks one
-    │   ├── BundleError         a trained model that is missing, changed or of another kind
+    │   ├── JobError            a job file or a command line that cannot be used
+    │   ├── ContractError       a contract in schemas/ is wrong, or a table breaks one
+    │   ├── BundleError         a trained model is missing, was changed, or is of another kind
     │   ├── ReleaseError        a file of a Gaia release that the model does not read
-    │   └── ResumeError         an output folder that holds another run
-    ├── InputError              one input file cannot be read: its chunk fails, others go on
-    ├── CountError              rows in and rows out disagree: the chunk fails
-    ├── WorkerError             a worker without a working model was handed work
-    └── VerifyError             a finished catalog that is not what its receipts say
+    │   ├── ResumeError         the output folder holds another run
+    │   └── LockedError         another process is using the same folder or device
+    ├── InputError              an input file cannot be read: its chunk fails, others go on
+    ├── CountError              rows read and rows written disagree: the chunk fails
+    ├── DiskFullError           no space left to write: the run stops
+    ├── TransientError          a disk or file server failed: the chunk is tried again
+    ├── DeviceError             a GPU failed: its worker is restarted
+    ├── WorkerError             a worker without a working model received a chunk
+    └── VerifyError             a finished catalog does not agree with its receipts
 
-Each says what was wanted, what was found, where, and what to do about it.
+Each error states what was wanted, what was found, where, and what the user can do.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Self
 
-# A secret key of S3 may hold slashes; a name without a password cannot. A pathlib.Path makes
-# one slash of two.
+# An S3 secret key may contain slashes; a user name without a password cannot. pathlib.Path
+# turns two slashes into one.
 _CREDENTIALS = re.compile(
     r"\b([a-z][a-z0-9+.-]*:/{1,2})(?:[^/\s\"'@:]*:[^\s\"'@]+|[^/\s\"'@]+)@", re.I
 )
@@ -31,24 +35,35 @@ _SECRETS = re.compile(
 
 
 def masked(text: str) -> str:
-    """A text without what a URL may carry that is nobody else's: user:password@, ?token=…"""
+    """Mask credentials in URLs: ``user:password@`` and ``?token=…``.
+
+    Parameters
+    ----------
+    text
+        Any text.
+
+    Returns
+    -------
+    str
+        The text with ``…`` in place of each credential.
+    """
     if ":/" not in text:
         return text
     return _SECRETS.sub(r"\1…", _CREDENTIALS.sub(r"\1…@", text))
 
 
 class CatalogprocError(Exception):
-    """An error in the user's words.
+    """An error with a message for the user.
 
     Parameters
     ----------
     message
         What went wrong, in one sentence.
     wanted, found
-        What would have been right, and what was there instead.
+        What is required, and what was there instead.
     where
         The file, column, row or field.
-    todo
+    advice
         What the user can do about it.
     """
 
@@ -61,77 +76,115 @@ class CatalogprocError(Exception):
         wanted: object = None,
         found: object = None,
         where: object = None,
-        todo: str | None = None,
+        advice: str | None = None,
     ) -> None:
         self.message = message
-        self.details: dict[str, object] = {
-            name: value
-            for name, value in (
-                ("wanted", wanted),
-                ("found", found),
-                ("where", where),
-                ("what to do", todo),
-            )
-            if value is not None
-        }
-        super().__init__(self._text())
+        self.wanted, self.found, self.where, self.advice = wanted, found, where, advice
+        super().__init__(self.text())
 
-    def _text(self) -> str:
-        lines = [self.message]
-        lines += [f"  {name}: {value}" for name, value in self.details.items()]
+    @property
+    def details(self) -> dict[str, object]:
+        """The stated fields among wanted, found and where, by name."""
+        fields = {"wanted": self.wanted, "found": self.found, "where": self.where}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def text(self, *, advice: bool = True) -> str:
+        """Return the message and its fields, one per line, without credentials.
+
+        Parameters
+        ----------
+        advice
+            Whether the advice is included.
+        """
+        lines = [self.message, *(f"  {name}: {value}" for name, value in self.details.items())]
+        if advice and self.advice is not None:
+            lines.append(f"  what to do: {self.advice}")
         return masked("\n".join(lines))
 
+    @classmethod
+    def of(cls, error: CatalogprocError) -> Self:
+        """Return an error of this class with the message and fields of another one.
+
+        Parameters
+        ----------
+        error
+            The other error.
+        """
+        return cls(
+            error.message,
+            wanted=error.wanted,
+            found=error.found,
+            where=error.where,
+            advice=error.advice,
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # Dask carries errors between processes by pickle; keyword arguments need this.
-        return (_rebuild, (type(self), self.message, {k: str(v) for k, v in self.details.items()}))
+        # Dask sends errors between processes by pickle, which drops keyword arguments. Fields
+        # are sent as text because their own classes may not be importable there.
+        fields = {**self.details, "advice": self.advice}
+        stated = {name: str(value) for name, value in fields.items() if value is not None}
+        return (_rebuilt, (type(self), self.message, stated))
 
 
-def _rebuild(
-    kind: type[CatalogprocError], message: str, details: dict[str, object]
+def _rebuilt(
+    kind: type[CatalogprocError], message: str, fields: dict[str, str]
 ) -> CatalogprocError:
-    error = kind(message)
-    error.details = details
-    error.args = (error._text(),)
-    return error
+    return kind(message, **fields)
 
 
 class Refusal(CatalogprocError):
-    """Refused before anything started."""
+    """A command was refused before anything started."""
 
     exit_code = 2
 
 
 class JobError(Refusal):
-    """A job file or a command line that cannot be carried out."""
+    """A job file or a command line cannot be used."""
 
 
 class ContractError(Refusal):
-    """A contract in schemas/ that is wrong, or a table that breaks one."""
+    """A contract in schemas/ is wrong, or a table breaks one."""
 
 
 class BundleError(Refusal):
-    """A trained model that is missing, changed on disk, or of another kind."""
+    """A trained model is missing, was changed on disk, or is of another kind."""
 
 
 class ReleaseError(Refusal):
-    """A file of a Gaia release that the model's vocabulary does not have."""
+    """A file belongs to a Gaia release that the model's vocabulary does not have."""
 
 
 class ResumeError(Refusal):
-    """An output folder that holds another run."""
+    """An output folder holds another run."""
+
+
+class LockedError(Refusal):
+    """Another process is using the same folder or device; ``found`` names it."""
 
 
 class InputError(CatalogprocError):
-    """An input file that cannot be read; its chunk fails, the others go on."""
+    """An input file cannot be read; its chunk fails, the others go on."""
 
 
 class CountError(CatalogprocError):
-    """Rows in and rows out that disagree."""
+    """Rows read and rows written disagree."""
+
+
+class DiskFullError(CatalogprocError):
+    """No space is left on the disk; a run stops, and what is finished is kept."""
+
+
+class TransientError(CatalogprocError):
+    """A disk or file server failed in a way that may be gone at the next try."""
+
+
+class DeviceError(CatalogprocError):
+    """A GPU failed, after which its process can no longer use it."""
 
 
 class WorkerError(CatalogprocError):
-    """A worker that has no working model and was handed work all the same."""
+    """A worker without a working model received a chunk."""
 
 
 class VerifyError(CatalogprocError):
-    """A finished catalog that is not what its receipts say."""
+    """A finished catalog does not agree with its receipts."""

@@ -18,7 +18,7 @@ ALL = [
 
 
 def test_text_says_wanted_found_where_and_what_to_do() -> None:
-    error = InputError("no", wanted="55", found=51, where="a.csv", todo="ask")
+    error = InputError("no", wanted="55", found=51, where="a.csv", advice="ask")
     assert str(error) == "no\n  wanted: 55\n  found: 51\n  where: a.csv\n  what to do: ask"
 
 
