@@ -18,9 +18,10 @@ from bench.machine import ROOT
 from catalogproc.contract import load_contract
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.screening import Duplicates, screen
-from catalogproc.io.staging import parquet_writer
+from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.job import Job, load_job
-from catalogproc.network.bundle import Bundle, load_bundle, write_bundle
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.readers.xp import read_spectra
@@ -81,8 +82,7 @@ class Kit:
             return default
         torch.manual_seed(0)
         check = default.self_check
-        return write_bundle(
-            self.folder / "model",
+        content = BundleContent(
             name="random weights",
             description="a network of full size with random weights, for its speed",
             network=Transformer(shape),
@@ -93,6 +93,7 @@ class Kit:
             check_values=check.values,
             check_labels=check.labels,
         )
+        return write_bundle(self.folder / "model", content)
 
     @cached_property
     def job(self) -> Job:
@@ -159,7 +160,7 @@ class Kit:
         path = self.folder / f"spectra-{n}-{row_group}.parquet"
         if not path.exists():
             table = multiplied(n)
-            with parquet_writer(path, table.schema) as writer:  # as convert writes them
+            with parquet_writer(path, table.schema, split_floats=True) as writer:  # as convert writes them
                 writer.write_table(table, row_group_size=row_group)
         return path
 

@@ -1,8 +1,8 @@
-"""Which GPU is whose.
+"""Discover GPUs and assign one to each worker.
 
-A worker sees one device and no other: CUDA_VISIBLE_DEVICES is put into the environment of
-its process before anything in it can touch CUDA. Devices are named by UUID where the
-driver tells it, since their numbers change with CUDA_DEVICE_ORDER and with every mask.
+A worker sees one device only: CUDA_VISIBLE_DEVICES is set in the environment of its process
+before CUDA is initialised. Devices are named by UUID if the driver gives it, because their
+numbers depend on CUDA_DEVICE_ORDER and on CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalogproc.errors import Refusal, WorkerError
-from catalogproc.io.locks import lock, owner
+from catalogproc.cluster.spec import ClusterConfig
+from catalogproc.errors import DeviceError, LockedError, Refusal, WorkerError
+from catalogproc.io.locks import Lock
 
-MASK = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 CHOICES = ("auto", "cpu", "cuda")
 
 _GPU = re.compile(r"^GPU (\d+): (.+?) \(UUID: (GPU-[^)]+)\)")
@@ -28,16 +29,16 @@ _MIG = re.compile(r"^\s+MIG (.+?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 
 @dataclass(frozen=True)
 class Device:
-    """One device that a worker may have to itself.
+    """One device, which one worker uses.
 
     Attributes
     ----------
     kind
         ``cpu`` or ``cuda``.
     token
-        What CUDA_VISIBLE_DEVICES must hold for a process to see it alone; empty for the CPU.
+        Value of CUDA_VISIBLE_DEVICES that shows this device only; empty for the CPU.
     uuid, name
-        As the driver tells them; empty where nobody has asked it.
+        From the driver; empty if unknown.
     """
 
     kind: str
@@ -47,22 +48,22 @@ class Device:
 
     @property
     def label(self) -> str:
-        """What a receipt says: ``cpu``, or the GPU's UUID and name."""
+        """``cpu``, or the GPU's UUID and name, as in receipts."""
         if self.kind == "cpu":
             return "cpu"
         return f"{self.uuid or self.token} {self.name}".strip()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of a process on this device must hold."""
-        return {MASK: self.token}
+        """Environment variables of a process on this device."""
+        return {VISIBLE: self.token}
 
 
 CPU = Device("cpu")
 
 
 def nvidia_smi() -> str | None:
-    """What ``nvidia-smi -L`` prints, or None where there is none or it fails."""
+    """Return what ``nvidia-smi -L`` prints, or None if it is missing or fails."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
@@ -76,32 +77,32 @@ def discover(
     query: Callable[[], str | None] = nvidia_smi,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Device, ...]:
-    """The GPUs of this machine that an existing CUDA_VISIBLE_DEVICES leaves visible, in order.
+    """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES leaves visible, in its order.
 
-    A GPU that is split into MIG devices counts as those and not as itself: CUDA cannot use
-    it whole. Where nvidia-smi does not answer there are none.
+    A GPU that is split into MIG devices is replaced by these: CUDA cannot use it as a whole.
+    If nvidia-smi does not answer there are none.
 
     Parameters
     ----------
     query
-        What lists the devices, in the words of ``nvidia-smi -L``.
+        Returns the list of devices in the format of ``nvidia-smi -L``.
     environ
-        The environment that may hold the mask; by default this process's.
+        Environment that may hold CUDA_VISIBLE_DEVICES; by default this process's.
 
     Raises
     ------
     Refusal
-        A device is named twice in the mask; CUDA would show none at all.
+        CUDA_VISIBLE_DEVICES names a device twice; CUDA would then show none.
     """
-    devices = _listed(query() or "")
-    mask = (os.environ if environ is None else environ).get(MASK)
+    devices = _parse(query() or "")
+    mask = (os.environ if environ is None else environ).get(VISIBLE)
     if mask is None:
         return tuple(device for _, device in devices)
-    return _masked(devices, mask)
+    return _visible(devices, mask)
 
 
-def _listed(text: str) -> list[tuple[int | None, Device]]:
-    """Each device with its number; a MIG device has none of its own."""
+def _parse(text: str) -> list[tuple[int | None, Device]]:
+    """Return each device with its number; a MIG device has no number."""
     found: list[tuple[int | None, Device]] = []
     for line in text.splitlines():
         if gpu := _GPU.match(line):
@@ -109,14 +110,14 @@ def _listed(text: str) -> list[tuple[int | None, Device]]:
         elif (mig := _MIG.match(line)) and found:
             number, last = found[-1]
             if number is not None:
-                found.pop()  # the whole GPU, now that it is known to be split
+                found.pop()  # this GPU is split into MIG devices
             parent = last.name if number is not None else last.name.partition(" MIG ")[0]
             found.append((None, Device("cuda", mig[2], mig[2], f"{parent} MIG {mig[1]}")))
     return found
 
 
-def _masked(devices: Sequence[tuple[int | None, Device]], mask: str) -> tuple[Device, ...]:
-    """As CUDA reads a mask: numbers, UUIDs or their beginnings; the first unknown ends it."""
+def _visible(devices: Sequence[tuple[int | None, Device]], mask: str) -> tuple[Device, ...]:
+    """Read CUDA_VISIBLE_DEVICES as CUDA does: numbers, UUIDs or prefixes, up to an unknown one."""
     visible: list[Device] = []
     for token in (word.strip() for word in mask.split(",")):
         match = [
@@ -127,46 +128,46 @@ def _masked(devices: Sequence[tuple[int | None, Device]], mask: str) -> tuple[De
         ]
         if len(match) != 1:
             break
-        # The token stays as it was found: nvidia-smi counts by PCI bus and CUDA by speed, so
-        # that a number is safe only in the environment that it was written for.
+        # The token is not replaced by the UUID: nvidia-smi counts by PCI bus and CUDA by speed,
+        # so a number may mean another GPU to CUDA than to nvidia-smi.
         if match[0].uuid in {device.uuid for device in visible}:
             raise Refusal(
-                "a GPU is named twice, and CUDA would show none",
-                wanted="each device once", found=f"{MASK}={mask}", where="environment",
+                "a GPU is named twice; CUDA would then show none",
+                wanted="each device once", found=f"{VISIBLE}={mask}", where="environment",
             )  # fmt: skip
         visible.append(replace(match[0], token=token))
     return tuple(visible)
 
 
-def choose(
-    device: str,
-    workers: int | None,
-    cpu_workers: int,
+def choose_devices(
+    config: ClusterConfig,
+    fitting: int,
     *,
-    share: bool = False,
-    beside: int = 0,
     find: Callable[[], tuple[Device, ...]] = discover,
     cuda_works: Callable[[], bool] | None = None,
 ) -> tuple[Device, ...]:
-    """The device of each worker to start on this machine, one entry a worker.
+    """Return the device of each worker to start on this machine, one entry per worker.
 
     Parameters
     ----------
-    device
-        ``auto`` takes GPUs where there are any that torch can use, ``cpu`` asks for none,
-        ``cuda`` insists on them.
-    workers
-        How many were asked for; None takes one a GPU, or ``cpu_workers`` without any.
-    share
-        Several workers may have the same GPU, in turns.
-    beside
-        So many workers on the CPU beside those on GPUs, if there are GPUs.
+    config
+        ``device``: ``auto`` takes the GPUs that torch can use if there are any, ``cpu`` takes
+        none, ``cuda`` requires them. ``workers``: None starts one per GPU, or ``fitting``
+        without GPUs. ``share_gpu`` allows more workers than GPUs. ``cpu_workers`` are added to
+        those on GPUs.
+    fitting
+        Number of CPU workers that fit this machine.
+    find
+        Returns the visible GPUs.
+    cuda_works
+        Returns whether torch can use CUDA; by default whether it is built for it.
 
     Raises
     ------
     Refusal
-        ``cuda`` where there is none, or fewer GPUs than workers; with both numbers.
+        No such device, no GPU or no CUDA where required, or fewer GPUs than workers.
     """
+    device, workers = config.device, config.workers
     if device not in CHOICES:
         raise Refusal("no such device", wanted=" | ".join(CHOICES), found=device)
     if workers is not None and workers < 1:
@@ -178,37 +179,68 @@ def choose(
                 "this installation of torch has no CUDA",
                 wanted="torch built for CUDA",
                 found=f"a CPU build, and {len(gpus)} GPUs that it cannot use",
-                todo="install torch from the index that fits the driver, or say --device cpu",
+                advice="install torch from the index that fits the driver, or give --device cpu",
             )
         gpus = ()
     if not gpus:
         if device == "cuda":
             raise Refusal(
-                "no GPU is visible here",
+                "no GPU is visible",
                 wanted="at least one CUDA device",
-                found=f"none (nvidia-smi -L, {MASK}={os.environ.get(MASK, 'unset')})",
-                todo="say --device cpu, or run where there is a GPU",
+                found=f"none (nvidia-smi -L, {VISIBLE}={os.environ.get(VISIBLE, 'unset')})",
+                advice="give --device cpu, or run on a machine with a GPU",
             )
-        return (CPU,) * (workers or cpu_workers)
-    wanted = workers or len(gpus)
-    if wanted > len(gpus) and not share:
-        raise Refusal(
-            "fewer GPUs than workers",
-            wanted=f"{wanted} GPUs, one a worker",
-            found=f"{len(gpus)}: {', '.join(gpu.label for gpu in gpus)}",
-            where="--workers",
-            todo=f"say --workers {len(gpus)} or --device cpu",
-        )
-    return (*(gpus[index % len(gpus)] for index in range(wanted)), *(CPU,) * beside)
+        return (CPU,) * (workers or fitting)
+    gpu_workers = workers or len(gpus)
+    if gpu_workers > len(gpus) and not config.share_gpu:
+        _refuse_more_workers(gpus, gpu_workers)
+    on_gpus = (gpus[index % len(gpus)] for index in range(gpu_workers))
+    return (*on_gpus, *(CPU,) * config.cpu_workers)
 
 
-def cuda_failed(error: BaseException) -> bool:
-    """Whether CUDA itself failed, after which this process can use it no more."""
+def _refuse_more_workers(gpus: Sequence[Device], workers: int) -> None:
+    raise Refusal(
+        "fewer GPUs than workers",
+        wanted=f"{workers} GPUs, one per worker",
+        found=f"{len(gpus)}: {', '.join(gpu.label for gpu in gpus)}",
+        where="--workers",
+        advice=f"give --workers {len(gpus)} or --device cpu",
+    )
+
+
+def device_error(error: RuntimeError, device: str) -> DeviceError | None:
+    """Return a DeviceError if the GPU cannot be used any more in this process, else None.
+
+    torch reports failures of cuBLAS and cuDNN as plain RuntimeErrors. So after any RuntimeError
+    on a GPU a small product is computed there: CUDA's errors are sticky, it fails as well.
+
+    Parameters
+    ----------
+    error
+        Raised by torch in the middle of the work.
+    device
+        Label of the worker's device.
+    """
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
+        return None
+    if isinstance(error, torch.AcceleratorError) or not (device == CPU.label or _computes()):
+        return DeviceError("the GPU failed", found=str(error), where=device)
+    return None
+
+
+def _computes() -> bool:
+    """Return whether the GPU of this process still computes."""
+    import torch
+
+    try:
+        square = torch.ones(8, 8, device="cuda")
+        return bool(((square @ square) == 8).all())
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
         return False
-    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 
 def _torch_has_cuda() -> bool:
@@ -218,42 +250,64 @@ def _torch_has_cuda() -> bool:
 
 
 class Claim:
-    """A device that this process has to itself until it lets go or dies.
+    """The exclusive use of a device, until it is released or the process ends.
 
-    The claim is a lock on a file named after the device in the folder for temporary files:
-    the kernel gives it back when the process dies, however it dies.
+    The claim is a lock on a file in the folder for temporary files, named after the device.
+    The kernel releases it when the process ends, also by a crash.
+
+    Parameters
+    ----------
+    device
+        The claimed device.
+    locks
+        The locks, which it releases.
     """
 
-    def __init__(self, device: Device, *handles: int) -> None:
+    def __init__(self, device: Device, *locks: Lock) -> None:
         self.device = device
-        self._handles = handles
+        self._locks = locks
 
     def release(self) -> None:
-        """Let go; a second call does nothing."""
-        for handle in self._handles:
-            os.close(handle)
-        self._handles = ()
+        """Release the device; a second call does nothing."""
+        for lock in self._locks:
+            lock.release()
+        self._locks = ()
 
-    def confirm(self, truth: Device, folder: Path | None = None) -> Claim:
-        """This claim on the device that CUDA itself names, which is claimed too if another."""
-        if self._handles and truth.uuid != self.device.uuid:
-            more = claim((truth,), folder=folder)
-            handles = (*self._handles, *more._handles)
-            self._handles = more._handles = ()
-            return Claim(truth, *handles)
-        self.device = truth
+    def confirm(self, actual: Device, folder: Path | None = None) -> Claim:
+        """Return a claim on the device that CUDA reports, and on this one too if it differs.
+
+        Parameters
+        ----------
+        actual
+            The device that CUDA shows to this process.
+        folder
+            As in :func:`claim`.
+        """
+        if self._locks and actual.uuid != self.device.uuid:
+            more = claim((actual,), folder=folder)
+            locks = (*self._locks, *more._locks)
+            self._locks = more._locks = ()
+            return Claim(actual, *locks)
+        self.device = actual
         return self
 
 
 def claim(devices: Sequence[Device], *, share: bool = False, folder: Path | None = None) -> Claim:
-    """The first of the devices that no other process of this host has claimed.
+    """Claim the first of the devices that no other process of this host has claimed.
 
-    The CPU needs no claim, and none is taken where ``share`` is set.
+    Parameters
+    ----------
+    devices
+        In order of preference. The CPU needs no lock.
+    share
+        Take the first device without a lock.
+    folder
+        Folder of the lock files; by default that for temporary files.
 
     Raises
     ------
     WorkerError
-        Every device is taken; it says by which processes.
+        Every device is taken; the error names the processes.
     """
     taken = []
     for device in devices:
@@ -262,45 +316,50 @@ def claim(devices: Sequence[Device], *, share: bool = False, folder: Path | None
         name = re.sub(r"[^A-Za-z0-9-]", "_", device.uuid or device.token)
         path = (folder or Path(tempfile.gettempdir())) / f"catalogproc-{name}.lock"
         try:
-            return Claim(device, lock(path))
-        except BlockingIOError:
-            taken.append(f"{device.label} ({owner(path)})")
+            return Claim(device, Lock(path))
+        except LockedError as error:
+            taken.append(f"{device.label} ({error.found})")
     raise WorkerError(
-        "every GPU that this worker may use is taken by another",
-        wanted="one GPU a worker",
+        "every GPU that this worker may use is taken by another process",
+        wanted="one GPU per worker",
         found="; ".join(taken) or "no GPU",
         where=socket.gethostname(),
-        todo="start fewer workers on this host, or allow them to share",
+        advice="start fewer workers on this host",
     )
 
 
 def pin(kind: str, *, share: bool = False, folder: Path | None = None) -> Claim:
-    """Claim a device for this process and make it torch's, before CUDA is initialised.
+    """Claim a device for this process and restrict torch to it, before CUDA is initialised.
 
-    What the launcher made visible is kept to: one device is taken as it is; of several the
-    first that is free is claimed, and CUDA_VISIBLE_DEVICES narrowed to it. ``auto`` means
-    the CPU where no GPU was given.
+    Only devices that the launcher made visible are considered: the first that is free is
+    claimed, and CUDA_VISIBLE_DEVICES is set to it.
+
+    Parameters
+    ----------
+    kind
+        ``cpu``, ``cuda``, or ``auto``: the CPU if no GPU was made visible.
+    share, folder
+        As in :func:`claim`.
 
     Raises
     ------
     WorkerError
-        No GPU where ``cuda`` is wanted or CUDA_VISIBLE_DEVICES names one, all of them taken, or
-        CUDA already initialised on several, so that this process can no longer be narrowed to
-        one.
+        No GPU although ``cuda`` or CUDA_VISIBLE_DEVICES asks for one, all of them taken, or
+        CUDA already initialised on several GPUs, so that it cannot be restricted any more.
     """
     if kind == "cpu":
         return Claim(CPU)
     import torch
 
-    visible = _visible_to_torch()
+    visible = _discover_for_torch()
     if not visible:
-        if kind == "auto" and not (torch.version.cuda and os.environ.get(MASK)):
+        if kind == "auto" and not (torch.version.cuda and os.environ.get(VISIBLE)):
             return Claim(CPU)
-        # Also where it was given one, that is gone: a worker on the CPU would not be missed.
+        # Also if it was given a GPU that is gone: nobody would notice that it uses the CPU.
         raise WorkerError(
             "this worker sees no GPU",
             wanted="one CUDA device",
-            found=f"torch {torch.__version__}, {MASK}={os.environ.get(MASK, 'unset')}",
+            found=f"torch {torch.__version__}, {VISIBLE}={os.environ.get(VISIBLE, 'unset')}",
             where=socket.gethostname(),
         )
     if len(visible) > 1 and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -310,30 +369,30 @@ def pin(kind: str, *, share: bool = False, folder: Path | None = None) -> Claim:
             found=", ".join(gpu.label for gpu in visible),
             where=socket.gethostname(),
         )
-    held = claim(visible, share=share, folder=folder)
+    claimed = claim(visible, share=share, folder=folder)
     try:
-        os.environ.update(held.device.environment)
-        return held.confirm(_as_cuda_says(held.device), folder)
+        os.environ.update(claimed.device.environment)
+        return claimed.confirm(_cuda_device(claimed.device), folder)
     except BaseException:
-        held.release()
+        claimed.release()
         raise
 
 
-def _visible_to_torch() -> tuple[Device, ...]:
-    """The GPUs that this process may use; CUDA itself is not initialised by asking."""
+def _discover_for_torch() -> tuple[Device, ...]:
+    """Return the GPUs that this process may use, without initialising CUDA."""
     import torch
 
     if torch.version.cuda is None:
         return ()
     visible = discover()
     if not visible and (count := torch.cuda.device_count()):  # a container without nvidia-smi
-        words = [word for word in os.environ.get(MASK, "").split(",") if word]
-        visible = tuple(Device("cuda", word) for word in words[:count] or map(str, range(count)))
+        tokens = [token for token in os.environ.get(VISIBLE, "").split(",") if token]
+        visible = tuple(Device("cuda", token) for token in tokens[:count] or map(str, range(count)))
     return visible
 
 
-def _as_cuda_says(device: Device) -> Device:
-    """The device with the name and UUID that CUDA gives the one that it now shows first."""
+def _cuda_device(device: Device) -> Device:
+    """Return the device with the name and UUID that CUDA reports for the visible one."""
     import torch
 
     torch.cuda.set_device(0)

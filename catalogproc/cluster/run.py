@@ -1,315 +1,343 @@
-"""A plan, carried out on a Dask cluster, and the account of it."""
+"""Process a plan on a Dask cluster, and return what was done."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from distributed import Client
 
-from catalogproc.cluster.clock import steady
-from catalogproc.cluster.dask_cluster import Crew, Where, crew, embedded, standing
-from catalogproc.cluster.event_log import Log
+from catalogproc.cluster.dask_cluster import WorkerSpec, connect, fit_workers, local_cluster
+from catalogproc.cluster.event_log import EventLog
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
-from catalogproc.cluster.prometheus import served
-from catalogproc.cluster.result import Account
-from catalogproc.cluster.scheduler import Dispatch, reports
-from catalogproc.cluster.worker_plugin import ModelPlugin, Report, sees
-from catalogproc.errors import CountError, Refusal, WorkerError
-from catalogproc.io.atomic import clear_debris, write_error
-from catalogproc.io.locks import lock, owner
+from catalogproc.cluster.prometheus import served_metrics
+from catalogproc.cluster.result import RunResult
+from catalogproc.cluster.scheduler import ChunkScheduler, process_on_worker
+from catalogproc.cluster.worker_plugin import (
+    ModelPlugin,
+    WorkerSetup,
+    WorkerStatus,
+    shared_folder_error,
+    worker_statuses,
+)
+from catalogproc.errors import CountError, LockedError, Refusal, WorkerError
+from catalogproc.io.atomic import remove_stale, write_error
+from catalogproc.io.locks import Lock
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.readers.gaia_source import Companion, open_companion
 from catalogproc.rundir.manifest import FOLDERS
 from catalogproc.rundir.provenance import write_provenance, write_summary
 from catalogproc.rundir.receipts import claim, iterate_receipts
 
-__all__ = ["Account", "Where", "run"]
+if TYPE_CHECKING:
+    from catalogproc.readers.chunks import Chunk
 
 SAMPLE = 100
-"""So many of the run's files each worker of a cluster that stands must see."""
+"""Number of the run's files that each worker of an existing cluster must see."""
 
 Progress = Callable[[int, int | None, str], None]
 Announce = Callable[[str], None]
+Statuses = Mapping[str, WorkerStatus]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """One start of a run: its plan, its local workers (None on an existing cluster), and where
+    it reports to."""
+
+    plan: Plan
+    workers: WorkerSpec | None
+    progress: Progress | None
+    announce: Announce
 
 
 def run(
-    plan: Plan,
-    where: Where | None = None,
-    progress: Progress | None = None,
-    announce: Announce | None = None,
-) -> Account:
-    """Do what a plan leaves to do, chunk by chunk; a chunk that fails does not stop the rest.
+    plan: Plan, *, progress: Progress | None = None, announce: Announce | None = None
+) -> RunResult:
+    """Process the chunks of a plan that are not done. A chunk that fails does not stop the others.
 
     Parameters
     ----------
     plan
         From :func:`catalogproc.cluster.plan.make_plan`.
-    where
-        Workers of our own, fitted to the machine, where not given.
     progress
-        Called with (stars done in this run, stars to do or None where a file does not tell,
-        a note) about twice a second and after each chunk.
+        Called with (stars done by this start, stars to do or None if a file does not state its
+        number, a note) about twice per second and after each chunk.
     announce
-        Called with a line for the user: the workers, the dashboard's address, the worker
-        that is left out.
+        Called with a line for the user: the workers, the dashboard's address, a worker that
+        is not used.
+
+    Returns
+    -------
+    RunResult
+        What was done and what failed.
 
     Raises
     ------
     Refusal
-        What can be refused before anything starts, also that another run is at work in the
-        same folder.
+        Something is wrong that can be found before anything starts; also that another run is
+        using the same folder.
     WorkerError
-        No worker has a working model; it tells each reason.
+        No worker has a working model; the error lists the reasons.
     KeyboardInterrupt
         The user or the system (SIGTERM) ended it. What is done is kept.
     """
-    where = where or Where()
-    tell = announce or (lambda line: None)
     refuse_output(plan.output, plan.identity)
     refuse_disk(plan)
-    team = None
-    if where.scheduler is None:
-        team = crew(where, len(plan.chunks), len(plan.todo))
-    with _stoppable(), _alone_in(plan.output):
+    workers = None
+    if plan.spec.cluster.scheduler is None:
+        workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
+    with _sigterm_as_interrupt(), _exclusive(plan.output):
         claim(plan.output, plan.identity)
-        plan = plan.surveyed()
+        plan = plan.with_receipts()
         if not plan.todo:
-            return _account(plan, None, 0.0, {})
-        companion = _companion(plan)
-        run_id = plan.identity.run_id
-        with Log(plan.output) as log, served(run_id) as numbers:
-            log.tell("started", run=run_id, chunks=len(plan.chunks), to_do=len(plan.todo))
-            with _connected(where, team, tell) as client:
-                with _modelled(client, plan, where, team, companion) as (name, stand):
-                    watchers = (log.see, numbers.see, _teller(plan, progress, tell))
-                    dispatch = _dispatch(client, name, plan, where, stand, watchers)
-                    start = time.perf_counter()
-                    dispatch.run()
-                    seconds = time.perf_counter() - start
-            account = _account(plan, dispatch, seconds, stand)
-            log.end(account)
-        if account.exit_code == 0:
+            return _finish(plan, None, 0.0, {})
+        start = _Start(plan, workers, progress, announce or (lambda line: None))
+        result = _process(start)
+        if result.exit_code == 0:
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
-            clear_debris(plan.output / name for name in FOLDERS)
-        return account
+            remove_stale(plan.output / name for name in FOLDERS)
+        return result
+
+
+def _process(start: _Start) -> RunResult:
+    plan = start.plan
+    run_id = plan.identity.run_id
+    companion = _open_gaia_source(plan)
+    with EventLog(plan.output) as log, served_metrics(run_id) as metrics:
+        log.write("started", run=run_id, chunks=len(plan.chunks), to_do=len(plan.todo))
+        with _client(start) as client, _loaded_model(client, start, companion) as name:
+            statuses = _statuses(client, name)
+            user = _user_report(start)
+
+            def report(scheduler: ChunkScheduler) -> None:
+                log.update(scheduler)
+                metrics.update(scheduler)
+                user(scheduler)
+
+            process = partial(process_on_worker, name, plan.output.absolute())
+            scheduler = ChunkScheduler(client, name, _chunks(plan), process, report)
+            scheduler.exclude(statuses)
+            begin = time.perf_counter()
+            scheduler.run()
+            seconds = time.perf_counter() - begin
+        result = _finish(plan, scheduler, seconds, statuses)
+        log.finish(result)
+    return result
 
 
 @contextmanager
-def _connected(where: Where, team: Crew | None, tell: Announce) -> Iterator[Client]:
-    """The client of the cluster that stands, or of our own for the time of the block."""
-    if team is not None:
-        tell(team.line())
-        steady()
-        with embedded(team, where.dashboard) as client:
-            tell(f"dashboard: {client.dashboard_link}")
+def _client(start: _Start) -> Iterator[Client]:
+    """Yield a client of the existing cluster, or of a local one that ends with the block."""
+    cluster = start.plan.spec.cluster
+    if start.workers is not None:
+        start.announce(start.workers.line())
+        with local_cluster(start.workers, cluster.dashboard) as client:
+            start.announce(f"dashboard: {client.dashboard_link}")
             yield client
-    elif where.scheduler is not None:
-        with standing(where.scheduler) as client:
-            tell(f"dashboard: {client.dashboard_link}")
+    elif cluster.scheduler is not None:
+        with connect(cluster.scheduler) as client:
+            start.announce(f"dashboard: {client.dashboard_link}")
             yield client
 
 
-def _companion(plan: Plan) -> Companion | None:
-    if not plan.companions:
+def _open_gaia_source(plan: Plan) -> Companion | None:
+    if not plan.gaia_source:
         return None
     staging = plan.output.absolute() / STAGING
-    return open_companion([path.absolute() for path in plan.companions], staging)
+    return open_companion([path.absolute() for path in plan.gaia_source], staging)
 
 
 @contextmanager
-def _modelled(
-    client: Client, plan: Plan, where: Where, team: Crew | None, companion: Companion | None
-) -> Iterator[tuple[str, dict[str, Report]]]:
-    """Every worker with its model, for the time of the block; how each stands."""
-    if team is None:
-        _same_folders(client, plan)
+def _loaded_model(client: Client, start: _Start, companion: Companion | None) -> Iterator[str]:
+    """Load the model on every worker, for the time of the block; yield the plugin's name."""
+    plan, workers = start.plan, start.workers
+    if workers is None:
+        _check_shared_folders(client, plan)
     name = f"catalogproc-{plan.identity.run_id}-{secrets.token_hex(4)}"
-    plugin = ModelPlugin(
-        name,
-        plan.identity.run_id,
-        plan.bundle.path.absolute(),
-        plan.bundle.hash,
-        plan.job,
-        plan.output.absolute(),
-        companion,
-        # The environment of each of our workers says which device it has.
-        device="auto" if where.cpu_workers else where.device,
-        threads=team.threads if team else None,
-        share_gpu=where.share_gpu,
-        ours=team is not None,
-        dust=(plan.dust_map.folder.absolute(), plan.dust_map.hash) if plan.dust_map else None,
+    cluster, dust_map = plan.spec.cluster, plan.dust_map
+    setup = WorkerSetup(
+        run_id=plan.identity.run_id,
+        bundle=plan.bundle.path.absolute(),
+        bundle_hash=plan.bundle.hash,
+        job=plan.job,
+        output=plan.output.absolute(),
+        companion=companion,
+        # With workers on GPUs and on the CPU, each one's environment says which it has.
+        device="auto" if cluster.cpu_workers else cluster.device,
+        threads=workers.threads if workers else None,
+        share_gpu=cluster.share_gpu,
+        local=workers is not None,
+        dust=(dust_map.folder.absolute(), dust_map.hash) if dust_map else None,
     )
     try:
-        client.register_plugin(plugin, name=name)
-        stand = reports(client, name)
-        errors = [report.error for report in stand.values() if report.error]
-        if stand and len(errors) == len(stand):
-            raise WorkerError(
-                "no worker has a working model",
-                found="\n    ".join(["", *dict.fromkeys(errors)]),
-                where=", ".join(f"{report.worker} on {report.host}" for report in stand.values()),
-            )
-        yield name, stand
+        client.register_plugin(ModelPlugin(name, setup), name=name)
+        yield name
     finally:
-        if team is None and client.status == "running":
-            with suppress(OSError):  # the scheduler may have died, and the client not know yet
+        if workers is None and client.status == "running":
+            with suppress(OSError):  # the scheduler may have died without the client knowing
                 client.unregister_worker_plugin(name)
 
 
-def _same_folders(client: Client, plan: Plan) -> None:
-    """Refuse workers that do not see what this process sees, under the same paths."""
+def _statuses(client: Client, name: str) -> Statuses:
+    """Return the status of each worker. Raise WorkerError if none has a working model."""
+    statuses = worker_statuses(client, name)
+    errors = [status.error for status in statuses.values() if status.error]
+    if statuses and len(errors) == len(statuses):
+        raise WorkerError(
+            "no worker has a working model",
+            found="\n    ".join(["", *dict.fromkeys(errors)]),
+            where=", ".join(f"{status.worker} on {status.host}" for status in statuses.values()),
+        )
+    return statuses
+
+
+def _check_shared_folders(client: Client, plan: Plan) -> None:
+    """Refuse workers that do not see the files of this process under the same paths."""
     probe, token = plan.output.absolute() / f".probe-{secrets.token_hex(4)}", secrets.token_hex(16)
     try:
         probe.write_text(token, encoding="utf-8")
-        named = [plan.bundle.path / DECLARATION, *plan.companions, *plan.inputs]
-        files = [path.absolute() for path in named if path.exists()][:SAMPLE]
-        blind = {}
-        for address, found in client.run(sees, probe, token, files, on_error="return").items():
-            if found != "":
-                blind[address] = found
+        needed = [plan.bundle.path / DECLARATION, *plan.gaia_source, *plan.inputs]
+        files = [path.absolute() for path in needed if path.exists()][:SAMPLE]
+        answers = client.run(shared_folder_error, probe, token, files, on_error="return")
     finally:
         probe.unlink(missing_ok=True)
-    if blind:
-        address, reason = next(iter(blind.items()))
+    errors = {address: answer for address, answer in answers.items() if answer != ""}
+    if errors:
+        address, reason = next(iter(errors.items()))
         raise Refusal(
-            f"{len(blind)} workers of the cluster do not see the same folders",
+            f"{len(errors)} workers of the cluster do not see the same folders",
             wanted="input, model and output under the same paths on every worker",
             found=f"{address}: {reason}",
             where="--scheduler",
-            todo="put them on storage that the workers share; install catalogproc on each",
+            advice="put them on storage that the workers share; install catalogproc on each",
         )
 
 
-def _dispatch(
-    client: Client,
-    name: str,
-    plan: Plan,
-    where: Where,
-    stand: dict[str, Report],
-    watchers: Sequence[Callable[[Dispatch], None]],
-) -> Dispatch:
-    def report(now: Dispatch) -> None:
-        for watch in watchers:
-            watch(now)
-
-    # Workers of our own share our working folder; a cluster that stands need not.
-    here = Path() if where.scheduler is None else Path.cwd()
-    chunks = [replace(chunk, file=here / chunk.file) for chunk in plan.todo]
-    dispatch = Dispatch(client, name, chunks, plan.output.absolute(), report)
-    dispatch.leave_out(stand)
-    return dispatch
+def _chunks(plan: Plan) -> Iterator[Chunk]:
+    """Yield the chunks to process; only local workers share this process's working folder."""
+    here = Path() if plan.spec.cluster.scheduler is None else Path.cwd()
+    for chunk in plan.todo:
+        yield replace(chunk, file=here / chunk.file)
 
 
-def _teller(plan: Plan, progress: Progress | None, tell: Announce) -> Callable[[Dispatch], None]:
-    """What tells the user how it goes: notes once, progress each time."""
-    told: set[str] = set()
+def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
+    """Return what reports to the user: each note once, and the progress."""
+    plan, announced = start.plan, set[str]()
 
-    def report(now: Dispatch) -> None:
-        for note in [note for note in now.notes if note not in told]:
-            told.add(note)
-            tell(note)
-        if progress is not None:
-            progress(now.rows, plan.rows_todo, _note(now, len(plan.todo)))
+    def report(scheduler: ChunkScheduler) -> None:
+        for note in [note for note in scheduler.notes if note not in announced]:
+            announced.add(note)
+            start.announce(note)
+        if start.progress is not None:
+            failed = f", {len(scheduler.failures)} failed" if scheduler.failures else ""
+            done = f"chunk {len(scheduler.receipts)} of {len(plan.todo)}{failed}"
+            note = f"{done}, {len(scheduler.workers)} workers"
+            start.progress(scheduler.rows, plan.rows_todo, note)
 
     return report
 
 
-def _note(now: Dispatch, chunks: int) -> str:
-    failed = f", {len(now.failures)} failed" if now.failures else ""
-    return f"chunk {len(now.receipts)} of {chunks}{failed}, {len(now.workers)} workers"
-
-
-def _account(
-    plan: Plan, dispatch: Dispatch | None, seconds: float, stand: dict[str, Report]
-) -> Account:
-    """Count what stands now, and write summary.json and provenance.json from it."""
-    after = plan.surveyed() if dispatch is not None else plan
-    # A worker may die after its receipt is written and before it says so.
-    failed = [failure for failure in (dispatch.failures if dispatch else ())
-              if failure.chunk not in after.done]  # fmt: skip
-    rows, reasons = Counter[str](), Counter[str]()
-    for receipt in iterate_receipts(plan.output):
-        if receipt.chunk_id in after.done:
-            rows.update(
-                read=receipt.rows_read, written=receipt.rows_written, rejected=receipt.rows_rejected
-            )
-            reasons.update(receipt.rejected_by_reason)
-    account = Account(
+def _finish(
+    plan: Plan, scheduler: ChunkScheduler | None, seconds: float, statuses: Statuses
+) -> RunResult:
+    """Count what is done now, and write summary.json and provenance.json."""
+    after = plan.with_receipts() if scheduler is not None else plan
+    result = _count(RunResult(
         output=plan.output,
         chunks=len(plan.chunks),
         chunks_done=len(after.done),
         chunks_run=len(after.done) - len(plan.done),
-        rows_read=rows["read"],
-        rows_written=rows["written"],
-        rows_rejected=rows["rejected"],
-        rejected_by_reason=dict(reasons),
-        rows_run=dispatch.rows if dispatch else 0,
+        rows_read=0,
+        rows_written=0,
+        rows_rejected=0,
         seconds=seconds,
-        failures=tuple(failed),
-        stopped=dispatch.stopped if dispatch else "",
-        workers=tuple(report.device for report in stand.values() if not report.error),
-        notes=tuple(dispatch.notes) if dispatch else (),
-    )
-    lost = {receipt.chunk_id for receipt in (dispatch.receipts if dispatch else ())} - after.done
+        workers=tuple(status.device for status in statuses.values() if not status.error),
+    ), after)  # fmt: skip
+    if scheduler is not None:
+        # A worker may die after it has written the receipt and before it has sent it.
+        failures = (fault for fault in scheduler.failures if fault.chunk not in after.done)
+        result = replace(
+            result, rows_run=scheduler.rows, failures=tuple(failures), stopped=scheduler.stopped,
+            notes=tuple(scheduler.notes),
+        )  # fmt: skip
+        _check_receipts_remain(after, scheduler)
+    write_summary(plan.output, [vars(failure) for failure in result.failures])
+    write_provenance(plan.output)
+    return result
+
+
+def _count(result: RunResult, plan: Plan) -> RunResult:
+    """Return the result with the rows of the receipts of all chunks that are done."""
+    rows, reasons = Counter[str](), Counter[str]()
+    for receipt in iterate_receipts(plan.output):
+        if receipt.chunk_id in plan.done:
+            rows["read"] += receipt.rows_read
+            rows["written"] += receipt.rows_written
+            rows["rejected"] += receipt.rows_rejected
+            reasons.update(receipt.rejected_by_reason)
+    return replace(
+        result, rows_read=rows["read"], rows_written=rows["written"],
+        rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
+    )  # fmt: skip
+
+
+def _check_receipts_remain(plan: Plan, scheduler: ChunkScheduler) -> None:
+    """Raise CountError if a chunk that a worker reported as done has no valid receipt."""
+    lost = {receipt.chunk_id for receipt in scheduler.receipts} - plan.done
     if lost:
         raise CountError(
-            "chunks that workers reported done have no valid receipt",
+            "chunks that workers reported as done have no valid receipt",
             wanted="none",
             found=f"{len(lost)}: {', '.join(sorted(lost)[:5])}",
             where=plan.output,
-            todo="run the same command again: what is missing is done",
+            advice="run the same command again: these chunks are then processed again",
         )
-    write_summary(plan.output, [vars(failure) for failure in failed])
-    write_provenance(plan.output)
-    return account
 
 
 @contextmanager
-def _alone_in(output: Path) -> Iterator[None]:
-    """The only run of this folder: another one is refused for as long as this one lives."""
+def _exclusive(output: Path) -> Iterator[None]:
+    """Hold the output folder's lock: no other run can use it during the block."""
     path = output / LOCK_FILE
     try:
         output.mkdir(parents=True, exist_ok=True)
-        handle = lock(path)
-    except BlockingIOError:
-        raise Refusal(
-            "another run is at work in the output folder",
-            wanted="one run a folder at a time",
-            found=owner(path),
+        lock = Lock(path)
+    except LockedError as error:
+        raise LockedError(
+            "another run is using the output folder",
+            wanted="one run per folder at a time",
+            found=error.found,
             where=output,
-            todo="wait for it to end, or stop it",
+            advice="wait for it to end, or stop it",
         ) from None
     except OSError as error:
-        told = write_error(error, path)
-        raise Refusal(told.message, found=error.strerror, where=path) from None
-    try:
+        raise Refusal.of(write_error(error, path)) from None
+    with lock:
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM, with which batch systems end a job, ends the run as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, by which batch systems end a job."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may decide about signals
+        yield  # only the main thread may set signal handlers
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

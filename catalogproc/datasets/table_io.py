@@ -21,7 +21,7 @@ from catalogproc.export.binary_rows import string_widths
 from catalogproc.export.csv_ecsv import write_csv, write_ecsv
 from catalogproc.export.fits import write_fits
 from catalogproc.export.votable import write_votable
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.readers import coerce
 from catalogproc.readers.formats import open_table
@@ -209,7 +209,7 @@ def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[
         return
     batches = table.combine_chunks().to_batches(max_chunksize=BATCH)
     widths = string_widths(contract, batches)
-    with WholeFile(path) as file:
+    with AtomicFile(path) as file:
         if kind == "csv":
             write_csv(file, contract, batches)
         elif kind == "ecsv":

@@ -17,16 +17,16 @@ from pyarrow import csv
 
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import ContractError
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 
 
-def write_csv(file: WholeFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
+def write_csv(file: AtomicFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
     """Write the rows as comma-separated values under a line of names (RFC 4180)."""
     _write(file, contract, (_plain(batch) for batch in batches))
 
 
 def write_ecsv(
-    file: WholeFile,
+    file: AtomicFile,
     contract: Contract,
     batches: Iterable[pa.RecordBatch],
     *,
@@ -40,7 +40,7 @@ def write_ecsv(
     _write(file, contract, (_typed(batch) for batch in batches))
 
 
-def _write(file: WholeFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
+def _write(file: AtomicFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
     file.write((",".join(contract.names) + "\n").encode())
     # Arrow quotes all texts or none; NaN and True are texts to it, and must not be quoted.
     options = csv.WriteOptions(include_header=False, quoting_style="none")
@@ -50,7 +50,7 @@ def _write(file: WholeFile, contract: Contract, batches: Iterable[pa.RecordBatch
         except pa.ArrowInvalid as error:
             raise ContractError(
                 "a text that would break comma-separated values", found=error, where=file.path,
-                todo="choose other columns, or another format",
+                advice="choose other columns, or another format",
             ) from None  # fmt: skip
 
 

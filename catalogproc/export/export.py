@@ -13,7 +13,7 @@ from catalogproc.export.fits import write_fits
 from catalogproc.export.hats import POSITION, write_hats
 from catalogproc.export.reader import Progress, Rows, open_rows
 from catalogproc.export.votable import write_votable
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
 
 
@@ -77,7 +77,7 @@ def export_catalog(
 
 
 def _to_fits(rows: Rows, output: Path, overwrite: bool) -> None:
-    with WholeFile(output, overwrite=overwrite) as file:
+    with AtomicFile(output, overwrite=overwrite) as file:
         write_fits(
             file,
             rows.contract,
@@ -89,7 +89,7 @@ def _to_fits(rows: Rows, output: Path, overwrite: bool) -> None:
 
 
 def _to_votable(rows: Rows, output: Path, overwrite: bool) -> None:
-    with WholeFile(output, overwrite=overwrite) as file:
+    with AtomicFile(output, overwrite=overwrite) as file:
         write_votable(
             file,
             rows.contract,
@@ -107,12 +107,12 @@ def _to_parquet(rows: Rows, output: Path, overwrite: bool) -> None:
 
 
 def _to_csv(rows: Rows, output: Path, overwrite: bool) -> None:
-    with WholeFile(output, overwrite=overwrite) as file:
+    with AtomicFile(output, overwrite=overwrite) as file:
         write_csv(file, rows.contract, rows.stream())
 
 
 def _to_ecsv(rows: Rows, output: Path, overwrite: bool) -> None:
-    with WholeFile(output, overwrite=overwrite) as file:
+    with AtomicFile(output, overwrite=overwrite) as file:
         write_ecsv(file, rows.contract, rows.stream(), facts=rows.words)
 
 

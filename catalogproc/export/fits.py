@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from catalogproc.contract import Column, Contract
 from catalogproc.export.binary_rows import null_integer, record_dtype, records
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 
 BLOCK = 2880
 CARD_ROOM = 64
@@ -32,7 +32,7 @@ _FORMATS = {
 
 
 def write_fits(
-    file: WholeFile,
+    file: AtomicFile,
     contract: Contract,
     batches: Iterable[pa.RecordBatch],
     *,

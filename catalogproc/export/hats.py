@@ -101,7 +101,7 @@ def _indices(rows: Rows) -> Iterator[Pixels]:
             "a HATS catalog needs the stars' positions",
             wanted="a run with ra and dec (--gaia-source)",
             found=f"{found:,} stars with a position, {lost:,} without",
-            todo=f'leave those out: --where "{KEY} >= 0"' if found else None,
+            advice=f'leave those out: --where "{KEY} >= 0"' if found else None,
         )
 
 
@@ -158,7 +158,7 @@ class _Dataset:
     def write(self, parts: Partitions, number: int, table: pa.Table) -> None:
         """Write the file of a partition."""
         path = self.folder / parts.path(number)
-        with atomic.WholeFile(path) as file:
+        with atomic.AtomicFile(path) as file:
             with parquet_writer(file, self.schema, store_schema=True) as parquet:
                 table = pa.Table.from_arrays(table.columns, schema=self.schema)
                 parquet.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)
@@ -178,10 +178,10 @@ class _Dataset:
         pq.write_metadata(self.schema, dataset / "_common_metadata")
         lines = ["Norder,Npix"]
         lines += [f"{o},{p}" for o, p in zip(self._orders, self._pixels, strict=True)]
-        atomic.write_whole(self.folder / "partition_info.csv", "\n".join([*lines, ""]).encode())
+        atomic.write_atomic(self.folder / "partition_info.csv", "\n".join([*lines, ""]).encode())
         if counts is not None:
             for name in ("point_map.fits", "skymap.fits"):
-                atomic.write_whole(self.folder / name, _sky_map(counts))
+                atomic.write_atomic(self.folder / name, _sky_map(counts))
         own = Partitions(np.array(self._orders), np.array(self._pixels))
         stated = dict(properties) | {
             "hats_nrows": str(self.rows),
@@ -237,7 +237,7 @@ def _of_margin(name: str) -> dict[str, str]:
 def _write_properties(path: Path, content: Mapping[str, str]) -> None:
     """A Java properties file: Latin letters, everything else escaped."""
     lines = ["#HATS", *(f"{name}={_escaped(text)}" for name, text in content.items()), ""]
-    atomic.write_whole(path, "\n".join(lines).encode("ascii"))
+    atomic.write_atomic(path, "\n".join(lines).encode("ascii"))
 
 
 def _escaped(text: str) -> str:
@@ -280,20 +280,10 @@ def _whole_folder(output: Path, overwrite: bool) -> Iterator[Path]:
     if exists and not (overwrite and (output / "collection.properties").is_file()):
         raise CatalogprocError(
             "the folder exists already", where=output,
-            todo="give another name; only a HATS collection can be replaced, by --overwrite",
+            advice="give another name; only a HATS collection can be replaced, by --overwrite",
         )  # fmt: skip
-    temporary = atomic.temporary_path(output)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if exists:
-            old = atomic.temporary_path(output)
-            output.rename(old)
-            temporary.rename(output)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(output)
-    except OSError as error:
-        raise atomic.write_error(error, output) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic.scratch_folder(output.parent, output.name) as scratch:
+        folder = scratch / "collection"
+        folder.mkdir()
+        yield folder
+        atomic.publish(folder, output, overwrite=overwrite)

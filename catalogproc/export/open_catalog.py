@@ -63,7 +63,7 @@ class Catalog:
         if found is None:
             raise ResumeError(
                 "the run has not ended", wanted=SUMMARY_FILE, where=self.folder,
-                todo="give the run's command again: it goes on where it stopped",
+                advice="give the run's command again: it goes on where it stopped",
             )  # fmt: skip
         return found
 

@@ -174,7 +174,7 @@ def _other_contract(wanted: str, found: str, where: Path) -> ContractError:
         wanted=wanted,
         found=found,
         where=where,
-        todo="use the catalogproc that wrote it: summary.json names its version",
+        advice="use the catalogproc that wrote it: summary.json names its version",
     )
 
 
@@ -192,7 +192,7 @@ def _part(folder: Path, receipt: Receipt, contract: Contract) -> Path:
         raise VerifyError(
             "a part of the catalog has other rows than its receipt says",
             wanted=receipt.rows_written, found=rows, where=path,
-            todo="give the run's command again: the chunk is done anew",
+            advice="give the run's command again: the chunk is done anew",
         )  # fmt: skip
     return path
 
@@ -202,7 +202,7 @@ def _unreadable(part: Path, error: Exception) -> VerifyError:
         "a part of the catalog cannot be read",
         found=error,
         where=part,
-        todo="give the run's command again: the chunk is done anew",
+        advice="give the run's command again: the chunk is done anew",
     )
 
 

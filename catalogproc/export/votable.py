@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catalogproc.contract import Contract
 from catalogproc.export.binary_rows import record_dtype, records
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.votable_header import votable_frame
 
 LINE = 49_152
@@ -22,7 +22,7 @@ LINE = 49_152
 
 
 def write_votable(
-    file: WholeFile,
+    file: AtomicFile,
     contract: Contract,
     batches: Iterable[pa.RecordBatch],
     *,

@@ -10,11 +10,8 @@ whole or not at all, and by one process however many ask for it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +34,9 @@ from catalogproc.features.dust_map import (
     map_folder,
     open_dust_map,
 )
-from catalogproc.io.staging import scratch_folder, settle
+from catalogproc.io.atomic import publish, remove_stale, scratch_folder
+from catalogproc.io.hashes import file_sha256, sha256
+from catalogproc.io.locks import Lock
 
 FILE = Path("combined19") / "combine19.h5"
 """Where mwdust keeps the map in its folder."""
@@ -51,7 +50,6 @@ CREDIT = (
 # and loads matplotlib.
 _DOWNLOAD = "from mwdust import Combined19; Combined19.download()"
 _ROWS = 65_536
-_BYTES = 1 << 24
 
 Report = Callable[[int, int], None]
 
@@ -95,7 +93,7 @@ def stage(
             finished.mkdir()
             _pack(file, finished, progress)
             try:
-                settle(finished, place / MAP)
+                publish(finished, place / MAP)
             except OSError:
                 if not (place / MAP / FACTS).is_file():
                     raise
@@ -112,7 +110,7 @@ def verify(dust_map: DustMap) -> None:
                 wanted=recorded["sha256"],
                 found=found,
                 where=dust_map.folder / name,
-                todo="remove its folder and give catalogproc dust again",
+                advice="remove its folder and give catalogproc dust again",
             )
 
 
@@ -125,22 +123,18 @@ def _alone(place: Path) -> Iterator[None]:
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place / f".{MAP}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise CatalogprocError(
             "the folder of dust maps cannot be written",
             found=error,
             where=place,
-            todo="make it writable, or name another with --folder",
+            advice="make it writable, or name another with --folder",
         ) from error
-    try:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            for left in place.glob(f".{MAP}-*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+            stack.enter_context(Lock(place / f".{MAP}.lock", wait=True))
+        remove_stale([place])
         yield
-    finally:
-        os.close(handle)
 
 
 def _found() -> Path | None:
@@ -167,7 +161,7 @@ def _downloaded(scratch: Path) -> Path:
         raise CatalogprocError(
             "mwdust could not download its map",
             found=said[-1][:300],
-            todo="fetch https://zenodo.org/record/3566060/files/combine19.h5 on a machine with a "
+            advice="fetch https://zenodo.org/record/3566060/files/combine19.h5 on a machine with a "
             "network, then: catalogproc dust --from combine19.h5",
         )
     return target / FILE
@@ -181,7 +175,7 @@ def _check_same(staged: DustMap, source: Path) -> None:
             wanted=f"the one with SHA-256 {staged.facts['source']['sha256']}",
             found=found,
             where=source,
-            todo=f"remove {staged.folder}, or name another folder with --folder",
+            advice=f"remove {staged.folder}, or name another folder with --folder",
         )
 
 
@@ -215,7 +209,7 @@ def _pack(file: Path, folder: Path, progress: Report | None) -> None:
             wanted=f"combine19.h5, with pixel_info and best_fit (pixels, {POINTS})",
             found=error,
             where=file,
-            todo="a download that stopped half way looks like this: fetch it again",
+            advice="a download that stopped half way looks like this: fetch it again",
         ) from error
     arrays = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
@@ -232,7 +226,7 @@ def _pack(file: Path, folder: Path, progress: Report | None) -> None:
         "nsides": nsides,
         "source": source,
         "arrays": arrays,
-        "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "sha256": sha256(content.encode()),
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -249,11 +243,7 @@ def _pixels(info: Any) -> tuple[NDArray[np.int64], list[int]]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BYTES):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise InputError("the file cannot be read", found=error, where=path) from error
-    return digest.hexdigest()

@@ -227,7 +227,7 @@ def open_dust_map(folder: Path | str | None = None) -> DustMap:
             "there is no dust map",
             wanted=f"{MAP}, staged in {place.parent}",
             found="nothing",
-            todo="catalogproc dust, on a machine with a network, fetches and stages it; "
+            advice="catalogproc dust, on a machine with a network, fetches and stages it; "
             "elsewhere fetch https://zenodo.org/record/3566060/files/combine19.h5 and give "
             f"catalogproc dust --from combine19.h5; another folder is named by {FOLDER_VARIABLE}",
         )
@@ -253,7 +253,7 @@ def _opened(place: Path, _changed: int) -> DustMap:
             "the staged dust map is damaged",
             found=error,
             where=place,
-            todo="remove that folder and give catalogproc dust again",
+            advice="remove that folder and give catalogproc dust again",
         ) from error
     return DustMap(place, facts, uniq, curves)
 

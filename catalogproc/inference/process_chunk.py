@@ -223,7 +223,7 @@ def _check_fingerprint(chunk: Chunk, words: str) -> None:
             wanted=f"fingerprint {chunk.fingerprint[:16]}…",
             found=f"{found[:16]}…",
             where=chunk.file,
-            todo="let nothing write to the input while a run reads it; start again with a "
+            advice="let nothing write to the input while a run reads it; start again with a "
             "new --output to use the file as it is now",
         )
 

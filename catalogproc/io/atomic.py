@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all.
+"""Atomic writes: a file or folder exists complete under its name, or not at all.
 
-A file is written under a temporary name in its own folder, flushed to the disk, and only
-then given its name; a reader never sees half of one, and a killed process leaves nothing
-but a temporary file that :func:`clear_debris` removes at the next start.
+Everything is written under a temporary name in the same folder, flushed to the disk (fsync)
+and then renamed; the folder's list of names is flushed too. A reader never sees half of a
+file, and a process that is killed leaves only temporary files, which
+:func:`remove_stale` deletes at the next start.
 """
 
 from __future__ import annotations
@@ -14,22 +15,20 @@ import json
 import os
 import re
 import secrets
-import socket
+import shutil
 import time
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
-from catalogproc.errors import CatalogprocError, masked
-
-if TYPE_CHECKING:
-    pass
+from catalogproc.errors import CatalogprocError, DiskFullError, masked
+from catalogproc.io.processes import host_name, is_running
 
 BUFFER = 1 << 20
-DEBRIS_AGE = 86_400.0
-"""Seconds after which a temporary file is taken for debris, whoever wrote it."""
+STALE_AGE = 86_400.0
+"""Seconds without a change after which a temporary file is stale, whichever process wrote it."""
 
 _TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)@(?P<host>[\w.-]+)\.[0-9a-f]{8}\.tmp$")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -37,20 +36,38 @@ _FOLDERS_NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
 def write_error(error: OSError, where: Path) -> CatalogprocError:
-    """An operating system's refusal to write, in the user's words."""
-    full = error.errno in _FULL
+    """Return the error for the user when the operating system refuses to write.
+
+    Parameters
+    ----------
+    error
+        The operating system's error.
+    where
+        The file or folder to be written.
+
+    Returns
+    -------
+    CatalogprocError
+        A DiskFullError where the disk or a quota is full.
+    """
+    found = error.strerror or error
+    if error.errno in _FULL:
+        return DiskFullError(
+            "there is no space left to write",
+            found=found,
+            where=where,
+            advice="free some space, then run the same command again: what is finished is kept",
+        )
     return CatalogprocError(
-        "there is no space left to write" if full else "a file cannot be written",
-        found=error.strerror or error,
+        "a file cannot be written",
+        found=found,
         where=where,
-        todo="make room, then give the same command again: what is done is kept"
-        if full
-        else "make the folder writable, or give another --output",
+        advice="make the folder writable, or give another --output",
     )
 
 
-class WholeFile:
-    """A file to write to from start to end, that exists under its name only when complete.
+class AtomicFile:
+    """A file, written from start to end, that exists under its name only when complete.
 
     Leaving the ``with`` block normally flushes it to the disk and renames it; leaving it by
     an exception removes it. ``bytes`` and ``sha256`` describe what was written.
@@ -58,21 +75,26 @@ class WholeFile:
     Parameters
     ----------
     path
-        The name it gets. Missing folders are made.
+        The name of the finished file. Missing folders are created.
     overwrite
         Whether a file of that name may be replaced.
+    modified
+        The finished file's time of change in ns since 1970; the present where None.
 
     Raises
     ------
+    DiskFullError
+        No space is left on the disk.
     CatalogprocError
-        The disk is full, the folder cannot be written, or the name is taken.
+        The folder cannot be written, or the name is taken.
     """
 
     closed = False
 
-    def __init__(self, path: Path, *, overwrite: bool = True) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = True, modified: int | None = None) -> None:
         self.path = Path(path)
         self.overwrite = overwrite
+        self.modified = modified
         self.bytes = 0
         self._digest = hashlib.sha256()
         self._temporary = temporary_path(self.path)
@@ -89,7 +111,18 @@ class WholeFile:
         return self
 
     def write(self, data: Any) -> int:
-        """Append bytes, or anything that has the buffer interface."""
+        """Append bytes.
+
+        Parameters
+        ----------
+        data
+            Bytes, or an object with the buffer interface.
+
+        Returns
+        -------
+        int
+            The number of bytes.
+        """
         view = memoryview(data).cast("B")
         try:
             self._file.write(view)
@@ -100,10 +133,11 @@ class WholeFile:
         return view.nbytes
 
     def tell(self) -> int:
+        """Return the number of bytes written so far."""
         return self.bytes
 
     def flush(self) -> None:
-        """Asked for by Arrow; what counts is the flush when the file is complete."""
+        """Do nothing: Arrow calls it; the data are flushed when the file is complete."""
 
     @property
     def sha256(self) -> str:
@@ -122,49 +156,189 @@ class WholeFile:
             self.discard()
 
     def commit(self) -> None:
-        """Flush the file to the disk and give it its name."""
+        """Flush the file to the disk and rename it."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            if self.overwrite:
-                os.replace(self._temporary, self.path)
-            else:
-                _rename_to_new(self._temporary, self.path)
-            _sync_folder(self.path.parent)
+            if self.modified is not None:
+                os.utime(self._temporary, ns=(self.modified, self.modified))
+            _rename(self._temporary, self.path, overwrite=self.overwrite)
         except OSError as error:
             raise write_error(error, self.path) from None
         finally:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the temporary file; nothing happens once it has its name."""
+        """Remove the temporary file, if it has not been renamed."""
         with contextlib.suppress(OSError):  # on a full disk close fails a second time
             self._file.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> str:
-    """Write a small file whole or not at all; its SHA-256 (hex). Raises CatalogprocError."""
-    with WholeFile(path, overwrite=overwrite) as file:
+def write_atomic(path: Path, data: bytes, *, overwrite: bool = True) -> str:
+    """Write a small file atomically.
+
+    Parameters
+    ----------
+    path
+        The file. Missing folders are created.
+    data
+        Its content.
+    overwrite
+        Whether a file of that name may be replaced.
+
+    Returns
+    -------
+    str
+        SHA-256 (hex) of the content.
+
+    Raises
+    ------
+    CatalogprocError
+        The file cannot be written, or the name is taken.
+    """
+    with AtomicFile(path, overwrite=overwrite) as file:
         file.write(data)
     return file.sha256
 
 
+@contextmanager
+def scratch_folder(folder: Path, stem: str) -> Iterator[Path]:
+    """Create a temporary folder inside of ``folder`` and remove it after the block.
+
+    Parameters
+    ----------
+    folder
+        The folder that holds it; created where missing.
+    stem
+        A word for its name.
+
+    Yields
+    ------
+    Path
+        The temporary folder. What is to be kept is moved out of it by :func:`publish`, which
+        is one rename because both are on one file system.
+
+    Raises
+    ------
+    CatalogprocError
+        The folder cannot be written.
+    """
+    scratch = temporary_path(folder / stem)
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+    except OSError as error:
+        raise write_error(error, folder) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish(temporary: Path, path: Path, *, overwrite: bool = False) -> Path:
+    """Flush a finished file or folder to the disk and rename it.
+
+    Parameters
+    ----------
+    temporary
+        The file or folder, on the same file system.
+    path
+        Its final name. Missing folders above it are created.
+    overwrite
+        Whether a folder of that name that is not empty may be replaced. A file is always
+        replaced.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    OSError
+        The name is taken, or cannot be written.
+    """
+    if temporary.is_dir():
+        for inside in temporary.rglob("*"):
+            sync(inside)
+    sync(temporary)
+    _make_folder(path.parent)
+    if overwrite and temporary.is_dir() and path.is_dir():
+        old = temporary_path(path)
+        os.replace(path, old)
+        try:
+            _rename(temporary, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        _rename(temporary, path)
+    return path
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk.
+
+    Some network file systems cannot do so for folders; that is ignored.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+
+    Raises
+    ------
+    OSError
+        The operating system could not write.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _FOLDERS_NOT_SYNCED or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def as_json(content: object) -> bytes:
-    """JSON as this project writes it: sorted, indented, UTF-8, finite numbers, no credentials."""
+    """Return JSON as this project writes it.
+
+    Parameters
+    ----------
+    content
+        Tables, lists and values; others are written as their text.
+
+    Returns
+    -------
+    bytes
+        Sorted, indented, UTF-8, with finite numbers and without credentials.
+    """
     text = json.dumps(
         content, indent=2, sort_keys=True, ensure_ascii=False, default=str, allow_nan=False
     )
     return f"{masked(text)}\n".encode()
 
 
-def clear_debris(folders: Iterable[Path], now: float | None = None) -> list[Path]:
-    """Remove the temporary files that killed processes left in folders; those removed.
+def remove_stale(folders: Iterable[Path], now: float | None = None) -> list[Path]:
+    """Remove the temporary files and folders that killed processes left.
 
-    One is debris when its process no longer runs on this host, or when it has not been
-    touched for a day. A file that somebody is still writing is left alone.
+    One is stale when its process no longer runs on this host, or when nothing in it has
+    changed for a day. What a process is still writing is kept.
+
+    Parameters
+    ----------
+    folders
+        Where to look.
+    now
+        Seconds since 1970; the present where None.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
     """
     now = time.time() if now is None else now
     removed = []
@@ -174,84 +348,58 @@ def clear_debris(folders: Iterable[Path], now: float | None = None) -> list[Path
             if match is None:
                 continue
             with contextlib.suppress(OSError):
-                old = now - path.stat().st_mtime > DEBRIS_AGE
-                dead = match["host"] == _host() and not is_running(int(match["pid"]))
-                if old or dead:
-                    path.unlink()
+                dead = match["host"] == host_name() and not is_running(int(match["pid"]))
+                if dead or now - _changed(path) > STALE_AGE:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                     removed.append(path)
     return removed
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one of this module's temporary files."""
+    """Return whether a file has the name of one of this module's temporary files.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
     return _TEMPORARY.match(path.name) is not None
 
 
-@lru_cache(maxsize=1)
-def _host() -> str:
-    return re.sub(r"[^\w.-]", "-", socket.gethostname()) or "host"
-
-
 def temporary_path(path: Path) -> Path:
-    """A name beside a file or folder to write it under first; :func:`clear_debris` knows it."""
-    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.{secrets.token_hex(4)}.tmp")
+    """Return a name in the same folder under which a file or folder can be written first.
+
+    Parameters
+    ----------
+    path
+        The final name.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}@{host_name()}.{secrets.token_hex(4)}.tmp")
 
 
-def this_process() -> dict[str, Any]:
-    """What a lock says of the process that holds it."""
-    return {"pid": os.getpid(), "host": socket.gethostname()}
-
-
-def process_named(stated: str | bytes) -> str:
-    """Who wrote itself into a lock, in words."""
-    try:
-        held: dict[str, Any] = json.loads(stated)
-        return f"process {held['pid']} on {held['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "an unknown process"
-
-
-def has_ended(stated: str | bytes) -> bool:
-    """Whether who wrote itself into a lock ran on this host, and does no more."""
-    try:
-        held: dict[str, Any] = json.loads(stated)
-        return held["host"] == socket.gethostname() and not is_running(int(held["pid"]))
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process of that number runs on this host."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it is there, and somebody else's
-    return True
+def _changed(path: Path) -> float:
+    """Return when a file, or anything in a folder, was last changed, in s since 1970."""
+    return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
 
 
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _sync_folder(folder.parent)
+    sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put a folder's list of names on the disk; some network file systems cannot."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _FOLDERS_NOT_SYNCED:
-            raise
-    finally:
-        os.close(descriptor)
+def _rename(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
+    """Rename to the final name, and flush the folder's list of names to the disk."""
+    if overwrite:
+        os.replace(temporary, path)
+    else:
+        _rename_to_new(temporary, path)
+    sync(path.parent)
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Give a file its name unless the name is taken, also by one who came in between."""
+    """Rename a file unless the name is taken, also by a process that was faster."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -267,5 +415,5 @@ def _taken(path: Path) -> CatalogprocError:
     return CatalogprocError(
         "the file exists already",
         where=path,
-        todo="give another name, or say that it may be overwritten",
+        advice="give another name, or allow it to be overwritten",
     )

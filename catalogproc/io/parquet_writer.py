@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogproc.contract import Contract
-from catalogproc.io.atomic import BUFFER, WholeFile
+from catalogproc.io.atomic import BUFFER, AtomicFile
 from catalogproc.io.votable_header import dataless_votable
 
 ROW_GROUP = 65_536
@@ -86,7 +86,7 @@ class TableWriter:
         self._waiting_rows = 0
         self._schema = contract.arrow_schema()
         self._widths = {f.name: 1 for f in self._schema if pa.types.is_string(f.type)}
-        self._file = WholeFile(path, overwrite=overwrite)
+        self._file = AtomicFile(path, overwrite=overwrite)
         self._parquet: Any
 
     def __enter__(self) -> Self:
@@ -205,18 +205,37 @@ def described_schema(
     return contract.arrow_schema(voparquet | astropy | dict(metadata))
 
 
-def parquet_writer(sink: Any, schema: pa.Schema, *, store_schema: bool = True) -> Any:
-    """A pyarrow ParquetWriter with this project's settings.
+def parquet_writer(
+    sink: Any, schema: pa.Schema, *, store_schema: bool = True, split_floats: bool = False
+) -> Any:
+    """Return a pyarrow ParquetWriter with this project's settings.
 
-    Only strings are dictionary-encoded: the other columns hardly repeat a value.
+    Parameters
+    ----------
+    sink
+        A path, or a file open for writing.
+    schema
+        The Arrow schema.
+    store_schema
+        Whether the Arrow schema is stored at once in the file's metadata.
+    split_floats
+        Whether floating-point columns are split into byte streams: arrays of coefficients
+        compress best so.
     """
     strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    floats = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in schema
+        if pa.types.is_floating(getattr(field.type, "value_type", field.type))
+    ]
     return pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
         store_schema=store_schema,
+        # The other columns hardly repeat a value.
         use_dictionary=strings,
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") if split_floats else None,
         write_page_checksum=True,
         data_page_size=BUFFER,
     )

@@ -27,7 +27,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal, masked
-from catalogproc.io.staging import nearest
+from catalogproc.io.atomic import AtomicFile
+from catalogproc.io.output import existing_parent
 
 STAGE = "CATALOGPROC_STAGE"
 THREADS = 8
@@ -101,7 +102,7 @@ class Address:
                 "an address with credentials in it",
                 wanted="an address alone",
                 found=masked(self.text),
-                todo="give them by the environment or the vendor's own file: an address is "
+                advice="give them by the environment or the vendor's own file: an address is "
                 "written down with the catalog",
             )
         _refuse_leaving(self.text, self.text)
@@ -228,20 +229,13 @@ class Address:
 
     def _fetch(self, entry: Entry, path: Path) -> None:
         def copy() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-            try:
-                with (
-                    self._place[0].open_input_stream(entry.path) as source,
-                    half.open("wb") as sink,
-                ):
-                    shutil.copyfileobj(source, sink, _BLOCK)
-                if half.stat().st_size != entry.size:
-                    raise OSError(f"{half.stat().st_size} bytes came of {entry.size}")
-                os.utime(half, ns=(entry.changed, entry.changed))
-                os.replace(half, path)
-            finally:
-                half.unlink(missing_ok=True)
+            with (
+                self._place[0].open_input_stream(entry.path) as source,
+                AtomicFile(path, modified=entry.changed) as file,
+            ):
+                shutil.copyfileobj(source, file, _BLOCK)
+                if file.bytes != entry.size:
+                    raise OSError(f"{file.bytes} bytes came of {entry.size}")
 
         self._try(copy, f"cannot be fetched: {entry.path}")
 
@@ -276,7 +270,7 @@ def _refused(where: str, words: str, error: OSError) -> CatalogprocError:
         f"an address {words}",
         found=masked(str(error)),
         where=where,
-        todo="see to the address, the credentials in the environment and the network, then give "
+        advice="see to the address, the credentials in the environment and the network, then give "
         "the same command again",
     )
 
@@ -288,7 +282,7 @@ def _refuse_leaving(path: str, where: str) -> None:
 
 
 def _refuse_room(where: str, needed: int) -> None:
-    place = nearest(stage())
+    place = existing_parent(stage())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(
@@ -296,7 +290,7 @@ def _refuse_room(where: str, needed: int) -> None:
             wanted=f"{needed / 1e9:.1f} GB",
             found=f"{free / 1e9:.1f} GB free at {place}",
             where=where,
-            todo=f"make room, name a folder on a larger disk in ${STAGE}, or take fewer files at "
+            advice=f"make room, name a folder on a larger disk in ${STAGE}, or take fewer files at "
             "a time",
         )
 

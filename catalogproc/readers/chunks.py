@@ -128,7 +128,7 @@ def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
                 "two input files have the same content: each star would come out twice",
                 wanted="each file once",
                 found=f"{seen[unique]} and {path}",
-                todo="leave one of them out",
+                advice="leave one of them out",
             )
         seen[unique] = path
         for first, rows, groups in _pieces(path, chunk_rows):

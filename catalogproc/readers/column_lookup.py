@@ -91,7 +91,7 @@ def check_identifier(table: Table, name: str) -> None:
             wanted="an integer of 64 bits, or text",
             found=kind,
             where=f"{table.path}, column {name}",
-            todo="write the file again from one in which source_id is an integer; "
+            advice="write the file again from one in which source_id is an integer; "
             "pandas makes a float of it where any is missing",
         )
     check_type(table, name, "an integer", coerce.is_integer(kind) or coerce.is_text(kind))

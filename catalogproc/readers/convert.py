@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, JobError
-from catalogproc.io.staging import parquet_writer, scratch_folder, settle
+from catalogproc.io.atomic import publish, scratch_folder
+from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.formats import open_table
 from catalogproc.readers.xp import read_spectra
@@ -117,8 +118,8 @@ def convert_file(
         read = rejected = 0
         sink = _Sink(scratch, stem, schema, chunk_rows)
         refused = scratch / f"{stem}.parquet"
-        contract = load_contract("rejected")
-        with sink, parquet_writer(refused, contract.arrow_schema(described)) as refusals:
+        rejected_schema = load_contract("rejected").arrow_schema(described)
+        with sink, parquet_writer(refused, rejected_schema, split_floats=True) as refusals:
             for batch in read_spectra(path, correlations=correlations, batch_rows=ROW_GROUP):
                 good, bad = _parted(batch, path)
                 sink.write(good.select(schema.names).cast(schema))
@@ -141,8 +142,8 @@ def convert_file(
             part.unlink()
         place = None
         if rejected:
-            place = settle(refused, folder / "rejected" / refused.name)
-        parts = [settle(part, folder / part.name) for part in reversed(sink.parts)]
+            place = publish(refused, folder / "rejected" / refused.name)
+        parts = [publish(part, folder / part.name) for part in reversed(sink.parts)]
     return Converted(path, tuple(reversed(parts)), place, read, kept, rejected)
 
 
@@ -177,7 +178,7 @@ class _Sink:
         if self._writer is not None:
             self._writer.close()
         path = self._folder / f"{self._stem}-{len(self.parts):03d}.parquet"
-        self._writer = parquet_writer(path, self._schema)
+        self._writer = parquet_writer(path, self._schema, split_floats=True)
         self.parts.append(path)
         self._room = self._limit
 
@@ -221,7 +222,7 @@ def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Con
                 wanted=next(iter(described.values())),
                 found=found,
                 where=part,
-                todo="choose another folder, or remove it",
+                advice="choose another folder, or remove it",
             )
     place = folder / "rejected" / f"{stem}.parquet"
     rejected = pq.read_metadata(place).num_rows if place.exists() else 0

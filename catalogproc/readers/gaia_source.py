@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import InputError, JobError
-from catalogproc.io.staging import parquet_writer, scratch_folder, settle
+from catalogproc.io.atomic import publish, scratch_folder
+from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers import coerce
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.column_lookup import check_identifier, named, shortened
@@ -240,10 +241,10 @@ def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> l
             copy.mkdir()
             for number, run in enumerate(_runs(table, names)):
                 path = copy / f"{number:05d}.parquet"
-                with parquet_writer(path, run.schema) as writer:
+                with parquet_writer(path, run.schema, split_floats=True) as writer:
                     writer.write_table(run, row_group_size=_GROUP_ROWS)
             try:
-                settle(copy, target)
+                publish(copy, target)
             except OSError:
                 # Another process was faster: its copy is as good.
                 if not target.is_dir():
@@ -253,7 +254,7 @@ def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> l
     for path in sorted(target.iterdir()):
         part = _in_order(open_table(path), table.path, ours)
         if part is None:
-            raise InputError("a staged copy is damaged", where=path, todo="remove its folder")
+            raise InputError("a staged copy is damaged", where=path, advice="remove its folder")
         parts.append(part)
     return parts
 
@@ -291,7 +292,7 @@ def _twice(star: int, where: object) -> InputError:
         wanted="each source_id once",
         found=f"source_id {star} more than once",
         where=where,
-        todo="keep one row a star; columns from several tables must be joined into one",
+        advice="keep one row a star; columns from several tables must be joined into one",
     )
 
 

@@ -99,7 +99,7 @@ def _reading(path: Path) -> Iterator[None]:
             wanted="training_set.h5 or testing_set.h5 of Zenodo record 12738256",
             found=error,
             where=path,
-            todo="fetch it again",
+            advice="fetch it again",
         ) from error
 
 

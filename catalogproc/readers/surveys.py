@@ -202,7 +202,7 @@ def _rows(
             wanted=", ".join(missing),
             found=shortened(table.types),
             where=table.path,
-            todo="other versions name them otherwise: say how with NAME=COLUMN",
+            advice="other versions name them otherwise: say how with NAME=COLUMN",
         )
     present = {ours: found for ours, found in held.items() if found is not None}
     for ours, theirs in present.items():
@@ -305,5 +305,5 @@ def _check_units(path: str | Path, names: DistMassColumns, age: Float, error: Fl
             wanted=f"numbers in {unit}",
             found=f"a median of {np.median(values):.3g}",
             where=path,
-            todo=f"name its unit: {name}_unit=yr, Gyr or dex",
+            advice=f"name its unit: {name}_unit=yr, Gyr or dex",
         )

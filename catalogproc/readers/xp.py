@@ -135,7 +135,7 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
             wanted=_in_words(wanted),
             found=_in_words(found),
             where=path,
-            todo="use a model that was trained on that release (--model)",
+            advice="use a model that was trained on that release (--model)",
         )
 
 

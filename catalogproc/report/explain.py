@@ -187,7 +187,7 @@ def _check_file(file: Path, receipt: Receipt) -> None:
     if not file.is_file():
         raise InputError(
             "the input file is not where the run found it", wanted=file,
-            todo="go to the folder that the run was started in, or name the file: --input FILE",
+            advice="go to the folder that the run was started in, or name the file: --input FILE",
         )  # fmt: skip
     if fingerprint(file) != receipt.input_fingerprint:
         raise InputError(
@@ -210,7 +210,7 @@ def _bundle(identity: RunIdentity, model: str | Path | None) -> Bundle:
         "the run's model is not at hand",
         wanted=f"{identity.model.get('name')} {identity.model_hash[:16]}…",
         found=model or "none of that hash ships",
-        todo="name its folder: --model DIR",
+        advice="name its folder: --model DIR",
     )
 
 
@@ -259,7 +259,7 @@ def _companion(
         if not path.is_file():
             raise InputError(
                 "a companion file is not where the run found it", wanted=path,
-                todo="go to the folder that the run was started in, or name it: --gaia-source",
+                advice="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
     companion = open_companion(files, folder)
     return companion.match(pa.array([source_id], pa.int64()))
@@ -274,7 +274,7 @@ def _check_same(made: Mapping[str, Any], row: Mapping[str, Any]) -> None:
             raise VerifyError(
                 "the star's answer does not come out as the catalog has it",
                 wanted=f"{name} {row[name]}", found=made[name],
-                todo="catalogproc verify; and the same version of catalogproc as the run's",
+                advice="catalogproc verify; and the same version of catalogproc as the run's",
             )  # fmt: skip
 
 

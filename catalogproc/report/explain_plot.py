@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from catalogproc.contract import load_contract, load_flags
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 from catalogproc.report.explain import Explanation
 from catalogproc.report.explain_text import outside_training
 from catalogproc.report.figures import BLUE, MAP, ORANGE
@@ -51,7 +51,7 @@ def write_picture(star: Explanation, path: Path) -> Path:
         _answers(right, star)
         file = io.BytesIO()
         figure.savefig(file, format="png")
-    write_whole(path, file.getvalue())
+    write_atomic(path, file.getvalue())
     return path
 
 

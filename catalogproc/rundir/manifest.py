@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, Refusal, ResumeError
-from catalogproc.io.atomic import as_json, clear_debris, write_error, write_whole
+from catalogproc.io.atomic import as_json, remove_stale, write_error, write_atomic
 
 if TYPE_CHECKING:
     from catalogproc.job import Job
@@ -150,12 +150,12 @@ def read_identity(folder: Path) -> RunIdentity:
     except FileNotFoundError:
         raise ResumeError(
             "this folder holds no run of catalogproc", wanted=RUN_FILE, where=folder,
-            todo="name the folder that was the --output of a run",
+            advice="name the folder that was the --output of a run",
         ) from None  # fmt: skip
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise ResumeError(
             "run.json cannot be read, so it is unknown which run this folder holds",
-            found=error, where=path, todo="give another --output",
+            found=error, where=path, advice="give another --output",
         ) from None  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def claim(folder: Path, identity: RunIdentity) -> bool:
     if folder.exists() and not folder.is_dir():
         raise Refusal(
             "the output is not a folder", wanted="a folder, or a name that is free", where=folder,
-            todo="give another --output",
+            advice="give another --output",
         )  # fmt: skip
     resumed = (folder / RUN_FILE).exists()
     if not resumed:
@@ -192,9 +192,9 @@ def claim(folder: Path, identity: RunIdentity) -> bool:
             "the output folder holds another run",
             found="\n    ".join(["", *differing]),
             where=folder,
-            todo="give another --output, or the same job, model and input as before",
+            advice="give another --output, or the same job, model and input as before",
         )
-    clear_debris([folder, *(folder / name for name in FOLDERS)])
+    remove_stale([folder, *(folder / name for name in FOLDERS)])
     return resumed
 
 
@@ -203,26 +203,19 @@ def _first_start(folder: Path, identity: RunIdentity) -> None:
     if held:
         raise ResumeError(
             "the output folder holds parts of a run, but not run.json that says which",
-            found=", ".join(held), where=folder, todo="give another --output",
+            found=", ".join(held), where=folder, advice="give another --output",
         )  # fmt: skip
     try:
         for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused(write_error(error, folder)) from None
+        raise Refusal.of(write_error(error, folder)) from None
     try:
-        write_whole(folder / RUN_FILE, as_json(identity.to_dict()), overwrite=False)
+        write_atomic(folder / RUN_FILE, as_json(identity.to_dict()), overwrite=False)
     except CatalogprocError as error:
         # Taken in the meantime: another start of, perhaps, the same run. It is compared.
         if not (folder / RUN_FILE).exists():
-            raise _refused(error) from None
-
-
-def _refused(error: CatalogprocError) -> Refusal:
-    refusal = Refusal(error.message)
-    refusal.details = error.details
-    refusal.args = (refusal._text(),)
-    return refusal
+            raise Refusal.of(error) from None
 
 
 def compare(old: RunIdentity, new: RunIdentity) -> list[str]:

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from catalogproc.io.atomic import as_json, write_whole
+from catalogproc.io.atomic import as_json, write_atomic
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
@@ -131,7 +131,7 @@ def write_summary(folder: Path, failures: Sequence[Mapping[str, str]] = ()) -> d
     """
     content = summarise(read_identity(folder), iterate_receipts(folder))
     content |= {"chunks_failed": len(failures), "failures": [dict(item) for item in failures]}
-    write_whole(Path(folder) / SUMMARY_FILE, as_json(content))
+    write_atomic(Path(folder) / SUMMARY_FILE, as_json(content))
     return content
 
 
@@ -152,7 +152,7 @@ def write_provenance(folder: Path) -> Path:
     """Write provenance.json from run.json and the receipts. Raises as write_summary does."""
     document = provenance(read_identity(folder), list(iterate_receipts(folder)))
     path = Path(folder) / PROVENANCE_FILE
-    write_whole(path, as_json(json.loads(document.serialize(format="json"))))
+    write_atomic(path, as_json(json.loads(document.serialize(format="json"))))
     return path
 
 

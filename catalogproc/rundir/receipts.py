@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogproc.errors import InputError
-from catalogproc.io.atomic import as_json, is_temporary, write_whole
+from catalogproc.io.atomic import as_json, is_temporary, write_atomic
 from catalogproc.rundir.manifest import (
     CATALOG,
     RECEIPTS,
@@ -129,7 +129,7 @@ def _check_value(name: str, value: object, wanted: str) -> None:
 def write_receipt(folder: Path, receipt: Receipt) -> Path:
     """Write receipts/<chunk>.json, whole or not at all. Raises CatalogprocError."""
     path = Path(folder) / RECEIPTS / f"{receipt.chunk_id}.json"
-    write_whole(path, as_json(asdict(receipt)))
+    write_atomic(path, as_json(asdict(receipt)))
     return path
 
 
@@ -142,7 +142,7 @@ def read_receipt(path: Path) -> Receipt:
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(
             "a receipt cannot be read", found=error, where=path,
-            todo="run the same command again: the chunk is done anew",
+            advice="run the same command again: the chunk is done anew",
         ) from None  # fmt: skip
     return receipt
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal
-from catalogproc.io.atomic import has_ended, process_named, this_process
+from catalogproc.io.processes import describe_process, has_ended, this_process
 from catalogproc.io.remote import Address, Entry, in_step, is_address
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RUN_FILE
 from catalogproc.rundir.receipts import read_receipt, receipt_files
@@ -110,7 +110,7 @@ class Mirror:
                 wanted="nothing, or the same run",
                 found=f"{len(self._there):,} files, such as {min(self._there)}",
                 where=self.address,
-                todo="give another --output",
+                advice="give another --output",
             )
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -204,11 +204,11 @@ class Mirror:
 
     def _refuse(self, stated: bytes) -> None:
         raise Refusal(
-            "another run is at work at the output's address",
+            "another run is using the output's address",
             wanted="one run an address at a time",
-            found=process_named(stated),
+            found=describe_process(stated),
             where=self.address,
-            todo=f"wait for it to end; one that died is forgotten after {STALE:.0f} s",
+            advice=f"wait for it to end; one that died is forgotten after {STALE:.0f} s",
         )
 
 

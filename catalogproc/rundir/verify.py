@@ -110,7 +110,7 @@ def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
             f"the catalog is not what its receipts say: {len(findings)} findings",
             found="\n    ".join(["", *_shown(findings)]),
             where=folder,
-            todo="remove the receipts of the chunks concerned and run the same command again",
+            advice="remove the receipts of the chunks concerned and run the same command again",
         )
     warned = (f"{repeated:,} source_ids stand in more than one input file",) if repeated else ()
     total = summarise(identity, receipts)
@@ -135,7 +135,7 @@ def _readable(folder: Path) -> tuple[list[Receipt], list[str]]:
             receipts.append(read_receipt(path))
         except CatalogprocError as error:
             name = path.relative_to(folder)
-            findings.append(f"{name} cannot be read: {error.details.get('found')}")
+            findings.append(f"{name} cannot be read: {error.found}")
     return receipts, findings
 
 

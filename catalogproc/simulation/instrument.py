@@ -168,7 +168,7 @@ def _load(wavelength: tuple[float, ...]) -> Instrument:
         raise CatalogprocError(
             "grids/xp_instrument.npz was made for other wavelengths",
             wanted=f"{nodes[0]:g} to {nodes[-1]:g} nm", found=f"{at[0]:g} to {at[-1]:g} nm",
-            todo="make it again: catalogproc.simulation.build_grids.write_grids()",
+            advice="make it again: catalogproc.simulation.build_grids.write_grids()",
         )  # fmt: skip
     system = passbands()
     bands = [system.names.index(name) for name in ("G", "BP", "RP")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import Tensor
 from catalogproc.contract import load_contract
 from catalogproc.features import astrometry, photometry
 from catalogproc.features.spectra import G_ZERO_POINT, TAIL
-from catalogproc.io.staging import parquet_writer
+from catalogproc.io.atomic import AtomicFile
+from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 FILE_STARS = 100_000
@@ -146,7 +146,6 @@ def write_stars(stars: SimulatedStars, folder: Path | str) -> list[Path]:
     the same stars; each file whole or not at all. Returns the paths.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     columns = {name: value.cpu().numpy() for name, value in stars.columns.items()}
     source_id = source_ids(columns["ra"], columns["dec"], stars.seed)
     tables = {
@@ -252,12 +251,6 @@ def _metadata(seed: int) -> dict[str, str]:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with parquet_writer(temporary, table.schema) as writer:
+    with AtomicFile(path) as file:
+        with parquet_writer(file, table.schema, split_floats=True) as writer:
             writer.write_table(table, row_group_size=25_000)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

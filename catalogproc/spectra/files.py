@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import Column, Contract, load_contract
 from catalogproc.errors import JobError
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.spectra.generated import Spectra
 from catalogproc.vocabulary import BANDS
@@ -171,7 +171,7 @@ def _write(path: Path, table: pa.Table, contract: Contract, facts: Mapping[str, 
         made[column.name] = AstropyColumn(array, description=column.description)
         if column.unit:
             made[column.name].unit = column.unit.replace("electron.s**-1", "electron / s")
-    with WholeFile(path) as file:
+    with AtomicFile(path) as file:
         file.write("\n".join([*_ecsv(made), ""]).encode())
 
 

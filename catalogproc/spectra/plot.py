@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 from catalogproc.spectra.generated import Spectra
 
 MOST = 12
@@ -50,4 +50,4 @@ def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> 
             figure.legend(frameon=False, fontsize=7.5, loc="outside right center")
         out = BytesIO()
         figure.savefig(out, format="png", dpi=130)
-    write_whole(path, out.getvalue())
+    write_atomic(path, out.getvalue())

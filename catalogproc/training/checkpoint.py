@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogproc.errors import ResumeError
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     from safetensors.torch import save
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(folder / CHECKPOINT, save(stored, metadata={"facts": json.dumps(facts)}))
+    write_atomic(folder / CHECKPOINT, save(stored, metadata={"facts": json.dumps(facts)}))
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -59,7 +59,7 @@ class Curve:
         self.path = folder / CURVE
         self.rows = tuple(row for row in read_curve(folder) if row["step"] <= step)
         lines = [",".join(("step", *METRICS)), *map(_line, self.rows)]
-        write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
+        write_atomic(self.path, "".join(f"{line}\n" for line in lines).encode())
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a line; a metric that was not measured is left empty."""

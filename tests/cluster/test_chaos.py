@@ -95,7 +95,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     assert sabotage.befell() == {plan.chunks[20].id}
     assert account.exit_code == 1
     assert "there is no space left to write" in account.stopped
-    assert "make room, then give the same command again" in "\n".join(account.lines())
+    assert "free some space, then run the same command again" in "\n".join(account.lines())
     assert 10 < account.chunks_done < CHUNKS
     again = run(kit.plan(tmp_path / "out"), crowd)
     assert outcome(again) == DONE

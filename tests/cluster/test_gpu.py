@@ -14,7 +14,6 @@ import torch
 from catalogproc.cluster import gpu as module
 from catalogproc.cluster.gpu import CPU, Device, choose, claim, cuda_failed, discover, pin
 from catalogproc.errors import Refusal, WorkerError
-from catalogproc.io.locks import lock, owner
 
 FOUR = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-0a111111-1111-1111-1111-111111111111)
@@ -205,17 +204,6 @@ def test_the_gpu_that_cuda_names_is_claimed_too(tmp_path: Path) -> None:
         claim([guessed, truth], folder=tmp_path)
     held.release()
     assert claim([guessed], folder=tmp_path).device == guessed
-
-
-def test_a_lock_follows_no_link_and_survives_garbage(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="link"):
-        lock(tmp_path / "link")
-    assert not (tmp_path / "elsewhere").exists()
-    (tmp_path / "garbage").write_text("[]")
-    assert owner(tmp_path / "garbage") == "an unknown process"
-    os.close(lock(tmp_path / "garbage"))
-    assert owner(tmp_path / "garbage").startswith(f"process {os.getpid()} on ")
 
 
 class _Cuda:

@@ -136,7 +136,7 @@ def test_of_two_starts_at_once_the_second_is_told_so(
     assert sorted(codes) == [0, 2], said
     told = said[codes.index(2)]
     winner = both[codes.index(0)]
-    assert "another run is at work in the output folder" in told
+    assert "another run is using the output folder" in told
     assert f"process {winner.pid} on" in told
     assert_same(tmp_path / "out", undisturbed.output)
     assert verify(tmp_path / "out")

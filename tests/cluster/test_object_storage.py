@@ -150,7 +150,7 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     assert second.returncode == 2, refused
-    assert "another run is at work at the output's address" in refused
+    assert "another run is using the output's address" in refused
     assert f"process {first.pid} on" in refused
 
     # What stands there is whole: no receipt without the parts that it names.

@@ -190,6 +190,6 @@ def test_tls_without_a_certificate_is_refused(settings: dict[str, str], told: st
 
 def test_a_second_run_in_the_same_folder_is_told_so(undisturbed: Undisturbed) -> None:
     (refusal,) = undisturbed.refusals  # while the first was at work
-    assert "another run is at work in the output folder" in refusal
+    assert "another run is using the output folder" in refusal
     assert f"process {os.getpid()} on" in refusal
     assert not workers_of(os.getpid())  # and nothing of ours lives on

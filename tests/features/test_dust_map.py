@@ -22,6 +22,7 @@ from catalogproc.errors import CatalogprocError, InputError, Refusal
 from catalogproc.features import combined19, dust_map, extinction
 from catalogproc.features.dust_map import DustMap
 from catalogproc.features.tokens import tokens
+from catalogproc.io.processes import host_name
 from catalogproc.job import Job
 from catalogproc.vocabulary import load_vocabulary
 
@@ -335,7 +336,10 @@ print(combined19.stage(sys.argv[1], sys.argv[2]).hash)
 
 
 def test_workers_that_stage_at_once_do_not_race(home: Path, tmp_path: Path) -> None:
-    (tmp_path / ".combined19-1-abc.tmp").mkdir()  # left by one that was killed
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    # Left by a process that was killed.
+    (tmp_path / f".combined19.{ended.pid}@{host_name()}.0123abcd.tmp").mkdir()
     command = [sys.executable, "-c", STAGE, str(tmp_path), str(home / "combined19/combine19.h5")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = {process.communicate(timeout=60)[0] for process in running}

@@ -19,7 +19,7 @@ from support.paths import ROOT
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError
 from catalogproc.io import atomic
-from catalogproc.io.atomic import WholeFile, clear_debris, is_temporary, write_whole
+from catalogproc.io.atomic import AtomicFile, is_temporary, remove_stale, write_atomic
 from catalogproc.io.parquet_writer import PartWriter, TableWriter
 
 CATALOG = load_contract("catalog")
@@ -67,7 +67,7 @@ def test_a_process_killed_before_the_rename_leaves_no_part(tmp_path: Path, momen
     assert run_python(code, tmp_path).returncode == 9
     (debris,) = (tmp_path / "catalog").iterdir()
     assert is_temporary(debris)
-    assert clear_debris([tmp_path / "catalog"]) == [debris]
+    assert remove_stale([tmp_path / "catalog"]) == [debris]
     part = write(tmp_path, 10).part
     assert part is not None
     assert [path.name for path in (tmp_path / "catalog").iterdir()] == ["part.parquet"]
@@ -96,14 +96,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, limit: int) -> N
     code = f"""
     {PART_IN_A_PROCESS}
     import resource, signal
-    from catalogproc.errors import CatalogprocError
+    from catalogproc.errors import DiskFullError
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     try:
         with writer:
             for seed in range(4):
                 writer.write(catalog_table(200, seed))
-    except CatalogprocError as error:
+    except DiskFullError as error:
         print(error)
         print("exit code", error.exit_code)
     assert writer.part is None
@@ -112,7 +112,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, limit: int) -> N
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "no space left to write" in done.stdout
-    assert "what to do: make room" in done.stdout
+    assert "what to do: free some space" in done.stdout
     assert "catalog/part.parquet" in done.stdout
     assert "exit code 1" in done.stdout
     assert not list((tmp_path / "catalog").iterdir())
@@ -124,7 +124,7 @@ def test_dev_full_gives_the_real_error_of_a_full_disk(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
 
     def fill() -> None:
-        with WholeFile(tmp_path / "x") as file:
+        with AtomicFile(tmp_path / "x") as file:
             file.write(b"1")
             file._file.close()
             file._file = Path("/dev/full").open("wb")  # noqa: SIM115
@@ -173,7 +173,7 @@ def test_a_name_taken_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "one"
 
     def late() -> None:
-        with WholeFile(path, overwrite=False) as file:
+        with AtomicFile(path, overwrite=False) as file:
             file.write(b"mine")
             path.write_text("theirs")
 
@@ -190,16 +190,16 @@ def test_without_hard_links_files_are_renamed_all_the_same(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    write_whole(tmp_path / "one", b"1", overwrite=False)
+    write_atomic(tmp_path / "one", b"1", overwrite=False)
     assert (tmp_path / "one").read_bytes() == b"1"
     with pytest.raises(CatalogprocError, match="exists already"):
-        write_whole(tmp_path / "one", b"2", overwrite=False)
+        write_atomic(tmp_path / "one", b"2", overwrite=False)
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "one"
-    write_whole(path, b"old")
-    with WholeFile(path) as file:
+    write_atomic(path, b"old")
+    with AtomicFile(path) as file:
         file.write(b"new")
         file._file.flush()
         assert path.read_bytes() == b"old"
@@ -221,7 +221,7 @@ def test_debris_is_what_nobody_writes_any_more(tmp_path: Path) -> None:
     for name, age, _ in names.values():
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    clear_debris([tmp_path, tmp_path / "no such folder"])
+    remove_stale([tmp_path, tmp_path / "no such folder"])
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {name for name, _, stays in names.values() if stays}
 

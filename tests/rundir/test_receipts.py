@@ -296,14 +296,14 @@ def test_two_first_starts_at_once_agree_or_one_is_refused(
 ) -> None:
     """The other start comes in between this one's look and its writing."""
     other = replace(run, job_hash="1" * 64)
-    write = module.write_whole
+    write = module.write_atomic
 
     def late(path: Path, data: bytes, *, overwrite: bool) -> str:
-        monkeypatch.setattr(module, "write_whole", write)
+        monkeypatch.setattr(module, "write_atomic", write)
         claim(tmp_path, other)
         return write(path, data, overwrite=overwrite)
 
-    monkeypatch.setattr(module, "write_whole", late)
+    monkeypatch.setattr(module, "write_atomic", late)
     with pytest.raises(ResumeError, match="another run"):
         claim(tmp_path, run)
     assert read_identity(tmp_path) == other

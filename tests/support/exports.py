@@ -11,7 +11,7 @@ import pyarrow as pa
 from catalogproc.contract import Column, Contract
 from catalogproc.export.binary_rows import string_widths
 from catalogproc.export.export import export_catalog
-from catalogproc.io.atomic import WholeFile
+from catalogproc.io.atomic import AtomicFile
 
 SUFFIXES = {
     "fits": "fits",
@@ -64,7 +64,7 @@ Write = Callable[..., None]
 
 
 def written(write: Write, path: Path, batches: list[pa.RecordBatch], **more: object) -> Path:
-    with WholeFile(path) as file:
+    with AtomicFile(path) as file:
         write(
             file,
             NULLABLE,

@@ -88,13 +88,13 @@ def killed_at(step: str) -> Iterator[None]:
     def here(path: object) -> bool:
         return folder in str(path)
 
-    def entered(file: atomic.WholeFile) -> Any:
+    def entered(file: atomic.AtomicFile) -> Any:
         made = _enter(file)
         if moment == "opened" and here(file.path):
             die()
         return made
 
-    def wrote(file: atomic.WholeFile, data: Any) -> int:
+    def wrote(file: atomic.AtomicFile, data: Any) -> int:
         if moment == "half written" and here(file.path):
             view = memoryview(data).cast("B")
             file._file.write(view[: len(view) // 2])
@@ -115,15 +115,15 @@ def killed_at(step: str) -> Iterator[None]:
             die()
 
     with (
-        patch.object(atomic.WholeFile, "__enter__", entered),
-        patch.object(atomic.WholeFile, "write", wrote),
+        patch.object(atomic.AtomicFile, "__enter__", entered),
+        patch.object(atomic.AtomicFile, "write", wrote),
         patch.object(os, "fsync", flushed),
         patch.object(os, "replace", named),
     ):
         yield
 
 
-_enter, _write = atomic.WholeFile.__enter__, atomic.WholeFile.write
+_enter, _write = atomic.AtomicFile.__enter__, atomic.AtomicFile.write
 _fsync, _replace, _open = os.fsync, os.replace, builtins.open
 
 

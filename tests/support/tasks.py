@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import get_worker
 
-from catalogproc.errors import CatalogprocError, InputError
+from catalogproc.errors import DiskFullError, InputError
 from catalogproc.rundir.receipts import Receipt
 
 
@@ -59,7 +59,7 @@ def do(name: str, chunk: Any, output: Path) -> Receipt:
     if kind == "bug":
         raise ValueError("nobody thought of this")
     if kind == "full":
-        raise CatalogprocError("there is no space left to write", where=output)
+        raise DiskFullError("there is no space left to write", where=output)
     if kind == "hungry":
         held = bytearray(800_000_000)
         held[::4096] = b"x" * len(held[::4096])

@@ -79,7 +79,7 @@ def open_table(path: Path) -> Table:
             wanted=promised or ", ".join(_OPENERS),
             found=found,
             where=path,
-            todo="give it the ending of what it is, or fetch it again",
+            advice="give it the ending of what it is, or fetch it again",
         )
     return _OPENERS[found](path)
 
