@@ -20,7 +20,7 @@ ROWS = (
 def measure(kit: Kit) -> Figures:
     if find_spec("catalogproc.network.error_propagation") is None:
         return {row.name: Absent("not measured: no network/propagate.py") for row in ROWS}
-    from catalogproc.network.error_propagation import propagate
+    from catalogproc.network.error_propagation import first_order
     from catalogproc.network.input_covariance import Correlated, InputNoise
     from catalogproc.vocabulary import BANDS
 
@@ -42,7 +42,7 @@ def measure(kit: Kit) -> Figures:
         "correlated": InputNoise(errors, tuple(groups)),
     }.items():
         told[name] = race(
-            lambda noise=noise: propagate(predictor, values, noise, FIVE),  # type: ignore[misc]
+            lambda noise=noise: first_order(predictor, values, noise, FIVE),  # type: ignore[misc]
             lambda: predictor.predict(values, FIVE),
             sizes.repeats,
             sizes.budget,

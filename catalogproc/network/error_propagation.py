@@ -1,10 +1,10 @@
-"""What the errors of a star's tokens do to its answers, by two routes behind one signature.
+"""Uncertainties of the predictions caused by the errors of the tokens, by two methods.
 
-``first_order``  J C J^T: the answers' derivatives times the tokens' covariance
-``sampled``      the scatter of answers to tokens to which errors were added, drawn from it
+``first_order``  J C J^T: the predictions' derivatives times the tokens' covariance
+``sampled``      the covariance of predictions from tokens with random errors added
 
-Where the network is linear across the errors both give the same; where it is not, the first
-is wrong and the second right, to the noise of its draws.
+Where the network is linear across the errors both give the same; where it is not, only the
+second is right, to the statistical error of its draws.
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.errors import JobError
-from catalogproc.network.input_covariance import InputNoise, draw
-from catalogproc.network.predictor import Prediction, Predictor
+from catalogproc.network.input_covariance import InputNoise, draw_errors
+from catalogproc.network.predictor import BatchFunction, Prediction, Predictor
 
-ROUTES = ("first_order", "sampled")
+# The cost of a forward and a reverse pass relative to a forward pass, for the size of a batch.
+REVERSE_COST = {"cpu": 3, "cuda": 8}
 
-# One star costs a reverse pass as much as so many of its own size do the forward pass.
-LOAD = {"cpu": 3, "cuda": 8}
-
-ROWS = 8192
-"""Draws of a small table are answered together, at least so many rows at a time."""
+MIN_ROWS = 8192
+"""Draws of a small table are predicted together, in tables of about this many rows."""
 
 NONLINEAR = 0.3
-"""Standard deviations that differ by a larger share are not of a linear network. Where it is
-linear the routes agree within 5 % (tests/network/test_error_propagation.py); across the noise
-of faint stars' high coefficients no network is, and differences of 20 % are common."""
+"""Relative difference of the two standard deviations above which the network is not linear.
+Where it is linear the methods agree within 5 % (tests/network/test_error_propagation.py);
+across the noise of faint stars' high coefficients differences of 20 % are common."""
 
 
 @dataclass(frozen=True)
 class Propagated:
-    """The covariance of K answers of N stars that the errors of their tokens cause.
+    """The covariance of K predictions of N stars caused by the errors of their tokens.
 
-    ``covariance`` (N, K, K), in the answers' units; NaN for a star with an infinite input.
-    ``draws`` is how many it was made from, 0 if not from draws.
+    ``covariance`` (N, K, K), in the predictions' units; NaN for a star with an infinite
+    input. ``draws`` is the number of draws, 0 for the first-order method.
     """
 
     labels: tuple[str, ...]
@@ -52,7 +50,17 @@ class Propagated:
         return np.sqrt(np.maximum(np.diagonal(self.covariance, axis1=1, axis2=2), 0.0))
 
     def correlation(self, one: str, other: str) -> NDArray[np.float64]:
-        """Between two of the labels (N,); NaN where one of them has no such error."""
+        """Return the correlation of two predictions.
+
+        Parameters
+        ----------
+        one, other
+            Two of the labels.
+
+        Returns
+        -------
+        (N,); NaN where one of the standard deviations is zero.
+        """
         i, j = self.labels.index(one), self.labels.index(other)
         sigma = self.sigma
         product = sigma[:, i] * sigma[:, j]
@@ -62,10 +70,11 @@ class Propagated:
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """How K answers of N stars change with V tokens.
+    """Derivatives of K predictions of N stars with respect to V tokens.
 
-    ``values`` (N, K, V) are derivatives of standardised answers with respect to standardised
-    tokens, 0 where a token is absent; ``scale`` (V,) and ``units`` (K,) are the scales.
+    ``values`` (N, K, V) are derivatives of standardised predictions with respect to
+    standardised tokens, 0 where a token is absent; ``scale`` (V,) and ``units`` (K,) are the
+    scales of the tokens and of the labels.
     """
 
     labels: tuple[str, ...]
@@ -74,53 +83,44 @@ class Jacobian:
     units: NDArray[np.float64]
 
     def propagate(self, noise: InputNoise) -> Propagated:
-        """J C J^T, with C the covariance of the tokens."""
-        moved = self.values * (noise.known() / self.scale)[:, None, :]  # (N, K, V)
-        covariance = moved @ moved.transpose(0, 2, 1)
+        """Return J C J^T.
+
+        Parameters
+        ----------
+        noise
+            The covariance C of the tokens.
+        """
+        scaled = self.values * (noise.filled() / self.scale)[:, None, :]  # (N, K, V)
+        covariance = scaled @ scaled.transpose(0, 2, 1)
         for group in noise.correlated:
-            part = moved[:, :, group.columns]  # (N, K, n)
+            part = scaled[:, :, group.columns]  # (N, K, n)
             matrix = np.nan_to_num(group.matrix).astype(np.float32)
-            at = np.arange(len(group.columns))
-            matrix[:, at, at] = 0.0  # the diagonal's part is there already
+            diagonal = np.arange(len(group.columns))
+            matrix[:, diagonal, diagonal] = 0.0  # is in the covariance already
             covariance += part @ matrix @ part.transpose(0, 2, 1)
         physical = covariance.astype(np.float64) * self.units[:, None] * self.units
         return Propagated(self.labels, physical)
 
 
-def propagate(
-    predictor: Predictor,
-    values: NDArray[np.floating],
-    noise: InputNoise,
-    labels: Sequence[str],
-    route: str = "first_order",
-    *,
-    keys: NDArray[np.int64] | None = None,
-    draws: int = 128,
-) -> tuple[Prediction, Propagated]:
-    """Answer ``labels`` for each star, and say what the errors of its tokens do to the answers.
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Which random errors :func:`sampled` adds.
 
-    Parameters
+    Attributes
     ----------
-    values
-        Tokens (N, V) in their units, NaN where absent, as :meth:`Predictor.predict` has them.
-    noise
-        Their errors.
     keys
-        What identifies each star (N,), for the draws; its place in the table if not given.
-    draws
-        How many; a standard deviation from n of them is good to 1 in sqrt(2 n).
-
-    Raises
-    ------
-    JobError
-        No such route.
+        What identifies each star (N,): the errors of a star follow from its key.
+    count
+        How many draws, 2 or more; a standard deviation from n of them has a relative error
+        of 1 / sqrt(2 n).
     """
-    if route == "first_order":
-        return first_order(predictor, values, noise, labels)
-    if route == "sampled":
-        keys = np.arange(len(values)) if keys is None else keys
-        return sampled(predictor, values, noise, labels, keys, draws)
-    raise JobError("no such route for errors", wanted=" | ".join(ROUTES), found=route)
+
+    keys: NDArray[np.int64]
+    count: int = 128
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise JobError("too few draws for a covariance", wanted="2 or more", found=self.count)
 
 
 def first_order(
@@ -129,7 +129,19 @@ def first_order(
     noise: InputNoise,
     labels: Sequence[str],
 ) -> tuple[Prediction, Propagated]:
-    """J C J^T, with C the covariance of a star's tokens and J the answers' derivatives."""
+    """Predict labels, and propagate the errors of the tokens by J C J^T.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    values
+        Tokens (N, V) in their units, NaN where absent, as for :meth:`Predictor.predict`.
+    noise
+        Their errors.
+    labels
+        Names of the K tokens to predict.
+    """
     prediction, jacobian = differentiate(predictor, values, labels)
     return prediction, jacobian.propagate(noise)
 
@@ -137,25 +149,32 @@ def first_order(
 def differentiate(
     predictor: Predictor, values: NDArray[np.floating], labels: Sequence[str]
 ) -> tuple[Prediction, Jacobian]:
-    """Answers, and their derivatives with respect to the tokens, from one forward pass."""
+    """Predict labels, with the derivatives with respect to the tokens, in one pass.
+
+    Parameters
+    ----------
+    predictor, values, labels
+        As for :func:`first_order`.
+    """
     requests = predictor.requests(labels)
     count, width = len(requests), values.shape[-1]
 
-    def ask(_: NDArray[np.int64], ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        found = predictor.reverse(ids, x, requests)
-        # Dense, by token number; number 0 takes what was padded.
+    def forward(ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        found = predictor.reverse_pass(ids, x, requests)
+        # Dense, by token number; column 0 takes the padding.
         dense = found.jacobian.new_zeros(len(ids), count, width + 1)
         dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
         distance = predictor.distance(found.summary, ids)
         return found.mean, found.log_variance, distance, dense[:, :, 1:]
 
     shapes = ((count,), (count,), (), (count, width))
-    load = LOAD.get(predictor.device.type, LOAD["cuda"])
-    *answers, dense = predictor.gather(values, shapes, ask, count, load)
+    cost = REVERSE_COST.get(predictor.device.type, REVERSE_COST["cuda"])
+    function = BatchFunction(forward, shapes, count, cost)
+    *standardised, dense = predictor.map_batches(values, function)
     scale = predictor.bundle.standardisation.scale
     units = scale[predictor.bundle.vocabulary.columns(labels)]
     return (
-        predictor.prediction(labels, *answers),
+        predictor.prediction(labels, *standardised),
         Jacobian(tuple(labels), dense, scale.astype(np.float32), units),
     )
 
@@ -165,30 +184,50 @@ def sampled(
     values: NDArray[np.floating],
     noise: InputNoise,
     labels: Sequence[str],
-    keys: NDArray[np.int64],
-    draws: int,
+    draws: Draws,
 ) -> tuple[Prediction, Propagated]:
-    """The covariance of the answers to ``draws`` tables of tokens with errors added."""
-    if draws < 2:
-        raise JobError("a scatter needs draws", wanted="2 or more", found=draws)
-    answer = predictor.predict(values, labels)
-    factors, size, count = noise.factors(), len(values), len(labels)
+    """Predict labels, and the covariance of predictions from tokens with errors added.
+
+    Parameters
+    ----------
+    predictor, values, noise, labels
+        As for :func:`first_order`.
+    draws
+        Which errors are added.
+    """
+    prediction = predictor.predict(values, labels)
+    factors, size, count = noise.cholesky(), len(values), len(labels)
     first = np.zeros((size, count))
     second = np.zeros((size, count, count))
-    together = max(1, ROWS // max(1, size))
-    for start in range(0, draws, together):
-        numbers = range(start, min(start + together, draws))
-        shifted = np.concatenate([values + draw(noise, factors, keys, n) for n in numbers])
-        mean = predictor.predict(shifted, labels).mean.astype(np.float64)
-        off = mean.reshape(len(numbers), size, count) - answer.mean
-        first += off.sum(0)
-        second += np.einsum("sni,snj->nij", off, off)
-    covariance = (second - first[:, :, None] * first[:, None, :] / draws) / (draws - 1)
-    return answer, Propagated(tuple(labels), covariance, draws)
+    per_table = max(1, MIN_ROWS // max(1, size))
+    for start in range(0, draws.count, per_table):
+        numbers = range(start, min(start + per_table, draws.count))
+        noisy = np.concatenate(
+            [values + draw_errors(noise, factors, draws.keys, number) for number in numbers]
+        )
+        mean = predictor.predict(noisy, labels).mean.astype(np.float64)
+        # Deviations from the prediction itself, not from zero, so that no digits are lost.
+        deviation = mean.reshape(len(numbers), size, count) - prediction.mean
+        first += deviation.sum(0)
+        second += np.einsum("sni,snj->nij", deviation, deviation)
+    n = draws.count
+    covariance = (second - first[:, :, None] * first[:, None, :] / n) / (n - 1)
+    return prediction, Propagated(tuple(labels), covariance, n)
 
 
-def disagree(one: Propagated, drawn: Propagated) -> NDArray[np.bool_]:
-    """Stars (N,) for which the routes differ by more than 30 % and four sigma of the draws."""
+def disagree(linear: Propagated, drawn: Propagated) -> NDArray[np.bool_]:
+    """Return the stars for which the two methods disagree for any of the labels.
+
+    Parameters
+    ----------
+    linear, drawn
+        From :func:`first_order` and from :func:`sampled`, for the same N stars and labels.
+
+    Returns
+    -------
+    (N,), True where standard deviations differ by more than 30 % and four standard errors
+    of the draws.
+    """
     tolerance = NONLINEAR + 4.0 / np.sqrt(2.0 * drawn.draws)
-    a, b = one.sigma, drawn.sigma
+    a, b = linear.sigma, drawn.sigma
     return np.asarray((np.abs(a - b) > tolerance * np.maximum(a, b)).any(axis=1))

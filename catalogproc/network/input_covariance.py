@@ -1,7 +1,7 @@
-"""What is known of the errors of a star's tokens, and draws from it that follow from the star.
+"""The covariance of the errors of a star's tokens, and reproducible draws from it.
 
-Draws are counter-based: a number depends on the star's key, on which draw it is and on the
-token, and on nothing else, so that a star's draws are the same in whatever company it comes.
+Draws are counter-based: a number depends on the star's key, on the number of the draw and on
+the token alone, so that a star's draws do not depend on the other stars of the table.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ Floats = NDArray[np.floating]
 Words = NDArray[np.uint64]
 
 SHRINKAGE = 1e-4
-"""Correlations are stored in float32: so much of the unit matrix keeps theirs positive."""
+"""Share of the unit matrix mixed into a correlation matrix: stored in float32, it may not be
+positive definite without."""
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Correlated:
-    """Tokens whose errors go together: ``columns`` (n,) of the table, and for each star the
+    """Tokens with correlated errors: ``columns`` (n,) of the table, and for each star the
     correlation ``matrix`` (N, n, n), with a diagonal of 1."""
 
     columns: NDArray[np.int64]
@@ -35,9 +36,9 @@ class Correlated:
 class InputNoise:
     """The errors of N stars' tokens.
 
-    ``errors`` (N, V): one standard deviation in the tokens' units; NaN, an error that is not
-    known or of a token that is absent, counts as none. Errors are independent but for those
-    of the tokens in ``correlated``; no token is in two of them.
+    ``errors`` (N, V): one standard deviation in the tokens' units; NaN (unknown, or of an
+    absent token) counts as 0. Errors are independent except within the groups of
+    ``correlated``; no token is in two groups.
     """
 
     errors: Floats
@@ -56,12 +57,12 @@ class InputNoise:
     def __len__(self) -> int:
         return len(self.errors)
 
-    def known(self) -> NDArray[np.float32]:
-        """The errors (N, V), 0 where not known."""
+    def filled(self) -> NDArray[np.float32]:
+        """Return the errors (N, V), 0 where unknown."""
         return np.nan_to_num(self.errors, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
-    def factors(self) -> tuple[Floats, ...]:
-        """For each correlated group L (N, n, n) with L L^T its correlation matrix.
+    def cholesky(self) -> tuple[Floats, ...]:
+        """Return for each correlated group L (N, n, n) with L L^T the correlation matrix.
 
         The unit matrix for a star whose matrix is not positive definite.
         """
@@ -79,33 +80,56 @@ def _factor(matrix: Floats) -> Floats:
         return np.asarray(np.linalg.cholesky(shrunk))
 
 
-def draw(
+def draw_errors(
     noise: InputNoise, factors: tuple[Floats, ...], keys: NDArray[np.int64], number: int
 ) -> Floats:
-    """Errors (N, V), in the tokens' units, as they might have come: the draw of that number.
+    """Return random errors (N, V), in the tokens' units.
 
-    ``keys`` (N,) identify the stars; ``factors`` are ``noise.factors()``.
+    Parameters
+    ----------
+    noise
+        Their covariance.
+    factors
+        ``noise.cholesky()``, computed once for all draws.
+    keys
+        What identifies each star (N,).
+    number
+        The number of the draw.
     """
-    z = normals(keys, number, noise.errors.shape[1])
+    z = standard_normals(keys, number, noise.errors.shape[1])
     for group, factor in zip(noise.correlated, factors, strict=True):
         z[:, group.columns] = np.einsum("nij,nj->ni", factor, z[:, group.columns])
-    return np.asarray(noise.known() * z)
+    return np.asarray(noise.filled() * z)
 
 
-def normals(keys: NDArray[np.int64], number: int, count: int) -> NDArray[np.float64]:
-    """Standard normal numbers (N, count) that follow from each key and the draw's number."""
+def standard_normals(keys: NDArray[np.int64], number: int, count: int) -> NDArray[np.float64]:
+    """Return standard normal numbers that follow from each key and the draw's number.
+
+    Parameters
+    ----------
+    keys
+        (N,).
+    number
+        The number of the draw.
+    count
+        Numbers per key.
+
+    Returns
+    -------
+    (N, count).
+    """
     from scipy.special import ndtri
 
     with np.errstate(over="ignore"):
         seed = _mix(_mix(keys.astype(np.int64).view(np.uint64)) + GOLDEN * np.uint64(number + 1))
         words = _mix(seed[:, None] + GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
-    # 53 bits, and never 0 or 1.
+    # 53 bits, never exactly 0 or 1.
     uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
     return np.asarray(ndtri(uniform))
 
 
 def _mix(x: Words) -> Words:
-    """SplitMix64's finaliser (Steele, Lea & Flood 2014)."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,11 +1,11 @@
-"""How every answer changes with every token: the chain rule, written out for the network.
+"""Derivatives of every prediction with respect to every token, by a hand-written reverse pass.
 
-One forward pass keeps what the reverse pass needs; one reverse pass then gives, for every
-requested label, its mean's derivatives with respect to all tokens of a star. Written out,
-because what automatic differentiation cannot know saves much of the work: no weight's gradient
-is wanted; requests never see each other, so that one pass through head and decoder serves all
-of them; a request's gradient at the memory is a sum over few heads; and slopes that all labels
-share are computed once. The derivatives are those that automatic differentiation gives.
+The forward pass saves what the reverse pass needs; the reverse pass then gives, for every
+requested label, the derivatives of its mean with respect to all tokens of a star. It is
+written out because it needs less work than automatic differentiation: no gradients of weights
+are computed; requests do not attend to each other, so that one pass through head and decoder
+serves all of them; a request's gradient at the memory is a sum over few heads; and derivatives
+that all labels share are computed once. The results equal those of automatic differentiation.
 
 Letters as in transformer.py: N stars, T tokens, K requests, D width, H heads, E = D / H,
 S = T + 1 keys.
@@ -32,11 +32,12 @@ from catalogproc.network.transformer import (
 
 
 @dataclass(frozen=True)
-class Differentiated:
-    """Answers of N stars to K requests, standardised, and how they change with T tokens.
+class ReverseOutput:
+    """Predictions of K requests for N stars, standardised, and their derivatives.
 
-    ``mean`` and ``log_variance`` (N, K); ``jacobian`` (N, K, T), the mean's derivatives, 0
-    where padded; ``summary`` (N, D), the mean of the encoder's output over a star's tokens.
+    ``mean`` and ``log_variance`` (N, K); ``jacobian`` (N, K, T), the mean's derivatives with
+    respect to the tokens, 0 where padded; ``summary`` (N, D), the mean of the encoder's output
+    over a star's tokens.
     """
 
     mean: Tensor
@@ -45,63 +46,71 @@ class Differentiated:
     summary: Tensor
 
 
-class Reverse:
-    """The reverse pass of one network; its weights are read, never changed.
+class ReversePass:
+    """The reverse pass of a network; the weights are only read.
 
     Parameters
     ----------
     network
         In evaluation mode, without gradients.
     half
-        Whether the reverse pass multiplies in bfloat16, which GPUs do many times faster;
-        derivatives are then good to about 1 %. The forward pass never does.
+        Whether the reverse pass multiplies in bfloat16, many times faster on GPUs;
+        derivatives then have errors of about 1 %. The forward pass keeps the network's type.
     """
 
     def __init__(self, network: Transformer, half: bool = False) -> None:
         self.network = network
         self.half = half
-        self._turned: dict[nn.Module, Tensor] = {
-            layer: self._halved(layer.weight.t().contiguous())
+        self._transposed: dict[nn.Module, Tensor] = {
+            layer: self._to_half(layer.weight.t().contiguous())
             for layer in network.modules()
             if isinstance(layer, nn.Linear | OneDnnLinear)
         }
 
-    def __call__(self, ids: Tensor, values: Tensor, requests: Tensor) -> Differentiated:
-        """Answers and derivatives; ``ids`` and ``values`` (N, T), ``requests`` (K,) as there."""
+    def __call__(self, ids: Tensor, values: Tensor, requests: Tensor) -> ReverseOutput:
+        """Return predictions and derivatives.
+
+        Parameters
+        ----------
+        ids, values
+            Token numbers, 0 where padded, and standardised values (N, T).
+        requests
+            Token numbers (K,).
+        """
         network = self.network
         present = ids != PADDING  # (N, T)
         mask = attention_mask(present)
         scale = F.embedding(ids, network.weight, padding_idx=PADDING)  # (N, T, D)
         shift = F.embedding(ids, network.bias, padding_idx=PADDING)
         x, slope = _gelu(torch.addcmul(shift, scale, values.unsqueeze(-1)))
-        slope = slope * scale  # of the embedding with respect to its value
+        slope = slope * scale  # of the embedding with respect to the token's value
         encoder = []
         for block in _blocks(network.encoder):
-            x, kept = self._forward(block, x, x, mask)
-            encoder.append(kept)
+            x, saved = self._forward(block, x, x, mask)
+            encoder.append(saved)
         memory = x
         x = network.weight[requests].unsqueeze(0)  # (1, K, D)
         decoder = []
         for block in _blocks(network.decoder):
-            x, kept = self._forward(block, x, memory, mask)
-            decoder.append(kept)
-        slopes = []
+            x, saved = self._forward(block, x, memory, mask)
+            decoder.append(saved)
+        derivatives = []
         head = [cast(nn.Linear, layer) for layer in network.head]
         for layer in head:
-            x, bend = _gelu(linear(x, layer.weight, layer.bias))
-            slopes.append(bend)
+            x, derivative = _gelu(linear(x, layer.weight, layer.bias))
+            derivatives.append(derivative)
 
         g = network.mean.weight.expand_as(x)  # (N, K, width of the last layer)
-        for layer, bend in zip(reversed(head), reversed(slopes), strict=True):
-            g = self._back(layer, g * bend)  # (N, K, D) at last
-        g = self._through_decoder(decoder, g)  # (N, K, T, D)
-        for kept in reversed(encoder[1:]):
-            g = self._through_encoder(kept, g)
+        for layer, derivative in zip(reversed(head), reversed(derivatives), strict=True):
+            g = self._linear_backward(layer, g * derivative)  # (N, K, D) at last
+        g = self._decoder_backward(decoder, g)  # (N, K, T, D)
+        for saved in reversed(encoder[1:]):
+            g = self._encoder_block_backward(saved, g)
         if encoder:
-            jacobian = self._to_the_tokens(encoder[0], g, slope)
+            jacobian = self._first_block_backward(encoder[0], g, slope)
         else:
             jacobian = (g * slope.unsqueeze(1)).sum(-1)
-        return Differentiated(
+        return ReverseOutput(
             network.mean(x).squeeze(-1),
             network.log_variance(x).squeeze(-1),
             jacobian.masked_fill(~present[:, None, :], 0.0),
@@ -110,8 +119,8 @@ class Reverse:
 
     def _forward(
         self, block: Block, x: Tensor, memory: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, _Kept]:
-        """What the block does, and what is needed to go back."""
+    ) -> tuple[Tensor, _SavedBlock]:
+        """Return the block's output, and what the reverse pass needs."""
         attention = block.attention
         n, _, d = memory.shape
         query = _heads(linear(x, attention.query.weight, attention.query.bias), attention.heads)
@@ -129,120 +138,134 @@ class Reverse:
         inner, slope = _gelu(linear(x, block.widen.weight, block.widen.bias))
         x = x + linear(inner, block.narrow.weight, block.narrow.bias)
         x, second = _norm(block.norm_feed_forward, x)
-        slope = self._halved(slope)
-        return x, _Kept(block, query / root, key / root, value, shares, y, first, second, slope)
+        slope = self._to_half(slope)
+        return x, _SavedBlock(
+            block, query / root, key / root, value, shares, y, first, second, slope
+        )
 
-    def _through_decoder(self, decoder: list[_Kept], g: Tensor) -> Tensor:
-        """From each request's gradient (N, K, D) after the decoder to its own at the memory."""
+    def _decoder_backward(self, decoder: list[_SavedBlock], g: Tensor) -> Tensor:
+        """Return each request's gradient at the memory (N, K, T, D) from that after the decoder.
+
+        ``g`` is (N, K, D).
+        """
         total: Tensor | None = None
         for number in reversed(range(len(decoder))):
-            kept = decoder[number]
-            attention = kept.block.attention
-            g = self._feed_forward(kept, g)
-            to_y = _heads(self._back(attention.out, g), attention.heads)  # (N, H, K, E)
-            to_scores = to_y @ kept.value.transpose(-1, -2)  # (N, H, K, S)
-            to_scores = kept.shares * (to_scores - (to_y * kept.y).sum(-1, keepdim=True))
-            # At its keys a request's gradient is, head by head, a number a key times its query:
-            # with the query turned by the weights first, one product over heads does it.
+            saved = decoder[number]
+            attention = saved.block.attention
+            g = self._feed_forward_backward(saved, g)
+            out = self._linear_backward(attention.out, g)
+            grad_y = _heads(out, attention.heads)  # (N, H, K, E)
+            grad_scores = grad_y @ saved.value.transpose(-1, -2)  # (N, H, K, S)
+            grad_scores = saved.shares * (grad_scores - (grad_y * saved.y).sum(-1, keepdim=True))
+            # In each head a request's gradient at a key is a number times its query: multiply
+            # the query by the weights first, then one product sums over the heads.
             key_weight, value_weight = (
                 part.view(attention.heads, -1, part.shape[-1])  # (H, E, D)
                 for part in attention.key_value.weight.chunk(2)
             )
-            query = kept.query.expand(len(to_y), -1, -1, -1)
-            directions = torch.cat([query @ key_weight, to_y @ value_weight], 1)  # (N, 2 H, K, D)
-            numbers = torch.cat([to_scores, kept.shares], 1)[..., :-1]  # (N, 2 H, K, T)
+            query = saved.query.expand(len(grad_y), -1, -1, -1)
+            directions = torch.cat([query @ key_weight, grad_y @ value_weight], 1)  # (N, 2 H, K, D)
+            numbers = torch.cat([grad_scores, saved.shares], 1)[..., :-1]  # (N, 2 H, K, T)
             at_memory = numbers.permute(0, 2, 3, 1) @ directions.transpose(1, 2)  # (N, K, T, D)
             total = at_memory if total is None else total.add_(at_memory)
-            if number:  # what the first block reads is a constant of the request
-                g = g + self._back(attention.query, _merge(to_scores @ kept.key))
+            if number:  # the input of the first block depends on the request alone
+                g = g + self._linear_backward(attention.query, _merge(grad_scores @ saved.key))
         assert total is not None
         return total
 
-    def _through_encoder(self, kept: _Kept, g: Tensor) -> Tensor:
-        """Through a block in which tokens look at each other: (N, K, T, D) to the same."""
-        attention = kept.block.attention
+    def _encoder_block_backward(self, saved: _SavedBlock, g: Tensor) -> Tensor:
+        """Return the gradient before an encoder block from that behind it, both (N, K, T, D)."""
+        attention = saved.block.attention
         n, k, t, d = g.shape
         h, e = attention.heads, d // attention.heads
-        g, to_scores, to_value = self._into_attention(kept, g)
-        to_query = to_scores.view(n, h, -1, k * t).transpose(-1, -2) @ kept.key
-        to_key = to_scores.view(n, h, -1, t) @ kept.query  # (N, H, S K, E)
-        both = to_key.new_empty(n, k, t, 2, h, e)
-        for place, part in enumerate((to_key, to_value)):
+        g, grad_scores, grad_value = self._attention_backward(saved, g)
+        grad_query = grad_scores.view(n, h, -1, k * t).transpose(-1, -2) @ saved.key
+        grad_key = grad_scores.view(n, h, -1, t) @ saved.query  # (N, H, S K, E)
+        both = grad_key.new_empty(n, k, t, 2, h, e)
+        for place, part in enumerate((grad_key, grad_value)):
             both[:, :, :, place] = part.view(n, h, -1, k, e)[:, :, :-1].permute(0, 3, 2, 1, 4)
-        to_query = to_query.view(n, h, k, t, e).permute(0, 2, 3, 1, 4).flatten(3)
-        g += self._back(attention.query, to_query)
-        g += self._back(attention.key_value, both.flatten(3))
+        grad_query = grad_query.view(n, h, k, t, e).permute(0, 2, 3, 1, 4).flatten(3)
+        g += self._linear_backward(attention.query, grad_query)
+        g += self._linear_backward(attention.key_value, both.flatten(3))
         return g
 
-    def _to_the_tokens(self, kept: _Kept, g: Tensor, slope: Tensor) -> Tensor:
-        """Through the first block to the values (N, K, T), of which ``slope`` (N, T, D) is made.
+    def _first_block_backward(self, saved: _SavedBlock, g: Tensor, slope: Tensor) -> Tensor:
+        """Return the derivatives with respect to the tokens' values (N, K, T).
 
-        All labels share the weights and the slope: the slope is turned by the weights, once a
-        star, instead of each label's gradient.
+        ``slope`` (N, T, D) is the derivative of each token's embedding with respect to its
+        value. All labels share it and the weights: it is multiplied by the projections once
+        per star, instead of each label's gradient.
         """
-        attention = kept.block.attention
+        attention = saved.block.attention
         n, k = g.shape[:2]
-        g, to_scores, to_value = self._into_attention(kept, g)
+        g, grad_scores, grad_value = self._attention_backward(saved, g)
         query = _heads(linear(slope, attention.query.weight, None), attention.heads)
         key_value = linear(slope, attention.key_value.weight, None)
         key, value = (_heads(part, attention.heads) for part in key_value.chunk(2, dim=-1))
         jacobian = (g.transpose(1, 2) @ slope.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
-        # How each score changes with its query's token, and with its key's.
-        by_query, by_key = kept.key @ query.transpose(-1, -2), key @ kept.query.transpose(-1, -2)
-        jacobian = jacobian + (to_scores * by_query.unsqueeze(3)).sum((1, 2))
-        at_keys = (to_scores[:, :, :-1] * by_key.unsqueeze(3)).sum((1, -1))  # (N, T, K)
-        at_values = to_value.view(n, attention.heads, -1, k, value.shape[-1])[:, :, :-1]
+        # Derivatives of each score with respect to its query's token, and to its key's.
+        by_query, by_key = saved.key @ query.transpose(-1, -2), key @ saved.query.transpose(-1, -2)
+        jacobian = jacobian + (grad_scores * by_query.unsqueeze(3)).sum((1, 2))
+        at_keys = (grad_scores[:, :, :-1] * by_key.unsqueeze(3)).sum((1, -1))  # (N, T, K)
+        at_values = grad_value.view(n, attention.heads, -1, k, value.shape[-1])[:, :, :-1]
         at_keys += (at_values * value.unsqueeze(3)).sum((1, -1))
         return jacobian + at_keys.transpose(1, 2)
 
-    def _into_attention(self, kept: _Kept, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From behind an encoder's block (N, K, T, D) to what goes past its attention (N, K, T, D),
-        and to its scores (N, H, S, K, T) and values (N, H, S, K E)."""
-        attention = kept.block.attention
+    def _attention_backward(self, saved: _SavedBlock, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients inside of an encoder block from that behind it (N, K, T, D).
+
+        Of the input past the attention (N, K, T, D), of the scores (N, H, S, K, T) and of the
+        attention's values (N, H, S, K E).
+        """
+        attention = saved.block.attention
         n, k, t, d = g.shape
         h, e = attention.heads, d // attention.heads
-        g = self._feed_forward(kept.for_all_labels(), g)
-        to_y = self._back(attention.out, g).view(n, k, t, h, e).permute(0, 3, 1, 2, 4)
-        # The softmax subtracts y . to_y from each score: one more column of the product.
-        left = to_y.new_empty(n, h, k, t, e + 1)
-        left[..., :e] = to_y
-        left[..., e] = (left[..., :e] * kept.y.unsqueeze(2)).sum(-1)
-        right = F.pad(kept.value, (0, 1), value=-1.0)  # (N, H, S, E + 1)
-        # Keys first, then labels and tokens: so every product below is one of large matrices.
-        to_scores = (right @ left.view(n, h, k * t, e + 1).transpose(-1, -2)).view(n, h, -1, k, t)
-        to_scores *= kept.shares.transpose(-1, -2).unsqueeze(3)
-        across = to_y.permute(0, 1, 3, 2, 4).reshape(n, h, t, k * e)
-        return g, to_scores, kept.shares.transpose(-1, -2) @ across
+        g = self._feed_forward_backward(saved.for_all_labels(), g)
+        grad_y = self._linear_backward(attention.out, g).view(n, k, t, h, e).permute(0, 3, 1, 2, 4)
+        # The softmax subtracts y . grad_y from each score: one additional column of the product.
+        left = grad_y.new_empty(n, h, k, t, e + 1)
+        left[..., :e] = grad_y
+        left[..., e] = (left[..., :e] * saved.y.unsqueeze(2)).sum(-1)
+        right = F.pad(saved.value, (0, 1), value=-1.0)  # (N, H, S, E + 1)
+        # Keys first, then labels and tokens: so every product below is of large matrices.
+        grad_scores = (right @ left.view(n, h, k * t, e + 1).transpose(-1, -2)).view(n, h, -1, k, t)
+        grad_scores *= saved.shares.transpose(-1, -2).unsqueeze(3)
+        across = grad_y.permute(0, 1, 3, 2, 4).reshape(n, h, t, k * e)
+        return g, grad_scores, saved.shares.transpose(-1, -2) @ across
 
-    def _feed_forward(self, kept: _Kept, g: Tensor) -> Tensor:
-        """Through a block's second half, to what attention was added to; (..., D) to the same."""
-        g = kept.second.back(g)
-        inner = linear(self._halved(g), self._turned[kept.block.narrow], None)
-        inner *= kept.slope
-        g += self._back(kept.block.widen, inner)
-        return kept.first.back(g)
+    def _feed_forward_backward(self, saved: _SavedBlock, g: Tensor) -> Tensor:
+        """Return the gradient at the residual sum of the attention from that behind the block.
 
-    def _back(self, layer: nn.Module, g: Tensor) -> Tensor:
-        """Through a linear layer: g W."""
-        return linear(self._halved(g), self._turned[layer], None).to(self.network.weight.dtype)
+        Both (..., D).
+        """
+        g = saved.second.backward(g)
+        inner = linear(self._to_half(g), self._transposed[saved.block.narrow], None)
+        inner *= saved.slope
+        g += self._linear_backward(saved.block.widen, inner)
+        return saved.first.backward(g)
 
-    def _halved(self, x: Tensor) -> Tensor:
+    def _linear_backward(self, layer: nn.Module, g: Tensor) -> Tensor:
+        """Return the gradient before a linear layer: g W."""
+        return linear(self._to_half(g), self._transposed[layer], None).to(self.network.weight.dtype)
+
+    def _to_half(self, x: Tensor) -> Tensor:
         return x.bfloat16() if self.half else x
 
 
 @dataclass(frozen=True)
 class _Norm:
-    """A layer norm's forward pass: (x - mean) / sd = hat, times weight, plus bias.
+    """The saved forward pass of a layer norm, hat * weight + bias with hat = (x - mean) / sd.
 
-    ``weighted`` is hat times weight; ``hat_over`` and ``weight_over`` are divided by sd.
+    ``weighted`` is hat times weight; ``hat_over`` and ``weight_over`` are hat and weight
+    divided by sd.
     """
 
     weighted: Tensor
     hat_over: Tensor
     weight_over: Tensor
 
-    def back(self, g: Tensor) -> Tensor:
-        """(g weight - mean(g weight) - hat mean(g weight hat)) / sd."""
+    def backward(self, g: Tensor) -> Tensor:
+        """Return (g weight - mean(g weight) - hat mean(g weight hat)) / sd."""
         along = (g * self.weighted).mean(-1, keepdim=True)
         g = g * self.weight_over
         g -= g.mean(-1, keepdim=True)
@@ -250,11 +273,12 @@ class _Norm:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _SavedBlock:
     """What the reverse pass needs of a block's forward pass.
 
-    ``query`` and ``key`` (N, H, ., E) are divided by sqrt(E); ``shares`` (N, H, K, S) of
-    attention, and its result ``y`` (N, H, K, E); both norms; ``slope`` of the inner layer.
+    ``query`` and ``key`` (N, H, ., E) are divided by sqrt(E); ``shares`` (N, H, K, S) are the
+    attention weights and ``y`` (N, H, K, E) the attention's result; ``first`` and ``second``
+    the norms; ``slope`` the derivative of the feed-forward layer's activation.
     """
 
     block: Block
@@ -267,8 +291,8 @@ class _Kept:
     second: _Norm
     slope: Tensor
 
-    def for_all_labels(self) -> _Kept:
-        """Norms and slope with a dimension for labels: (N, 1, T, .)."""
+    def for_all_labels(self) -> _SavedBlock:
+        """Return a copy whose norms and slope have a dimension for labels: (N, 1, T, .)."""
         first, second = (
             _Norm(*(x.unsqueeze(1) for x in (norm.weighted, norm.hat_over, norm.weight_over)))
             for norm in (self.first, self.second)
@@ -289,16 +313,16 @@ def _norm(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, _Norm]:
 
 
 def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x Φ(x), and its derivative."""
+    """Return x Φ(x), and its derivative."""
     slope: Tensor = torch.ops.aten.gelu_backward(x.new_ones(()).expand_as(x), x)
     return F.gelu(x), slope
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    """(..., T, D) to (..., H, T, E)."""
+    """Reshape (..., T, D) to (..., H, T, E)."""
     return x.view(*x.shape[:-1], heads, -1).transpose(-2, -3)
 
 
 def _merge(x: Tensor) -> Tensor:
-    """(..., H, T, E) to (..., T, D)."""
+    """Reshape (..., H, T, E) to (..., T, D)."""
     return x.transpose(-2, -3).flatten(-2)

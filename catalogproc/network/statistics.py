@@ -1,4 +1,4 @@
-"""What a bundle is made of besides its weights: how tokens are scaled, where they were seen."""
+"""Per-token statistics that a bundle stores besides its weights: scaling, range, self-check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Standardisation:
-    """How a token's value v becomes what the network reads: (v - center) / scale.
+    """The scaling from a token's value v to the network's input: (v - center) / scale.
 
     ``center`` and ``scale``, float64 (V,), in the tokens' units; every scale is positive.
     """
@@ -23,7 +23,7 @@ class Standardisation:
     scale: Floats
 
     def __post_init__(self) -> None:
-        own(self, "center", "scale")
+        freeze_arrays(self, "center", "scale")
         if self.center.shape != self.scale.shape or self.center.ndim != 1:
             raise BundleError("center and scale must be two lists of the same length")
         good = np.isfinite(self.center) & np.isfinite(self.scale) & (self.scale > 0)
@@ -37,24 +37,24 @@ class Standardisation:
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Where the training stars lay, in the tokens' units: float64 (V,), NaN where unknown.
+    """The range of each token among the training stars: float64 (V,) in the tokens' units.
 
-    For what was measured the box that holds 0.2 % to 99.8 % of them, for labels all.
+    For inputs the 0.2 to 99.8 % range, for labels the full range; NaN where unknown.
     """
 
     low: Floats
     high: Floats
 
     def __post_init__(self) -> None:
-        own(self, "low", "high")
+        freeze_arrays(self, "low", "high")
 
 
 @dataclass(frozen=True, eq=False)
 class SelfCheck:
-    """Questions with known answers: a device that gives others is not to be trusted.
+    """Stars with stored predictions, by which each device is checked before it is used.
 
     ``values`` (R, V) in the tokens' units, NaN where a token is absent; ``mean`` and
-    ``sigma`` (R, K) as float64 arithmetic gives them. ``tolerance`` is in units of sigma.
+    ``sigma`` (R, K) as computed in float64. ``tolerance`` is in units of sigma.
     """
 
     labels: tuple[str, ...]
@@ -64,11 +64,19 @@ class SelfCheck:
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        own(self, "values", "mean", "sigma")
+        freeze_arrays(self, "values", "mean", "sigma")
 
 
-def own(instance: object, *names: str) -> None:
-    """Make a frozen dataclass's arrays its own: float64 and read-only."""
+def freeze_arrays(instance: object, *names: str) -> None:
+    """Replace fields of a frozen dataclass by read-only float64 copies.
+
+    Parameters
+    ----------
+    instance
+        The dataclass, in its ``__post_init__``.
+    names
+        The fields.
+    """
     for name in names:
         array = np.array(getattr(instance, name), dtype=np.float64)
         array.setflags(write=False)

@@ -1,13 +1,13 @@
-"""The whole network: any tokens of a star in, any token of it out, with an uncertainty.
+"""The network: from any tokens of a star to any other token, with an uncertainty.
 
 A token is a pair (number, standardised value). An encoder reads the tokens that are
-present; a decoder looks up the answer to each request in what the encoder made of them.
-Requests never see each other, so any number of them can be asked at once and none
-changes another's answer. The order of tokens carries no meaning.
+present; a decoder attends to the encoder's output with one query per requested token.
+Requests do not attend to each other, so any number of them can be predicted in one pass
+and none changes another's prediction. The order of the tokens has no effect.
 
 Architecture: Leung & Bovy 2024 (MNRAS 527, 1494), as extended by Zhang et al. 2026
 (arXiv:2603.03732): 8,846,041 parameters with 120 tokens and the default shape. Letters
-in the comments: N stars, T tokens a star, K requests a star, D width, H heads, E = D / H.
+in the comments: N stars, T tokens per star, K requests per star, D width, H heads, E = D / H.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PADDING = 0
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of every part.
+    """The sizes of the network's layers.
 
     ``tokens`` is the vocabulary's length V. ``encoder`` and ``decoder`` list their blocks
     as (attention heads, feed-forward width); ``head`` lists the hidden layers between
@@ -46,7 +46,7 @@ class Shape:
         sizes = [self.tokens, self.width, *self.head]
         sizes += [size for block in (*self.encoder, *self.decoder) for size in block]
         if not all(isinstance(size, int) and size > 0 for size in sizes) or not self.decoder:
-            raise JobError("a network needs positive whole sizes and a decoder", found=self)
+            raise JobError("a network needs positive integer sizes and a decoder", found=self)
         for heads, _ in (*self.encoder, *self.decoder):
             if self.width % heads:
                 raise JobError(
@@ -58,7 +58,7 @@ class Shape:
             raise JobError("dropout is a probability", wanted="0 to 1", found=self.dropout)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for TOML and JSON; :meth:`from_dict` takes them back."""
+        """Return lists and numbers for TOML and JSON; :meth:`from_dict` reads them."""
         content = asdict(self)
         for name in ("encoder", "decoder"):
             content[name] = [list(block) for block in content[name]]
@@ -67,7 +67,18 @@ class Shape:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Shape:
-        """Raises JobError for a field that shapes do not have, or of the wrong kind."""
+        """Return the shape of what :meth:`to_dict` wrote.
+
+        Parameters
+        ----------
+        content
+            Fields by name; those with a default may be missing.
+
+        Raises
+        ------
+        JobError
+            An unknown field, or a value of the wrong type.
+        """
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(content) - set(known))
         if unknown:
@@ -85,11 +96,11 @@ class Shape:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with one learned key and value that is always there.
+    """Multi-head attention with one additional learned key and value.
 
-    The same function as ``torch.nn.MultiheadAttention(add_bias_kv=True)``: the extra key
+    The same function as ``torch.nn.MultiheadAttention(add_bias_kv=True)``: the learned key
     and value are appended after the projection and never masked, so that a star without
-    a single token still has something to attend to and gets a finite answer.
+    tokens still has one key to attend to and gets a finite prediction.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -103,7 +114,7 @@ class Attention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """torch.nn.MultiheadAttention's own: Xavier over the three projections as one matrix."""
+        """Initialise as torch.nn.MultiheadAttention: Xavier over q, k and v as one matrix."""
         width = self.query.in_features
         bound = (6 / (width + 3 * width)) ** 0.5
         nn.init.uniform_(self.query.weight, -bound, bound)
@@ -132,7 +143,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward layer, each added to what came in and normalised."""
+    """Attention, then a feed-forward layer, each with residual connection and layer norm."""
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
         super().__init__()
@@ -151,7 +162,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder and head of one :class:`Shape`."""
+    """Encoder, decoder and head of a given :class:`Shape`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -172,11 +183,18 @@ class Transformer(nn.Module):
                 table[PADDING] = 0.0
 
     def encode(self, ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder makes of the tokens, and which of its rows are real.
+        """Run the encoder.
 
-        ``ids`` (N, T) are token numbers, 0 where padded; ``values`` (N, T) standardised.
-        Returns memory (N, T, D) and present (N, T); rows that are not present are noise,
-        which :meth:`decode` never looks at.
+        Parameters
+        ----------
+        ids, values
+            Token numbers, 0 where padded, and standardised values (N, T).
+
+        Returns
+        -------
+        memory, present
+            The encoder's output (N, T, D), undefined where padded, and the mask of tokens
+            that are not padding (N, T), which :meth:`decode` applies.
         """
         present = ids != PADDING  # (N, T)
         mask = attention_mask(present)
@@ -188,10 +206,15 @@ class Transformer(nn.Module):
         return x, present
 
     def decode(self, memory: Tensor, present: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (N, K), standardised, of each requested token.
+        """Return mean and log variance (N, K), standardised, of each requested token.
 
-        ``requests`` are token numbers: (K,), the same for all stars, or (N, K). In the
-        first case all that depends on the request alone is computed once, not per star.
+        Parameters
+        ----------
+        memory, present
+            As :meth:`encode` returns them.
+        requests
+            Token numbers: (K,), the same for all stars, or (N, K). For (K,), what depends
+            on the request alone is computed once, not per star.
         """
         mask = attention_mask(present)
         x = F.embedding(requests, self.weight, padding_idx=PADDING)  # (K, D) or (N, K, D)
@@ -204,30 +227,47 @@ class Transformer(nn.Module):
         return self.mean(x).squeeze(-1), self.log_variance(x).squeeze(-1)
 
     def forward(self, ids: Tensor, values: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`encode`, then :meth:`decode`."""
+        """Run :meth:`encode`, then :meth:`decode`."""
         memory, present = self.encode(ids, values)
         return self.decode(memory, present, requests)
 
 
 def summary(memory: Tensor, present: Tensor) -> Tensor:
-    """The mean (N, D) of the encoder's output over a star's tokens; 0 where it has none."""
+    """Return the mean of the encoder's output over a star's tokens; 0 without tokens.
+
+    Parameters
+    ----------
+    memory, present
+        As :meth:`Transformer.encode` returns them.
+
+    Returns
+    -------
+    (N, D).
+    """
     weight = present.to(memory.dtype).unsqueeze(-1)
     return (memory * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
 def attention_mask(present: Tensor) -> Tensor | None:
-    """(N, 1, 1, T + 1), True where a key may be looked at; None if every key may.
+    """Return the mask of keys to attend to, True where present; None if all are.
 
-    The last key is the learned one, which always may.
+    Parameters
+    ----------
+    present
+        (N, T), True where a token is not padding.
+
+    Returns
+    -------
+    (N, 1, 1, T + 1). The last key is the learned one, which is always present.
     """
-    # Without a mask the CPU's kernel is faster; on a GPU, asking would stall its queue.
+    # Without a mask the CPU kernel is faster; on a GPU, this test would wait for the queue.
     if not present.is_cuda and bool(present.all()):
         return None
     return F.pad(present, (0, 1), value=True)[:, None, None, :]
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer with He's uniform initialisation, as in the seed model."""
+    """Return a linear layer with He's uniform initialisation, as Leung & Bovy 2024 use."""
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight)
     return layer

@@ -1,12 +1,11 @@
-"""What a bundle knows of how far its answers can be trusted.
+"""The uncertainty calibration of a bundle, and the limits of its out-of-distribution checks.
 
-Found on stars that the network was not trained on (science/lessons/calibration.py), stored in the
-bundle, and only read at inference.
+Measured on stars that the network was not trained on (training/fit_calibration.py), stored in
+the bundle, and only read at inference.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catalogproc.io.hashes import sha256
 from catalogproc.errors import BundleError
-from catalogproc.network.statistics import own
+from catalogproc.network.statistics import freeze_arrays
 
 LATENT = "latent.safetensors"
 
-# Standard normal quantiles, where nothing else is known.
+# Quantiles of the standard normal distribution, the default without a calibration.
 LEVELS = (
     0.005, 0.025, 0.05, 0.1, 0.158655, 0.25, 0.4, 0.5,
     0.6, 0.75, 0.841345, 0.9, 0.95, 0.975, 0.995,
@@ -31,16 +31,17 @@ NORMAL = (
 )  # fmt: skip
 
 SIGMA = "sigma"
-"""The term that every calibration has: ln of the stated sigma."""
+"""The term that every calibration has: ln of the network's sigma."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """A share of ln(true sigma / stated sigma): linear between knots, constant beyond.
+    """One additive term of ln(calibrated sigma / network's sigma).
 
-    ``name`` says of what: of :data:`SIGMA`, or of something that is known of a star besides.
+    A function of the quantity ``name`` (:data:`SIGMA`, or a column of the catalog): linear
+    between ``knots``, constant beyond.
     """
 
     name: str
@@ -48,28 +49,32 @@ class Term:
     values: Floats
 
     def __post_init__(self) -> None:
-        own(self, "knots", "values")
+        freeze_arrays(self, "knots", "values")
         steps = np.diff(self.knots)
         finite = np.isfinite(self.knots).all() and np.isfinite(self.values).all()
         fits = self.knots.ndim == 1 and self.knots.shape == self.values.shape and len(self.knots)
         if not (fits and finite and (steps > 0).all()):
-            raise BundleError("a calibration's knots must rise, with a value each", where=self.name)
+            raise BundleError(
+                "a calibration's knots must increase, with one value each", where=self.name
+            )
         if self.name == SIGMA and (np.diff(self.values) < -steps - 1e-9).any():
-            raise BundleError("a larger stated sigma would be made a smaller one", where=self.name)
+            raise BundleError(
+                "a larger network sigma would get a smaller calibrated one", where=self.name
+            )
 
     def __call__(self, x: ArrayLike) -> Floats:
-        """Its share (N,) for values x (N,); 0 where they are not known."""
+        """Return the term (N,) for values x (N,); 0 where x is NaN."""
         x = np.asarray(x, dtype=np.float64)
-        share = np.interp(x, self.knots, self.values)
-        return np.asarray(np.where(np.isnan(x), 0.0, share))
+        term = np.interp(x, self.knots, self.values)
+        return np.asarray(np.where(np.isnan(x), 0.0, term))
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """How the sigma that the network states for one label becomes one that holds.
+class LabelCalibration:
+    """The calibration of the uncertainty of one label.
 
-    The calibrated sigma is that within which 68.27 % of stars lie, and rises with the stated
-    one. ``quantiles`` at ``levels`` are those of (true - mean) / calibrated sigma; or, where
+    68.27 % of stars lie within the calibrated sigma, which increases with the network's sigma.
+    ``quantiles`` at ``levels`` are those of (true - mean) / calibrated sigma; if
     ``logarithmic``, of ln(true / mean) / (calibrated sigma / mean).
     """
 
@@ -79,25 +84,47 @@ class Calibration:
     logarithmic: bool = False
 
     def __post_init__(self) -> None:
-        own(self, "levels", "quantiles")
+        freeze_arrays(self, "levels", "quantiles")
         rising = (np.diff(self.levels) > 0).all() and (np.diff(self.quantiles) >= 0).all()
         if self.levels.shape != self.quantiles.shape or not rising:
-            raise BundleError("a calibration's quantiles must rise with their levels")
+            raise BundleError("a calibration's quantiles must increase with their levels")
 
-    def sigma(self, stated: ArrayLike, context: Mapping[str, ArrayLike]) -> Floats:
-        """Calibrated sigma (N,) from the stated one (N,) and what else is known of the stars."""
-        stated = np.asarray(stated, dtype=np.float64)
-        log = np.log(np.where(stated > 0, stated, np.nan))
-        given = {SIGMA: log, **context}
-        return np.asarray(stated * np.exp(sum(
-            (term(given[term.name]) for term in self.terms if term.name in given),
-            start=np.zeros_like(stated),
+    def sigma(self, network_sigma: ArrayLike, context: Mapping[str, ArrayLike]) -> Floats:
+        """Return the calibrated sigma.
+
+        Parameters
+        ----------
+        network_sigma
+            The sigma that the network predicts (N,).
+        context
+            Other quantities of the stars (N,) by name; terms of a quantity that is missing
+            are left out.
+
+        Returns
+        -------
+        (N,), in the units of ``network_sigma``.
+        """
+        network_sigma = np.asarray(network_sigma, dtype=np.float64)
+        log = np.log(np.where(network_sigma > 0, network_sigma, np.nan))
+        known = {SIGMA: log, **context}
+        return np.asarray(network_sigma * np.exp(sum(
+            (term(known[term.name]) for term in self.terms if term.name in known),
+            start=np.zeros_like(network_sigma),
         )))  # fmt: skip
 
     def percentile(self, mean: ArrayLike, sigma: ArrayLike, level: float) -> Floats:
-        """The value (N,) below which the truth lies with a probability.
+        """Return the value below which the truth lies with a given probability.
 
-        ``sigma`` is calibrated. Where ``logarithmic``, NaN where the mean is not positive.
+        Parameters
+        ----------
+        mean, sigma
+            Prediction and calibrated sigma (N,).
+        level
+            The probability, 0 to 1.
+
+        Returns
+        -------
+        (N,); if ``logarithmic``, NaN where the mean is not positive.
         """
         mean, sigma = np.asarray(mean, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
         z = float(np.interp(level, self.levels, self.quantiles))
@@ -109,13 +136,12 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """Where training stars lie in what the encoder makes of them, as one Gaussian.
+    """The distribution of the training stars in the encoder's output, as one Gaussian.
 
-    The encoder's output, averaged over a star's tokens, is s (D,). What is expected of it is
-    ``mean`` (D,), and the row of ``shifts`` (V, D) of each token that the star has: which
-    tokens a star has moves it farther than what they say. The distance of a star is
-    ``|factor (s - expected)|``, that of Mahalanobis, and ``limit`` is the one that 99 % of
-    training stars do not exceed.
+    s (D,) is the encoder's output averaged over a star's tokens. Its expectation is ``mean``
+    (D,) plus the row of ``shifts`` (V, D) of each token that the star has, because s depends
+    more on which tokens a star has than on their values. The Mahalanobis distance of a star is
+    ``|factor (s - expectation)|``; 99 % of the training stars are within ``limit``.
     """
 
     mean: Floats
@@ -124,45 +150,78 @@ class Latent:
     limit: float
 
     def __post_init__(self) -> None:
-        own(self, "mean", "shifts", "factor")
+        freeze_arrays(self, "mean", "shifts", "factor")
         width = len(self.mean)
         fits = self.shifts.shape[1:] == (width,) and self.factor.shape == (width, width)
         if not (fits and np.isfinite(self.factor).all() and np.isfinite(self.shifts).all()):
-            raise BundleError("the parts of the latent Gaussian do not fit", found=width)
+            raise BundleError(
+                "the arrays of the latent Gaussian do not fit each other", found=width
+            )
 
     def distance(self, summaries: Floats, present: NDArray[np.bool_]) -> Floats:
-        """Of stars whose encoder output is (N, D), and that have tokens (N, V)."""
-        off = summaries - self.mean - present @ self.shifts
-        return np.asarray(np.linalg.norm(off @ self.factor.T, axis=1))
+        """Return the Mahalanobis distance of stars from the training stars.
+
+        Parameters
+        ----------
+        summaries
+            Mean encoder output (N, D).
+        present
+            Which tokens each star has (N, V).
+
+        Returns
+        -------
+        (N,).
+        """
+        residual = summaries - self.mean - present @ self.shifts
+        return np.asarray(np.linalg.norm(residual @ self.factor.T, axis=1))
 
 
 @dataclass(frozen=True, eq=False)
-class Reliability:
-    """All of it; whatever is not known is empty.
+class UncertaintyCalibration:
+    """What a bundle stores of its uncertainties; what was not measured is empty.
 
-    ``calibration`` by label. ``margin`` is how far a coefficient of a star may lie outside the
-    training stars' range, in widths of that range, before the star is no longer like them;
-    ``chi2`` how badly coefficients may be predicted from each other; few training stars exceed
-    either. ``trained_on`` are the sorted identifiers (M,), int64, of the real
-    stars that the network was trained on.
+    Attributes
+    ----------
+    by_label
+        The calibration of each label's uncertainty.
+    latent
+        The training stars in the latent space.
+    margin
+        How far coefficients of the training stars lie outside of the stored range, in widths
+        of the range (99.5 % of the stars are within it).
+    chi2
+        The reduced chi-square of coefficients predicted from the others that 99.8 % of the
+        training stars do not exceed.
+    trained_on
+        Sorted source_ids (M,), int64, of the real stars in the training set.
     """
 
-    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    by_label: Mapping[str, LabelCalibration] = field(default_factory=dict)
     latent: Latent | None = None
     margin: float = 0.0
     chi2: float = 0.0
     trained_on: NDArray[np.int64] | None = None
 
-    def seen(self, identifiers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the network was trained on stars (N,)."""
+    def in_training(self, source_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether stars belong to the training set.
+
+        Parameters
+        ----------
+        source_ids
+            (N,).
+
+        Returns
+        -------
+        (N,).
+        """
         if self.trained_on is None or not len(self.trained_on):
-            return np.zeros(len(identifiers), dtype=bool)
-        place = np.searchsorted(self.trained_on, identifiers)
+            return np.zeros(len(source_ids), dtype=bool)
+        place = np.searchsorted(self.trained_on, source_ids)
         found = self.trained_on[np.minimum(place, len(self.trained_on) - 1)]
-        return np.asarray(found == identifiers)
+        return np.asarray(found == source_ids)
 
     def arrays(self) -> bytes | None:
-        """What is too large for a text, as a safetensors file; None where there is nothing."""
+        """Return the content of the safetensors file with the large arrays; None without any."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {}
@@ -175,12 +234,12 @@ class Reliability:
         return save(arrays) if arrays else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The rest, for TOML, with the hash of :meth:`arrays`."""
+        """Return the small values for TOML, with the hash of :meth:`arrays`."""
         content: dict[str, Any] = {"margin": self.margin, "chi2": self.chi2}
         arrays = self.arrays()
         if arrays is not None:
-            content["latent_sha256"] = hashlib.sha256(arrays).hexdigest()
-        if self.calibration:
+            content["latent_sha256"] = sha256(arrays)
+        if self.by_label:
             content["calibration"] = {
                 label: {
                     "logarithmic": item.logarithmic,
@@ -191,15 +250,28 @@ class Reliability:
                         for t in item.terms
                     ],
                 }
-                for label, item in self.calibration.items()
+                for label, item in self.by_label.items()
             }
         return content
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], folder: Path) -> Reliability:
-        """Takes back :meth:`to_dict`. Raises BundleError where the file beside it was changed."""
-        calibration = {
-            label: Calibration(
+    def from_dict(cls, content: Mapping[str, Any], folder: Path) -> UncertaintyCalibration:
+        """Return the calibration of what :meth:`to_dict` wrote.
+
+        Parameters
+        ----------
+        content
+            The table of bundle.toml.
+        folder
+            The bundle's folder, which holds the file of :meth:`arrays`.
+
+        Raises
+        ------
+        BundleError
+            The file of arrays is missing, or does not have its hash.
+        """
+        by_label = {
+            label: LabelCalibration(
                 tuple(Term(t["name"], t["knots"], t["values"]) for t in item["term"]),
                 item["levels"], item["quantiles"], item["logarithmic"],
             )
@@ -211,7 +283,7 @@ class Reliability:
             limit = float(arrays["limit"][0])
             latent = Latent(arrays["mean"], arrays["shifts"], arrays["factor"], limit)
         return cls(
-            calibration,
+            by_label,
             latent,
             float(content.get("margin", 0.0)),
             float(content.get("chi2", 0.0)),
@@ -227,12 +299,12 @@ def _arrays(path: Path, wanted: str | None) -> dict[str, NDArray[Any]]:
         return {}
     try:
         content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
+        found = sha256(content)
         if found == wanted:
             return dict(load(content))
     except (OSError, SafetensorError) as error:
         raise BundleError("a file of the bundle cannot be read", found=error) from None
     raise BundleError(
         f"{path.name} was changed after the bundle was written",
-        wanted=wanted, found=found, where=path, todo="restore the bundle from its source",
+        wanted=wanted, found=found, where=path, advice="restore the bundle from its source",
     )  # fmt: skip

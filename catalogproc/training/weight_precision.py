@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.network.bundle import Bundle, rewritten
+from catalogproc.network.bundle import Bundle
+from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 
 HALVES = ("float16", "bfloat16")
@@ -28,7 +29,7 @@ def storage_type(
     plain = Predictor(bundle).predict(values, labels)
     for half in HALVES:
         with tempfile.TemporaryDirectory() as folder:
-            rounded = rewritten(bundle, Path(folder) / bundle.name, dtype=half)
+            rounded = rewrite_bundle(bundle, Path(folder) / bundle.name, dtype=half)
             answers = Predictor(rounded).predict(values, labels)
         change = np.abs(answers.mean - plain.mean) / plain.sigma
         worst = float(np.quantile(change[np.isfinite(change)], OF_STARS))

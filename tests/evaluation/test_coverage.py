@@ -14,13 +14,13 @@ from support.paths import CORRELATED
 
 import catalogproc
 from catalogproc.contract import load_flags
-from catalogproc.datasets.holdout import simulated_held
+from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.evaluation import coverage, ood_detection
 from catalogproc.features.input_errors import input_noise
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
-from catalogproc.network.error_propagation import ROUTES, propagate
+from catalogproc.network.error_propagation import Draws, first_order, sampled
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.predictor import Predictor
 from catalogproc.readers.xp import read_spectra
@@ -34,21 +34,21 @@ LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     shipped = load_bundle("default")
-    if shipped.reliability.calibration:
+    if shipped.calibration.by_label:
         return shipped
     return calibrated(shipped, tmp_path_factory.mktemp("made") / "calibrated", 20_000, 777)
 
 
 @pytest.fixture(scope="module")
 def held_errors(bundle: Bundle) -> coverage.Reliabilities:
-    held = simulated_held(Simulator(), bundle.vocabulary, STARS, 4_711)
+    held = simulated_holdout(Simulator(), bundle.vocabulary, STARS, 4_711)
     return coverage.measure(Predictor(bundle), held, load_job("gaia-dr3-giants"))
 
 
 @pytest.mark.slow
 def test_the_model_carries_its_calibration_and_its_limits(bundle: Bundle) -> None:
-    known = bundle.reliability
-    assert set(known.calibration) >= {"teff", "logg", "m_h", "mass", "log_age"}
+    known = bundle.calibration
+    assert set(known.by_label) >= {"teff", "logg", "m_h", "mass", "log_age"}
     assert known.latent is not None
     assert known.margin > 0
     assert known.chi2 > 0
@@ -95,12 +95,10 @@ def test_draws_and_first_order_agree_where_errors_are_small(bundle: Bundle) -> N
     errors = input_noise(tokens, bundle.vocabulary, engine.job).errors
     off = {}
     for part in (0.1, 1.0):
-        told = [
-            propagate(Predictor(bundle), tokens.values, InputNoise(part * errors), LABELS, route,
-                      keys=tokens.source_id, draws=400)[1].sigma
-            for route in ROUTES
-        ]  # fmt: skip
-        off[part] = np.abs(told[1] / told[0] - 1)
+        star = (Predictor(bundle), tokens.values, InputNoise(part * errors), LABELS)
+        linear = first_order(*star)[1].sigma
+        drawn = sampled(*star, Draws(tokens.source_id, 400))[1].sigma
+        off[part] = np.abs(drawn / linear - 1)
     # Of 400 draws a standard deviation is good to 3.5 %.
     assert np.median(off[0.1]) < 0.05
     assert np.median(off[1.0]) > 2 * np.median(off[0.1])

@@ -13,13 +13,14 @@ from support.reference_network import plain_answer
 
 from catalogproc.errors import BundleError
 from catalogproc.network import bundle as module
+from catalogproc.network import bundle_writer
 from catalogproc.network.bundle import (
     Domain,
     Standardisation,
     load_bundle,
     shipped_bundles,
-    write_bundle,
 )
+from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -29,8 +30,8 @@ V = len(VOCABULARY)
 SHAPE = Shape(V, 16, ((4, 24),), ((4, 32), (2, 16)), (24, 12), dropout=0.1)
 
 
-def parts(**changes):
-    """All that makes a bundle. One star lacks half of its tokens, one all of them."""
+def content(**changes):
+    """The parts of a bundle. One star lacks half of its tokens, one all of them."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         network = Transformer(SHAPE)
@@ -40,7 +41,7 @@ def parts(**changes):
     stars = center + scale * RNG.normal(size=(3, V))
     stars[1, ::2] = np.nan
     stars[2] = np.nan
-    return {
+    parts = {
         "name": "for tests",
         "description": 'random weights: "quoted", ünïcode, \\ and\nlines',
         "network": network,
@@ -50,13 +51,14 @@ def parts(**changes):
         "training": {"data": "none", "seed": 3, "rates": [0.1, 1e-300], "nested": {"a": True}},
         "check_values": stars,
         "check_labels": ["teff", "mass", "rp7"],
-    } | changes
+    }
+    return BundleContent(**(parts | changes))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    given = parts()
-    return given, write_bundle(tmp_path_factory.mktemp("bundle") / "one", **given)
+    given = content()
+    return given, write_bundle(tmp_path_factory.mktemp("bundle") / "one", given)
 
 
 @pytest.fixture
@@ -67,35 +69,35 @@ def copy(written, tmp_path):
 
 def test_it_comes_back_as_it_was_written_bit_for_bit(written):
     given, bundle = written
-    assert bundle.name == given["name"]
-    assert bundle.description == given["description"]
+    assert bundle.name == given.name
+    assert bundle.description == given.description
     assert bundle.vocabulary == VOCABULARY
     assert bundle.shape == SHAPE
-    assert bundle.training == given["training"]
+    assert bundle.training == given.training
     assert bundle.requestable == VOCABULARY.names
     assert bundle.self_check.labels == ("teff", "mass", "rp7")
     for found, wanted in (
-        (bundle.standardisation.center, given["standardisation"].center),
-        (bundle.standardisation.scale, given["standardisation"].scale),
-        (bundle.domain.low, given["domain"].low),
-        (bundle.domain.high, given["domain"].high),
-        (bundle.self_check.values, given["check_values"]),
+        (bundle.standardisation.center, given.standardisation.center),
+        (bundle.standardisation.scale, given.standardisation.scale),
+        (bundle.domain.low, given.domain.low),
+        (bundle.domain.high, given.domain.high),
+        (bundle.self_check.values, given.check_values),
     ):
         np.testing.assert_array_equal(found, wanted)
         assert not found.flags.writeable
     loaded = bundle.network()
     assert not loaded.training
-    for name, weight in given["network"].state_dict().items():
+    for name, weight in given.network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
 
 
 def test_the_stored_answers_are_those_of_the_plain_network(written):
     given, bundle = written
-    weights = {k: v.double().numpy() for k, v in given["network"].state_dict().items()}
+    weights = {k: v.double().numpy() for k, v in given.network.state_dict().items()}
     columns = VOCABULARY.columns(bundle.self_check.labels)
-    center, scale = given["standardisation"].center, given["standardisation"].scale
+    center, scale = given.standardisation.center, given.standardisation.scale
     for star, mean, sigma in zip(
-        given["check_values"], bundle.self_check.mean, bundle.self_check.sigma, strict=True
+        given.check_values, bundle.self_check.mean, bundle.self_check.sigma, strict=True
     ):
         there = np.flatnonzero(~np.isnan(star))
         tokens = [(column + 1, (star[column] - center[column]) / scale[column]) for column in there]
@@ -107,11 +109,11 @@ def test_the_stored_answers_are_those_of_the_plain_network(written):
 def test_the_hash_is_of_the_content_not_of_the_place(written, copy, tmp_path):
     given, bundle = written
     assert load_bundle(copy).hash == load_bundle(str(copy)).hash == bundle.hash
-    assert write_bundle(tmp_path / "again", **given).hash == bundle.hash
-    assert write_bundle(tmp_path / "other", **{**given, "name": "x"}).hash != bundle.hash
+    assert write_bundle(tmp_path / "again", given).hash == bundle.hash
+    assert write_bundle(tmp_path / "other", replace(given, name="x")).hash != bundle.hash
     with torch.no_grad():
         other = Transformer(SHAPE)
-    assert write_bundle(tmp_path / "weights", **{**given, "network": other}).hash != bundle.hash
+    assert write_bundle(tmp_path / "weights", replace(given, network=other)).hash != bundle.hash
 
 
 @pytest.mark.parametrize("file", ["bundle.toml", "weights.safetensors"])
@@ -136,7 +138,7 @@ def test_a_changed_byte_is_refused_and_the_file_is_named(copy, file):
 
 def test_one_bundles_weights_do_not_go_with_another(written, copy, tmp_path):
     with torch.no_grad():
-        other = write_bundle(tmp_path / "other", **parts(network=Transformer(SHAPE)))
+        other = write_bundle(tmp_path / "other", content(network=Transformer(SHAPE)))
     shutil.copy(other.path / "weights.safetensors", copy)
     with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
         load_bundle(copy)
@@ -167,7 +169,7 @@ def test_no_place_is_named_inside(written):
 def models(written, tmp_path, monkeypatch):
     """A folder of shipped models: one, two, and two is the default."""
     for name in ("one", "two"):
-        write_bundle(tmp_path / "model" / name, **{**written[0], "name": name})
+        write_bundle(tmp_path / "model" / name, replace(written[0], name=name))
     (tmp_path / "model" / "DEFAULT").write_text("two\n")
     monkeypatch.setattr(module, "shipped", lambda kind: tmp_path / kind)
     monkeypatch.chdir(tmp_path)
@@ -200,9 +202,9 @@ def test_a_bundle_is_not_overwritten_unless_asked(written, copy):
     given, bundle = written
     (copy / "CARD.md").write_text("a card")
     with pytest.raises(BundleError, match="holds a bundle already"):
-        write_bundle(copy, **given)
+        write_bundle(copy, given)
     assert load_bundle(copy).hash == bundle.hash
-    assert write_bundle(copy, **{**given, "name": "new"}, replace=True).name == "new"
+    assert write_bundle(copy, replace(given, name="new"), replace=True).name == "new"
     assert (copy / "CARD.md").read_text() == "a card"
     assert sorted(path.name for path in copy.iterdir()) == [
         *("CARD.md", "bundle.toml", "weights.safetensors"),
@@ -211,24 +213,24 @@ def test_a_bundle_is_not_overwritten_unless_asked(written, copy):
 
 @pytest.mark.parametrize("last", ["weights.safetensors", "bundle.toml"])
 def test_a_crash_while_writing_leaves_no_bundle(written, tmp_path, monkeypatch, last):
-    whole = module.write_whole
+    write = bundle_writer.write_atomic
 
     def crash(path, content):
         if path.name == last:
             path.with_name(f".{path.name}.tmp").write_bytes(content[: len(content) // 2])
             raise OSError("no space left on device")
-        whole(path, content)
+        return write(path, content)
 
-    monkeypatch.setattr(module, "write_whole", crash)
+    monkeypatch.setattr(bundle_writer, "write_atomic", crash)
     with pytest.raises(OSError, match="no space"):
-        write_bundle(tmp_path / "new", **written[0])
+        write_bundle(tmp_path / "new", written[0])
     with pytest.raises(BundleError, match="no such model"):
         load_bundle(tmp_path / "new")
 
 
 def test_weights_may_be_stored_at_half_the_size_and_are_read_as_float32(written, tmp_path):
     given, bundle = written
-    half = write_bundle(tmp_path / "half", **given, dtype="float16")
+    half = write_bundle(tmp_path / "half", given, dtype="float16")
     sizes = [(b.path / "weights.safetensors").stat().st_size for b in (half, bundle)]
     assert sizes[0] < 0.6 * sizes[1]
     assert {weight.dtype for weight in half.network().parameters()} == {torch.float32}
@@ -248,7 +250,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
         "no star to check": {"check_values": np.ones((0, V))},
     }.items():
         with pytest.raises(BundleError, match=fault):
-            write_bundle(tmp_path / "new", **parts(**changes))
+            write_bundle(tmp_path / "new", content(**changes))
     with pytest.raises(BundleError, match=r"cannot be standardised(.|\n)*number \[4\]"):
         Standardisation(np.zeros(V), flat)
     with pytest.raises(BundleError, match="same length"):
@@ -269,7 +271,7 @@ def test_a_release_with_fewer_coefficients_needs_no_code(tmp_path):
     size = len(dr4)
     bundle = write_bundle(
         tmp_path / "dr4",
-        **parts(
+        content(
             network=Transformer(replace(SHAPE, tokens=size)),
             vocabulary=dr4,
             standardisation=Standardisation(np.zeros(size), np.ones(size)),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from catalogproc.network.cpu_kernels import use_onednn
-from catalogproc.network.jacobian import Reverse
+from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.transformer import Shape, Transformer
 
 V = 120
@@ -47,7 +47,7 @@ def by_autograd(net: Transformer, ids: torch.Tensor, values: torch.Tensor) -> to
 def test_it_is_what_automatic_differentiation_gives(shape, counts):
     net = network(shape).double()
     ids, values = stars(counts)
-    found = Reverse(net)(ids, values, REQUESTS)
+    found = ReversePass(net)(ids, values, REQUESTS)
     mean, log_variance = net(ids, values, REQUESTS)
     torch.testing.assert_close(found.mean, mean, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.log_variance, log_variance, rtol=1e-12, atol=1e-12)
@@ -59,7 +59,7 @@ def test_it_is_what_automatic_differentiation_gives(shape, counts):
 def test_it_is_what_small_steps_give():
     net = network(SMALL).double()
     ids, values = stars([8, 5])
-    jacobian = Reverse(net)(ids, values, REQUESTS).jacobian
+    jacobian = ReversePass(net)(ids, values, REQUESTS).jacobian
     for token in range(8):
         step = torch.zeros_like(values)
         step[:, token] = 1e-5 * (ids[:, token] > 0)
@@ -71,7 +71,7 @@ def test_it_is_what_small_steps_give():
 def test_a_star_without_tokens_has_an_answer_that_nothing_changes():
     net = network(SMALL).double()
     ids, values = stars([0, 4])
-    found = Reverse(net)(ids, values, REQUESTS)
+    found = ReversePass(net)(ids, values, REQUESTS)
     assert (found.jacobian[0] == 0).all()
     assert (found.summary[0] == 0).all()
     assert found.mean.isfinite().all()
@@ -80,7 +80,7 @@ def test_a_star_without_tokens_has_an_answer_that_nothing_changes():
 def test_the_summary_is_the_mean_over_a_star_s_own_tokens():
     net = network(SMALL).double()
     ids, values = stars([8, 5])
-    found = Reverse(net)(ids, values, REQUESTS).summary
+    found = ReversePass(net)(ids, values, REQUESTS).summary
     for star, count in enumerate((8, 5)):
         alone, _ = net.encode(ids[star : star + 1, :count], values[star : star + 1, :count])
         torch.testing.assert_close(found[star], alone[0].mean(0), rtol=1e-10, atol=1e-12)
@@ -89,9 +89,9 @@ def test_the_summary_is_the_mean_over_a_star_s_own_tokens():
 def test_single_precision_by_onednn_gives_the_same():
     net = network(SMALL)
     ids, values = stars([9, 9, 9, 4])
-    wanted = Reverse(network(SMALL).double())(ids, values, REQUESTS)
+    wanted = ReversePass(network(SMALL).double())(ids, values, REQUESTS)
     use_onednn(net)
-    found = Reverse(net)(ids, values.float(), REQUESTS)
+    found = ReversePass(net)(ids, values.float(), REQUESTS)
     error = (found.jacobian - wanted.jacobian).norm(dim=-1) / wanted.jacobian.norm(dim=-1)
     assert error.max() < 1e-4
 
@@ -99,7 +99,7 @@ def test_single_precision_by_onednn_gives_the_same():
 def test_half_precision_is_good_to_a_few_percent_and_leaves_the_answers_alone():
     net = network(SMALL)
     ids, values = stars([9] * 50)
-    whole, half = (Reverse(net, half)(ids, values.float(), REQUESTS) for half in (False, True))
+    whole, half = (ReversePass(net, half)(ids, values.float(), REQUESTS) for half in (False, True))
     assert (whole.mean == half.mean).all()
     lengths = half.jacobian.norm(dim=-1) / whole.jacobian.norm(dim=-1) - 1
     assert lengths.abs().median() < 0.01

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network import predictor as module
-from catalogproc.network.bundle import Domain, Standardisation, write_bundle
+from catalogproc.network.bundle import Domain, Standardisation
+from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.predictor import Predictor, pack
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import load_vocabulary
@@ -44,8 +45,7 @@ def make(folder, shape=SHAPE, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         network = Transformer(shape)
-    return write_bundle(
-        folder,
+    content = BundleContent(
         **{
             "name": "for tests",
             "description": "random weights",
@@ -59,6 +59,7 @@ def make(folder, shape=SHAPE, **changes):
         }
         | changes,
     )
+    return write_bundle(folder, content)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +263,7 @@ def test_what_it_cannot_answer_is_refused(bundle, predictor):
     with pytest.raises(ContractError, match=r"no such token(.|\n)*found: colour"):
         predictor.predict(stars(2), ["teff", "colour"])
     for wrong in (np.zeros((2, V - 1)), np.zeros(V)):
-        with pytest.raises(ContractError, match=rf"one column a token\n  wanted: \(N, {V}\)"):
+        with pytest.raises(ContractError, match=rf"one column per token\n  wanted: \(N, {V}\)"):
             predictor.predict(wrong, LABELS)
     with pytest.raises(JobError, match=r"unknown precision(.|\n)*found: float8"):
         Predictor(bundle, precision="float8")
@@ -277,7 +278,7 @@ def test_it_finds_its_stored_answers_and_says_so_when_it_does_not(bundle):
         with torch.no_grad():
             weight.copy_(damage)
         with pytest.raises(
-            BundleError, match=r"stored answers(.|\n)*wanted: \w+ = .* ± .*, within"
+            BundleError, match=r"stored predictions(.|\n)*wanted: \w+ = .* ± .*, within"
         ):
             predictor.self_check()
     with torch.no_grad():

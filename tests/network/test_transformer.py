@@ -244,7 +244,7 @@ def test_a_shape_survives_a_file_and_refuses_nonsense():
         "unknown fields of a network(.|\n)*depth": {"tokens": 3, "depth": 2},
         "missing or wrong": {"width": 8},
         "missing or wrong(.|\n)*unpack": {"tokens": 3, "encoder": [[1, 2, 3]]},
-        "positive whole sizes": {"tokens": 0},
+        "positive integer sizes": {"tokens": 0},
         "divide the width(.|\n)*found: 5": {"tokens": 3, "encoder": [[5, 8]]},
         "dropout is a probability": {"tokens": 3, "dropout": 1.0},
     }.items():

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from catalogproc.cli.main import app
 from catalogproc.errors import BundleError
 from catalogproc.network.bundle import Bundle, load_bundle
-from catalogproc.network.uncertainty_calibration import Calibration
+from catalogproc.network.uncertainty_calibration import LabelCalibration
 from catalogproc.training.fit_calibration import Answered, calibrated, fit_calibration, fit_latent
 
 N = 24_000
@@ -32,13 +32,13 @@ def drawn(seed: int, student: bool = False) -> tuple[Answered, dict[str, np.ndar
 
 
 @pytest.fixture(scope="module")
-def found() -> Calibration:
+def found() -> LabelCalibration:
     calibration = fit_calibration(*drawn(1)[:2])
     assert calibration is not None
     return calibration
 
 
-def test_sigma_is_the_true_one_wherever_a_star_stands(found: Calibration) -> None:
+def test_sigma_is_the_true_one_wherever_a_star_stands(found: LabelCalibration) -> None:
     answers, context, sigma = drawn(2)
     ratio = found.sigma(answers.stated, context) / sigma
     assert abs(np.median(ratio) - 1.0) < 0.02
@@ -67,7 +67,7 @@ def test_heavy_tails_are_in_the_95_percent_and_not_in_the_68() -> None:
     assert (np.abs(answers.truth - answers.mean) < 1.96 * sigma).mean() < 0.94
 
 
-def test_a_larger_stated_sigma_is_never_made_a_smaller_one(found: Calibration) -> None:
+def test_a_larger_stated_sigma_is_never_made_a_smaller_one(found: LabelCalibration) -> None:
     stated = np.geomspace(1.0, 5_000.0, 500)
     assert (np.diff(found.sigma(stated, {})) > 0).all()
 
@@ -153,9 +153,9 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     result = CliRunner().invoke(app, [*command, "--stars", "2000", "--seed", "3"])
     assert result.exit_code == 0, result.output
     made = load_bundle(folder)
-    assert set(made.reliability.calibration) >= {"teff", "logg", "m_h", "log_age"}
-    assert made.reliability.latent is not None
-    assert made.reliability.chi2 > 0
+    assert set(made.calibration.by_label) >= {"teff", "logg", "m_h", "log_age"}
+    assert made.calibration.latent is not None
+    assert made.calibration.chi2 > 0
     assert made.hash != plain.hash
     weights = "weights.safetensors"
     assert (folder / weights).read_bytes() == (plain.path / weights).read_bytes()

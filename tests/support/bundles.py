@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from support.paths import DATA
 
-from catalogproc.network.bundle import Bundle, Domain, Standardisation, write_bundle
+from catalogproc.network.bundle import Bundle, Domain, Standardisation
+from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -43,15 +44,17 @@ def tiny_bundle(folder: Path, vocabulary: Vocabulary | None = None, seed: int = 
         low[vocabulary.column(name)], high[vocabulary.column(name)] = limits
     return write_bundle(
         folder,
-        name=f"random {seed}",
-        description="random weights, for tests",
-        network=Transformer(shape),
-        vocabulary=vocabulary,
-        standardisation=standardisation,
-        domain=Domain(low, high),
-        training={"data": "none: the weights are random", "seed": seed},
-        check_values=center + scale * generator.normal(size=(2, len(vocabulary))),
-        check_labels=["teff", "logg", "m_h", "mass", "log_age"],
+        BundleContent(
+            name=f"random {seed}",
+            description="random weights, for tests",
+            network=Transformer(shape),
+            vocabulary=vocabulary,
+            standardisation=standardisation,
+            domain=Domain(low, high),
+            training={"data": "none: the weights are random", "seed": seed},
+            check_values=center + scale * generator.normal(size=(2, len(vocabulary))),
+            check_labels=["teff", "logg", "m_h", "mass", "log_age"],
+        ),
     )
 
 

@@ -12,7 +12,8 @@ from support.bundles import tiny_bundle
 
 from catalogproc.datasets.star_table import Table
 from catalogproc.errors import BundleError, ResumeError
-from catalogproc.network.bundle import Bundle, Domain, Standardisation, write_bundle
+from catalogproc.network.bundle import Bundle, Domain, Standardisation
+from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import Settings
@@ -45,8 +46,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     random = np.random.default_rng(3)
     scales, domain = whole.standardisation, whole.domain
     center, scale = scales.center[:count], scales.scale[:count]
-    return write_bundle(
-        tmp_path_factory.mktemp("old"),
+    content = BundleContent(
         name="old",
         description="all tokens but mass and age",
         network=small.eval(),
@@ -57,6 +57,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         check_values=center + scale * random.normal(size=(2, count)),
         check_labels=["teff", "logg"],
     )
+    return write_bundle(tmp_path_factory.mktemp("old"), content)
 
 
 def test_old_tokens_keep_their_numbers(parent: Bundle) -> None:
@@ -162,11 +163,12 @@ def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> Non
     )
     small, four = replace(SHAPE, tokens=4), Standardisation(np.zeros(4), np.ones(4))
     network = train(small, four, stars(4), plan, tmp_path / "old").network
-    bundle = write_bundle(
-        tmp_path / "bundle", name="four", description="", network=network, vocabulary=old,
+    content = BundleContent(
+        name="four", description="", network=network, vocabulary=old,
         standardisation=four, domain=Domain(np.full(4, -5.0), np.full(4, 5.0)), training={},
         check_values=np.zeros((1, 4)), check_labels=["t0"],
     )  # fmt: skip
+    bundle = write_bundle(tmp_path / "bundle", content)
     start = extended_network(bundle, vocabulary, 1)
     taught = train(SHAPE, PLAIN, stars(6), plan, tmp_path / "new", start=start).network
     values = torch.tensor(stars(6)(99, 4000)[0]).float()

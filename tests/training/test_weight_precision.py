@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from catalogproc.datasets.test_sets import simulated
-from catalogproc.network.bundle import load_bundle, rewritten
+from catalogproc.network.bundle import load_bundle
+from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.training import weight_precision
 from catalogproc.training.weight_precision import storage_type
@@ -23,8 +24,8 @@ def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
     dtype, change = storage_type(bundle, stars, LABELS)
     assert dtype in ("float16", "bfloat16")
     assert 0 < change < 0.01
-    plain = rewritten(bundle, tmp_path / "plain", dtype="float32")
-    half = rewritten(bundle, tmp_path / "half", dtype=dtype, training={"data": "of a test"})
+    plain = rewrite_bundle(bundle, tmp_path / "plain", dtype="float32")
+    half = rewrite_bundle(bundle, tmp_path / "half", dtype=dtype, training={"data": "of a test"})
     sizes = [(b.path / "weights.safetensors").stat().st_size for b in (half, plain)]
     assert sizes[0] < 0.55 * sizes[1]
     assert half.hash != plain.hash

@@ -1,0 +1,236 @@
+"""Write a bundle: the parts of a trained model to one folder, atomically.
+
+bundle.toml is written last: a folder is a bundle if, and only if, it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from catalogproc.io.hashes import sha256
+from catalogproc.errors import BundleError
+from catalogproc.io.atomic import write_atomic
+from catalogproc.network.bundle import (
+    DECLARATION,
+    FORMAT,
+    WEIGHTS,
+    Bundle,
+    first_line,
+    load_bundle,
+)
+from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
+from catalogproc.network.transformer import Transformer
+from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
+from catalogproc.resources import optional_module
+from catalogproc.vocabulary import Token, Vocabulary
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BundleContent:
+    """The parts of a bundle to be written.
+
+    Attributes
+    ----------
+    training
+        Facts of the training: data and their fingerprint, seed, credit.
+    check_values, check_labels
+        A few stars (R, V) in the tokens' units, NaN where absent, and labels, for the
+        self-check: the predictions to store are computed in float64 from the weights as stored.
+    requestable
+        Tokens that the network was trained to predict; all if None.
+    calibration
+        The calibration of its uncertainties, if it was measured.
+    tolerance
+        Of the self-check, in units of sigma.
+    """
+
+    name: str
+    description: str
+    network: Transformer
+    vocabulary: Vocabulary
+    standardisation: Standardisation
+    domain: Domain
+    training: Mapping[str, Any]
+    check_values: Floats
+    check_labels: Sequence[str]
+    requestable: Sequence[str] | None = None
+    calibration: UncertaintyCalibration | None = None
+    tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        size, known = len(self.vocabulary), self.vocabulary.names
+        statistics = [*vars(self.standardisation).values(), *vars(self.domain).values()]
+        sizes = [self.network.shape.tokens, *map(len, statistics)]
+        if {*sizes} != {size} or np.shape(self.check_values)[1:] != (size,):
+            raise BundleError(
+                "parts of different vocabularies",
+                wanted=f"{size} tokens",
+                found=f"{sizes} and check_values {np.shape(self.check_values)}",
+            )
+        unknown = sorted({*(self.requestable or ()), *self.check_labels} - set(known))
+        if unknown:
+            raise BundleError("labels that the vocabulary lacks", found=unknown)
+        if not len(self.check_values):
+            raise BundleError("no star to check")
+
+
+def write_bundle(
+    folder: Path, content: BundleContent, *, dtype: str = "float32", replace: bool = False
+) -> Bundle:
+    """Write a bundle, completely or not at all, and load it.
+
+    Parameters
+    ----------
+    folder
+        Where it is written. Other files of the folder stay.
+    content
+        What is written.
+    dtype
+        How weights are stored: float32, float16 or bfloat16. Arithmetic is in float32.
+    replace
+        Whether a bundle in the folder may be replaced.
+
+    Raises
+    ------
+    BundleError
+        The folder holds a bundle already.
+    """
+    from safetensors.torch import save
+
+    tomli_w = optional_module("tomli_w", "train")
+
+    if (folder / DECLARATION).exists() and not replace:
+        raise BundleError("the folder holds a bundle already", where=folder)
+    stored = {
+        key: value.detach().to("cpu", getattr(torch, dtype)).contiguous()
+        for key, value in content.network.state_dict().items()
+    }
+    weights, calibration = save(stored), content.calibration
+    declaration = _declaration(
+        content, sha256(weights), _self_check(content, stored)
+    )
+    body = tomli_w.dumps(declaration).encode()
+    digest = sha256(body)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DECLARATION).unlink(missing_ok=True)
+    write_atomic(folder / WEIGHTS, weights)
+    (folder / LATENT).unlink(missing_ok=True)
+    if calibration is not None and (latent := calibration.arrays()) is not None:
+        write_atomic(folder / LATENT, latent)
+    write_atomic(folder / DECLARATION, first_line(digest) + body)
+    return load_bundle(folder)
+
+
+def rewrite_bundle(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    calibration: UncertaintyCalibration | None = None,
+    dtype: str = "float32",
+    training: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a copy of a bundle, in its folder or another, with some parts replaced.
+
+    The copy has another hash. Other files of the folder stay.
+
+    Parameters
+    ----------
+    bundle, folder
+        What is copied, and where to.
+    calibration, training
+        New parts; None keeps the bundle's.
+    dtype
+        How weights are stored, as for :func:`write_bundle`.
+    """
+    content = BundleContent(
+        name=bundle.name,
+        description=bundle.description,
+        network=bundle.network(),
+        vocabulary=bundle.vocabulary,
+        standardisation=bundle.standardisation,
+        domain=bundle.domain,
+        training=bundle.training if training is None else training,
+        check_values=bundle.self_check.values,
+        check_labels=bundle.self_check.labels,
+        requestable=bundle.requestable,
+        calibration=bundle.calibration if calibration is None else calibration,
+        tolerance=bundle.self_check.tolerance,
+    )
+    return write_bundle(folder, content, dtype=dtype, replace=True)
+
+
+def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) -> dict[str, Any]:
+    """Return what bundle.toml declares."""
+    requestable = content.requestable
+    declaration = {
+        "format": FORMAT,
+        "name": content.name,
+        "description": content.description,
+        "weights_sha256": weights_sha256,
+        "requestable": list(content.vocabulary.names if requestable is None else requestable),
+        "network": content.network.shape.to_dict(),
+        "training": dict(content.training),
+        "self_check": _check_to_dict(check, content.vocabulary),
+        "token": _tokens_to_rows(content),
+    }
+    if content.calibration is not None:
+        declaration["reliability"] = content.calibration.to_dict()
+    return declaration
+
+
+def _tokens_to_rows(content: BundleContent) -> list[dict[str, Any]]:
+    """Return one TOML table per token: its definition, scaling and range."""
+    numbers = vars(content.standardisation) | vars(content.domain)
+    defaults = {item.name: item.default for item in fields(Token)}
+    return [
+        {key: value for key, value in asdict(token).items() if value != defaults[key]}
+        | {key: float(column[token.number - 1]) for key, column in numbers.items()}
+        for token in content.vocabulary.tokens
+    ]
+
+
+def _check_to_dict(check: SelfCheck, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the stars of the self-check by token name, without absent tokens."""
+    stars = []
+    for values, mean, sigma in zip(check.values, check.mean, check.sigma, strict=True):
+        inputs = {
+            name: float(value)
+            for name, value in zip(vocabulary.names, values, strict=True)
+            if not np.isnan(value)
+        }
+        stars.append({"mean": mean.tolist(), "sigma": sigma.tolist(), "inputs": inputs})
+    return {"labels": list(check.labels), "tolerance": check.tolerance, "star": stars}
+
+
+def _self_check(content: BundleContent, weights: Mapping[str, torch.Tensor]) -> SelfCheck:
+    """Predict the stars of the self-check one by one in float64, without the predictor."""
+    network = Transformer(content.network.shape).double().eval()
+    network.load_state_dict({key: value.double() for key, value in weights.items()})
+    columns = content.vocabulary.columns(content.check_labels)
+    requests = torch.from_numpy(columns + 1)
+    center, scale = content.standardisation.center, content.standardisation.scale
+    outputs = []
+    with torch.inference_mode():
+        for row in np.asarray(content.check_values, dtype=np.float64):
+            present = np.flatnonzero(~np.isnan(row))
+            x = (row[present] - center[present]) / scale[present]
+            ids = torch.from_numpy(present + 1)
+            outputs.append(network(ids[None], torch.from_numpy(x)[None], requests))
+    mean = np.array([output[0][0].numpy() for output in outputs])
+    sigma = np.exp(0.5 * np.array([output[1][0].numpy() for output in outputs]))
+    return SelfCheck(
+        tuple(content.check_labels),
+        content.check_values,
+        mean * scale[columns] + center[columns],
+        sigma * scale[columns],
+        content.tolerance,
+    )
