@@ -1,16 +1,15 @@
-"""Stars with spectra and labels, to train a model and to judge it: written once, read often.
+"""Datasets of labelled stars, to train and to evaluate models.
 
-A folder of the contract training::
+A dataset is a folder of the contract ``training``::
 
     train.parquet  test.parquet  statistics.csv  dataset.json
 
-All rows of a star are on one side. Statistics are those of the training part alone. The
-folder is there whole or not at all, and a changed byte is refused.
+All rows of a star are in one part. The statistics are those of the training part alone. The
+folder appears when it is complete, and a dataset of which a byte was changed is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,60 +23,72 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.datasets.star_table import Table
+from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError
 from catalogproc.features import spectra
+from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
 
 TRAIN, TEST = "train", "test"
 FACTS, STATISTICS = "dataset.json", "statistics.csv"
 FORMAT = 1
 
-PAPER = {"in all": 319_585, TRAIN: 287_626, TEST: 31_959}
-"""Stars of the seed paper (Zhang, Bu et al. 2026)."""
+PAPER = {"total": 319_585, TRAIN: 287_626, TEST: 31_959}
+"""Numbers of stars in the seed paper (Zhang, Bu et al. 2026)."""
 
 OUTSIDE_M_H, OUTSIDE_BIT = -0.5, 2
-"""[M/H] below which, and BITMASK with which, DistMass's masses were not trained."""
+"""Outside the training domain of DistMass: [M/H] below this, or this bit in BITMASK."""
 
 _BATCH = 16_384
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was read, what was left out and why, and what is on which side.
+    """Counts of rows and stars: read, left out, and in each part of a dataset.
 
-    ``rows`` and ``stars`` are by side; ``left_out`` says how many rows for which reason;
-    ``on_both_sides`` are stars that the published split had on both; ``outside`` are rows of
-    the test part whose labels are outside of what DistMass was trained on; ``notes`` are
-    further numbers, by what they count.
+    Attributes
+    ----------
+    rows_read
+        Rows of the input.
+    left_out
+        Number of rows by the reason why they were left out.
+    rows, stars
+        Rows and stars by part, TRAIN and TEST.
+    in_both_parts
+        Stars that the published split has in both parts.
+    outside
+        Rows of the test part with labels outside the training domain of DistMass.
+    notes
+        Further numbers, by what they count.
     """
 
     rows_read: int
     left_out: Mapping[str, int]
     rows: Mapping[str, int]
     stars: Mapping[str, int]
-    on_both_sides: int
+    in_both_parts: int
     outside: int
     notes: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The account, for a reader, beside the seed paper's numbers."""
-        said = [f"{'rows read':<52}{self.rows_read:>10,}"]
-        said += [f"  {words:<50}{count:>10,}" for words, count in self.notes.items()]
-        said += [f"  left out: {words:<40}{count:>10,}" for words, count in self.left_out.items()]
-        said.append(f"{'':<32}{'stars':>10}{'rows':>10}{'the paper':>12}")
-        both = {"in all": None, TRAIN: TRAIN, TEST: TEST}
-        for words, side in both.items():
+        """Return the counts as lines of text, compared with the seed paper's."""
+        text = [f"{'rows read':<52}{self.rows_read:>10,}"]
+        text += [f"  {what:<50}{count:>10,}" for what, count in self.notes.items()]
+        text += [f"  left out: {why:<40}{count:>10,}" for why, count in self.left_out.items()]
+        text.append(f"{'':<32}{'stars':>10}{'rows':>10}{'the paper':>12}")
+        for part in PAPER:
             stars, rows = (
-                sum(counts.values()) if side is None else counts[side]
-                for counts in (self.stars, self.rows)
+                counts.get(part, sum(counts.values())) for counts in (self.stars, self.rows)
             )
-            said.append(f"{words:<32}{stars:>10,}{rows:>10,}{PAPER[words]:>12,}")
-        said.append(
-            f"stars on both sides of the published split, now trained on: {self.on_both_sides:,}"
+            text.append(f"{part:<32}{stars:>10,}{rows:>10,}{PAPER[part]:>12,}")
+        text.append(
+            "stars in both parts of the published split, moved to the training part: "
+            f"{self.in_both_parts:,}"
         )
-        said.append(f"test rows with labels outside of DistMass's training: {self.outside:,}")
-        return said
+        text.append(
+            f"test rows with labels outside the training domain of DistMass: {self.outside:,}"
+        )
+        return text
 
 
 def load_dataset(
@@ -86,40 +97,45 @@ def load_dataset(
     *,
     mask_irrelevant: bool = True,
     repeats: bool = True,
-) -> tuple[Table, Table]:
-    """The training part and the test part of a dataset, as tokens.
+) -> tuple[StarTable, StarTable]:
+    """Return the training part and the test part of a dataset, as tokens.
 
     Parameters
     ----------
+    folder
+        The dataset.
     vocabulary
-        Whose tokens; the shipped one where none is given. Tokens that the dataset has no
-        column for are absent.
+        Defines the V tokens; by default the shipped one. Tokens without a column in the
+        dataset are absent.
     mask_irrelevant
-        Leave out coefficients past the number of relevant bases, as inference does; those
-        of exactly zero are always left out (Leung & Bovy 2024).
+        Leave out coefficients past the number of relevant bases, as inference does;
+        coefficients of exactly zero are always left out (Leung & Bovy 2024).
     repeats
-        Whether further spectra of a star are in the training part. They never are in the
-        test part: a star counts there once.
+        Whether further spectra of a star are in the training part. The test part has one
+        row per star.
 
-    Values and errors are float32 (n, V), in the tokens' units.
+    Returns
+    -------
+    train, test
+        Values and errors are float32 (n, V), in the tokens' units.
 
     Raises
     ------
     InputError
-        No dataset, one of another format, or one that was changed.
+        No dataset, a dataset of another format, or one that was changed.
     """
     folder = Path(folder)
     facts = dataset_facts(folder)
     if fingerprint(folder) != facts["sha256"]:
         raise InputError(
-            "the dataset was changed after it was made",
+            "the dataset was changed after it was written",
             wanted=facts["sha256"], found=fingerprint(folder), where=folder,
-            todo="make it again with catalogproc dataset",
+            advice="make it again with catalogproc dataset",
         )  # fmt: skip
     vocabulary = vocabulary or load_vocabulary()
     train, test = (
-        read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, again)
-        for name, again in ((TRAIN, repeats), (TEST, False))
+        read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, with_repeats)
+        for name, with_repeats in ((TRAIN, repeats), (TEST, False))
     )
     return train, test
 
@@ -127,9 +143,18 @@ def load_dataset(
 def dataset_columns(
     folder: Path | str, part: str, names: Sequence[str], *, repeats: bool | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the contract training (n,), row by row those of :func:`load_dataset`.
+    """Return columns (n,) of a dataset, in the row order of :func:`load_dataset`.
 
-    ``part`` is "train" or "test"; ``repeats`` is by default as there: in the training part.
+    Parameters
+    ----------
+    folder
+        The dataset.
+    part
+        TRAIN or TEST.
+    names
+        Columns of the contract ``training``.
+    repeats
+        Whether to include further spectra of a star; by default in the training part only.
     """
     path = Path(folder) / f"{part}.parquet"
     table = pq.read_table(path, columns=list({*names, "repeat"}), use_threads=False)
@@ -139,14 +164,30 @@ def dataset_columns(
 
 
 def outside_domain(m_h: NDArray[Any], bitmask: NDArray[Any]) -> NDArray[np.bool_]:
-    """Stars (N,) whose masses and ages DistMass extrapolates, by [M/H] in dex and its BITMASK."""
+    """Return which stars (N,) are outside the training domain of DistMass.
+
+    Parameters
+    ----------
+    m_h
+        (N,) metallicity [M/H] in dex.
+    bitmask
+        (N,) BITMASK of DistMass.
+    """
     return np.asarray((m_h < OUTSIDE_M_H) | ((bitmask & OUTSIDE_BIT) != 0))
 
 
 def dataset_facts(folder: Path | str) -> dict[str, Any]:
-    """What was recorded of a dataset: its files, cuts, split, report and fingerprint.
+    """Return the facts of a dataset: its input files, cuts, split, report and fingerprint.
 
-    Raises InputError where there is none.
+    Parameters
+    ----------
+    folder
+        The dataset.
+
+    Raises
+    ------
+    InputError
+        The folder holds no dataset of this format.
     """
     path = Path(folder) / FACTS
     try:
@@ -155,13 +196,26 @@ def dataset_facts(folder: Path | str) -> dict[str, Any]:
             raise ValueError(f"format {facts['format']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "no dataset that can be read", wanted=f"a folder with {FACTS}, format {FORMAT}",
-            found=error, where=folder, todo="make one with catalogproc dataset",
+            "no readable dataset", wanted=f"a folder with {FACTS}, format {FORMAT}",
+            found=error, where=folder, advice="make one with catalogproc dataset",
         ) from error  # fmt: skip
     return facts
 
 
-def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -> Table:
+def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -> StarTable:
+    """Read one part of a dataset as tokens.
+
+    Parameters
+    ----------
+    path
+        The Parquet file.
+    vocabulary
+        Defines the V tokens.
+    masked
+        Leave out coefficients past the number of relevant bases.
+    repeats
+        Include further spectra of a star.
+    """
     contract = load_contract("training")
     ids, values, errors = [], [], []
     with pq.ParquetFile(path) as file:
@@ -176,23 +230,23 @@ def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -
             errors.append(error)
     if not ids:
         raise InputError("a part of the dataset is empty", where=path)
-    return Table(np.concatenate(ids), np.concatenate(values), np.concatenate(errors))
+    return StarTable(np.concatenate(ids), np.concatenate(values), np.concatenate(errors))
 
 
 def _dense(
     table: pa.Table, vocabulary: Vocabulary, masked: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Values and errors (n, V) of rows of the contract training; NaN is absent."""
+    """Return values and errors (n, V) of rows of the contract ``training``, NaN where absent."""
     values, errors = np.full((2, len(table), len(vocabulary)), np.nan, dtype=np.float32)
     for band in BANDS:
         at, count = vocabulary.coefficient_columns(band), vocabulary.coefficients(band)
         value = spectra.matrix(table[f"{band}_coefficients"], count)
         error = spectra.matrix(table[f"{band}_coefficient_errors"], count)
-        seen = np.isfinite(value) & (value != 0)
+        present = np.isfinite(value) & (value != 0)
         if masked:
-            seen &= spectra.relevance(table[f"{band}_n_relevant_bases"].to_numpy(), count)
-        values[:, at] = np.where(seen, value, np.nan)
-        errors[:, at] = np.where(seen, error, np.nan)
+            present &= spectra.relevance(table[f"{band}_n_relevant_bases"].to_numpy(), count)
+        values[:, at] = np.where(present, value, np.nan)
+        errors[:, at] = np.where(present, error, np.nan)
     for token in vocabulary.tokens:
         if token.kind != "coefficient" and f"e_{token.name}" in table.column_names:
             value, error = (table[name].to_numpy() for name in (token.name, f"e_{token.name}"))
@@ -202,13 +256,15 @@ def _dense(
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 (hex) over both parts, byte by byte."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 (hex) of the bytes of both parts.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    """
+    parts = [folder / f"{name}.parquet" for name in (TRAIN, TEST)]
     try:
-        for name in (TRAIN, TEST):
-            with (folder / f"{name}.parquet").open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
+        return sha256(block for part in parts for block in file_blocks(part))
     except OSError as error:
         raise InputError("a part of the dataset is missing", found=error, where=folder) from error
-    return digest.hexdigest()

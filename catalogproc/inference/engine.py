@@ -7,7 +7,6 @@ Each step is a method, so that whoever drives the engine may time them or let th
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,8 @@ from catalogproc.inference.catalog_columns import (
     reddening,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
+from catalogproc.inference.table_prediction import propagate
+from catalogproc.io.hashes import sha256
 
 if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
@@ -108,7 +109,7 @@ class Engine:
         self.job = job
         self.device = device
         self.model_id = bundle.hash[:8]
-        self.run_id = run_id or hashlib.sha256(f"{job.hash}{bundle.hash}".encode()).hexdigest()[:8]
+        self.run_id = run_id or sha256(f"{job.hash}{bundle.hash}".encode())[:8]
         self._predictor = Predictor(bundle, device)
 
     def self_check(self) -> None:
@@ -152,26 +153,11 @@ class Engine:
 
     def predict(self, tokens: Tokens) -> Answer:
         """What the model answers for each star, and what the errors of what it read do to it."""
-        from catalogproc.network.error_propagation import differentiate, disagree, sampled
-
-        job, vocabulary, values = self.job, self.bundle.vocabulary, tokens.values
-        labels, nonlinear = job.labels, np.zeros(len(tokens), dtype=bool)
-        if job.propagation == "none":
-            prediction = self._predictor.predict(values, labels)
-            return Answer(prediction, None, None, nonlinear, self._chi2(tokens))
-        prediction, jacobian = differentiate(self._predictor, values, labels)
-        noise = input_noise(tokens, vocabulary, job)
-        propagated = published = jacobian.propagate(noise)
-        if job.inflate_errors:
-            plain = replace(job, inflate_errors=False)
-            published = jacobian.propagate(input_noise(tokens, vocabulary, plain))
-        if job.propagation == "sampled":
-            one = propagated
-            prediction, propagated = sampled(
-                self._predictor, values, noise, labels, tokens.source_id, job.draws
-            )
-            nonlinear = disagree(one, propagated)
-        return Answer(prediction, propagated, published, nonlinear, self._chi2(tokens))
+        found = propagate(self._predictor, tokens, self.job.labels, self.job)
+        return Answer(
+            found.prediction, found.propagated, found.published, found.nonlinear,
+            self._chi2(tokens),
+        )  # fmt: skip
 
     def _chi2(self, tokens: Tokens) -> NDArray[np.float64]:
         if not self.job.check_spectrum:
@@ -185,7 +171,7 @@ class Engine:
         self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, answer: Answer
     ) -> pa.Table:
         """The catalog's columns from tokens and answers."""
-        calibration = self.bundle.reliability.calibration
+        calibration = self.bundle.calibration.by_label
         beyond = beyond_box(self.bundle, tokens.values, self.job.coefficients)
         # Answers may be absurd far from the training stars; they become NaN, not warnings.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
@@ -199,7 +185,7 @@ class Engine:
                 "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
                 "ood_mahal": np.asarray(answer.prediction.distance, dtype=np.float64),
                 "xp_chi2_red": answer.chi2,
-                "in_training": self.bundle.reliability.seen(tokens.source_id),
+                "in_training": self.bundle.calibration.in_training(tokens.source_id),
             }
             columns = {name: _storable(name, values) for name, values in columns.items()}
             flags = quality_flags.flags(columns, self._evidence(tokens, answer, beyond))
@@ -231,7 +217,7 @@ class Engine:
         finite = (np.isfinite(prediction.mean) & np.isfinite(prediction.sigma)).all(axis=1)
         if "mass" in prediction.labels:
             finite &= prediction.mean[:, prediction.labels.index("mass")] > 0
-        reliability = self.bundle.reliability
+        reliability = self.bundle.calibration
         return quality_flags.Evidence(
             bp=tokens.bp,
             rp=tokens.rp,
@@ -268,7 +254,7 @@ def check_job(job: Job, bundle: Bundle) -> None:
     if job.check_spectrum and not checkable(bundle):
         raise JobError(
             "the model was not trained to predict coefficients from each other",
-            todo="set check_spectrum = false in the job", where=f"model {bundle.name}",
+            advice="set check_spectrum = false in the job", where=f"model {bundle.name}",
         )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+BLOCK = 1 << 20
 
 
 def sha256(pieces: bytes | Iterable[bytes | memoryview]) -> str:
@@ -26,6 +28,28 @@ def sha256(pieces: bytes | Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
+def file_blocks(path: Path, spans: Sequence[tuple[int, int]] | None = None) -> Iterator[bytes]:
+    """Yield a file's content in blocks of at most :data:`BLOCK` bytes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    spans
+        Begin and end of the bytes to read, in order; all where None.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as file:
+        for begin, end in spans or [(0, path.stat().st_size)]:
+            file.seek(begin)
+            for place in range(begin, end, BLOCK):
+                yield file.read(min(BLOCK, end - place))
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content.
 
@@ -44,5 +68,4 @@ def file_sha256(path: Path) -> str:
     OSError
         The file cannot be read.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(file_blocks(path))

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.errors import BundleError, CatalogprocError
+from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
 from catalogproc.resources import shipped

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catalogproc.io.hashes import sha256
 from catalogproc.errors import BundleError
 from catalogproc.io.atomic import write_atomic
+from catalogproc.io.hashes import sha256
 from catalogproc.network.bundle import (
     DECLARATION,
     FORMAT,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogproc.io.hashes import sha256
 from catalogproc.errors import BundleError
+from catalogproc.io.hashes import sha256
 from catalogproc.network.statistics import freeze_arrays
 
 LATENT = "latent.safetensors"

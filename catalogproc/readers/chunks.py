@@ -8,8 +8,6 @@ what the file holds and on which rows of it are meant, not on where it lies.
 from __future__ import annotations
 
 import glob
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address, stage
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
@@ -27,7 +26,6 @@ from catalogproc.readers.hats import hats_files
 from catalogproc.readers.xp import read_spectra
 
 _ENDS = 64 << 10
-_STEP = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,9 @@ def fingerprint(path: str | Path) -> str:
     Raises InputError where the file cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(f"{size}\n".encode())
-            for place in (0, max(size - _ENDS, 0)):
-                file.seek(place)
-                digest.update(file.read(_ENDS))
-            return digest.hexdigest()
+        size = Path(path).stat().st_size
+        ends = [(start, start + _ENDS) for start in (0, max(size - _ENDS, 0))]
+        return sha256([f"{size}\n".encode(), *file_blocks(Path(path), ends)])
     except OSError as error:
         raise InputError(
             "the file cannot be read", wanted="a file", found=error, where=path
@@ -132,7 +126,7 @@ def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
             )
         seen[unique] = path
         for first, rows, groups in _pieces(path, chunk_rows):
-            named = hashlib.sha256(f"{unique}\n{first}\n{rows}".encode()).hexdigest()[:16]
+            named = sha256(f"{unique}\n{first}\n{rows}".encode())[:16]
             chunks.append(Chunk(named, path, mark, first, rows, groups))
     return chunks
 
@@ -144,17 +138,9 @@ def content_sha256(chunk: Chunk) -> str:
     all. Raises InputError where the file cannot be read.
     """
     try:
-        with chunk.file.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            spans = [(0, size)]
-            if chunk.row_groups is not None:
-                spans = byte_range(chunk.file, *chunk.row_groups)
-            digest = hashlib.sha256()
-            for begin, end in spans:
-                file.seek(begin)
-                for place in range(begin, end, _STEP):
-                    digest.update(file.read(min(_STEP, end - place)))
-            return digest.hexdigest()
+        groups = chunk.row_groups
+        spans = None if groups is None else byte_range(chunk.file, *groups)
+        return sha256(file_blocks(chunk.file, spans))
     except OSError as error:
         raise InputError("the file cannot be read", found=error, where=chunk.file) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, Refusal, ResumeError
-from catalogproc.io.atomic import as_json, remove_stale, write_error, write_atomic
+from catalogproc.io.atomic import as_json, remove_stale, write_atomic, write_error
+from catalogproc.io.hashes import sha256
 
 if TYPE_CHECKING:
     from catalogproc.job import Job
@@ -98,7 +98,7 @@ class RunIdentity:
             "contracts": dict(self.contracts),
         }
         text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256(text.encode())
 
     @property
     def run_id(self) -> str:

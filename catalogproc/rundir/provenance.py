@@ -8,7 +8,6 @@ holds a user's name, a host or anything of the environment.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogproc.io.atomic import as_json, write_atomic
+from catalogproc.io.hashes import sha256
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
@@ -159,7 +159,7 @@ def write_provenance(folder: Path) -> Path:
 def receipts_digest(receipts: Iterable[Receipt]) -> str:
     """SHA-256 (hex) over which chunks are done and what the hashes of their parts are."""
     lines = sorted(f"{r.chunk_id} {r.catalog_sha256} {r.rejected_sha256}\n" for r in receipts)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return sha256("".join(lines).encode())
 
 
 def provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> Any:
@@ -241,7 +241,7 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
     ):
         for file in files:
             # A file that could not even be opened has no fingerprint.
-            mark = file.fingerprint or hashlib.sha256(file.path.encode()).hexdigest()
+            mark = file.fingerprint or sha256(file.path.encode())
             name = f"run:{word}-{mark[:16]}"
             if name not in used:
                 _dataset(document, name, file.path, {"cp:fingerprint": file.fingerprint})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, VerifyError
 from catalogproc.io.atomic import is_temporary
+from catalogproc.io.hashes import file_sha256
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
 from catalogproc.rundir.manifest import CATALOG, REJECTED, RunIdentity, read_identity
 from catalogproc.rundir.provenance import check_provenance, read_summary, summarise
@@ -178,8 +178,7 @@ def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
 
 def _check_bytes(part: Path, name: str, sha256: str) -> list[str]:
     try:
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(part)
     except FileNotFoundError:
         return [f"{name} is missing"]
     except OSError as error:

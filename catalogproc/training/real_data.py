@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets import kepler
-from catalogproc.datasets.star_table import Draw, Table
+from catalogproc.datasets.star_reader import StarFiles
+from catalogproc.datasets.star_table import StarSampler, StarTable
 from catalogproc.datasets.test_sets import read_tokens
 from catalogproc.errors import JobError
+from catalogproc.io.hashes import sha256
 from catalogproc.training.options import Options
 from catalogproc.vocabulary import Vocabulary
 
@@ -59,7 +60,7 @@ class RealRows(Options):
 class Real:
     """Real stars to draw from, each kind with its share; what the bundle says of them."""
 
-    parts: tuple[tuple[Draw, float], ...]
+    parts: tuple[tuple[StarSampler, float], ...]
     facts: dict[str, Any]
     ids: NDArray[np.int64] | None
 
@@ -81,12 +82,12 @@ def real_rows(options: RealRows, files: Sequence[Path], vocabulary: Vocabulary) 
             wanted="--spectra FILE..." if options.spectra else "a job with [real], spectra = SHARE",
             found="none" if not files else files[0], where="[real], spectra",
         )  # fmt: skip
-    parts: list[tuple[Draw, float]] = []
+    parts: list[tuple[StarSampler, float]] = []
     facts: dict[str, Any] = {}
     ids = None
     if options.spectra:
         seen, _ = split_spectra(files, vocabulary, options)
-        parts.append((seen.draw, options.spectra))
+        parts.append((seen.sample, options.spectra))
         ids = np.unique(seen.ids)
         facts["real_spectra"] = (
             f"{len(ids):,} Gaia DR3 XP spectra without labels, {options.spectra:.0%} of each step"
@@ -95,7 +96,7 @@ def real_rows(options: RealRows, files: Sequence[Path], vocabulary: Vocabulary) 
     if options.kepler:
         giants = kepler.parts(vocabulary)[0].table()
         column = vocabulary.column("mass")
-        parts.append((giants.draw_without(column, options.mass_hidden), options.kepler))
+        parts.append((giants.sampler_hiding(column, options.mass_hidden), options.kepler))
         facts["real_labels"] = (
             f"{len(giants.ids):,} Kepler red giants with seismic masses (Li et al. 2024), "
             f"no spectra, {options.kepler:.0%} of each step"
@@ -105,18 +106,16 @@ def real_rows(options: RealRows, files: Sequence[Path], vocabulary: Vocabulary) 
 
 def split_spectra(
     files: Sequence[Path], vocabulary: Vocabulary, options: RealRows
-) -> tuple[Table, Table]:
+) -> tuple[StarTable, StarTable]:
     """Real spectra as tokens, those that a training sees and those that it does not.
 
     The relevant coefficients over the G flux and the colours; G, BP and RP are synthetic.
     """
-    ids, values, errors, _ = read_tokens(list(files), [], vocabulary)
-    return Table(ids, values, errors).split(options.held_out, options.seed)
+    ids, values, errors, _ = read_tokens(StarFiles(files), vocabulary)
+    return StarTable(ids, values, errors).split(options.held_out, options.seed)
 
 
-def _digest(table: Table) -> str:
+def _digest(table: StarTable) -> str:
     """SHA-256 (hex) of the rows."""
-    digest = hashlib.sha256()
-    for array in (table.ids, table.values, table.errors):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    arrays = (table.ids, table.values, table.errors)
+    return sha256(np.ascontiguousarray(array).tobytes() for array in arrays)

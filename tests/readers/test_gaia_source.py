@@ -207,7 +207,7 @@ def test_staging_is_done_once_and_whole(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(gaia_source, "settle", fail)
+    monkeypatch.setattr(gaia_source, "publish", fail)
     with pytest.raises(Exception, match="No space left"):
         open_companion([path], tmp_path / "t")
     assert not list((tmp_path / "t").iterdir())
