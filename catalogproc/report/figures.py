@@ -1,37 +1,37 @@
-"""The report's figures: matplotlib's SVG, to stand inside of a page and take its colours.
+"""Figures of the report: SVG by matplotlib, embedded in the page and using its colours.
 
-No figure knows pyplot or its global state. What is dense is drawn as an image inside of the
-SVG, so that its size does not grow with the number of stars. Sequences are in viridis,
-categories in the colours of Okabe & Ito (2008): both can be told apart by everybody.
+pyplot and its global state are not used. Dense layers are rasterised inside of the SVG, so
+that its size does not grow with the number of stars. Colour maps are viridis, categories have
+the colours of Okabe & Ito (2008): both are safe for colour-blind readers.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.report import histograms as counts
-from catalogproc.report.histograms import Axis, Tally
+from catalogproc.report import histograms
+from catalogproc.report.histograms import Axis, Histograms, Throughput
 
 Float = NDArray[np.float64]
 
 INK, LINE, ACCENT = "#010203", "#040506", "#070809"
-"""Stand for the page's own colours of text, of faint lines and of data, light or dark."""
+"""Placeholders of the page's colours of text, lines and data, which differ in dark mode."""
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
 MAP = "viridis"
-WIDTH, HEIGHT, LOW = 4.4, 3.5, 2.5
-"""Inches, at 72 points: a figure is drawn for the width of a phone."""
-ENOUGH = 200
-"""So many good stars are drawn without the others."""
+WIDTH, HEIGHT, LOW_HEIGHT = 4.4, 3.5, 2.5
+"""Inches, at 72 points: the width suits a phone."""
+MIN_GOOD_STARS = 200
+"""With at least so many stars in the good sample, only these are drawn."""
 
 _STYLE = {
-    "text.usetex": False,  # GaiaXPy, where it was imported, asks for LaTeX
+    "text.usetex": False,  # GaiaXPy, where it was imported, turns LaTeX on
     "svg.fonttype": "none",
     "svg.hashsalt": "catalogproc",
     "font.family": "sans-serif",
@@ -61,21 +61,27 @@ _STYLE = {
 P = ParamSpec("P")
 
 
-def styled(draw: Callable[P, str]) -> Callable[P, str]:
-    """A function that draws, and matplotlib's settings as they were when it is done."""
+def with_style(draw: Callable[P, str]) -> Callable[P, str]:
+    """Decorate a function that draws: it runs with the settings of the report.
+
+    Parameters
+    ----------
+    draw
+        A function that returns an SVG.
+    """
 
     @wraps(draw)
-    def drawn(*args: P.args, **named: P.kwargs) -> str:
+    def draw_with_style(*args: P.args, **named: P.kwargs) -> str:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
             return draw(*args, **named)
 
-    return drawn
+    return draw_with_style
 
 
 class Canvas:
-    """A figure with one pair of axes; ``svg()`` when it is drawn."""
+    """A figure with one pair of axes, drawn without pyplot."""
 
     def __init__(self, name: str, height: float = HEIGHT) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -87,7 +93,7 @@ class Canvas:
         self.axes = self.figure.add_subplot()
 
     def svg(self) -> str:
-        """The figure as an SVG element; its ids are unlike those of any other figure."""
+        """Return the figure as an SVG element; its ids start with the figure's name."""
         file = io.BytesIO()
         self.figure.savefig(file, format="svg", dpi=144, metadata={"Date": None})
         text = file.getvalue().decode()
@@ -100,15 +106,20 @@ class Canvas:
         return text
 
 
-@styled
-def kiel(stars: Tally) -> str:
-    """log g over Teff, coloured by the mean [M/H]; stars with good_params if there are enough."""
-    canvas, good = Canvas("kiel"), stars.good_params >= ENOUGH
+@with_style
+def kiel(stars: Histograms) -> str:
+    """Draw log g against Teff, coloured by mean [M/H]; good_params only if there are enough.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
+    canvas, good = Canvas("kiel"), stars.good_params >= MIN_GOOD_STARS
     axes = canvas.axes
     if len(stars.points["teff"]):
-        shown = {name: stars.points[name] for name in ("teff", "logg", "m_h")}
-        if good:
-            shown = {name: values[stars.points["good_params"]] for name, values in shown.items()}
+        selected = stars.points["good_params"] if good else slice(None)
+        shown = {name: stars.points[name][selected] for name in ("teff", "logg", "m_h")}
         low, high = _range(shown["m_h"], 0.02)
         drawn = axes.scatter(
             shown["teff"], shown["logg"], c=shown["m_h"], s=7, cmap=MAP, vmin=low, vmax=high,
@@ -117,114 +128,155 @@ def kiel(stars: Tally) -> str:
         axes.set_xlim(*_range(shown["teff"], 0.002, 0.05))
         axes.set_ylim(*_range(shown["logg"], 0.002, 0.05))
     else:
-        grid = stars.kiel_good if good else stars.kiel
-        summed = stars.kiel_good_m_h if good else stars.kiel_m_h
-        mean = np.where(grid > 0, summed / np.maximum(grid, 1), np.nan)
-        drawn = _image(axes, mean, counts.TEFF, counts.LOGG)
+        number = stars.kiel_good if good else stars.kiel
+        total_m_h = stars.kiel_good_m_h if good else stars.kiel_m_h
+        mean = np.where(number > 0, total_m_h / np.maximum(number, 1), np.nan)
+        drawn = _image(axes, mean, histograms.TEFF, histograms.LOGG)
         drawn.set_clim(*_range(mean, 0.02))
-        _crop(axes, grid, counts.TEFF, counts.LOGG)
+        _crop(axes, number, histograms.TEFF, histograms.LOGG)
     axes.invert_xaxis()
     axes.invert_yaxis()
     axes.set(xlabel="effective temperature [K]", ylabel="log g [dex]")
-    _bar(canvas, drawn, "[M/H] [dex]")
+    _colour_bar(canvas, drawn, "[M/H] [dex]")
     return canvas.svg()
 
 
-@styled
-def masses(stars: Tally) -> str:
-    """How many stars have which mass."""
-    return _histogram("mass", stars.mass, stars.mass_good, counts.MASS, "mass [solar masses]")
+@with_style
+def masses(stars: Histograms) -> str:
+    """Draw the histogram of masses.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
+    return _histogram("mass", stars.mass, stars.mass_good, histograms.MASS, "mass [solar masses]")
 
 
-@styled
-def ages(stars: Tally) -> str:
-    """How many stars have which age."""
-    return _histogram("age", stars.age, stars.age_good, counts.AGE, "age [Gyr]")
+@with_style
+def ages(stars: Histograms) -> str:
+    """Draw the histogram of ages.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
+    return _histogram("age", stars.age, stars.age_good, histograms.AGE, "age [Gyr]")
 
 
-@styled
-def age_metallicity(stars: Tally) -> str:
-    """[M/H] over age; stars with good_mass_age if there are enough."""
-    canvas, good = Canvas("agemh"), stars.good_mass_age >= ENOUGH
+@with_style
+def age_metallicity(stars: Histograms) -> str:
+    """Draw [M/H] against age; good_mass_age only if there are enough.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
+    canvas, good = Canvas("agemh"), stars.good_mass_age >= MIN_GOOD_STARS
     axes = canvas.axes
     if len(stars.points["age"]):
-        chosen = stars.points["good_mass_age"] if good else slice(None)
-        age, m_h = (stars.points[name][chosen] for name in ("age", "m_h"))
+        selected = stars.points["good_mass_age"] if good else slice(None)
+        age, m_h = (stars.points[name][selected] for name in ("age", "m_h"))
         axes.scatter(age, m_h, s=7, c=BLUE, alpha=0.5, linewidths=0, rasterized=True)
         axes.set_xlim(*_range(age, 0.002, 0.05))
         axes.set_ylim(*_range(m_h, 0.002, 0.05))
     else:
         grid = stars.age_m_h_good if good else stars.age_m_h
-        drawn = _image(axes, _positive(grid), counts.AGE, counts.METALLICITY)
+        drawn = _image(axes, _positive(grid), histograms.AGE, histograms.METALLICITY)
         drawn.set_norm(_logarithmic(grid))
-        _crop(axes, grid, counts.AGE, counts.METALLICITY)
-        _bar(canvas, drawn, "stars a cell")
+        _crop(axes, grid, histograms.AGE, histograms.METALLICITY)
+        _colour_bar(canvas, drawn, "stars per cell")
     axes.set(xlabel="age [Gyr]", ylabel="[M/H] [dex]")
     return canvas.svg()
 
 
-@styled
-def error(stars: Tally, name: str) -> str:
-    """The median of an error over G, and the range of the middle two thirds of the stars."""
-    canvas = Canvas(f"error-{name}", LOW)
+@with_style
+def uncertainty(stars: Histograms, column: str) -> str:
+    """Draw the median of an uncertainty against G, and its 16 to 84 % range.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    column
+        One of :data:`catalogproc.report.histograms.UNCERTAINTIES`.
+    """
+    canvas = Canvas(f"error-{column}", LOW_HEIGHT)
     axes = canvas.axes
-    low, middle, high = 10.0 ** counts.percentiles(stars.errors[name], counts.LOG_ERROR)
-    g = counts.MAGNITUDE.middles
-    known = np.isfinite(middle)
+    counts = stars.uncertainties[column]
+    low, median, high = 10.0 ** histograms.percentiles(counts, histograms.LOG_ERROR)
+    g = histograms.MAGNITUDE.centres
+    known = np.isfinite(median)
     axes.fill_between(g[known], low[known], high[known], color=SKY, alpha=0.4, linewidth=0)
-    axes.plot(g[known], middle[known], color=ACCENT, marker="o", markersize=2.5, linewidth=1.2)
-    axes.set(xlabel="G [mag]", ylabel=counts.ERRORS[name][1])
+    axes.plot(g[known], median[known], color=ACCENT, marker="o", markersize=2.5, linewidth=1.2)
+    axes.set(xlabel="G [mag]", ylabel=histograms.UNCERTAINTIES[column][1])
     if known.any():
         if high[known].max() > 4 * low[known].min():
             axes.set_yscale("log")
-            _plain_log(axes.yaxis)
+            _plain_log_ticks(axes.yaxis)
     else:
-        _nothing(axes, "too few stars a magnitude")
+        _message(axes, "too few stars per magnitude bin")
     return canvas.svg()
 
 
-@styled
-def magnitudes(stars: Tally) -> str:
-    """How many stars have which G magnitude: those of which an error of Teff is known."""
-    canvas = Canvas("g", LOW)
-    seen = stars.errors["e_teff"].sum(axis=1)
-    canvas.axes.stairs(seen, counts.MAGNITUDE.edges, fill=True, color=SKY)
-    if seen.any():
-        canvas.axes.set_xlim(*_span(seen, counts.MAGNITUDE))
+@with_style
+def magnitudes(stars: Histograms) -> str:
+    """Draw the histogram of G of the stars with an uncertainty of Teff.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
+    canvas = Canvas("g", LOW_HEIGHT)
+    counts = stars.uncertainties["e_teff"].sum(axis=1)
+    canvas.axes.stairs(counts, histograms.MAGNITUDE.edges, fill=True, color=SKY)
+    if counts.any():
+        canvas.axes.set_xlim(*_span(counts, histograms.MAGNITUDE))
     canvas.axes.set(xlabel="G [mag]", ylabel="stars")
     return canvas.svg()
 
 
-@styled
-def throughput(seconds: Float, rate: Float, breaks: Sequence[float]) -> str:
-    """Stars a second over the time in which at least one chunk was worked on.
+@with_style
+def throughput(measured: Throughput) -> str:
+    """Draw stars per second against the time in which chunks were processed.
 
-    ``seconds`` (N + 1,) are the edges of the bins, ``rate`` (N,) is that in each; at
-    ``breaks`` the run stood still.
+    Parameters
+    ----------
+    measured
+        The speed of the run; its breaks become dashed lines.
     """
-    canvas = Canvas("rate", LOW)
-    axes = canvas.axes
-    unit, word = next(
-        (u, w) for u, w in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-        if seconds[-1] >= 3 * u or u == 1
+    canvas = Canvas("rate", LOW_HEIGHT)
+    axes, duration = canvas.axes, measured.seconds[-1]
+    unit, name = next(
+        (u, n) for u, n in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+        if duration >= 3 * u or u == 1
     )  # fmt: skip
-    axes.stairs(rate, seconds / unit, fill=True, color=SKY, alpha=0.5)
-    axes.stairs(rate, seconds / unit, color=ACCENT)
-    for moment in breaks:
+    axes.stairs(measured.rate, measured.seconds / unit, fill=True, color=SKY, alpha=0.5)
+    axes.stairs(measured.rate, measured.seconds / unit, color=ACCENT)
+    for moment in measured.breaks:
         axes.axvline(moment / unit, color=ORANGE, linestyle="--", linewidth=1)
     axes.set_ylim(0, None)
-    axes.set_xlim(0, seconds[-1] / unit)
-    axes.set(xlabel=f"{word} at work", ylabel="stars a second")
+    axes.set_xlim(0, duration / unit)
+    axes.set(xlabel=f"processing time [{name}]", ylabel="stars per second")
     return canvas.svg()
 
 
-@styled
-def sky(stars: Tally) -> str:
-    """Where the stars lie: all sky, galactic, Mollweide's equal areas, the centre amid."""
+@with_style
+def sky(stars: Histograms) -> str:
+    """Draw the sky map: Galactic coordinates, Mollweide projection, Galactic centre at (0, 0).
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog.
+    """
     canvas = Canvas("sky", 3.0)
     axes = canvas.axes
-    # Few stars would be lost in small pixels.
-    order = int(np.clip(np.log2(max(stars.placed, 1)) / 2 - 3, 2, counts.SKY_ORDER))
+    # The fewer stars, the larger the pixels.
+    order = int(np.clip(np.log2(max(stars.with_position, 1)) / 2 - 3, 2, histograms.SKY_ORDER))
     pixels = stars.sky.reshape(12 << 2 * order, -1).sum(axis=1)
     image = _mollweide(pixels, order)
     drawn = axes.imshow(
@@ -234,12 +286,12 @@ def sky(stars: Tally) -> str:
     _graticule(axes)
     axes.set(xlim=(-2.02, 2.02), ylim=(-1.02, 1.02), aspect="equal")
     axes.axis("off")
-    _bar(canvas, drawn, "stars a pixel", location="bottom", shrink=0.5)
+    _colour_bar(canvas, drawn, "stars per pixel", location="bottom", shrink=0.5)
     return canvas.svg()
 
 
 def _mollweide(pixels: NDArray[np.int64], order: int) -> Float:
-    """An image (n, 2 n) of a nested HEALPix map in ICRS, in galactic coordinates; NaN outside."""
+    """Return a nested HEALPix map in ICRS as an image (n, 2 n) in Galactic coordinates."""
     from catalogproc.features.astrometry import GALACTIC_FROM_ICRS, healpix
 
     size = 400
@@ -248,8 +300,8 @@ def _mollweide(pixels: NDArray[np.int64], order: int) -> Float:
     theta = np.arcsin(y[inside])
     b = np.arcsin((2 * theta + np.sin(2 * theta)) / np.pi)
     l = -np.pi * x[inside] / (2 * np.cos(theta))  # noqa: E741 (increases to the left)
-    towards = np.stack([np.cos(b) * np.cos(l), np.cos(b) * np.sin(l), np.sin(b)])
-    u, v, w = np.array(GALACTIC_FROM_ICRS).T @ towards
+    direction = np.stack([np.cos(b) * np.cos(l), np.cos(b) * np.sin(l), np.sin(b)])
+    u, v, w = np.array(GALACTIC_FROM_ICRS).T @ direction
     ra, dec = np.degrees(np.arctan2(v, u)) % 360.0, np.degrees(np.arcsin(np.clip(w, -1, 1)))
     image = np.full(x.shape, np.nan)
     image[inside] = pixels[healpix(ra, dec, order)]
@@ -265,20 +317,20 @@ def _graticule(axes: Any) -> None:
     theta = np.clip(theta, -np.pi / 2, np.pi / 2)
     for longitude in np.radians([-180, -90, 0, 90, 180]):
         axes.plot(2 * longitude / np.pi * np.cos(theta), np.sin(theta), color=LINE, linewidth=0.6)
-    for place in (60, 90, 120):
-        reach = 2 * np.cos(theta[place])
-        axes.plot([-reach, reach], [np.sin(theta[place])] * 2, color=LINE, linewidth=0.6)
+    for index in (60, 90, 120):
+        half_width = 2 * np.cos(theta[index])
+        axes.plot([-half_width, half_width], [np.sin(theta[index])] * 2, color=LINE, linewidth=0.6)
 
 
 def _histogram(
     name: str, all_stars: NDArray[np.int64], good: NDArray[np.int64], axis: Axis, label: str
 ) -> str:
     canvas = Canvas(name, 2.9)
-    axes, merged = canvas.axes, _merge(all_stars, axis)
-    edges = axis.edges[::merged]
-    everything, chosen = (c.reshape(-1, merged).sum(axis=1) for c in (all_stars, good))
-    axes.stairs(everything, edges, fill=True, color=SKY, alpha=0.5, label="all stars")
-    axes.stairs(chosen, edges, color=ORANGE, linewidth=1.6, label="good_mass_age")
+    axes, width = canvas.axes, _merged_bins(all_stars, axis)
+    edges = axis.edges[::width]
+    all_merged, good_merged = (c.reshape(-1, width).sum(axis=1) for c in (all_stars, good))
+    axes.stairs(all_merged, edges, fill=True, color=SKY, alpha=0.5, label="all stars")
+    axes.stairs(good_merged, edges, color=ORANGE, linewidth=1.6, label="good_mass_age")
     if all_stars.any():
         axes.set_xlim(*_span(all_stars, axis))
         axes.legend()
@@ -286,13 +338,13 @@ def _histogram(
     return canvas.svg()
 
 
-def _merge(seen: NDArray[np.int64], axis: Axis) -> int:
-    """How many bins to draw as one: the fewer stars there are, the more."""
-    if not seen.any():
+def _merged_bins(counts: NDArray[np.int64], axis: Axis) -> int:
+    """Return how many bins to draw as one: the fewer stars, the more."""
+    if not counts.any():
         return axis.bins // 20
-    low, high = _span(seen, axis)
+    low, high = _span(counts, axis)
     occupied = (high - low) / (axis.high - axis.low) * axis.bins
-    wanted = occupied / np.clip(np.sqrt(seen.sum()), 10, 80)
+    wanted = occupied / np.clip(np.sqrt(counts.sum()), 10, 80)
     return max(n for n in range(1, axis.bins // 4) if axis.bins % n == 0 and n <= max(wanted, 1))
 
 
@@ -304,7 +356,7 @@ def _image(axes: Any, values: Float, x: Axis, y: Axis) -> Any:
 
 
 def _positive(values: NDArray[Any]) -> Float:
-    """NaN where there is nothing."""
+    """Return the values with NaN in place of zeros."""
     with np.errstate(invalid="ignore"):
         return np.where(values > 0, values, np.nan)
 
@@ -321,38 +373,38 @@ def _crop(axes: Any, grid: NDArray[np.int64], x: Axis, y: Axis) -> None:
         axes.set_ylim(*_span(grid.sum(axis=0), y))
 
 
-def _span(seen: NDArray[np.int64], axis: Axis) -> tuple[float, float]:
-    """The range of an axis that holds all but a thousandth of the stars to each side."""
-    share = np.cumsum(seen) / seen.sum()
+def _span(counts: NDArray[np.int64], axis: Axis) -> tuple[float, float]:
+    """Return the range of an axis without the outermost 0.1 % of the stars on each side."""
+    share = np.cumsum(counts) / counts.sum()
     first = int(np.searchsorted(share, 0.001))
     last = int(np.searchsorted(share, 0.999))
     edges = axis.edges
     return float(edges[max(first - 1, 0)]), float(edges[min(last + 2, axis.bins)])
 
 
-def _range(values: Float, tail: float, more: float = 0.0) -> tuple[float, float]:
-    """Percentiles of the known values, and a little more to each side."""
+def _range(values: Float, tail: float, padding: float = 0.0) -> tuple[float, float]:
+    """Return the quantiles tail and 1 - tail of the finite values, widened by a fraction."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 1.0
     low, high = np.quantile(known, [tail, 1 - tail])
-    wider = more * (high - low) or 1e-3
-    return float(low - wider), float(high + wider)
+    margin = padding * (high - low) or 1e-3
+    return float(low - margin), float(high + margin)
 
 
-def _bar(canvas: Canvas, drawn: Any, label: str, **where: Any) -> None:
+def _colour_bar(canvas: Canvas, drawn: Any, label: str, **options: Any) -> None:
     from matplotlib.colors import LogNorm
 
-    bar = canvas.figure.colorbar(drawn, ax=canvas.axes, **({"pad": 0.02, "aspect": 30} | where))
+    bar = canvas.figure.colorbar(drawn, ax=canvas.axes, **({"pad": 0.02, "aspect": 30} | options))
     bar.outline.set_visible(False)
     bar.set_label(label)
     bar.ax.grid(False)
     if isinstance(drawn.norm, LogNorm):
-        _plain_log(bar.ax.xaxis if where else bar.ax.yaxis)
+        _plain_log_ticks(bar.ax.xaxis if options else bar.ax.yaxis)
 
 
-def _plain_log(axis: Any) -> None:
-    """Ticks of a logarithmic axis as plain numbers."""
+def _plain_log_ticks(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
@@ -360,5 +412,5 @@ def _plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _nothing(axes: Any, words: str) -> None:
-    axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+def _message(axes: Any, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)

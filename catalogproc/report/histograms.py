@@ -1,9 +1,10 @@
-"""A catalog of any size, counted into the histograms that the report draws, in one pass."""
+"""Histograms of a catalog for the report, filled in one pass in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -12,20 +13,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract, load_flags
+from catalogproc.rundir.receipts import Receipt
 
 Counts = NDArray[np.int64]
 Float = NDArray[np.float64]
 
 SKY_ORDER = 6
-FEW = 5_000
-"""Up to so many stars are kept one by one, to be drawn as points."""
-POINTS = ("teff", "logg", "m_h", "age", "good_params", "good_mass_age")
-LEVELS = (0.16, 0.5, 0.84)
+"""HEALPix order of the sky map."""
+MAX_POINTS = 5_000
+"""Catalogs of up to so many stars are drawn star by star."""
+POINT_COLUMNS = ("teff", "logg", "m_h", "age", "good_params", "good_mass_age")
+QUANTILES = (0.16, 0.5, 0.84)
+MAX_TIME_BINS = 80
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Bins of equal width over a range; what lies outside is left out."""
+    """Bins of equal width over a range; values outside of it are not counted."""
 
     low: float
     high: float
@@ -36,11 +40,17 @@ class Axis:
         return np.linspace(self.low, self.high, self.bins + 1)
 
     @property
-    def middles(self) -> Float:
+    def centres(self) -> Float:
         return 0.5 * (self.edges[1:] + self.edges[:-1])
 
-    def place(self, values: Float) -> Counts:
-        """The bin of each value, -1 outside and for NaN."""
+    def bin_of(self, values: Float) -> Counts:
+        """Return the bin of each value; -1 outside of the range and for NaN.
+
+        Parameters
+        ----------
+        values
+            (N,), in the unit of the axis.
+        """
         with np.errstate(invalid="ignore"):
             scaled = (values - self.low) * (self.bins / (self.high - self.low))
             inside = (scaled >= 0) & (scaled < self.bins)
@@ -55,46 +65,47 @@ AGE = Axis(0.0, 20.0, 160)
 MAGNITUDE = Axis(2.0, 22.0, 80)
 LOG_ERROR = Axis(-4.0, 5.0, 450)
 
-ERRORS = {
-    "e_teff": ("effective temperature", "e_teff [K]"),
+UNCERTAINTIES = {
+    "e_teff": ("Teff", "e_teff [K]"),
     "e_logg": ("log g", "e_logg [dex]"),
     "e_m_h": ("[M/H]", "e_m_h [dex]"),
     "e_mass": ("mass", "e_mass / mass"),
     "e_age": ("age", "e_age / age"),
 }
-"""What is told of errors, and how it is called; two are divided by their value."""
-RELATIVE = {"e_mass": "mass", "e_age": "age"}
+"""Column: (name of the quantity, label of the axis)."""
+RELATIVE_TO = {"e_mass": "mass", "e_age": "age"}
 
 COLUMNS = (
-    "teff", "logg", "m_h", "mass", "age", *ERRORS, "phot_g_mean_mag",
+    "teff", "logg", "m_h", "mass", "age", *UNCERTAINTIES, "phot_g_mean_mag",
     "quality_flags", "good_params", "good_mass_age", "_healpix_29",
 )  # fmt: skip
-"""The columns that are read."""
+"""The columns of the catalog that are read."""
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Counts of stars.
+class Histograms:
+    """Numbers of stars.
 
     Attributes
     ----------
     stars, good_params, good_mass_age
-        In all, and of them those whose answers may be used.
+        Of all stars, and of those in either sample.
     kiel, kiel_m_h
-        Stars over (Teff, log g) and the sum of their [M/H]; of all stars and, in
-        ``kiel_good``, ``kiel_good_m_h``, of those with good_params.
+        Stars in cells of (Teff, log g), and the sum of their [M/H]; ``kiel_good`` and
+        ``kiel_good_m_h`` for good_params only.
     mass, mass_good, age, age_good
-        Over mass and age; all, and good_mass_age.
+        In bins of mass and of age; all stars, and good_mass_age.
     age_m_h, age_m_h_good
-        Over (age, [M/H]).
+        In cells of (age, [M/H]).
     sky
-        Stars in each nested HEALPix pixel of order :data:`SKY_ORDER`, ICRS.
-    errors
-        Of each of :data:`ERRORS` over (G, log10 of the error).
+        In each nested HEALPix pixel of order :data:`SKY_ORDER`, ICRS.
+    uncertainties
+        For each of :data:`UNCERTAINTIES`, in cells of (G, log10 of the uncertainty).
     flags
-        Stars that have each bit of quality_flags, by its name.
+        Stars with each bit of quality_flags, by its name.
     points
-        The columns :data:`POINTS` of all stars, where they are few; else empty.
+        The columns :data:`POINT_COLUMNS` of all stars if there are at most
+        :data:`MAX_POINTS`, else empty arrays.
     """
 
     stars: int
@@ -111,50 +122,62 @@ class Tally:
     age_m_h: Counts
     age_m_h_good: Counts
     sky: Counts
-    errors: Mapping[str, Counts]
+    uncertainties: Mapping[str, Counts]
     flags: Mapping[str, int]
     points: Mapping[str, NDArray[Any]]
 
     @cached_property
-    def placed(self) -> int:
-        """Stars that have a position."""
+    def with_position(self) -> int:
+        """Number of stars that have a position."""
         return int(self.sky.sum())
 
 
-def tally(batches: Iterable[pa.RecordBatch]) -> Tally:
-    """Count stars, given in batches with the columns :data:`COLUMNS`."""
-    total = _count(_none())
-    points = [_points(_none())]
+def count_stars(batches: Iterable[pa.RecordBatch]) -> Histograms:
+    """Count the stars of a catalog.
+
+    Parameters
+    ----------
+    batches
+        Rows with the columns :data:`COLUMNS`.
+    """
+    total = _count(_empty_batch())
+    points = [_points(_empty_batch())]
     for batch in batches:
-        for name, counted in _count(batch).items():
-            total[name] = total[name] + counted
-        # Beyond so many none is kept, or memory would grow with the catalog.
-        points = [*points, _points(batch)] if int(total["stars"]) <= FEW else [_points(_none())]
-    whole = ("stars", "good_params", "good_mass_age")
-    flags, errors = total.pop("flags"), total.pop("errors")
-    few = {name: np.concatenate([part[name] for part in points]) for name in POINTS}
-    counts: dict[str, Any] = {name: int(total.pop(name)) for name in whole} | total
-    return Tally(
-        **counts,
+        for name, counts in _count(batch).items():
+            total[name] = total[name] + counts
+        # Beyond the limit none is kept, or memory would grow with the catalog.
+        few = int(total["stars"]) <= MAX_POINTS
+        points = [*points, _points(batch)] if few else [_points(_empty_batch())]
+    flags, uncertainties = total.pop("flags"), total.pop("uncertainties")
+    scalars = ("stars", "good_params", "good_mass_age")
+    fields: dict[str, Any] = {name: int(total.pop(name)) for name in scalars} | total
+    return Histograms(
+        **fields,
         flags={
             flag.name: int(count) for flag, count in zip(load_flags().flags, flags, strict=True)
         },
-        errors=dict(zip(ERRORS, errors, strict=True)),
-        points=few,
+        uncertainties=dict(zip(UNCERTAINTIES, uncertainties, strict=True)),
+        points={name: np.concatenate([part[name] for part in points]) for name in POINT_COLUMNS},
     )
 
 
-def percentiles(counts: Counts, axis: Axis, least: int = 20) -> Float:
-    """The 16th, 50th and 84th percentiles (3, N) of N histograms (N, bins) over an axis.
+def percentiles(counts: Counts, axis: Axis, min_stars: int = 20) -> Float:
+    """Return the 16th, 50th and 84th percentiles (3, N) of N histograms.
 
-    NaN where a histogram holds fewer than ``least`` stars. Within a bin, stars are taken
-    to lie evenly.
+    Parameters
+    ----------
+    counts
+        The histograms (N, bins); within a bin stars are taken as evenly distributed.
+    axis
+        Their bins.
+    min_stars
+        Histograms with fewer stars give NaN.
     """
-    found = np.full((len(LEVELS), len(counts)), np.nan)
-    for row in np.flatnonzero(counts.sum(axis=1) >= least):
-        summed = np.concatenate([[0], np.cumsum(counts[row])])
-        found[:, row] = np.interp(np.array(LEVELS) * summed[-1], summed, axis.edges)
-    return found
+    result = np.full((len(QUANTILES), len(counts)), np.nan)
+    for row in np.flatnonzero(counts.sum(axis=1) >= min_stars):
+        cumulative = np.concatenate([[0], np.cumsum(counts[row])])
+        result[:, row] = np.interp(np.array(QUANTILES) * cumulative[-1], cumulative, axis.edges)
+    return result
 
 
 def _type(name: str) -> pa.DataType:
@@ -162,75 +185,123 @@ def _type(name: str) -> pa.DataType:
 
 
 def _points(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    return {name: _numpy(batch.column(name)) for name in POINTS}
+    return {name: _numpy(batch.column(name)) for name in POINT_COLUMNS}
 
 
-def _none() -> pa.RecordBatch:
-    """A batch without a star."""
+def _empty_batch() -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [pa.array([], _type(name)) for name in COLUMNS], names=list(COLUMNS)
     )
 
 
 def _count(batch: pa.RecordBatch) -> dict[str, Any]:
-    """What one batch adds to each field of a Tally."""
+    """Return what one batch adds to each field of Histograms."""
     values = {name: _numpy(batch.column(name)) for name in COLUMNS}
-    good, settled = values["good_params"], values["good_mass_age"]
+    good_params, good_mass_age = values["good_params"], values["good_mass_age"]
     m_h = values["m_h"]
-    teff, logg = TEFF.place(values["teff"]), LOGG.place(values["logg"])
-    mass, age = MASS.place(values["mass"]), AGE.place(values["age"])
-    metal, g = METALLICITY.place(m_h), MAGNITUDE.place(values["phot_g_mean_mag"])
+    teff, logg = TEFF.bin_of(values["teff"]), LOGG.bin_of(values["logg"])
+    mass, age = MASS.bin_of(values["mass"]), AGE.bin_of(values["age"])
+    metal, g = METALLICITY.bin_of(m_h), MAGNITUDE.bin_of(values["phot_g_mean_mag"])
     known = np.isfinite(m_h)
     kiel = (teff, logg)
     shape = (TEFF.bins, LOGG.bins)
     pixel = values["_healpix_29"] >> 2 * (29 - SKY_ORDER)
     return {
         "stars": np.array(len(m_h)),
-        "good_params": np.count_nonzero(good),
-        "good_mass_age": np.count_nonzero(settled),
+        "good_params": np.count_nonzero(good_params),
+        "good_mass_age": np.count_nonzero(good_mass_age),
         "kiel": _grid(kiel, shape, known),
         "kiel_m_h": _grid(kiel, shape, known, m_h),
-        "kiel_good": _grid(kiel, shape, known & good),
-        "kiel_good_m_h": _grid(kiel, shape, known & good, m_h),
+        "kiel_good": _grid(kiel, shape, known & good_params),
+        "kiel_good_m_h": _grid(kiel, shape, known & good_params, m_h),
         "mass": _grid((mass,), (MASS.bins,)),
-        "mass_good": _grid((mass,), (MASS.bins,), settled),
+        "mass_good": _grid((mass,), (MASS.bins,), good_mass_age),
         "age": _grid((age,), (AGE.bins,)),
-        "age_good": _grid((age,), (AGE.bins,), settled),
+        "age_good": _grid((age,), (AGE.bins,), good_mass_age),
         "age_m_h": _grid((age, metal), (AGE.bins, METALLICITY.bins)),
-        "age_m_h_good": _grid((age, metal), (AGE.bins, METALLICITY.bins), settled),
+        "age_m_h_good": _grid((age, metal), (AGE.bins, METALLICITY.bins), good_mass_age),
         "sky": _grid((pixel,), (12 << 2 * SKY_ORDER,)),
-        "errors": np.stack([_errors(name, values, g) for name in ERRORS]),
+        "uncertainties": np.stack([_uncertainties(name, values, g) for name in UNCERTAINTIES]),
         "flags": np.array(
             [np.count_nonzero(values["quality_flags"] & flag.value) for flag in load_flags().flags]
         ),
     }
 
 
-def _errors(name: str, values: Mapping[str, NDArray[Any]], g: Counts) -> Counts:
-    error = values[name].astype(np.float64)
+def _uncertainties(name: str, values: Mapping[str, NDArray[Any]], g: Counts) -> Counts:
+    """Return the histogram of one uncertainty over (G, log10)."""
+    sigma = values[name].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        if name in RELATIVE:
-            error = error / values[RELATIVE[name]].astype(np.float64)
-        place = LOG_ERROR.place(np.log10(np.where(error > 0, error, np.nan)))
-    counted: Counts = _grid((g, place), (MAGNITUDE.bins, LOG_ERROR.bins))
-    return counted
+        if name in RELATIVE_TO:
+            sigma = sigma / values[RELATIVE_TO[name]].astype(np.float64)
+        log_sigma = LOG_ERROR.bin_of(np.log10(np.where(sigma > 0, sigma, np.nan)))
+    counts: Counts = _grid((g, log_sigma), (MAGNITUDE.bins, LOG_ERROR.bins))
+    return counts
 
 
 def _grid(
-    places: tuple[NDArray[np.int64], ...],
+    bins: tuple[NDArray[np.int64], ...],
     shape: tuple[int, ...],
-    chosen: NDArray[np.bool_] | None = None,
+    selected: NDArray[np.bool_] | None = None,
     weights: Float | None = None,
 ) -> NDArray[Any]:
-    """A histogram over one or two axes of the stars that lie inside all of them."""
-    inside = np.logical_and.reduce([place >= 0 for place in places])
-    if chosen is not None:
-        inside &= chosen
-    flat = np.ravel_multi_index(tuple(place[inside] for place in places), shape)
-    weighed = None if weights is None else weights[inside]
-    return np.bincount(flat, weighed, minlength=int(np.prod(shape))).reshape(shape)
+    """Return a histogram over one or two axes; a star outside of either is not counted."""
+    inside = np.logical_and.reduce([index >= 0 for index in bins])
+    if selected is not None:
+        inside &= selected
+    flat = np.ravel_multi_index(tuple(index[inside] for index in bins), shape)
+    inside_weights = None if weights is None else weights[inside]
+    return np.bincount(flat, inside_weights, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def _numpy(column: pa.Array) -> NDArray[Any]:
     array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Speed of a run over the time in which at least one chunk was being processed.
+
+    Attributes
+    ----------
+    seconds
+        Edges of the time bins (N + 1,).
+    rate
+        Stars per second in each bin (N,).
+    breaks
+        Seconds at which the run had been interrupted and was resumed.
+    """
+
+    seconds: Float
+    rate: Float
+    breaks: tuple[float, ...]
+
+
+def measure_throughput(receipts: Sequence[Receipt]) -> Throughput:
+    """Return the speed of a run.
+
+    Parameters
+    ----------
+    receipts
+        Of the finished chunks; each chunk's rows are taken as evenly spread over its time.
+    """
+    if not receipts:
+        return Throughput(np.array([0.0, 1.0]), np.zeros(1), ())
+    start = np.array([datetime.fromisoformat(r.started).timestamp() for r in receipts])
+    duration = np.maximum(np.array([r.seconds for r in receipts]), 1e-3)
+    rows = np.array([r.rows_read for r in receipts], dtype=np.float64)
+    order = np.argsort(start)
+    start, stop, rows = start[order], (start + duration)[order], rows[order]
+    latest_stop = np.maximum.accumulate(stop)
+    # The time between the end of all earlier chunks and the start of the next is idle.
+    idle = np.concatenate([[0.0], np.maximum(start[1:] - latest_stop[:-1], 0.0)])
+    removed = np.cumsum(idle) + start[0]
+    start, stop = start - removed, stop - removed
+    edges = np.linspace(0.0, stop.max(), min(MAX_TIME_BINS, max(4, 4 * len(rows))) + 1)
+    # Rows finished until each edge, summed over chunks: each rises evenly from 0 to its rows.
+    done = np.zeros(len(edges))
+    for a, b, count in zip(start, stop, rows, strict=True):
+        done += count * np.clip((edges - a) / (b - a), 0.0, 1.0)
+    breaks = tuple(float(moment) for moment in start[idle > 1.0])
+    return Throughput(edges, np.diff(done) / np.diff(edges), breaks)

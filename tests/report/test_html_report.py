@@ -1,4 +1,4 @@
-"""The page of a run: everything in it, nothing from outside, and in a real browser a picture."""
+"""Report page: complete, self-contained, escaped, and displayed by a real browser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 from support.catalogs import catalog_table, finished_run, identity, write_chunk
 from support.paths import ROOT
 
+from catalogproc.contract import load_flags
 from catalogproc.errors import ResumeError
-from catalogproc.report import markdown
 from catalogproc.report.html_report import write_report
+from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import claim
 from catalogproc.rundir.provenance import write_summary
 
@@ -25,7 +26,7 @@ VOID = {"meta", "link", "br", "img", "path", "use", "rect", "image", "circle", "
 
 
 class Page(HTMLParser):
-    """What a page holds: its ids, tags, attributes and texts; it must be well nested."""
+    """Ids, tags, attributes and texts of a page; fails unless all tags are nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ def page(run: Path) -> Page:
     return Page(write_report(run).read_text())
 
 
-def test_every_part_is_there(run: Path, page: Page) -> None:
+def test_every_section_is_present(run: Path, page: Page) -> None:
     assert (run / "report.html").is_file()
     parts = "counts stars kiel age-metallicity mass age sky errors error-teff error-logg error-m_h "
     parts += "error-mass error-age magnitudes flags run throughput stages rejected failures model "
@@ -77,15 +78,16 @@ def test_every_part_is_there(run: Path, page: Page) -> None:
     for part in parts.split():
         assert page.ids[part] == 1, part
     assert page.tags["svg"] == 13
-    for words in (
+    for text in (
         "1,600 stars", "1,612 rows read = 1,600 written + 12 rejected", "no_coefficients",
-        "No chunk failed", "model tiny", "FEW_TOKENS", "bit 13: logg >= 3.5", "simulated",
+        "No chunk failed", "model tiny", "FEW_TOKENS",
+        f"bit 13: {load_flags()['NOT_GIANT'].description}", "simulated",
         "a.parquet", "good_mass_age", "Leung & Bovy 2024",
     ):  # fmt: skip
-        assert words in page.text, words
+        assert text in page.text, text
 
 
-def test_ids_are_unique_and_every_reference_meets_one(page: Page) -> None:
+def test_ids_are_unique_and_every_reference_has_its_target(page: Page) -> None:
     assert {name: n for name, n in page.ids.items() if n > 1} == {}
     targets = [value[1:] for name, value in page.attributes if name.endswith("href")
                and value.startswith("#")]  # fmt: skip
@@ -96,7 +98,7 @@ def test_ids_are_unique_and_every_reference_meets_one(page: Page) -> None:
     assert set(targets) <= set(page.ids)
 
 
-def test_nothing_is_fetched_and_nothing_runs(run: Path, page: Page) -> None:
+def test_page_loads_nothing_and_runs_nothing(run: Path, page: Page) -> None:
     assert page.tags["script"] == page.tags["iframe"] == 0
     for name, value in page.attributes:
         assert not name.startswith("on"), name
@@ -110,7 +112,7 @@ def test_nothing_is_fetched_and_nothing_runs(run: Path, page: Page) -> None:
     assert hosts <= {"www.w3.org"}  # names of SVG's namespaces
 
 
-def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
+def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     from dataclasses import replace
 
     run = identity(1, 106)
@@ -129,13 +131,13 @@ def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
     page = Page(text)
     assert page.text.count(EVIL) >= 8
     assert "Not complete." in page.text
-    assert "1 chunks failed; 53 rows of the input have no answer yet" in page.text
+    assert "1 chunk failed. 53 input rows without a result." in page.text
 
 
-def test_a_run_without_stars_or_positions_has_its_page_too(tmp_path: Path) -> None:
+def test_runs_without_stars_or_positions_have_a_page(tmp_path: Path) -> None:
     finished_run(tmp_path / "none", files=1, chunks=1, rows=0)
     none = Page(write_report(tmp_path / "none").read_text())
-    assert "There is none" in none.text
+    assert "The catalog holds no stars" in none.text
     table = catalog_table(60)
     place = table.schema.get_field_index("_healpix_29")
     lost = table.set_column(place, table.schema.field(place), [np.full(60, -1)])
@@ -152,15 +154,15 @@ def test_many_stars_are_drawn_as_cells_and_the_page_stays_small(
 ) -> None:
     from catalogproc.report import histograms, html_report
 
-    monkeypatch.setattr(histograms, "FEW", 100)
-    monkeypatch.setattr(html_report, "FEW", 100)
+    monkeypatch.setattr(histograms, "MAX_POINTS", 100)
+    monkeypatch.setattr(html_report, "MAX_POINTS", 100)
     path = write_report(run, output=tmp_path / "cells.html")
-    assert "the mean of a cell" in path.read_text()
+    assert "mean of each cell" in path.read_text()
     assert path.stat().st_size < 1_000_000
 
 
 def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
-    """Also where GaiaXPy was imported before, which has matplotlib ask for LaTeX."""
+    """Also after an import of GaiaXPy, which changes matplotlib's settings to LaTeX."""
     import matplotlib
 
     one = write_report(run, output=tmp_path / "1.html")
@@ -169,7 +171,7 @@ def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_card_of_the_runs_own_model_is_shown(tmp_path: Path) -> None:
+def test_card_is_shown_only_for_the_model_of_the_run(tmp_path: Path) -> None:
     from support.bundles import tiny_bundle
 
     from catalogproc.rundir.manifest import RunIdentity
@@ -187,20 +189,54 @@ def test_the_card_of_the_runs_own_model_is_shown(tmp_path: Path) -> None:
     assert bundle.hash in other.text
 
 
-def test_markdown_of_cards() -> None:
-    found = markdown.html(
-        "# One\n\ntwo\nlines with `code <b>` and **bold**\n\n- a\n- b & c\n\n"
-        "| x | y |\n|---|---|\n| 1 | <i> |\n\n| | |\n|---|---|\n| k | v |\n## Two"
+CARD = """# One
+
+two
+lines with `code <b>` and **bold**
+
+- a
+- b & c
+
+| x | y |
+|---|---|
+| 1 | <i> |
+
+| | |
+|---|---|
+| k | v |
+## Two
+"""
+
+
+def test_markdown_of_cards_becomes_headings_lists_and_tables() -> None:
+    page = Page(card_html(CARD))
+    wanted = {"h3": 1, "h4": 1, "li": 2, "code": 1, "strong": 1, "table": 2, "th": 2, "td": 4}
+    assert {tag: page.tags[tag] for tag in wanted} == wanted | {"th": 2}
+    for text in ("two\nlines with code <b> and bold", "b & c", "<i>"):
+        assert text in page.text
+    assert [value for name, value in page.attributes if name == "class"] == [
+        "wide", "wide", "facts",
+    ]  # fmt: skip
+
+
+def test_markdown_of_cards_cannot_reach_out_of_the_page() -> None:
+    """HTML is shown as text; links and images, in every notation, leave no address behind."""
+    hostile = (
+        f"{EVIL}\n\n<div onclick=run()>\n\n[text](https://example.org/a) <https://example.org/b>"
+        "\n\n![picture](https://example.org/c) [ref][d] [js](javascript:alert(1))\n\n"
+        '| a |\n|---|\n| [t](https://example.org/e "t\\" onload=\\"x") |\n\n'
+        "```js onload=x\nalert()\n```\n\n[d]: https://example.org/d\n"
     )
-    assert found.split("\n") == [
-        "<h3>One</h3>",
-        "<p>two lines with <code>code &lt;b&gt;</code> and <strong>bold</strong></p>",
-        "<ul><li>a</li><li>b &amp; c</li></ul>",
-        '<div class="wide"><table><tr><th>x</th><th>y</th></tr>'
-        "<tr><td>1</td><td>&lt;i&gt;</td></tr></table></div>",
-        '<div class="wide"><table class="facts"><tr><td>k</td><td>v</td></tr></table></div>',
-        "<h4>Two</h4>",
-    ]
+    page = Page(card_html(hostile))
+    for tag in ("script", "a", "img", "iframe", "link", "style"):
+        assert page.tags[tag] == 0, tag
+    for name, value in page.attributes:
+        assert name in ("class", "style"), name
+        assert "example.org" not in value
+    assert EVIL in page.text
+    assert "Figure (not shown): picture" in page.text
+    for text in ("text", "ref", "<div onclick=run()>"):
+        assert text in page.text
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -208,11 +244,13 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed (apt-get install chromium)")
 @pytest.mark.parametrize(("name", "width"), [("desk", 1280), ("phone", 390)])
-def test_a_browser_shows_it(run: Path, page: Page, tmp_path: Path, name: str, width: int) -> None:
-    """Leaves output/report-desk.png and output/report-phone.png to be looked at."""
+def test_a_browser_displays_the_page(
+    run: Path, page: Page, tmp_path: Path, name: str, width: int
+) -> None:
+    """Leaves output/report-desk.png and output/report-phone.png for inspection."""
     from matplotlib.image import imread
 
-    # A window cannot be as narrow as a phone, a frame can.
+    # Chromium's window cannot be as narrow as a phone, a frame can.
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<body style="margin:0"><iframe src="{(run / "report.html").as_uri()}" width="{width}" '
@@ -235,6 +273,6 @@ def test_a_browser_shows_it(run: Path, page: Page, tmp_path: Path, name: str, wi
     assert image.shape[0] == 3000
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200  # pictures, not a blank page
     paper = image[5, 5]
-    # Nothing runs out of the page to its right: its margin is empty from top to end.
+    # Nothing is wider than the page: its right margin is empty from top to bottom.
     margin = image[:, width - 8 : width - 1]
     assert np.allclose(margin, paper, atol=0.02)
