@@ -84,8 +84,10 @@ def export(
 ) -> None:
     """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
     from catalogproc.export.export import export_catalog
+    from catalogproc.io.output import check_output_file, check_output_folder
     from catalogproc.rundir.sync import at_hand
 
+    (check_output_folder if format is Format.hats else check_output_file)(output)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with show_progress("stars") as progress:
         rows = export_catalog(

@@ -1,112 +1,135 @@
-"""The verbs that question a model, judge it and its catalogs, and find its errors: infer, evaluate,
-calibrate, crosscheck."""
+"""Commands that apply, evaluate and calibrate a model, and validate a catalog."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalogproc.cli.console import note
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.outputs import OutputFolder, OutputTable
+
+if TYPE_CHECKING:
+    from catalogproc.datasets.test_sets import Benchmark
+    from catalogproc.network.bundle import Bundle
 
 
 class ModelDevice(StrEnum):
-    """Where the model runs."""
+    """Device of the model."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-DeviceName = Annotated[ModelDevice, typer.Option("--device", help="Where the model runs.")]
+DeviceName = Annotated[ModelDevice, typer.Option("--device", help="Device of the model.")]
 
 
 def evaluate(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")],
+    output: OutputFolder,
     bundle: Annotated[
-        str, typer.Option("--bundle", metavar="NAME|DIR", help="The model to judge.")
+        str, typer.Option("--bundle", metavar="NAME|DIR", help="Model to evaluate.")
     ] = "default",
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="DIR", help="Stars and truth, as simulate or dataset write."
+            "--data", metavar="DIR", help="Stars with known labels, from simulate or dataset."
         ),
     ] = None,
     stars: Annotated[
-        int, typer.Option("--stars", min=1, help="Without --data, so many simulated ones.")
+        int, typer.Option("--stars", min=1, help="Without --data: number of simulated stars.")
     ] = 10_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of these.")] = 20_260_901,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Random seed of the simulated stars.")
+    ] = 20_260_901,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes, not an hour: fewer panels, trees and stars.")
+        bool,
+        typer.Option("--quick", help="Minutes instead of an hour: fewer panels, trees, stars."),
     ] = False,
     figures: Annotated[
         str | None,
         typer.Option(
             "--figures",
             metavar="N,...|all|none",
-            help="The seed paper's figures alone, 4 to 19 [default: the judgement and all].",
+            help="Only figures 4 to 19 of Zhang, Bu et al. (2026) [default: scores and all].",
         ),
     ] = None,
     device: DeviceName = ModelDevice.auto,
 ) -> None:
-    """Judge a model on stars with known answers, and repeat the seed paper's experiments."""
-    from catalogproc.datasets.test_sets import benchmark, training_stars
-    from catalogproc.evaluation.benchmark import Effort, judge
-    from catalogproc.evaluation.page import write_trust
-    from catalogproc.evaluation.scorecard import text, write_scorecard
+    """Evaluate a model on stars with known labels; repeat figures of Zhang, Bu et al. (2026)."""
+    from catalogproc.datasets.test_sets import benchmark
     from catalogproc.network.bundle import load_bundle
     from catalogproc.paper import registry
 
-    experiments = registry.chosen(figures or "all")
+    experiments = registry.select_experiments(figures or "all")
     model = load_bundle(bundle)
-    alone = figures not in (None, "none")
-    known = benchmark(data, stars, seed, model.vocabulary, truth=not alone)
-    if not alone:
-        with show_progress("steps") as progress:
-            effort = Effort.of(quick, device.value)
-            drawn = training_stars(data, effort.tree_stars, effort.seed, model.vocabulary)
-            judged = judge(model, known, effort, progress, drawn)
-        typer.echo(text(judged))
-        held, others = write_trust(model, output, quick)
-        typer.echo(held)
-        for path in [*write_scorecard(judged, output), *others]:
-            note(str(path))
+    with_scores = figures in (None, "none")
+    test = benchmark(data, stars, seed, model.vocabulary, truth=with_scores)
+    if with_scores:
+        _write_scores(model, test, data, output, quick, device)
     if experiments:
-        known = registry.unseen(model, known)
+        test = registry.exclude_training_stars(model, test)
+        scale = registry.Scale.preset(quick)
+        context = registry.make_context(model, test, data, scale, device.value)
         with show_progress("figures") as progress:
-            made = registry.run(
-                experiments, model, known, data, registry.Scale.of(quick), device.value, progress
-            )
-        for line in registry.lines(made):
+            results = registry.run_experiments(experiments, context, progress)
+        for line in registry.summary_lines(results):
             typer.echo(line)
-        for path in registry.write_experiments(made, model, known, output):
+        for path in registry.write_experiments(results, model, test, output):
             note(str(path))
+
+
+def _write_scores(
+    model: Bundle,
+    test: Benchmark,
+    data: Path | None,
+    output: Path,
+    quick: bool,
+    device: ModelDevice,
+) -> None:
+    from catalogproc.datasets.test_sets import training_stars
+    from catalogproc.evaluation.benchmark import BenchmarkConfig, evaluate_model
+    from catalogproc.evaluation.ood_detection import write_reliability
+    from catalogproc.evaluation.scorecard import text, write_scorecard
+
+    with show_progress("steps") as progress:
+        config = BenchmarkConfig.preset(quick, device.value)
+        training = training_stars(data, config.tree_stars, config.seed, model.vocabulary)
+        result = evaluate_model(model, test, config, progress, training)
+    typer.echo(text(result))
+    reliability, paths = write_reliability(model, output, quick)
+    typer.echo(reliability)
+    for path in [*write_scorecard(result, output), *paths]:
+        note(str(path))
 
 
 def infer(
     input: Annotated[
-        Path, typer.Option("--input", metavar="TABLE", help="Its columns are named as tokens.")
+        Path,
+        typer.Option("--input", metavar="TABLE", help="Table whose columns are named as tokens."),
     ],
     labels: Annotated[
-        str, typer.Option("--labels", metavar="NAME,...", help="mass,age,teff,ebv,dist,bp0, ...")
+        str,
+        typer.Option("--labels", metavar="NAME,...", help="Such as mass,age,teff,ebv,dist,bp0."),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", metavar="TABLE", help="csv, ecsv, parquet, fits or vot.")
-    ],
+    output: OutputTable,
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a folder.")
+        str,
+        typer.Option(
+            "--model", metavar="NAME|DIR", help="Name of a shipped model, or a bundle's folder."
+        ),
     ] = "default",
     device: DeviceName = ModelDevice.auto,
 ) -> None:
-    """Answer any labels from whatever is known of each star of a table."""
+    """Predict any labels from the inputs each row has."""
     from catalogproc.network.bundle import load_bundle
     from catalogproc.spectra.infer import infer as infer_table
 
     with show_progress("stars") as progress:
-        account = infer_table(
+        result = infer_table(
             input,
             labels.split(","),
             output,
@@ -114,39 +137,43 @@ def infer(
             device=device.value,
             progress=progress,
         )
-    for line in account.lines():
+    for line in result.lines():
         note(line)
 
 
 def calibrate(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The bundle to write.")],
+    output: OutputFolder,
     bundle: Annotated[
-        str, typer.Option("--bundle", metavar="NAME|DIR", help="The model to calibrate.")
+        str, typer.Option("--bundle", metavar="NAME|DIR", help="Model to calibrate.")
     ] = "default",
-    stars: Annotated[int, typer.Option("--stars", min=1, help="So many simulated ones.")] = 40_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of these.")] = 20_261_125,
+    stars: Annotated[
+        int, typer.Option("--stars", min=1, help="Number of simulated stars.")
+    ] = 40_000,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Random seed of these stars.")
+    ] = 20_261_125,
 ) -> None:
-    """Find anew how far a model's answers may be off, and which stars are unlike its own."""
+    """Recalibrate a model's uncertainties and out-of-distribution limits on simulated stars."""
     from catalogproc.network.bundle import load_bundle
     from catalogproc.training.fit_calibration import calibrated
 
     made = calibrated(load_bundle(bundle), output, stars, seed)
-    note(f"{made.name} {made.hash[:8]}: {', '.join(made.reliability.calibration)}")
-    note(f"how well its errors hold: catalogproc evaluate --bundle {output} --output DIR")
+    note(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
+    note(f"to check its coverage: catalogproc evaluate --bundle {output} --output DIR")
 
 
 def crosscheck(
-    catalog: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that run wrote.")],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")],
+    catalog: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of run.")],
+    output: OutputFolder,
     members: Annotated[
         Path | None,
         typer.Option(
-            "--members", metavar="TABLE", help="Clusters: source_id, cluster, probability."
+            "--members", metavar="TABLE", help="Cluster members: source_id, cluster, probability."
         ),
     ] = None,
     known: Annotated[
         Path | None,
-        typer.Option("--known", metavar="TABLE", help="Of these: cluster, log_age, m_h."),
+        typer.Option("--known", metavar="TABLE", help="Literature values: cluster, log_age, m_h."),
     ] = None,
     again: Annotated[
         Path | None,
@@ -155,20 +182,20 @@ def crosscheck(
     masses: Annotated[
         Path | None,
         typer.Option(
-            "--masses", metavar="TABLE", help="Such as seismic ones: source_id, mass, e_mass."
+            "--masses", metavar="TABLE", help="Masses, such as seismic: source_id, mass, e_mass."
         ),
     ] = None,
     probability: Annotated[
-        float, typer.Option("--probability", min=0, max=1, help="Of members, at least.")
+        float,
+        typer.Option("--probability", min=0, max=1, help="Smallest membership probability."),
     ] = 0.7,
 ) -> None:
-    """Hold a catalog against clusters, repeated spectra and masses from elsewhere."""
+    """Validate a catalog against clusters, repeated spectra and external masses."""
+    from catalogproc.evaluation.external_report import References
     from catalogproc.evaluation.external_report import crosscheck as check
 
-    page, paths = check(
-        catalog, output, members=members, known=known, again=again, masses=masses,
-        probability=probability,
-    )  # fmt: skip
+    references = References(members, known, again, masses, probability)
+    page, paths = check(catalog, output, references)
     typer.echo(page)
     for path in paths:
         note(str(path))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +17,11 @@ from catalogproc.cli import catalog, evaluation, spectra, training
 from catalogproc.cli.catalog import AsJson, GaiaSource, result, say, show_report
 from catalogproc.cli.console import VOICE, console, note
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.outputs import OutputFolder, RunOutput
 from catalogproc.errors import CatalogprocError
+
+if TYPE_CHECKING:
+    from catalogproc.cluster.spec import RunSpec
 
 app = typer.Typer(
     name="catalogproc",
@@ -46,10 +52,6 @@ Input = Annotated[
         "--input", metavar="FILE...", help="XP spectra: files, quoted globs, folders, s3://…"
     ),
 ]
-RunOutput = Annotated[
-    str, typer.Option("--output", metavar="DIR", help="The folder to write, or s3://…")
-]
-Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")]
 Model = Annotated[
     str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a bundle's folder.")
 ]
@@ -58,11 +60,11 @@ JobName = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that stands: tcp://…"),
+    typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler: tcp://…"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Workers of the embedded cluster [default: by machine]."),
+    typer.Option("--workers", min=1, help="Workers of the local cluster [default: by machine]."),
 ]
 CpuWorkers = Annotated[
     int, typer.Option("--cpu-workers", min=0, help="Workers on the CPU beside those on GPUs.")
@@ -74,8 +76,7 @@ DustName = Annotated[
 ]
 
 
-@app.command()
-def run(
+def _run_spec(
     input: Input,
     output: RunOutput,
     gaia_source: GaiaSource = None,
@@ -86,84 +87,86 @@ def run(
     device: DeviceName = Device.auto,
     cpu_workers: CpuWorkers = 0,
     dust: DustName = None,
+) -> RunSpec:
+    """Return the run that the options describe; they are those of run, check and plan."""
+    from catalogproc.cluster.spec import ClusterConfig, RunSpec
+
+    cluster = ClusterConfig(scheduler, workers, device.value, cpu_workers=cpu_workers)
+    dust_map = None if dust is None else dust.value
+    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster)
+
+
+def _run_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of :func:`_run_spec` in place of its parameter ``spec``."""
+    shared = inspect.signature(_run_spec, eval_str=True, locals={"RunSpec": Any}).parameters
+    others = inspect.signature(verb, eval_str=True, locals={"RunSpec": Any}).parameters
+    parameters = [*shared.values(), *(others[name] for name in others if name != "spec")]
+
+    @functools.wraps(verb)
+    def command(**options: Any) -> None:
+        chosen = {name: options.pop(name) for name in shared}
+        verb(_run_spec(**chosen), **options)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in parameters}
+    return command
+
+
+@app.command()
+@_run_options
+def run(
+    spec: RunSpec,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, list the chunks, and start nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn XP spectra into a catalog. The same command again goes on where it stopped."""
+    """Turn XP spectra into a catalog. Running it again resumes; finished chunks are skipped."""
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
-    from catalogproc.cluster.run import Where
     from catalogproc.cluster.run import run as run_plan
     from catalogproc.rundir.sync import at_hand, kept
 
     VOICE.quiet = VOICE.quiet or as_json
-    where = Where(scheduler, workers, device.value, cpu_workers=cpu_workers)
-    asked = (gaia_source or (), model, job, _word(dust), note)
     if dry_run:
-        plan = make_plan(input, at_hand(output), *asked)
-        checked = check_plan(plan, where)
+        plan = make_plan(spec.with_output(at_hand(spec.output)), note)
+        checked = check_plan(plan)
         result(plan, as_json)
         for line in checked:
             note(line)
         raise typer.Exit
-    with kept(output, note) as folder:
-        plan = make_plan(input, folder, *asked)
+    with kept(spec.output, note) as folder:
+        plan = make_plan(spec.with_output(folder), note)
         for line in plan.lines(short=True):
             note(line)
         with show_progress("stars") as progress:
-            account = run_plan(plan, where, progress=progress, announce=progress.say)
-        result(account, as_json, quiet=VOICE.quiet and not account.exit_code)
-        show_report(folder, plan.bundle.path, only_if_missing=not account.chunks_run)
-    raise typer.Exit(account.exit_code)
+            done = run_plan(plan, progress=progress, announce=progress.say)
+        result(done, as_json, quiet=VOICE.quiet and not done.exit_code)
+        show_report(folder, plan.bundle.path, only_if_missing=not done.chunks_run)
+    raise typer.Exit(done.exit_code)
 
 
 @app.command()
-def check(
-    input: Input,
-    output: RunOutput,
-    gaia_source: GaiaSource = None,
-    model: Model = "default",
-    job: JobName = "gaia-dr3-giants",
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    device: DeviceName = Device.auto,
-    cpu_workers: CpuWorkers = 0,
-    dust: DustName = None,
-) -> None:
-    """Try everything that can be refused before a run starts, and write nothing."""
+@_run_options
+def check(spec: RunSpec) -> None:
+    """Test everything that can be refused before a run starts, and write nothing."""
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
-    from catalogproc.cluster.run import Where
     from catalogproc.rundir.sync import at_hand
 
-    plan = make_plan(input, at_hand(output), gaia_source or (), model, job, _word(dust), note)
-    where = Where(scheduler, workers, device.value, cpu_workers=cpu_workers)
-    for line in check_plan(plan, where):
+    for line in check_plan(make_plan(spec.with_output(at_hand(spec.output)), note)):
         say(line)
     say("ready to run")
 
 
 @app.command()
-def plan(
-    input: Input,
-    output: RunOutput,
-    gaia_source: GaiaSource = None,
-    model: Model = "default",
-    job: JobName = "gaia-dr3-giants",
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    device: DeviceName = Device.auto,
-    dust: DustName = None,
-    as_json: AsJson = False,
-) -> None:
+@_run_options
+def plan(spec: RunSpec, as_json: AsJson = False) -> None:
     """List the chunks of a run: what is done, and what remains. Writes nothing."""
     from catalogproc.cluster.plan import make_plan
     from catalogproc.rundir.sync import at_hand
 
-    folder = at_hand(output)
-    result(make_plan(input, folder, gaia_source or (), model, job, _word(dust)), as_json)
+    result(make_plan(spec.with_output(at_hand(spec.output))), as_json)
 
 
 app.command()(catalog.verify)
@@ -176,7 +179,7 @@ app.command()(catalog.explain)
 @app.command()
 def convert(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="XP spectra, any format.")],
-    output: Output,
+    output: OutputFolder,
     correlations: Annotated[
         bool, typer.Option("--correlations", help="Keep the correlations (15 times the size).")
     ] = False,
@@ -228,7 +231,7 @@ def describe(
 def simulate(
     stars: Annotated[int, typer.Option("--stars", min=1, help="How many.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed, the same stars.")],
-    output: Output,
+    output: OutputFolder,
 ) -> None:
     """Draw giants with known truth: spectra, photometry and a truth table."""
     from catalogproc.simulation.simulator import Simulator, write_stars
@@ -251,10 +254,6 @@ app.command()(spectra.inpaint)
 app.command()(spectra.embed)
 
 
-def _word(dust: training.Dust | None) -> str | None:
-    return None if dust is None else dust.value
-
-
 def main() -> None:
     """The entry point: words spread, errors in the user's words, exit codes 0, 1 and 2."""
     try:
@@ -263,7 +262,7 @@ def main() -> None:
         console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        console(stderr=True).print("stopped: the same command goes on from here", style="yellow")
+        console(stderr=True).print("stopped: run the same command again to resume", style="yellow")
         sys.exit(130)
 
 

@@ -10,6 +10,7 @@ import typer
 from catalogproc.cli.console import note
 from catalogproc.cli.console import progress as show_progress
 from catalogproc.cli.evaluation import DeviceName, ModelDevice
+from catalogproc.cli.outputs import OutputParquet, check_file
 
 MANY = ("--known",)
 """Options that take all the words up to the next option."""
@@ -29,11 +30,21 @@ Companion = Annotated[
 def generate(
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Coefficients: .parquet or .ecsv."),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Coefficients: .parquet or .ecsv.",
+            callback=check_file,
+        ),
     ] = None,
     flux: Annotated[
         Path | None,
-        typer.Option("--flux", metavar="FILE", help="Flux by wavelength: .parquet or .ecsv."),
+        typer.Option(
+            "--flux",
+            metavar="FILE",
+            help="Flux by wavelength: .parquet or .ecsv.",
+            callback=check_file,
+        ),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png")] = None,
     teff: Annotated[float | None, typer.Option("--teff", help="K.")] = None,
@@ -92,7 +103,7 @@ def generate(
 
 def inpaint(
     input: Spectra,
-    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    output: OutputParquet,
     source: Annotated[
         str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 500-1020.")
     ] = "all",
@@ -107,7 +118,7 @@ def inpaint(
     device: DeviceName = ModelDevice.auto,
 ) -> None:
     """Complete spectra: the part that is missing, with errors, from the part that is there."""
-    from catalogproc.evaluation.metrics import available
+    from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.network.bundle import load_bundle
     from catalogproc.readers.chunks import expand
     from catalogproc.spectra.inpaint import Question
@@ -116,7 +127,7 @@ def inpaint(
     with show_progress("stars") as progress:
         done = complete(
             expand(input), Question.of(source, target), output, load_bundle(model),
-            companion=expand(gaia_source or []), plot=plot, device=available(device.value),
+            companion=expand(gaia_source or []), plot=plot, device=resolve_device(device.value),
             progress=progress,
         )  # fmt: skip
     for line in done.lines():
@@ -125,7 +136,7 @@ def inpaint(
 
 def embed(
     input: Spectra,
-    output: Annotated[Path, typer.Option("--output", metavar="FILE.parquet")],
+    output: OutputParquet,
     gaia_source: Companion = None,
     job: Annotated[
         str, typer.Option("--job", metavar="NAME|FILE", help="Which tokens are read.")
@@ -134,7 +145,7 @@ def embed(
     device: DeviceName = ModelDevice.auto,
 ) -> None:
     """Turn stars into vectors, for neighbours and clustering: what the encoder makes of them."""
-    from catalogproc.evaluation.metrics import available
+    from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.job import load_job
     from catalogproc.network.bundle import load_bundle
     from catalogproc.readers.chunks import expand
@@ -143,7 +154,8 @@ def embed(
     with show_progress("stars") as progress:
         done = embed_stars(
             expand(input), output, load_bundle(model), load_job(job),
-            companion=expand(gaia_source or []), device=available(device.value), progress=progress,
+            companion=expand(gaia_source or []), device=resolve_device(device.value),
+            progress=progress,
         )  # fmt: skip
     for line in done.lines():
         note(line)

@@ -11,6 +11,7 @@ import typer
 
 from catalogproc.cli.console import VOICE, note
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from catalogproc.datasets.dataset import Report
@@ -50,7 +51,6 @@ class TrainingDevice(StrEnum):
     cuda = "cuda"
 
 
-Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to make.")]
 DistMass = Annotated[
     Path, typer.Option("--distmass", metavar="FILE", help="APOGEE_DistMass-DR17, FITS.")
 ]
@@ -96,7 +96,7 @@ def lb24(
     training: Annotated[Path, typer.Argument(metavar="TRAINING", help="training_set.h5")],
     testing: Annotated[Path, typer.Argument(metavar="TESTING", help="testing_set.h5")],
     distmass: DistMass,
-    output: Output,
+    output: OutputFolder,
     cut: CutWords = None,
     distmass_column: DistMassNames = None,
     split: Annotated[
@@ -134,7 +134,7 @@ def build(
         typer.Option("--gaia-source", metavar="FILE...", help="Photometry and parallaxes."),
     ],
     xp: Annotated[list[str], typer.Option("--xp", metavar="FILE...", help="XP spectra.")],
-    output: Output,
+    output: OutputFolder,
     tmass: Annotated[
         list[str] | None,
         typer.Option("--tmass", metavar="FILE...", help="2MASS by source_id [default: APOGEE's]."),
@@ -179,7 +179,7 @@ def build(
 
 
 def train(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write.")],
+    output: OutputFolder,
     job: Annotated[
         str | None,
         typer.Option(

@@ -124,7 +124,7 @@ def _alone(place: Path) -> Iterator[None]:
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CatalogprocError(
+        raise Refusal(
             "the folder of dust maps cannot be written",
             found=error,
             where=place,

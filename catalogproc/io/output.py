@@ -20,7 +20,7 @@ def existing_parent(path: Path) -> Path:
     return next(one for one in (path, *path.absolute().parents) if one.exists())
 
 
-def check_output_folder(folder: Path) -> None:
+def check_output_folder(folder: Path, *, writable: bool = True) -> None:
     """Refuse an output folder that cannot be written, before any work.
 
     Nothing is created: a temporary folder shows whether one can be, and is removed.
@@ -29,6 +29,8 @@ def check_output_folder(folder: Path) -> None:
     ----------
     folder
         The folder to write into; it need not exist.
+    writable
+        Whether it must be writable.
 
     Raises
     ------
@@ -43,7 +45,8 @@ def check_output_folder(folder: Path) -> None:
             where=folder,
             advice="give another --output",
         )
-    _check_writable(folder)
+    if writable:
+        _check_writable(folder)
 
 
 def check_output_file(path: Path) -> None:
