@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalogproc.contract import Contract, load_contract
+from catalogproc.contract import Column, Contract, load_contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
@@ -43,7 +43,8 @@ from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.column_lookup import check_identifier, named, shortened
 from catalogproc.readers.formats import ParquetTable, Rows, Table, open_table
 from catalogproc.readers.formats.base import reading
-from catalogproc.readers.formats.parquet import open_parquet_file, ranges
+from catalogproc.readers.formats.parquet import ranges
+from catalogproc.readers.units import unit_factor
 
 Ids = NDArray[np.int64]
 
@@ -58,14 +59,32 @@ _CACHE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
+class UsedColumn:
+    """A column of a file that is one of the contract gaia_source.
+
+    ``factor`` converts its unit to the contract's; ``unit_assumed`` says that the file states
+    no unit that is known, so that the contract's was assumed.
+    """
+
+    name: str
+    stored: str
+    factor: float = 1.0
+    unit_assumed: bool = False
+
+
+@dataclass(frozen=True)
 class _Part:
     """A Parquet file in order: which columns are ours, and the range of each row group."""
 
-    path: Path
+    table: ParquetTable = field(compare=False)
     origin: Path  # the file that the user named
-    names: tuple[tuple[str, str], ...]  # ours, and the file's
+    columns: tuple[UsedColumn, ...]
     low: Ids = field(compare=False)
     high: Ids = field(compare=False)
+
+    @property
+    def path(self) -> Path:
+        return self.table.path
 
 
 @dataclass(frozen=True)
@@ -182,27 +201,27 @@ def open_companion(files: Sequence[str | Path], staging: str | Path | None) -> C
     unready: list[Path] = []
     for path in paths:
         table = open_table(path)
-        names = _names(table)
-        part = _in_order(table, path, names)
+        columns = _used_columns(table)
+        part = _in_order(table, path, columns)
         if part is not None:
             parts.append(part)
         elif staging is None:
             unready.append(path)
         else:
-            parts += _staged(table, names, Path(staging))
+            parts += _staged(table, columns, Path(staging))
     return Companion(paths, tuple(parts), tuple(unready))
 
 
-def _names(table: Table) -> tuple[tuple[str, str], ...]:
-    """Our columns that a table has, and what it calls them. Raises InputError."""
+def _used_columns(table: Table) -> tuple[UsedColumn, ...]:
+    """The columns of the contract that a table has. Raises InputError."""
     contract = load_contract("gaia_source")
-    found = []
+    found: list[UsedColumn] = []
     for column in contract.columns:
         held = [named(table, name) for name in (column.name, *_ALSO.get(column.name, ()))]
         held = [name for name in held if name is not None]
         if held:
-            found.append((column.name, str(held[0])))
-    if not found or found[0][0] != "source_id" or len(found) == 1:
+            found.append(_used(table, column, str(held[0])))
+    if not found or found[0].name != "source_id" or len(found) == 1:
         raise InputError(
             "the file is no companion table",
             wanted="source_id and at least one of "
@@ -210,28 +229,38 @@ def _names(table: Table) -> tuple[tuple[str, str], ...]:
             found=shortened(table.types),
             where=table.path,
         )
-    check_identifier(table, found[0][1])
+    check_identifier(table, found[0].stored)
     return tuple(found)
 
 
-def _in_order(table: Table, origin: Path, names: tuple[tuple[str, str], ...]) -> _Part | None:
-    """The table as a part, if it is Parquet whose row groups can be told apart."""
+def _used(table: Table, column: Column, stored: str) -> UsedColumn:
+    """A column with the conversion of its unit. Raises InputError where there is none."""
+    if not column.type.startswith("float"):
+        return UsedColumn(column.name, stored)
+    where = f"{table.path}, column {stored}"
+    factor = unit_factor(table.units.get(stored, ""), column.unit, where)
+    assumed = factor is None and bool(column.unit)
+    return UsedColumn(column.name, stored, 1.0 if factor is None else factor, assumed)
+
+
+def _in_order(table: Table, origin: Path, columns: tuple[UsedColumn, ...]) -> _Part | None:
+    """The table as a part, if it is Parquet whose row groups have distinct ranges."""
     if not isinstance(table, ParquetTable):
         return None
     if max(table.row_groups, default=0) > _LARGEST_GROUP:
         return None
-    told = ranges(table.path, dict(names)["source_id"])
-    if told is None:
+    limits = ranges(table.path, columns[0].stored)
+    if limits is None:
         return None
-    low, high = told
+    low, high = limits
     begun = np.searchsorted(np.sort(low), low, side="right")
     ended = np.searchsorted(np.sort(high), low, side="left")
     if len(low) and np.median(begun - ended) > _MOST_OVERLAP:
         return None
-    return _Part(table.path, origin, names, low, high)
+    return _Part(table, origin, columns, low, high)
 
 
-def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> list[_Part]:
+def _staged(table: Table, columns: tuple[UsedColumn, ...], folder: Path) -> list[_Part]:
     """Sorted copies of a file, of a million rows each; those of an earlier run if there are."""
     contract = load_contract("gaia_source")
     target = folder / f"{fingerprint(table.path)[:16]}-{contract.version}"
@@ -239,7 +268,7 @@ def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> l
         with scratch_folder(folder, target.name) as scratch:
             copy = scratch / "sorted"
             copy.mkdir()
-            for number, run in enumerate(_runs(table, names)):
+            for number, run in enumerate(_runs(table, columns)):
                 path = copy / f"{number:05d}.parquet"
                 with parquet_writer(path, run.schema, split_floats=True) as writer:
                     writer.write_table(run, row_group_size=_GROUP_ROWS)
@@ -250,7 +279,7 @@ def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> l
                 if not target.is_dir():
                     raise
     parts = []
-    ours = tuple((name, name) for name, _ in names)
+    ours = tuple(UsedColumn(column.name, column.name) for column in columns)
     for path in sorted(target.iterdir()):
         part = _in_order(open_table(path), table.path, ours)
         if part is None:
@@ -259,13 +288,13 @@ def _staged(table: Table, names: tuple[tuple[str, str], ...], folder: Path) -> l
     return parts
 
 
-def _runs(table: Table, names: tuple[tuple[str, str], ...]) -> Iterator[pa.Table]:
+def _runs(table: Table, columns: tuple[UsedColumn, ...]) -> Iterator[pa.Table]:
     """All rows of a table as our contract has them, a million at a time, each run sorted."""
     held: list[pa.Table] = []
     count = 0
-    theirs = [name for _, name in names]
-    for part in table.batches(theirs, batch_rows=_RUN_ROWS >> 3):
-        held.append(_conform(part, names, table.path))
+    stored = [column.stored for column in columns]
+    for part in table.batches(stored, batch_rows=_RUN_ROWS >> 3):
+        held.append(_conform(part, columns, table.path))
         count += held[-1].num_rows
         if count >= _RUN_ROWS:
             yield _sorted(pa.concat_tables(held), table.path)
@@ -333,22 +362,25 @@ def _group(part: _Part, number: int) -> pa.Table:
 
 
 def _read_group(part: _Part, number: int) -> pa.Table:
-    with open_parquet_file(part.path) as file:
-        theirs = [name for _, name in part.names]
-        rows = file.read_row_group(number, columns=theirs, use_threads=False)
-        first = sum(file.metadata.row_group(i).num_rows for i in range(number))
-    batch = rows.select(theirs).combine_chunks().to_batches()[0]
-    return _sorted(_conform(Rows(first, batch), part.names, part.path), part.origin)
+    groups = part.table.row_groups
+    first = sum(groups[:number])
+    rows = part.table.batches(
+        [column.stored for column in part.columns],
+        batch_rows=groups[number], first=first, stop=first + groups[number],
+    )  # fmt: skip
+    found = pa.concat_tables([_conform(piece, part.columns, part.path) for piece in rows])
+    return _sorted(found, part.origin)
 
 
-def _conform(part: Rows, names: tuple[tuple[str, str], ...], path: Path) -> pa.Table:
-    """The columns that the file has, as our contract has them, of rows that have a source_id."""
+def _conform(part: Rows, columns: tuple[UsedColumn, ...], path: Path) -> pa.Table:
+    """Rows that have a source_id, in the contract's types and units."""
     contract = load_contract("gaia_source")
     if part.fault is not None and part.fault.null_count < len(part.fault):
         row = int(np.flatnonzero(np.asarray(pc.is_valid(part.fault)))[0])
         raise _unreadable(path, "", part.first + row, "a whole row", part.fault[row].as_py())
     arrays = []
-    for (name, _), held in zip(names, part.columns.columns, strict=True):
+    for column, held in zip(columns, part.columns.columns, strict=True):
+        name = column.name
         try:
             array, bad = _read(contract, name, held)
         except pa.ArrowInvalid as error:
@@ -358,8 +390,11 @@ def _conform(part: Rows, names: tuple[tuple[str, str], ...], path: Path) -> pa.T
             found = coerce.samples(held, place)[0]
             wanted = contract[name].type
             raise _unreadable(path, name, part.first + int(place[0]), wanted, found)
+        if column.factor != 1.0:
+            array = pc.multiply(array, pa.scalar(column.factor, array.type))
         arrays.append(array)
-    table = pa.table(arrays, schema=pa.schema([contract[n].arrow_field() for n, _ in names]))
+    fields = [contract[column.name].arrow_field() for column in columns]
+    table = pa.table(arrays, schema=pa.schema(fields))
     nameless = table.column("source_id").null_count
     return table.filter(pc.is_valid(table.column("source_id"))) if nameless else table
 

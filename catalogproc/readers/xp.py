@@ -40,6 +40,7 @@ from catalogproc.readers.column_lookup import (
     shortened,
 )
 from catalogproc.readers.formats import Rows, Table, open_table
+from catalogproc.readers.units import unit_factor
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 # Rows that are looked at to learn how many coefficients a file's spectra have.
@@ -155,9 +156,13 @@ def _in_words(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which columns of a file hold each of ours; several where each holds one element."""
+    """Which columns of a file hold each of ours; several where each holds one element.
+
+    ``factors`` convert the units that the file states to the contract's, by our columns.
+    """
 
     holders: Mapping[str, tuple[str, ...]]
+    factors: Mapping[str, float]
     schema: pa.Schema
 
     @property
@@ -176,7 +181,7 @@ class _Layout:
                 continue  # row and fault
             found = [held[name] for name in self.holders[field.name]]
             array, bad = _read(field, found, count)
-            arrays.append(array)
+            arrays.append(_scaled(array, self.factors.get(field.name, 1.0)))
             for row, fault in _said(field, found, np.flatnonzero(bad)):
                 faults.setdefault(row, []).append(fault)
         arrays.append(pa.array(np.arange(part.first, part.first + count), pa.int64()))
@@ -242,7 +247,37 @@ def _layout(table: Table, correlations: bool) -> _Layout:
         for holder in held:
             _check_type(table, name, holder, single=len(held) == 1)
     fields += [pa.field("row", pa.int64()), pa.field("fault", pa.string())]
-    return _Layout(holders, pa.schema(fields))
+    return _Layout(holders, _factors(table, holders), pa.schema(fields))
+
+
+def _factors(table: Table, holders: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    """Factors from the stated units to the contract's. Raises InputError where there is none."""
+    factors = {}
+    for column in load_contract("xp_continuous").columns:
+        if column.unit:
+            found = {
+                unit_factor(table.units.get(name, ""), column.unit, f"{table.path}, column {name}")
+                for name in holders.get(column.name, ())
+            }
+            if len(found) > 1:
+                raise InputError(
+                    f"the columns of {column.name} have different units",
+                    wanted=column.unit, found=", ".join(sorted(map(str, found))), where=table.path,
+                )  # fmt: skip
+            factors[column.name] = next(iter(found), None) or 1.0
+    return factors
+
+
+def _scaled(array: pa.Array, factor: float) -> pa.Array:
+    """Lists of numbers, times a factor."""
+    if factor == 1.0:
+        return array
+    values = array.values
+    return pa.ListArray.from_arrays(
+        array.offsets,
+        pc.multiply(values, pa.scalar(factor, values.type)),
+        mask=pc.is_null(array) if array.null_count else None,
+    )
 
 
 def _holders(table: Table, name: str) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def test_a_truncated_file(name, share, tmp_path):
         ("a.parquet", b"PAR1 is not enough", "cannot be read as Parquet"),
         ("a.csv.gz", b"\x1f\x8bnonsense", "cannot be read as CSV"),
         ("a.csv", b"# comments\n# alone\n", "without a line of column names"),
-        ("a.csv", b"a,b,a\n", "a column name stands twice"),
+        ("a.csv", b"a,b,a\n", "two columns have the same name"),
         ("a.dat", b"Obj\x01 avro.schema", "a format that is not read"),
     ],
 )  # fmt: skip

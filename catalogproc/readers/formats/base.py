@@ -1,16 +1,19 @@
-"""What every format gives: a table that streams, and errors in the reader's words."""
+"""What every format provides: a table that streams, and errors in the user's words."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from catalogproc.errors import CatalogprocError, InputError
+from catalogproc.readers.formats.masks import mask_columns, masked
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,12 @@ class Rows:
     Attributes
     ----------
     first
-        Number of the first of them in the file, counted from 0.
+        Number of the first of them in the file, from 0.
     columns
-        The columns asked for, in the order asked for, of whatever type the file has.
+        The requested columns in the requested order, of whatever type the file has.
     fault
-        Null where a row is whole, else what is wrong with it (string); None where all are.
+        What is wrong with each row (string), null where nothing is; None where no row has a
+        fault.
     """
 
     first: int
@@ -32,37 +36,106 @@ class Rows:
     fault: pa.Array | None = None
 
 
-class Table(Protocol):
-    """A table in a file. Nothing but its head is read before ``batches`` is drawn from."""
+class Table(ABC):
+    """A table in a file, streamed. Only its head is read before ``batches`` is iterated.
+
+    A format implements ``stored_types`` and ``stored_batches``, the columns as the file stores
+    them. ``types`` and ``batches`` are what everybody else uses: there mask columns are gone
+    and what they mask is null.
+
+    Attributes
+    ----------
+    path
+        The file.
+    kind
+        The name of the format.
+    rows
+        Number of rows; None where only reading the whole file tells.
+    units
+        The units that the file states, by column.
+    unread
+        What the file holds besides, in words, that is not read.
+    """
+
+    path: Path
+    kind: str
+    units: Mapping[str, str]
+    unread: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # at run time a dataclass would take the property for a default
+
+        @property
+        def rows(self) -> int | None: ...
 
     @property
-    def path(self) -> Path: ...
+    @abstractmethod
+    def stored_types(self) -> Mapping[str, pa.DataType]:
+        """Types of all columns of the file; text formats give ``binary``."""
 
-    @property
-    def kind(self) -> str:
-        """The format, in words."""
+    @abstractmethod
+    def stored_batches(
+        self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
+    ) -> Iterator[Rows]:
+        """Yield rows with columns of the file, as :meth:`batches` does."""
 
-    @property
+    @cached_property
+    def masks(self) -> Mapping[str, str]:
+        """The column that masks each masked column."""
+        return mask_columns(self.stored_types)
+
+    @cached_property
     def types(self) -> Mapping[str, pa.DataType]:
-        """Every column's type as the file has it; text formats give ``binary``."""
-
-    @property
-    def rows(self) -> int | None:
-        """Number of rows, None where only reading tells."""
+        """Types of the columns of the table, without its mask columns."""
+        hidden = set(self.masks.values())
+        return {name: kind for name, kind in self.stored_types.items() if name not in hidden}
 
     def batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
-        """Rows ``first`` to ``stop`` in order, at most ``batch_rows`` at a time."""
+        """Yield rows in the file's order.
+
+        Parameters
+        ----------
+        names
+            The columns, of those in ``types``.
+        batch_rows
+            Largest number of rows at a time.
+        first, stop
+            Number of the first row to read and of the first row not to read, from 0.
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
+        stored = list(dict.fromkeys([*names, *(self.masks[n] for n in names if n in self.masks)]))
+        for part in self.stored_batches(stored, batch_rows=batch_rows, first=first, stop=stop):
+            yield part if len(stored) == len(names) else self._without_masks(part, names)
+
+    def _without_masks(self, part: Rows, names: Sequence[str]) -> Rows:
+        held = dict(zip(part.columns.schema.names, part.columns.columns, strict=True))
+        with reading(self.path, self.kind):
+            columns = [
+                masked(held[name], held[self.masks[name]]) if name in self.masks else held[name]
+                for name in names
+            ]
+        return Rows(part.first, pa.RecordBatch.from_arrays(columns, names=list(names)), part.fault)
 
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library says of a broken file into an InputError.
+    """Turn any exception that a library raises on a broken file into an InputError.
 
-    Corrupt bytes make pyarrow, astropy, zlib, expat and struct raise a few dozen kinds of
-    exception between them, so that no list of kinds would be complete: all are caught here,
-    and kept as the cause.
+    Corrupt bytes make pyarrow, astropy, zlib, expat and struct raise dozens of kinds of
+    exceptions, so that no list of kinds would be complete: all are caught here, and kept as the
+    cause.
+
+    Parameters
+    ----------
+    path
+        The file, for the message.
+    kind
+        The name of the format, for the message.
     """
     try:
         yield
@@ -75,22 +148,24 @@ def reading(path: Path, kind: str) -> Iterator[None]:
             wanted=f"a whole {kind} file",
             found=f"{type(error).__name__}: {said}" if said else type(error).__name__,
             where=path,
-            todo="fetch the file again, or leave it out",
+            advice="fetch the file again, or leave it out",
         ) from error
 
 
 def unique_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
-    """The names as a tuple. Raises InputError where one stands twice."""
+    """Return the column names as a tuple. Raises InputError where a name is used twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError("a column name stands twice", found=name, where=path)
+            raise InputError(
+                "two columns have the same name", wanted="each name once", found=name, where=path
+            )
         seen.add(name)
     return tuple(names)
 
 
 def check_regular(path: Path) -> None:
-    """Raise InputError unless the path is a regular file with something in it."""
+    """Raise InputError unless the path is a regular file that is not empty."""
     try:
         if path.is_dir():
             raise InputError("a folder, not a file", wanted="a file", found="a folder", where=path)

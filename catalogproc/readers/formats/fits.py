@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
 from catalogproc.readers.coerce import list_array, matrix_lists
-from catalogproc.readers.formats.base import Rows, reading, unique_names
+from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.binary import gather, native
 from catalogproc.readers.formats.stream import is_gzip, open_bytes
 
@@ -88,61 +88,114 @@ class _Field:
 
 
 @dataclass(frozen=True)
-class FitsTable:
-    """The first binary table of a FITS file."""
+class _Part:
+    """One binary table: its columns, and where its bytes are in the file."""
 
-    path: Path
     fields: tuple[_Field, ...]
     rows: int
-    width: int  # bytes a row
-    start: int  # of the first row in the file
-    heap: int  # of the heap in the file
+    width: int  # bytes per row
+    start: int  # of the first row
+    heap: int  # of the heap
     end: int  # of table and heap
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        return {field.name: field.type for field in self.fields}
+
+    def columns(
+        self, file: NDArray[np.uint8], path: Path, names: Sequence[str], wanted: range
+    ) -> Iterator[tuple[int, list[pa.Array]]]:
+        """Yield the number of a row, and the columns from there on, for each step of the range."""
+        if len(file) < self.end:
+            raise _truncated(path, self.end, len(file))
+        by_name = {field.name: field for field in self.fields}
+        table = file[self.start : self.start + self.rows * self.width]
+        table = table.reshape(self.rows, self.width)
+        heap = file[self.heap : self.end]
+        stop = min(wanted.stop, self.rows)
+        for low in range(wanted.start, stop, wanted.step):
+            rows = table[low : min(low + wanted.step, stop)]
+            yield low, [_column(by_name[name], rows, heap) for name in names]
+
+
+@dataclass(frozen=True)
+class FitsTable(Table):
+    """The binary tables of a FITS file, one after the other; all have the same columns."""
+
+    path: Path
+    parts: tuple[_Part, ...]
+    units: Mapping[str, str]
+    unread: tuple[str, ...]
     kind: str = "FITS"
 
     @cached_property
-    def types(self) -> Mapping[str, pa.DataType]:
-        return {field.name: field.type for field in self.fields}
+    def stored_types(self) -> Mapping[str, pa.DataType]:
+        return self.parts[0].types
 
-    def batches(
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    def stored_batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
-        by_name = {field.name: field for field in self.fields}
         stop = self.rows if stop is None else min(stop, self.rows)
         with reading(self.path, self.kind):
             if first >= stop:
                 return
             file = _content(self.path)
-            if len(file) < self.end:
-                raise _truncated(self.path, self.end, len(file))
-            table = file[self.start : self.start + self.rows * self.width]
-            table = table.reshape(self.rows, self.width)
-            heap = file[self.heap : self.end]
-            for low in range(first, stop, batch_rows):
-                part = table[low : min(low + batch_rows, stop)]
-                columns = [_column(by_name[name], part, heap) for name in names]
-                yield Rows(low, pa.RecordBatch.from_arrays(columns, names=list(names)))
+            begin = 0
+            for part in self.parts:
+                for low, columns in part.columns(
+                    file, self.path, names, range(max(first - begin, 0), stop - begin, batch_rows)
+                ):
+                    batch = pa.RecordBatch.from_arrays(columns, names=list(names))
+                    yield Rows(begin + low, batch)
+                begin += part.rows
 
 
 def open_fits(path: Path) -> FitsTable:
-    """Read the headers of a FITS file up to its first binary table."""
+    """Read the headers of a FITS file.
+
+    Parameters
+    ----------
+    path
+        The file. Binary tables with the columns of the first one are read as its continuation;
+        the others are named in ``unread``.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or has no binary table.
+    """
     with reading(path, "FITS"), open_bytes(path) as file:
-        parts = 0
+        parts: list[_Part] = []
+        units: dict[str, str] = {}
+        unread: list[str] = []
+        number = 0
         while (header := _header(file)) is not None:
             start, size = file.tell(), _data_size(header)
             if header.get("XTENSION") == "BINTABLE" and header.get("ZIMAGE") is not True:
-                return _table(header, path, start)
+                part, stated = _table(header, path, start)
+                if not parts:
+                    parts, units = [part], stated
+                elif part.types == parts[0].types and stated == units:
+                    parts.append(part)
+                else:
+                    unread.append(f"table {header.get('EXTNAME', number)} of {part.rows} rows")
             file.seek(start + -(-size // _BLOCK) * _BLOCK)
-            parts += 1
-        raise InputError(
-            "the file has no table",
-            wanted="a binary table",
-            found=f"{parts} parts, none a binary table",
-            where=path,
-        )
+            number += 1
+        if not parts:
+            raise InputError(
+                "the file has no table",
+                wanted="a binary table",
+                found=f"{number} parts, none a binary table",
+                where=path,
+            )
+        return FitsTable(path, tuple(parts), units, tuple(unread))
 
 
-def _table(header: Mapping[str, Any], path: Path, start: int) -> FitsTable:
+def _table(header: Mapping[str, Any], path: Path, start: int) -> tuple[_Part, dict[str, str]]:
     rows, width = header["NAXIS2"], header["NAXIS1"]
     fields = _fields(header, path)
     size = rows * width
@@ -152,7 +205,12 @@ def _table(header: Mapping[str, Any], path: Path, start: int) -> FitsTable:
         raise ValueError("a header that contradicts itself")
     if not is_gzip(path) and path.stat().st_size < end:
         raise _truncated(path, end, path.stat().st_size)
-    return FitsTable(path, fields, rows, width, start, start + heap, end)
+    units = {
+        field.name: str(header[f"TUNIT{number}"])
+        for number, field in enumerate(fields, start=1)
+        if header.get(f"TUNIT{number}")
+    }
+    return _Part(fields, rows, width, start, start + heap, end), units
 
 
 def _header(file: BinaryIO) -> dict[str, Any] | None:
@@ -220,7 +278,7 @@ def _truncated(path: Path, wanted: int, found: int) -> InputError:
         wanted=f"{wanted} bytes, as its header says",
         found=f"{found} bytes",
         where=path,
-        todo="fetch it again",
+        advice="fetch it again",
     )
 
 

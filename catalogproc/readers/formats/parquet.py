@@ -13,27 +13,32 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
-from catalogproc.readers.formats.base import Rows, reading, unique_names
+from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
+from catalogproc.readers.formats.stated_units import votable_units, yaml_units
+
+_ASTROPY = b"table_meta_yaml"
+_VOPARQUET = b"IVOA.VOTable-Parquet.content"
 
 
 @dataclass(frozen=True)
-class ParquetTable:
+class ParquetTable(Table):
     """A Parquet file; ``row_groups`` holds the number of rows of each of its row groups."""
 
     path: Path
     schema: pa.Schema
     row_groups: tuple[int, ...]
+    units: Mapping[str, str]
     kind: str = "Parquet"
 
     @cached_property
-    def types(self) -> Mapping[str, pa.DataType]:
+    def stored_types(self) -> Mapping[str, pa.DataType]:
         return dict(zip(self.schema.names, self.schema.types, strict=True))
 
     @property
     def rows(self) -> int:
         return sum(self.row_groups)
 
-    def batches(
+    def stored_batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
         ends = np.cumsum(self.row_groups, dtype=np.int64)
@@ -71,7 +76,7 @@ def open_parquet(path: Path) -> ParquetTable:
         if any(rows < 0 for rows in groups):
             raise ValueError("a negative number of rows")
         _check_count(path, footer.num_rows, sum(groups))
-        return ParquetTable(path, schema, groups)
+        return ParquetTable(path, schema, groups, _units(schema))
 
 
 def ranges(path: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
@@ -127,5 +132,24 @@ def _check_count(path: Path, wanted: int, found: int) -> None:
             wanted=f"{wanted} rows, as its footer says",
             found=f"{found} rows",
             where=path,
-            todo="it is damaged: fetch it again",
+            advice="it is damaged: fetch it again",
         )
+
+
+def _units(schema: pa.Schema) -> dict[str, str]:
+    """Return the units that a schema states, by column.
+
+    They stand in the fields' metadata (``unit``), in the VOTable header of VOParquet, or in the
+    header that astropy writes (``table_meta_yaml``).
+    """
+    stated = dict(schema.metadata or {})
+    units: dict[str, str] = {}
+    if _ASTROPY in stated:
+        units |= yaml_units(stated[_ASTROPY].decode("utf-8", "replace"))
+    if _VOPARQUET in stated:
+        units |= votable_units(stated[_VOPARQUET])
+    for field in schema:
+        unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
+        if unit:
+            units[field.name] = unit
+    return units

@@ -1,8 +1,9 @@
 """CSV and ECSV, compressed or not, split into fields without a loop over rows.
 
-A row ends where its line ends: a quotation mark that is not closed costs its own row and
-no other. The Gaia archive's rows are 40 kB long, nearly all of it inside quotation marks,
-so that finding the marks and the line ends (two passes at memory speed) finds the fields.
+A row ends where its line ends, so that a quotation mark that is not closed costs its own row
+and no other; unless the file has line breaks inside of quotation marks, as pandas writes arrays
+of numpy. The Gaia archive's rows are 40 kB long, nearly all of it inside quotation marks: finding
+the marks and the line ends, two passes at memory speed, finds the fields.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
-from catalogproc.readers.formats.base import Rows, reading, unique_names
-from catalogproc.readers.formats.stream import Bytes, lines, open_bytes
+from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
+from catalogproc.readers.formats.stated_units import yaml_units
+from catalogproc.readers.formats.stream import LONGEST_ROW, Bytes, lines, open_bytes
 
 Index = NDArray[np.int64]
 
@@ -27,39 +29,43 @@ _NEWLINE, _RETURN, _QUOTE = 10, 13, 34
 # A header longer than this is no table's.
 _LONGEST_HEADER = 16 << 20
 _PIECE = 1 << 20
+# Looked at to learn whether rows have line breaks inside of quotation marks.
+_SAMPLE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class TextTable:
+class TextTable(Table):
     """A text table: comment lines, a line of names, a line a row. Fields come as bytes."""
 
     path: Path
     names: tuple[str, ...]
     delimiter: int
     start: int  # of the first row, in decompressed bytes
+    units: Mapping[str, str]
+    multiline: bool  # rows may have line breaks inside of quotation marks
     kind: str = "CSV or ECSV"
     rows: int | None = None
 
     @cached_property
-    def types(self) -> Mapping[str, pa.DataType]:
+    def stored_types(self) -> Mapping[str, pa.DataType]:
         return dict.fromkeys(self.names, pa.binary())
 
-    def batches(
+    def stored_batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
         wanted = [self.names.index(name) for name in names]
         row = 0
         with reading(self.path, self.kind):
-            for block, whole in lines(self.path, self.start):
-                fields = _split(block, len(self.names), self.delimiter)
+            for block, whole in self._blocks():
+                fields = _split(block, len(self.names), self.delimiter, self.multiline)
                 if not whole and fields.broken.size and fields.broken[-1] == fields.rows - 1:
                     raise InputError(
                         "the file ends in the middle of a row",
                         wanted=f"{len(self.names)} fields and a line end",
                         found=f"row {row + fields.rows - 1}: {fields.faults[-1]}",
                         where=self.path,
-                        todo="it is probably truncated: fetch it again",
+                        advice="it is probably truncated: fetch it again",
                     )
                 begin, end = max(first - row, 0), fields.rows
                 if stop is not None:
@@ -73,6 +79,11 @@ class TextTable:
                 if stop is not None and row >= stop:
                     return
 
+    def _blocks(self) -> Iterator[tuple[Bytes, bool]]:
+        """Whole rows as blocks, and whether the file itself ended the last line."""
+        blocks = lines(self.path, self.start)
+        return _whole_rows(blocks, self.path) if self.multiline else blocks
+
 
 def open_text(path: Path) -> TextTable:
     """Read the head of a text table: comments, delimiter, names.
@@ -80,7 +91,8 @@ def open_text(path: Path) -> TextTable:
     ECSV states its delimiter in a comment, and without one has spaces; CSV has commas.
     """
     with reading(path, "CSV or ECSV"):
-        text, start, delimiter = b"", 0, b","
+        text, start, delimiter, ecsv = b"", 0, b",", False
+        comments: list[str] = []
         with open_bytes(path) as file:
             if file.read(3) != _BOM:
                 file.seek(0)
@@ -90,11 +102,13 @@ def open_text(path: Path) -> TextTable:
                 start += len(line)
                 text = line.strip()
                 if text.startswith(b"# %ECSV"):
-                    delimiter = b" "
+                    delimiter, ecsv = b" ", True
                 elif stated := re.match(rb"#\s*delimiter:\s*['\"]?(.)", text):
                     delimiter = stated[1]
                 if text and not text.startswith(b"#"):
                     break
+                if ecsv:
+                    comments.append(line.decode("utf-8", "replace").rstrip()[2:])
                 if start > _LONGEST_HEADER:
                     break
             else:
@@ -116,7 +130,52 @@ def open_text(path: Path) -> TextTable:
                 where=path,
             ) from None
         names = unique_names([name.strip().strip('"').strip() for name in header], path)
-        return TextTable(path, names, delimiter[0], start)
+        units = yaml_units("\n".join(comments)) if ecsv else {}
+        multiline = _is_multiline(path, start, len(names), delimiter[0])
+        return TextTable(path, names, delimiter[0], start, units, multiline)
+
+
+def _is_multiline(path: Path, start: int, columns: int, delimiter: int) -> bool:
+    """Whether more of a file's first rows are whole with line breaks inside of quotes."""
+    with open_bytes(path) as file:
+        file.seek(start)
+        sample = file.read(_SAMPLE)
+    block = np.frombuffer(sample[: sample.rfind(b"\n") + 1], np.uint8)
+    if b'"' not in sample or not len(block):
+        return False
+    by_line = _split(block, columns, delimiter)
+    end = _last_row_end(block) if len(by_line.broken) else 0
+    if end == 0:
+        return False
+    by_quote = _split(block[:end], columns, delimiter, multiline=True)
+    return by_quote.rows - len(by_quote.broken) > by_line.rows - len(by_line.broken)
+
+
+def _last_row_end(block: Bytes) -> int:
+    """One past the last newline that is outside of quotation marks; 0 where there is none."""
+    marks = _marks(block)
+    is_quote = block[marks] == _QUOTE
+    outside = marks[~is_quote & (np.cumsum(is_quote) % 2 == 0)]
+    return int(outside[-1]) + 1 if len(outside) else 0
+
+
+def _whole_rows(blocks: Iterator[tuple[Bytes, bool]], path: Path) -> Iterator[tuple[Bytes, bool]]:
+    """The same bytes in blocks that end where a row does, outside of quotation marks."""
+    rest, whole = np.empty(0, np.uint8), True
+    for block, whole in blocks:
+        joined = np.concatenate([rest, block])
+        end = _last_row_end(joined)
+        rest = joined[end:].copy()
+        if len(rest) > LONGEST_ROW:
+            raise InputError(
+                "a quotation mark is never closed",
+                wanted=f"rows of at most {LONGEST_ROW >> 20} MiB",
+                found="a longer one", where=path,
+            )  # fmt: skip
+        if end:
+            yield joined[:end], whole
+    if len(rest):
+        yield rest, whole
 
 
 @dataclass(frozen=True)
@@ -138,7 +197,7 @@ class _Fields:
         return len(self.start)
 
 
-def _split(block: Bytes, columns: int, delimiter: int) -> _Fields:
+def _split(block: Bytes, columns: int, delimiter: int, multiline: bool = False) -> _Fields:
     """Find rows and fields. ``block`` ends in a newline; lines with nothing in them do not count.
 
     Quotation marks pair within a row, so that outside of them lies what comes before an
@@ -146,7 +205,11 @@ def _split(block: Bytes, columns: int, delimiter: int) -> _Fields:
     """
     marks = _marks(block)
     is_quote = block[marks] == _QUOTE
-    newline, quotes = marks[~is_quote], marks[is_quote]
+    ends = ~is_quote
+    if multiline:
+        ends &= np.cumsum(is_quote) % 2 == 0
+        ends[-1] = True  # an open quotation mark ends with the block
+    newline, quotes = marks[ends], marks[is_quote]
     start = np.concatenate([[0], newline[:-1] + 1])
     stop = newline - ((block[newline - 1] == _RETURN) & (newline > start))
     start, stop = start[stop > start], stop[stop > start]

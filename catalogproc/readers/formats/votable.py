@@ -19,7 +19,7 @@ from xml.parsers import expat
 import pyarrow as pa
 
 from catalogproc.errors import InputError
-from catalogproc.readers.formats.base import Rows, reading, unique_names
+from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.binary import Decoder, Field
 from catalogproc.readers.formats.stream import blocks
 
@@ -29,22 +29,23 @@ _BLANKS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
-class VOTable:
-    """The first table with data in a VOTable document."""
+class VOTable(Table):
+    """The tables of a VOTable document, one after the other; all have the same columns."""
 
     path: Path
     fields: tuple[Field, ...]
     data: str  # TABLEDATA, BINARY or BINARY2
+    units: Mapping[str, str]
     kind: str = "VOTable"
     rows: int | None = None
 
     @cached_property
-    def types(self) -> Mapping[str, pa.DataType]:
+    def stored_types(self) -> Mapping[str, pa.DataType]:
         if self.data == "TABLEDATA":
             return {field.name: _text_type(field) for field in self.fields}
         return {field.name: field.type for field in self.fields}
 
-    def batches(
+    def stored_batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
         wanted = [self._index(name) for name in names]
@@ -73,13 +74,21 @@ class VOTable:
                     yield [self._text_column(rows, index) for index in wanted]
             return
         decoder = Decoder(self.fields, wanted, masked=self.data == "BINARY2")
-        rest = ""
+        rest, stream = "", 1
         for _ in parser.steps():
-            rest += _BLANKS.sub("", parser.take_text())
-            whole = len(rest) if parser.done else len(rest) - len(rest) % 4
-            decoder.feed(base64.b64decode(rest[:whole], validate=True))
-            rest = rest[whole:]
-            yield from decoder.rows(batch_rows)
+            for number, text in parser.take_streams():
+                if number != stream:  # that of a further table
+                    _feed(decoder, rest)
+                    yield from decoder.rows(batch_rows)
+                    decoder.finish()
+                    rest, stream = "", number
+                rest += _BLANKS.sub("", text)
+                whole = len(rest) - len(rest) % 4
+                _feed(decoder, rest[:whole])
+                rest = rest[whole:]
+                yield from decoder.rows(batch_rows)
+        _feed(decoder, rest)
+        yield from decoder.rows(batch_rows)
         decoder.finish()
 
     def _text_column(self, rows: Sequence[Sequence[str]], index: int) -> pa.Array:
@@ -88,8 +97,24 @@ class VOTable:
         return pa.array([cell if cell and cell != null else None for cell in cells], pa.string())
 
 
+def _feed(decoder: Decoder, text: str) -> None:
+    decoder.feed(base64.b64decode(text, validate=True))
+
+
 def open_votable(path: Path) -> VOTable:
-    """Read a VOTable document up to the data of its first table."""
+    """Read a VOTable document up to the data of its first table.
+
+    Parameters
+    ----------
+    path
+        The document. Further tables with the same columns are read as its continuation.
+
+    Raises
+    ------
+    InputError
+        The document is damaged, or has no table with data. That a further table has other
+        columns is found while the rows are read.
+    """
     with reading(path, "VOTable"):
         parser = _Parser(path)
         for _ in parser.steps(only_head=True):
@@ -102,7 +127,7 @@ def open_votable(path: Path) -> VOTable:
                 where=path,
             )
         unique_names([field.name for field in parser.fields], path)
-        return VOTable(path, tuple(parser.fields), parser.data)
+        return VOTable(path, tuple(parser.fields), parser.data, parser.units)
 
 
 def _text_type(field: Field) -> pa.DataType:
@@ -111,21 +136,31 @@ def _text_type(field: Field) -> pa.DataType:
 
 
 class _Parser:
-    """What expat sees: the fields, then rows of cells or the text of the stream.
+    """The handlers of expat: they collect the FIELDs, then rows of cells or the text of streams.
 
-    Of TABLEDATA only the ``wanted`` cells are kept.
+    Parameters
+    ----------
+    path
+        The document.
+    wanted
+        Numbers of the columns of which TABLEDATA's cells are kept.
     """
 
     def __init__(self, path: Path, wanted: frozenset[int] = frozenset()) -> None:
         self.path = path
         self.fields: list[Field] = []
-        self.data: str | None = None  # element that holds the first table's data
-        self.status = ""  # what the service said of its query, if not OK
+        self.units: dict[str, str] = {}
+        self.data: str | None = None  # the element that holds the first table's data
+        self.status = ""  # the service's QUERY_STATUS, if not OK
         self.rows: list[list[str]] = []  # of TABLEDATA, not yet taken
-        self.done = False  # with the first table
+        self.done = False  # the document has been parsed to its end
         self._wanted = wanted
+        self._fields: list[Field] = []  # of the current table, and their units
+        self._units: dict[str, str] = {}
         self._row: list[str] = []
-        self._text: list[str] = []
+        self._text: list[str] = []  # of the current cell
+        self._streams: list[tuple[int, str]] = []  # not yet taken
+        self._stream = 0  # number of the current stream, from 1
         self._listening = False
         self._expat = expat.ParserCreate()
         self._expat.buffer_text = True
@@ -136,10 +171,10 @@ class _Parser:
         self._expat.EntityDeclHandler = self._entity
 
     def steps(self, only_head: bool = False) -> Iterator[None]:
-        """Parse on; yields after each block.
+        """Parse, and yield after each block.
 
-        What follows the table is parsed too, for the archive says there that a result was
-        cut short, and a document that breaks off is seen to do so.
+        What follows the last table is parsed too: there the archive states that a result was
+        truncated, and there a document that breaks off is noticed.
         """
         for block in blocks(self.path, _BLOCK):
             self._expat.Parse(block.tobytes(), False)
@@ -147,37 +182,53 @@ class _Parser:
             if only_head and self.data is not None:
                 return
         self._expat.Parse(b"", True)
+        self.done = True
         yield
 
-    def take_text(self) -> str:
-        """The text of the stream since last asked."""
-        text = "".join(self._text)
-        self._text.clear()
-        return text
+    def take_streams(self) -> list[tuple[int, str]]:
+        """Return the numbers of streams and their texts since the last call."""
+        taken, self._streams = self._streams, []
+        return taken
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.rpartition(":")[2]
         if name == "INFO" and attributes.get("name") == "QUERY_STATUS":
             self._query_status(attributes.get("value", ""))
-        if self.done:
-            return
         if name == "TD":
             self._text.clear()
             self._listening = len(self._row) in self._wanted
         elif name == "TR":
             self._row = []
-        elif name == "TABLE" and self.data is None:
-            self.fields = []
-        elif name == "FIELD" and self.data is None:
-            self.fields.append(_field(attributes))
-        elif name == "VALUES" and self.data is None and "null" in attributes and self.fields:
-            self.fields[-1] = self.fields[-1].with_null(attributes["null"])
-        elif name in _DATA and self.data is None:
-            self.data = name
+        elif name == "TABLE":
+            self._fields, self._units = [], {}
+        elif name == "FIELD":
+            self._fields.append(_field(attributes))
+            if attributes.get("unit"):
+                self._units[self._fields[-1].name] = attributes["unit"]
+        elif name == "VALUES" and "null" in attributes and self._fields:
+            self._fields[-1] = self._fields[-1].with_null(attributes["null"])
+        elif name in _DATA:
+            self._start_data(name)
         elif name == "STREAM":
-            self._stream(attributes)
-        elif name == "FITS" and self.data is None:
-            raise ValueError("a VOTable that holds FITS")
+            self._start_stream(attributes)
+        elif name == "FITS":
+            raise InputError(
+                "the VOTable holds FITS",
+                wanted="TABLEDATA, BINARY or BINARY2", found="FITS", where=self.path,
+                advice="write it as one of these, or extract the FITS file",
+            )  # fmt: skip
+
+    def _start_data(self, name: str) -> None:
+        if self.data is None:
+            self.data, self.fields, self.units = name, self._fields, self._units
+        elif (self.data, self.fields, self.units) != (name, self._fields, self._units):
+            raise InputError(
+                "the VOTable holds a second table with other columns",
+                wanted="one table, or several with the same columns",
+                found=", ".join(field.name for field in self._fields[:8]),
+                where=self.path,
+                advice="write each table to a file of its own",
+            )
 
     def _query_status(self, status: str) -> None:
         if status.upper() == "OVERFLOW":
@@ -186,25 +237,24 @@ class _Parser:
                 wanted="QUERY_STATUS OK",
                 found="QUERY_STATUS OVERFLOW",
                 where=self.path,
-                todo="ask for fewer rows at a time",
+                advice="ask for fewer rows at a time",
             )
         self.status = status
 
     def _entity(self, name: str, *_: object) -> None:
         raise ValueError(f"a document that declares the entity {name!r}, which no VOTable needs")
 
-    def _stream(self, attributes: dict[str, str]) -> None:
+    def _start_stream(self, attributes: dict[str, str]) -> None:
         if "href" in attributes:
             raise ValueError("the data lie at another address, which is not followed")
         encoding = attributes.get("encoding", "none")
         if encoding != "base64":
             raise ValueError(f"a stream encoded as {encoding!r}, not base64")
+        self._stream += 1
         self._listening = True
 
     def _end(self, name: str) -> None:
         name = name.rpartition(":")[2]
-        if self.done:
-            return
         if name == "TD":
             self._row.append("".join(self._text))
             self._text.clear()
@@ -215,12 +265,12 @@ class _Parser:
             self.rows.append(self._row)
         elif name == "STREAM":
             self._listening = False
-        elif name == self.data:
-            self.done = True
 
     def _characters(self, text: str) -> None:
-        if self._listening and not self.done:
+        if self._listening and self.data == "TABLEDATA":
             self._text.append(text)
+        elif self._listening:
+            self._streams.append((self._stream, text))
 
 
 def _field(attributes: Mapping[str, Any]) -> Field:
