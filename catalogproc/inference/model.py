@@ -1,4 +1,4 @@
-"""A trained model for somebody's own table: any tokens in, any labels out."""
+"""A trained model for any table: labels from any tokens."""
 
 from __future__ import annotations
 
@@ -9,28 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from catalogproc.contract import load_contract
-from catalogproc.errors import ContractError
-from catalogproc.job import LABELS, Job
-from catalogproc.vocabulary import BANDS
+from catalogproc.features.table_inputs import TableInputs, default_job
 
 if TYPE_CHECKING:
+    from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
     from catalogproc.network.predictor import Predictor
-
-PIECE = 8_192
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model on a device, ready to answer.
+    """A trained model on a device, ready to predict.
 
     Attributes
     ----------
     bundle
-        What the model reads and answers, and what it was trained on.
+        The tokens, the training data and the calibration of the model.
     """
 
     bundle: Bundle
@@ -40,202 +35,115 @@ class Model:
         return f"<model {self.bundle.name}, {self.bundle.hash[:8]}: {self.bundle.description}>"
 
     @property
-    def answers(self) -> tuple[str, ...]:
-        """Every label that it can be asked for."""
+    def labels(self) -> tuple[str, ...]:
+        """Every token that the model can predict."""
         return tuple(self.bundle.requestable)
+
+    def inputs(self, table: Any, *, job: Job | None = None) -> TableInputs:
+        """Return what the model reads of a table: its fields ``used`` and ``ignored`` name columns.
+
+        Parameters
+        ----------
+        table, job
+            As for :meth:`predict`.
+
+        Raises
+        ------
+        ContractError
+            As for :meth:`predict`.
+        """
+        vocabulary = self.bundle.vocabulary
+        return TableInputs.of(table, vocabulary, job or default_job(vocabulary))
 
     def predict(
         self, table: Any, labels: Sequence[str] | None = None, *, job: Job | None = None
     ) -> pa.Table:
-        """Answer labels for each row of a table.
+        """Predict labels for each row of a table.
 
         Parameters
         ----------
         table
-            A pyarrow Table, a pandas DataFrame or an astropy Table of N stars. What of it is
-            read, each where it is there:
+            A pyarrow Table, a pandas DataFrame or an astropy Table of N stars. Columns are read
+            by their names, in any case:
 
             * spectra, as in the Gaia archive: ``bp_coefficients``,
               ``bp_coefficient_errors``, ``bp_n_relevant_bases``, and RP likewise;
             * gaia_source and 2MASS columns: ``phot_g_mean_mag``, ``parallax``, ``j_m``, …
-              (``catalogproc describe gaia_source``), which make G flux, colours, E(B-V);
-            * tokens by their own names: ``bp0``, ``jh``, ``teff``, … (``bundle.vocabulary``),
-              in the vocabulary's units; a column of an astropy Table is converted from its
-              own. They come before what is made of the other two.
+              (``catalogproc describe gaia_source``), which give the G flux and colours;
+            * tokens: ``bp0``, ``jh``, ``teff``, … (``bundle.vocabulary``), or ``age`` [Gyr] and
+              ``ebv`` [mag]; they come before what is made of the other two;
+            * errors of these: ``e_teff`` or ``teff_error``.
 
-            Null and NaN are not known, and are not read.
+            Columns with a unit (astropy; ``unit`` in the metadata of Arrow's fields) are
+            converted. Null, NaN and masked values are missing.
         labels
-            What to answer; by default every label of the catalog that the model knows, but
-            none that the table itself gives.
+            What to predict; by default the job's labels that the model can predict, without
+            those that the table has a column of.
         job
-            Which of the coefficients are read, as in a run; by default as the job
-            gaia-dr3-giants.
+            Which tokens are made of spectra and gaia_source, and how errors are propagated, as
+            in a run; by default as the job gaia-dr3-giants.
 
         Returns
         -------
         Table
             ``source_id`` where the table has one; for each label its value and, in
-            ``e_<label>``, its 1 sigma error, float32 (N,), with units in the fields' metadata.
+            ``e_<label>``, its total 1-sigma uncertainty, as a catalog has them: float32 (N,),
+            with units in the fields' metadata. NaN for a row without a token. The table's
+            metadata name the columns that were ``used`` and ``ignored``.
 
         Raises
         ------
         ContractError
-            No column of the table is one that the model can read, or one has another type or
-            a unit that does not fit.
+            No column of the table is one that the model can read; two columns are the same
+            token; one has another type, or a unit that cannot be converted.
         ReleaseError
             Spectra of a release that the model does not read.
         BundleError
-            The model was not trained to answer a label.
+            The model was not trained to predict a label.
         """
-        columns = _Columns.of(table)
-        values = self._values(columns, job or Job("notebook"))
-        asked = self._labels(columns) if labels is None else tuple(labels)
-        told = self._predictor.predict(values, asked)
+        from catalogproc.inference.table_prediction import predict_table
+
+        inputs = self.inputs(table, job=job)
+        wanted = self._labels(inputs) if labels is None else tuple(labels)
+        found = predict_table(self._predictor, inputs, wanted)
         fields, arrays = [], []
-        if "source_id" in columns.arrow.column_names:
-            ids = columns.arrow.column("source_id").combine_chunks().cast(pa.int64())
+        if inputs.source_id is not None:
             fields.append(pa.field("source_id", pa.int64()))
-            arrays.append(ids)
-        for place, label in enumerate(asked):
+            arrays.append(inputs.source_id)
+        for label in wanted:
             token = self.bundle.vocabulary.tokens[self.bundle.vocabulary.column(label)]
             for name, numbers, words in (
-                (label, told.mean, token.description),
-                (f"e_{label}", told.sigma, f"1 sigma error of {label}"),
+                (label, found.mean[label], token.description),
+                (f"e_{label}", found.sigma[label], f"total 1-sigma uncertainty of {label}"),
             ):
-                stated = {"unit": token.unit, "description": words}
-                fields.append(pa.field(name, pa.float32(), metadata=stated))
-                arrays.append(pa.array(numbers[:, place]))
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+                metadata = {"unit": token.unit, "description": words}
+                fields.append(pa.field(name, pa.float32(), metadata=metadata))
+                arrays.append(pa.array(numbers.astype(np.float32)))
+        columns = {"used": ", ".join(inputs.used), "ignored": ", ".join(inputs.ignored)}
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=columns))
 
-    def _labels(self, columns: _Columns) -> tuple[str, ...]:
-        known = self.bundle.requestable
-        given = columns.arrow.column_names
-        return tuple(label for label in LABELS if label in known and label not in given)
-
-    def _values(self, columns: _Columns, job: Job) -> NDArray[np.float64]:
-        """What the model reads (N, V), in the tokens' units."""
-        vocabulary = self.bundle.vocabulary
-        read = [name for name in vocabulary.names if name in columns.arrow.column_names]
-        spectra = all(f"{band}_coefficients" in columns.arrow.column_names for band in BANDS)
-        if not read and not spectra:
-            raise ContractError(
-                "the table has no column that the model can read",
-                wanted=f"bp_coefficients and rp_coefficients, or {vocabulary.summary()}",
-                found=", ".join(columns.arrow.column_names) or "no columns",
-            )
-        rows = columns.arrow.num_rows
-        values = np.full((rows, len(vocabulary)), np.nan)
-        if spectra:
-            made = self._spectra(columns.arrow, job)
-            values[:, : made.shape[1]] = made
-        for name in read:
-            place = vocabulary.column(name)
-            given = columns.numbers(name, vocabulary.tokens[place].unit)
-            values[:, place] = np.where(np.isfinite(given), given, values[:, place])
-        return values
-
-    def _spectra(self, table: pa.Table, job: Job) -> NDArray[np.float64]:
-        from catalogproc.features.tokens import tokens
-
-        spectra = _conformed(table, "xp_continuous")
-        for column in load_contract("xp_continuous").columns:
-            if column.name not in spectra.column_names:
-                nothing = pa.nulls(table.num_rows, column.arrow_type)
-                spectra = spectra.append_column(column.name, nothing)
-        beside = _conformed(table, "gaia_source")
-        known = [name for name in beside.column_names if name != "source_id"]
-        pieces = []
-        for start in range(0, max(1, table.num_rows), PIECE):
-            piece = spectra.slice(start, PIECE).combine_chunks()
-            other = beside.slice(start, PIECE).combine_chunks() if known else None
-            pieces.append(tokens(piece, other, self.bundle.vocabulary, job).values)
-        return np.concatenate(pieces)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """A table as Arrow, and the units of its columns where it knows them."""
-
-    arrow: pa.Table
-    units: dict[str, Any]
-
-    @classmethod
-    def of(cls, table: Any) -> _Columns:
-        if isinstance(table, pa.RecordBatch):
-            return cls(pa.Table.from_batches([table]), {})
-        if isinstance(table, pa.Table):
-            return cls(table, {})
-        if hasattr(table, "colnames"):  # an astropy Table
-            units = {name: table[name].unit for name in table.colnames if table[name].unit}
-            return cls(pa.table({name: _array(table[name]) for name in table.colnames}), units)
-        if hasattr(table, "iloc"):  # a pandas DataFrame
-            return cls(pa.Table.from_pandas(table, preserve_index=False), {})
-        raise ContractError(
-            "this is no table", wanted="of pyarrow, pandas or astropy", found=type(table).__name__
+    def _labels(self, inputs: TableInputs) -> tuple[str, ...]:
+        named = {name.lower() for name in inputs.used}
+        job = inputs.job or default_job(inputs.vocabulary)
+        return tuple(
+            label for label in job.labels if label in self.bundle.requestable and label not in named
         )
-
-    def numbers(self, name: str, unit: str) -> NDArray[np.float64]:
-        """A column (N,) in a unit, NaN where it is not known."""
-        column = self.arrow.column(name)
-        try:
-            numbers: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise ContractError(
-                "a token must be a number", wanted="float", found=column.type, where=name
-            ) from None
-        if name in self.units and unit:
-            from astropy.units import Unit, UnitConversionError
-
-            try:
-                factor = self.units[name].to(Unit(unit))
-            except UnitConversionError as error:
-                raise ContractError(
-                    "a token's unit does not fit", wanted=unit, found=error, where=name
-                ) from None
-            return np.asarray(numbers * factor)
-        return numbers
-
-
-def _array(column: Any) -> pa.Array:
-    """A column of an astropy Table: masked is null, two dimensions are lists."""
-    values = np.ma.asarray(column)
-    plain = np.asarray(np.ma.getdata(values))
-    if plain.ndim == 2:
-        return pa.array(list(plain.astype(plain.dtype.newbyteorder("="))))
-    mask = np.ma.getmaskarray(values)
-    if plain.dtype.kind in "OUS":
-        return pa.array([None if m else v for m, v in zip(mask, plain.tolist(), strict=True)])
-    return pa.array(plain.astype(plain.dtype.newbyteorder("=")), mask=mask)
-
-
-def _conformed(table: pa.Table, contract: str) -> pa.Table:
-    """The columns of a contract that a table has, in their types."""
-    held = {}
-    for column in load_contract(contract).columns:
-        if column.name in table.column_names:
-            try:
-                held[column.name] = table.column(column.name).cast(column.arrow_type)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise ContractError(
-                    "a column of another type", wanted=column.type, found=error, where=column.name
-                ) from None
-    return pa.table(held)
 
 
 def load_model(name_or_path: str | Path = "default", device: str = "cpu") -> Model:
-    """A trained model that ships, or one in a folder.
+    """Load a trained model, a shipped one or one in a folder.
 
     Parameters
     ----------
     name_or_path
-        "default", the name of one that ships, or a bundle's folder.
+        "default", the name of a shipped model, or a bundle's folder.
     device
-        Where it runs, in torch's words.
+        Where it runs, as torch names it.
 
     Raises
     ------
     BundleError
-        No such model, or one in which a byte was changed.
+        No such model, or one of which a byte was changed.
 
     Examples
     --------

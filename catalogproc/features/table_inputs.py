@@ -1,0 +1,341 @@
+"""Tokens with errors from the columns of any table.
+
+A column is read if its name, in any case, is one of
+
+* a token of the vocabulary (``teff``, ``bp0``, …), or ``age`` [Gyr] or ``ebv`` [mag];
+* the error of one of these: ``e_NAME`` or ``NAME_error``;
+* a spectrum as in the archive (``bp_coefficients``, …) or a column of gaia_source from which
+  the job makes a token.
+
+Null, NaN and masked values are missing. A token given by name comes before one that is made
+of other columns, star by star.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from catalogproc.contract import load_contract
+from catalogproc.errors import ContractError
+from catalogproc.features import extinction
+from catalogproc.features.star_batch import read, without_spectra
+from catalogproc.features.table_columns import TableColumns
+from catalogproc.features.tokens import PHOTOMETRY, SOURCES, Tokens, check_inputs, from_stars
+from catalogproc.job import Job
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+Float = NDArray[np.float64]
+Measured = tuple[Float, Float]
+
+GIGAYEAR = 9.0
+"""log10 of a Gyr in years."""
+
+LOGARITHMS = {"logg": "dex(cm / s2)", "log_age": "dex(yr)"}
+"""Tokens that are logarithms of a quantity with a unit."""
+
+
+@dataclass(frozen=True)
+class DerivedInput:
+    """A quantity that is transformed to a token: its name, the token, and its unit."""
+
+    name: str
+    token: str
+    unit: str
+
+
+DERIVED = {
+    item.name: item
+    for item in (DerivedInput("age", "log_age", "Gyr"), DerivedInput("ebv", "logebv", "mag"))
+}
+
+_ERROR_OF = {"e_ln_ebv": "logebv"}
+"""Errors whose columns in gaia_source have another name."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableInputs:
+    """What a table of N rows holds for the model.
+
+    Attributes
+    ----------
+    vocabulary
+        The model's tokens.
+    job
+        Which tokens are made of spectra and gaia_source columns; None makes none.
+    rows
+        N.
+    given
+        By token: values and errors (N,) from columns that are named so, NaN where missing.
+    spectra
+        Columns of the contract xp_continuous (N rows), or None.
+    auxiliary
+        Columns of the contract gaia_source (N rows), or None.
+    used, ignored
+        Names of the columns that tokens and their errors are made of, and of all others, in
+        the table's order.
+    source_id
+        Gaia source identifiers (N,), or None.
+    """
+
+    vocabulary: Vocabulary
+    job: Job | None
+    rows: int
+    given: Mapping[str, Measured]
+    spectra: pa.Table | None
+    auxiliary: pa.Table | None
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
+    source_id: pa.Array | None
+    _has_photometry: bool = False
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @classmethod
+    def of(
+        cls,
+        table: Any,
+        vocabulary: Vocabulary,
+        job: Job | None = None,
+        *,
+        units: Mapping[str, str] | None = None,
+        where: object = None,
+    ) -> TableInputs:
+        """Find the inputs of a model in a table.
+
+        Parameters
+        ----------
+        table
+            A pyarrow Table or RecordBatch, a pandas DataFrame or an astropy Table of N rows.
+        vocabulary
+            The model's tokens.
+        job
+            Which tokens are made of spectra and gaia_source columns; None makes none.
+        units
+            Units of columns, by name; by default those that the table states. A column
+            without a unit is taken to be in the token's or the contract's.
+        where
+            The table's name in error messages.
+
+        Raises
+        ------
+        JobError
+            An input of the job cannot be made.
+        ContractError
+            Not a table; no column that can be read; two columns that are the same token; a
+            column of another type, or in a unit that cannot be converted.
+        """
+        if job is not None:
+            check_inputs(job, vocabulary)
+        columns = TableColumns.of(table, units, where)
+        roles = _Roles.of(columns, vocabulary, job)
+        given = {token: _given(columns, roles, token, vocabulary) for token in roles.tokens}
+        spectra = auxiliary = None
+        if any(f"{band}_coefficients" in roles.spectra for band in BANDS):
+            spectra = columns.conformed("xp_continuous", roles.spectra)
+        if roles.auxiliary:
+            auxiliary = columns.conformed("gaia_source", roles.auxiliary)
+        if spectra is None and not given and not set(roles.auxiliary) - {*PHOTOMETRY}:
+            raise ContractError(
+                "the table has no column that the model can read",
+                wanted=f"one or more of {vocabulary.summary()}, {', '.join(DERIVED)}"
+                + (", bp_coefficients, rp_coefficients" if job else ""),
+                found=columns.summary(),
+                where=where,
+            )
+        used = roles.used
+        return cls(
+            vocabulary, job, columns.rows, given, spectra, auxiliary,
+            tuple(columns.names[i] for i in range(len(columns.names)) if i in used),
+            tuple(columns.names[i] for i in range(len(columns.names)) if i not in used),
+            columns.identifiers("source_id"), not {*PHOTOMETRY}.isdisjoint(roles.auxiliary),
+        )  # fmt: skip
+
+    @property
+    def given_values(self) -> Float:
+        """Dense tokens (N, V) of the columns that are named so, NaN where missing."""
+        values = np.full((self.rows, len(self.vocabulary)), np.nan)
+        for token, (value, _) in self.given.items():
+            values[:, self.vocabulary.column(token)] = value
+        return values
+
+    @property
+    def has_magnitudes(self) -> bool:
+        """The table has a G magnitude or flux, or spectra to synthesise it from."""
+        return self.spectra is not None or self._has_photometry
+
+    def tokens(self, start: int = 0, count: int | None = None) -> Tokens:
+        """Make the tokens of some rows.
+
+        Parameters
+        ----------
+        start, count
+            The first row and the number of rows; by default all.
+
+        Raises
+        ------
+        ReleaseError
+            The number of coefficients is not the vocabulary's.
+        """
+        count = max(0, self.rows - start) if count is None else count
+        made = self._made(start, count)
+        values, errors, e_j = made.values.copy(), made.errors.copy(), made.e_j.copy()
+        for token, (value, error) in self.given.items():
+            value, error = value[start : start + count], error[start : start + count]
+            known, column = ~np.isnan(value), self.vocabulary.column(token)
+            values[known, column], errors[known, column] = value[known], error[known]
+            if token in ("jh", "jk"):
+                e_j[known] = np.nan  # which share of the error both colours have is unknown
+        return replace(made, values=values, errors=errors, e_j=e_j)
+
+    def _made(self, start: int, count: int) -> Tokens:
+        """Tokens of spectra and gaia_source columns; all absent where there are none."""
+        job = self.job or Job("none", inputs=())
+        auxiliary = _piece(self.auxiliary, start, count)
+        if self.spectra is not None:
+            spectra = _piece(self.spectra, start, count)
+            return from_stars(read(spectra, auxiliary, self.vocabulary), self.vocabulary, job)
+        if auxiliary is None:
+            auxiliary = load_contract("gaia_source").assemble({}, min(count, self.rows - start))
+        stars = without_spectra(auxiliary, self.vocabulary)
+        return from_stars(stars, self.vocabulary, job)
+
+
+def default_job(vocabulary: Vocabulary) -> Job:
+    """Return the default job, with the inputs that a vocabulary has.
+
+    Parameters
+    ----------
+    vocabulary
+        The model's tokens.
+    """
+    job = Job("table")
+    return replace(job, inputs=tuple(name for name in job.inputs if name in vocabulary))
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """Positions of the columns that are read.
+
+    ``tokens`` by token: the word that the value is named by and its position. ``errors`` by
+    word: that of its error. ``spectra`` and ``auxiliary`` by the contract's name.
+    """
+
+    tokens: dict[str, tuple[str, int]]
+    errors: dict[str, int]
+    spectra: dict[str, int]
+    auxiliary: dict[str, int]
+
+    @property
+    def used(self) -> set[int]:
+        return {
+            *(position for _, position in self.tokens.values()),
+            *self.errors.values(),
+            *self.spectra.values(),
+            *self.auxiliary.values(),
+        }
+
+    @classmethod
+    def of(cls, columns: TableColumns, vocabulary: Vocabulary, job: Job | None) -> _Roles:
+        words = [*vocabulary.names]
+        words += [
+            item.name
+            for item in DERIVED.values()
+            if item.token in vocabulary and (job is None or item.token not in SOURCES
+                                             or item.token in job.inputs)
+        ]  # fmt: skip
+        found = {w: i for w in words if (i := columns.position(w, "the same token")) is not None}
+        tokens: dict[str, tuple[str, int]] = {}
+        for word, position in found.items():
+            token = word if word in vocabulary else DERIVED[word].token
+            # Vocabulary names come first: a token counts before what is derived from it.
+            tokens.setdefault(token, (word, position))
+        errors = {}
+        for token, (word, _) in tokens.items():
+            for name in dict.fromkeys((token, word)):  # the token's own error counts first
+                at = _error_position(columns, name)
+                if at is not None:
+                    errors[name] = at
+                    break
+        spectra, auxiliary = ({}, {}) if job is None else _archive_columns(columns, job)
+        return cls(tokens, errors, spectra, auxiliary)
+
+
+def _error_position(columns: TableColumns, name: str) -> int | None:
+    """The column of a quantity's error, None where there is none."""
+    other = (published for published, token in _ERROR_OF.items() if token == name)
+    names = (f"e_{name}", f"{name}_error", *other)
+    found = [
+        position
+        for word in names
+        if (position := columns.position(word, f"the error of {name}")) is not None
+    ]
+    if len(found) > 1:
+        raise columns.twice(f"the error of {name}", found)
+    return found[0] if found else None
+
+
+def _archive_columns(columns: TableColumns, job: Job) -> tuple[dict[str, int], dict[str, int]]:
+    """Positions of the spectra's and of gaia_source's columns that a job reads."""
+    kinds = ["coefficients", "coefficient_errors", "n_relevant_bases"]
+    if job.correlations and job.propagation != "none":
+        kinds.append("coefficient_correlations")
+    names = [
+        f"{band}_{kind}"
+        for band in BANDS
+        if columns.position(f"{band}_coefficients") is not None
+        for kind in kinds
+    ]
+    spectra = {n: i for n in names if (i := columns.position(n)) is not None}
+    # E(B-V) is read as a derived token, in `run` and here by the same rule.
+    wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}
+    wanted |= {*PHOTOMETRY}
+    auxiliary = {
+        column.name: position
+        for column in load_contract("gaia_source").columns
+        if column.name in wanted and (position := columns.position(column.name)) is not None
+    }
+    return spectra, auxiliary
+
+
+def _given(columns: TableColumns, roles: _Roles, token: str, vocabulary: Vocabulary) -> Measured:
+    """Values and errors (N,) of a token from its columns, in the token's unit."""
+    word, position = roles.tokens[token]
+    derived = DERIVED.get(word) if word != token else None
+    unit = derived.unit if derived else vocabulary.tokens[vocabulary.column(token)].unit
+    value = columns.numbers(position, unit, LOGARITHMS.get(word, ""))
+    error = np.full(len(value), np.nan)
+    name = next((n for n in (token, word) if n in roles.errors), None)
+    if name is not None:
+        token_unit = vocabulary.tokens[vocabulary.column(token)].unit
+        own = columns.numbers(
+            roles.errors[name], token_unit if name == token else unit,
+            LOGARITHMS.get(name, ""), difference=True,
+        )  # fmt: skip
+        error = np.where(own >= 0, own, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A value with an infinite error says nothing.
+        value = np.where(np.isinf(error), np.nan, value)
+        if derived is not None:
+            value, slope = _transformed(derived.name, value)
+            error = error if name == token else error * slope
+    return value, np.where(np.isnan(value), np.nan, error)
+
+
+def _transformed(name: str, value: Float) -> Measured:
+    """The token of a derived quantity (N,), and its derivative."""
+    if name == "age":
+        age = np.where(value > 0, value, np.nan)
+        return np.log10(age) + GIGAYEAR, 1.0 / (age * np.log(10.0))
+    token = extinction.ln_ebv(value)
+    return token, np.exp(-token)
+
+
+def _piece(table: pa.Table | None, start: int, count: int) -> pa.Table | None:
+    return None if table is None else table.slice(start, count).combine_chunks()
