@@ -1,9 +1,8 @@
-"""What is compared, read: a catalog's good answers, member lists, known clusters, masses."""
+"""Tables for external validation: a catalog's good stars, member lists, clusters, masses."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,43 +11,59 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from catalogproc.errors import InputError
+from catalogproc.datasets.table_io import read_table, read_units
+from catalogproc.errors import ContractError, InputError
+from catalogproc.features.table_inputs import TableInputs
+from catalogproc.vocabulary import load_vocabulary
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 SHARED = ("m_h", "log_age")
-"""What the stars of a cluster share, as the catalog's columns."""
+"""Labels that the stars of a cluster share."""
 
 AGED = ("mass", "age", "log_age")
-"""Of use where good_mass_age is set; all else where good_params is."""
+"""Labels that need good_mass_age; the others need good_params."""
 
 NAMES = {
     "source_id": ("source_id", "GaiaDR3", "Source", "dr3_source_id"),
     "cluster": ("cluster", "Name", "Cluster"),
     "probability": ("probability", "Prob", "Proba", "proba"),
 }
-"""What the columns of a member list are called: ours, Hunt & Reffert's (2023), Cantat-Gaudin's."""
+"""Column names of member lists: ours, Hunt & Reffert (2023), Cantat-Gaudin et al."""
 
 
 @dataclass(frozen=True)
 class Members:
-    """Stars of clusters (M,): their source_id, the cluster's name, how likely they belong to it."""
+    """Stars of clusters (M,): source_id, name of the cluster, membership probability."""
 
     source_id: Ids
     cluster: NDArray[np.str_]
     probability: Floats
 
     def likely(self, least: float) -> Members:
-        """Those that belong with at least that probability."""
+        """Return the members with a minimum probability.
+
+        Parameters
+        ----------
+        least
+            The minimum.
+        """
         rows = self.probability >= least
         return Members(self.source_id[rows], self.cluster[rows], self.probability[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Of a catalog's stars (N,): identifiers, log g, and by label the answers, their errors, and
-    the part of these that is due to what was read. NaN where a label is not good."""
+    """The good stars of a catalog (N,); NaN where a label is not good.
+
+    Attributes
+    ----------
+    source_id, logg
+        Identifiers and log g.
+    value, error, noise
+        By label: the prediction, its total and its input uncertainty.
+    """
 
     source_id: Ids
     logg: Floats
@@ -58,8 +73,22 @@ class Answers:
 
 
 def read_answers(folder: Path | str, labels: Sequence[str]) -> Answers:
-    """The good stars of a finished catalog: those with good_params, masses and ages where
-    good_mass_age is set too. Raises InputError for no catalog, or one without a star."""
+    """Read the stars with good_params of a finished catalog.
+
+    Masses and ages are those with good_mass_age.
+
+    Parameters
+    ----------
+    folder
+        A run folder.
+    labels
+        Names of the catalog's columns.
+
+    Raises
+    ------
+    InputError
+        Not a finished catalog, or one without a good star.
+    """
     kinds = {"value": "{}", "error": "e_{}", "noise": "e_{}_input"}
     columns = {
         kind: {label: words.format(label) for label in labels} for kind, words in kinds.items()
@@ -90,11 +119,19 @@ def read_answers(folder: Path | str, labels: Sequence[str]) -> Answers:
 
 
 def read_members(path: Path | str) -> Members:
-    """A member list, Parquet or CSV, such as Hunt & Reffert's (2023) or Cantat-Gaudin et al.'s.
+    """Read a member list, such as Hunt & Reffert's (2023) or Cantat-Gaudin et al.'s.
 
-    Its columns are found by NAMES; without probabilities all are 1. Raises InputError for a
-    list that cannot be read, or that has no such columns. Identifiers never pass through a
-    float, which cannot hold them.
+    Identifiers never pass through a float, which cannot hold them.
+
+    Parameters
+    ----------
+    path
+        A table with columns of NAMES; without probabilities all are 1.
+
+    Raises
+    ------
+    InputError
+        The list cannot be read, or lacks columns.
     """
     table = _table(path, "the member list")
     names = {key: _named(table, key) for key in NAMES}
@@ -109,16 +146,33 @@ def read_members(path: Path | str) -> Members:
 
 
 def read_known(path: Path | str) -> dict[str, dict[str, float]]:
-    """What the literature says of clusters: a table with ``cluster`` and any of SHARED.
+    """Read literature values of clusters.
 
-    By cluster and label. Raises InputError.
+    Parameters
+    ----------
+    path
+        A table with ``cluster`` and any of ``m_h``, ``log_age`` or ``age`` [Gyr], in any case,
+        in the units that the file states.
+
+    Returns
+    -------
+    dict
+        Values by cluster and label.
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, or lacks columns.
+    ContractError
+        A column does not hold numbers, or its unit cannot be converted.
     """
-    table = _table(path, "the table of clusters")
+    what = "the table of clusters"
+    table = _table(path, what)
     name = _named(table, "cluster")
-    labels = [label for label in SHARED if label in table.column_names]
-    if name is None or not labels:
-        raise _unusable(path, "the table of clusters", table, f"cluster, and {' or '.join(SHARED)}")
-    columns = {label: _numbers(path, table, label) for label in labels}
+    given = _given(path, table, what, SHARED, f"cluster, and {' or '.join(SHARED)}")
+    columns = {label: given[label][0] for label in SHARED if label in given}
+    if name is None or not columns:
+        raise _unusable(path, what, table, f"cluster, and {' or '.join(SHARED)}")
     return {
         str(cluster).strip(): {label: float(values[row]) for label, values in columns.items()}
         for row, cluster in enumerate(table[name].to_pylist())
@@ -126,33 +180,65 @@ def read_known(path: Path | str) -> dict[str, dict[str, float]]:
 
 
 def read_masses(path: Path | str) -> tuple[Ids, Floats, Floats]:
-    """source_id, masses and their errors in solar masses (M,), such as of asteroseismology.
+    """Read masses from elsewhere, such as of asteroseismology.
 
-    A table with ``source_id``, ``mass``, ``e_mass``. Raises InputError.
+    Parameters
+    ----------
+    path
+        A table with ``source_id``, ``mass`` and ``e_mass`` or ``mass_error``, in any case, in
+        the units that the file states, else in solar masses.
+
+    Returns
+    -------
+    source_id, mass, error
+        Identifiers, and masses and their errors in solar masses (M,).
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, or lacks columns.
+    ContractError
+        A column does not hold numbers, or its unit cannot be converted.
     """
-    table = _table(path, "the table of masses")
+    what, columns = "the table of masses", "source_id, mass, e_mass"
+    table = _table(path, what)
     name = _named(table, "source_id")
-    if name is None or not {"mass", "e_mass"} <= {*table.column_names}:
-        raise _unusable(path, "the table of masses", table, "source_id, mass, e_mass")
-    ids = _identifiers(path, table, name)
-    return ids, _numbers(path, table, "mass"), _numbers(path, table, "e_mass")
+    mass, error = _given(path, table, what, ("mass",), columns)["mass"]
+    if name is None or np.isnan(error).all():
+        raise _unusable(path, what, table, columns)
+    return _identifiers(path, table, name), mass, error
+
+
+def _given(
+    path: Path | str, table: pa.Table, what: str, labels: Sequence[str], columns: str
+) -> Mapping[str, tuple[Floats, Floats]]:
+    """Values and errors (M,) by token. Raises InputError where the table has none of the labels."""
+    vocabulary = load_vocabulary()
+    try:
+        inputs = TableInputs.of(table, vocabulary, units=_units(path), where=path)
+    except ContractError as error:
+        if any(name.lower() in vocabulary for name in table.column_names):
+            raise
+        raise _unusable(path, what, table, columns) from error
+    if not any(label in inputs.given for label in labels):
+        raise _unusable(path, what, table, columns)
+    return inputs.given
+
+
+def _units(path: Path | str) -> dict[str, str]:
+    # A folder of Parquet parts states its units in each part's schema, which `_table` keeps.
+    return read_units(Path(path)) if Path(path).is_file() else {}
 
 
 def _table(path: Path | str, what: str) -> pa.Table:
+    """A file in any format that is read, or a folder of Parquet files."""
     path = Path(path)
     try:
-        if path.suffix != ".csv":
-            return ds.dataset(path).to_table()
-        # As text first, so that no identifier is taken for a float.
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        if not rows:
-            raise ValueError("it is empty")
-        return pa.table({name: [row[name] or None for row in rows] for name in rows[0]})
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        return ds.dataset(path).to_table() if path.is_dir() else read_table(path)
+    except (OSError, InputError, pa.ArrowException) as error:
         raise InputError(
-            f"{what} cannot be read", wanted="Parquet, or CSV with a header", found=error,
-            where=path,
+            f"{what} cannot be read", wanted="CSV, ECSV, Parquet, FITS or VOTable",
+            found=error, where=path,
         ) from error  # fmt: skip
 
 
