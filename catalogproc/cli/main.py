@@ -71,7 +71,7 @@ CpuWorkers = Annotated[
 ]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
 DustName = Annotated[
-    training.Dust | None,
+    training.DustChoice | None,
     typer.Option("--dust", help="A map to read E(B-V) from, by parallax [default: the job's]."),
 ]
 

@@ -1,4 +1,4 @@
-"""Where the work is done: workers of this machine's own, or a Dask cluster that stands."""
+"""Start a local Dask cluster, or connect to an existing one."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
-from catalogproc.cluster.gpu import Device, choose
+from catalogproc.cluster.gpu import Device, choose_devices
+from catalogproc.cluster.result import plural
+from catalogproc.cluster.spec import LOOPBACK, ClusterConfig
 from catalogproc.errors import Refusal, WorkerError
 
-LOOPBACK = "127.0.0.1"
 WORKER_BYTES = 1.5e9
-"""Memory that a worker should have: torch, a model, a chunk with its tokens."""
+"""Memory of one worker: torch, a model, and a chunk with its tokens."""
 
 _SETTINGS = {
-    # A chunk that kills its worker is tried alone after this; see run.py.
+    # A chunk that kills its worker is then tried with no other chunk running (scheduler.py).
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.daemon": True,
-    # A worker would remember where each second of the last hour went, in tens of megabytes.
+    # The profiler's history of the last hour takes tens of megabytes in each worker.
     "distributed.worker.profile.enabled": False,
-    # Tasks hand over paths: nothing of Dask's is in memory that could be spilt, and a worker
-    # that pauses would never go on. One that takes too much is ended.
+    # Tasks exchange paths: there is no data of Dask's to spill, and a paused worker would never
+    # continue. A worker that takes too much memory is killed.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -40,96 +41,87 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where and how a run is carried out; nothing here changes a number in the catalog.
+class WorkerSpec:
+    """The workers of a local cluster.
 
     Attributes
     ----------
-    scheduler
-        The address of a Dask scheduler that stands, or None for workers of our own.
-    workers
-        How many workers of our own; None fits them to the machine.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    dashboard
-        Where the dashboard of our own scheduler listens; another port if this one is taken.
-    share_gpu
-        Several workers may use one GPU.
-    cpu_workers
-        So many workers on the CPU beside those on GPUs.
+    devices
+        The device of each worker.
+    threads
+        Threads of each.
+    memory
+        Bytes of each.
     """
-
-    scheduler: str | None = None
-    workers: int | None = None
-    device: str = "auto"
-    dashboard: str = f"{LOOPBACK}:8787"
-    share_gpu: bool = False
-    cpu_workers: int = 0
-
-
-@dataclass(frozen=True)
-class Crew:
-    """The workers to start on this machine: the device of each, and its share of the rest."""
 
     devices: tuple[Device, ...]
     threads: int
     memory: int
 
     def line(self) -> str:
-        """For the user: how many, with what."""
-        count = len(self.devices)
-        kinds = ", ".join(dict.fromkeys(device.label for device in self.devices))
-        plural = "" if count == 1 else "s"
+        """Return the workers for the user: number, threads, memory and devices."""
+        devices = ", ".join(dict.fromkeys(device.label for device in self.devices))
         return (
-            f"{count} worker{plural} of {self.threads} thread{'' if self.threads == 1 else 's'} "
-            f"and {self.memory / 2**30:.1f} GiB, on {kinds}"
+            f"{plural(len(self.devices), 'worker')} with {plural(self.threads, 'thread')} "
+            f"and {self.memory / 2**30:.1f} GiB each, on {devices}"
         )
 
 
 def cores() -> int:
-    """Physical cores that this process may use, by affinity and control group."""
+    """Return the number of physical cores that this process may use (affinity, control group)."""
     return int(min(CPU_COUNT, psutil.cpu_count(logical=False) or CPU_COUNT))
 
 
-def crew(where: Where, chunks: int, remaining: int | None = None) -> Crew:
-    """The workers that fit this machine and this many chunks, of which so many remain.
+def fit_workers(config: ClusterConfig, chunks: int, remaining: int | None = None) -> WorkerSpec:
+    """Fit the workers of a local cluster to this machine and to the number of chunks.
 
-    Without a GPU that is one a core, so long as each has memory: chunks are independent, and
-    a core that works on its own chunk waits for no other. Threads a worker follow from all
-    chunks, not from what remains: the network's last digits depend on them, and what a
-    second start does must equal what the first would have done.
+    Without GPUs that is one worker per core, as far as memory allows. The threads of a worker
+    follow from all chunks and not from those that remain: the last digits of the network's
+    predictions depend on them, and a resumed run must give the catalog of an uninterrupted one.
+
+    Parameters
+    ----------
+    config
+        What the user asked for.
+    chunks, remaining
+        Number of chunks in the run, and of those to process; None means all.
 
     Raises
     ------
     Refusal
-        What :func:`catalogproc.cluster.gpu.choose` refuses.
+        As :func:`catalogproc.cluster.gpu.choose_devices`.
     """
     fitting = max(1, min(cores(), int(MEMORY_LIMIT // WORKER_BYTES), chunks))
-    devices = choose(
-        where.device, where.workers, fitting, share=where.share_gpu, beside=where.cpu_workers
-    )
-    if where.workers is None:
+    devices = choose_devices(config, fitting)
+    if config.workers is None:
         devices = devices[: max(1, chunks)]
     threads = max(1, cores() // len(devices))
     devices = devices[: max(1, chunks if remaining is None else remaining)]
-    return Crew(devices, threads, int(MEMORY_LIMIT // len(devices)))
+    return WorkerSpec(devices, threads, int(MEMORY_LIMIT // len(devices)))
 
 
 @contextmanager
-def embedded(team: Crew, dashboard: str) -> Iterator[Client]:
-    """A client of a scheduler and workers of our own, which end with the block.
+def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
+    """Yield a client of a scheduler and workers that are started here and end with the block.
 
-    They listen on the loopback alone. Each worker is a process; its environment holds its
-    device before anything in it can touch CUDA.
+    They listen on the loopback interface only. Each worker is a process whose environment
+    names its device before CUDA is initialised.
+
+    Parameters
+    ----------
+    workers
+        The workers to start.
+    dashboard
+        Address of the dashboard; another port is used if this one is taken.
 
     Raises
     ------
     WorkerError
         The processes do not start.
     """
-    workers = {
-        index: {"cls": Nanny, "options": _worker_options(device, team)}
-        for index, device in enumerate(team.devices)
+    nannies = {
+        index: {"cls": Nanny, "options": _worker_options(device, workers)}
+        for index, device in enumerate(workers.devices)
     }
     scheduler = {
         "cls": Scheduler,
@@ -138,34 +130,34 @@ def embedded(team: Crew, dashboard: str) -> Iterator[Client]:
             "protocol": "tcp://",
             "port": 0,
             "dashboard": True,
-            "dashboard_address": _free(dashboard),
+            "dashboard_address": _free_address(dashboard),
         },
     }
-    with dask.config.set(_SETTINGS), _environment_kept():
+    with dask.config.set(_SETTINGS), _restored_environment():
         try:
             with warnings.catch_warnings():
-                # Another program may take the dashboard's port after we looked.
+                # Another program may take the dashboard's port after it was found to be free.
                 warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
                 cluster = SpecCluster(
-                    workers, scheduler, name="catalogproc", silence_logs=logging.CRITICAL
+                    nannies, scheduler, name="catalogproc", silence_logs=logging.CRITICAL
                 )
         except (RuntimeError, OSError, TimeoutError) as error:
             raise WorkerError(
                 "the workers did not start",
                 found=f"{type(error).__name__}: {error}",
-                todo='a script that calls run() needs: if __name__ == "__main__"',
+                advice='a script that calls run() needs: if __name__ == "__main__"',
             ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
 
 
-def _worker_options(device: Device, team: Crew) -> dict[str, object]:
-    threads = {name: str(team.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+def _worker_options(device: Device, workers: WorkerSpec) -> dict[str, object]:
+    threads = {name: str(workers.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return {
-        "nthreads": 1,  # one chunk at a time; the network uses the threads
-        "memory_limit": team.memory,
+        "nthreads": 1,  # one chunk at a time: the network uses the threads
+        "memory_limit": workers.memory,
         "host": LOOPBACK,
-        "dashboard": False,  # bokeh in each worker; the scheduler's shows them all
+        "dashboard": False,  # the scheduler's dashboard shows all workers
         "dashboard_address": f"{LOOPBACK}:0",
         "env": threads | device.environment,
         "silence_logs": logging.CRITICAL,
@@ -173,13 +165,20 @@ def _worker_options(device: Device, team: Crew) -> dict[str, object]:
 
 
 @contextmanager
-def standing(address: str, timeout: float = 30.0) -> Iterator[Client]:
-    """A client of a scheduler that stands already. Dask's settings give TLS and the like.
+def connect(address: str, timeout: float = 30.0) -> Iterator[Client]:
+    """Yield a client of an existing scheduler. TLS is configured in Dask's settings.
+
+    Parameters
+    ----------
+    address
+        As tcp://host:8786 or tls://host:8786.
+    timeout
+        Seconds to wait for its answer.
 
     Raises
     ------
     Refusal
-        No scheduler answers at the address, or it wants TLS and there is no certificate.
+        No scheduler answers, or it requires TLS and no certificate is configured.
     """
     _refuse_without_certificate(address)
     try:
@@ -196,7 +195,7 @@ def standing(address: str, timeout: float = 30.0) -> Iterator[Client]:
 
 
 def _refuse_without_certificate(address: str) -> None:
-    """Dask itself tells of it by a TypeError, and waits a minute before that."""
+    """Refuse a TLS address without a certificate: Dask waits a minute, then raises TypeError."""
     if not address.startswith("tls://"):
         return
     cause: object = "none in Dask's settings"
@@ -206,16 +205,16 @@ def _refuse_without_certificate(address: str) -> None:
     except OSError as error:
         cause = error
     raise Refusal(
-        "no certificate to show to a scheduler that wants TLS",
-        wanted="ca-file, and cert and key of client, in distributed.comm.tls",
+        "the scheduler requires TLS and no certificate is configured",
+        wanted="distributed.comm.tls with ca-file, and with cert and key of client",
         found=cause,
         where=address,
-        todo="put them into ~/.config/dask/*.yaml, or into DASK_DISTRIBUTED__COMM__TLS__…",
+        advice="set them in ~/.config/dask/*.yaml, or by DASK_DISTRIBUTED__COMM__TLS__…",
     )
 
 
-def _free(address: str) -> str:
-    """The address, or one with another port where the port is taken."""
+def _free_address(address: str) -> str:
+    """Return the address, with port 0 (any free port) if its own port is taken."""
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -225,14 +224,14 @@ def _free(address: str) -> str:
             return f"{host}:0"
         except ValueError:
             raise Refusal(
-                "no address for a dashboard", wanted=f"{LOOPBACK}:8787", found=address
+                "not a dashboard address", wanted=f"{LOOPBACK}:8787", found=address
             ) from None
     return address
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Undo what starting workers does to this process's own environment."""
+def _restored_environment() -> Iterator[None]:
+    """Undo the changes that starting workers makes to this process's environment."""
     before = dict(os.environ)
     try:
         yield

@@ -6,21 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 DEVICE_MEMORY = "catalogproc_device_memory"
-"""The name by which workers tell Dask how much memory of their device they hold."""
+"""Name of the Dask metric that holds the bytes of the device that a worker uses."""
 
 
-def memory_of(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Bytes that each worker holds, by its name, from what the scheduler knows of them."""
-    held = {}
-    for address, known in workers.items():
-        metrics = known.get("metrics") or {}
+def memory_by_worker(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return the bytes that each worker uses, by its name.
+
+    Parameters
+    ----------
+    workers
+        The workers by address, as in ``Client.scheduler_info()["workers"]``.
+    """
+    used = {}
+    for address, worker in workers.items():
+        metrics = worker.get("metrics") or {}
         value = metrics.get(DEVICE_MEMORY) or metrics.get("memory") or 0
-        held[str(known.get("name", address))] = int(value)
-    return held
+        used[str(worker.get("name", address))] = int(value)
+    return used
 
 
 async def device_memory(worker: Any) -> int:
-    """Bytes that this process holds of its GPU; 0 where it uses none."""
+    """Return the bytes that this process has reserved on its GPU; 0 without one.
+
+    Parameters
+    ----------
+    worker
+        The Dask worker, given by Dask.
+    """
     import torch
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]

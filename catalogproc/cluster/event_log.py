@@ -1,8 +1,7 @@
-"""What happened in a run, line by line, for programs: log.jsonl in the output folder.
+"""The events of a run, one JSON object per line, in log.jsonl of the output folder.
 
-Each line is a JSON object with ``time`` (UTC), ``event`` and what belongs to it. Later starts of
-the same run append. It is told and never read: nothing follows from it, and where it cannot be
-written the run goes on.
+Each line has ``time`` (UTC), ``event`` and its fields. Each start of a run appends. The log is
+for other programs: no result depends on it, and if it cannot be written the run goes on.
 """
 
 from __future__ import annotations
@@ -16,18 +15,24 @@ from typing import TYPE_CHECKING, Any, Self
 from catalogproc.errors import masked
 
 if TYPE_CHECKING:
-    from catalogproc.cluster.result import Account
-    from catalogproc.cluster.scheduler import Dispatch
+    from catalogproc.cluster.result import RunResult
+    from catalogproc.cluster.scheduler import ChunkScheduler
 
 LOG_FILE = "log.jsonl"
 
 
-class Log:
-    """The log of one start of a run. Use it as a context."""
+class EventLog:
+    """The log of one start of a run; a context manager.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = Path(folder) / LOG_FILE
-        self._seen: dict[str, int] = {}
+        self._written: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -37,52 +42,75 @@ class Log:
             self._file = None  # type: ignore[assignment]
         return self
 
-    def __exit__(self, *ended: object) -> None:
-        if ended[0] is not None:
-            self.tell("ended", by=getattr(ended[0], "__name__", str(ended[0])), why=str(ended[1]))
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is not None:
+            name = getattr(raised[0], "__name__", str(raised[0]))
+            self.write("ended", by=name, why=str(raised[1]))
         if self._file is not None:
             try:
                 self._file.close()
             except OSError:
                 self._file = None  # type: ignore[assignment]
 
-    def tell(self, event: str, **more: Any) -> None:
-        """Append a line."""
-        said = {"time": datetime.now(UTC).isoformat(), "event": event, **more}
+    def write(self, event: str, **fields: Any) -> None:
+        """Append a line.
+
+        Parameters
+        ----------
+        event
+            What happened.
+        **fields
+            Values that JSON can hold; others are written as text.
+        """
+        content = {"time": datetime.now(UTC).isoformat(), "event": event, **fields}
         if self._file is not None:
+            text = masked(json.dumps(content, ensure_ascii=False, default=str))
             try:
-                self._file.write(masked(json.dumps(said, ensure_ascii=False, default=str)) + "\n")
+                self._file.write(text + "\n")
                 self._file.flush()
-            except OSError:  # a full disk: what is written of it stays
+            except OSError:  # a full disk: the lines before stay
                 self._file = None  # type: ignore[assignment]
 
-    def see(self, now: Dispatch) -> None:
-        """Append what has come since the last call."""
-        for receipt in self._new("receipts", now.receipts):
-            self.tell(
+    def update(self, scheduler: ChunkScheduler) -> None:
+        """Append what happened since the last call.
+
+        Parameters
+        ----------
+        scheduler
+            The run's scheduler.
+        """
+        for receipt in self._new("receipts", scheduler.receipts):
+            self.write(
                 "chunk done", chunk=receipt.chunk_id, file=receipt.file, read=receipt.rows_read,
                 written=receipt.rows_written, rejected=dict(receipt.rejected_by_reason),
                 worker=receipt.worker, device=receipt.device, seconds=round(receipt.seconds, 4),
                 stages={name: round(value, 4) for name, value in receipt.stage_seconds.items()},
             )  # fmt: skip
-        for failure in self._new("retries", now.retries):
-            self.tell("chunk tried again", **vars(failure))
-        for failure in self._new("failures", now.failures):
-            self.tell("chunk failed", **vars(failure), advice=failure.advice)
-        for note in self._new("notes", list(now.notes)):
-            self.tell("note", text=note)
+        for failure in self._new("retries", scheduler.retries):
+            self.write("chunk tried again", **vars(failure))
+        for failure in self._new("failures", scheduler.failures):
+            self.write("chunk failed", **vars(failure))
+        for note in self._new("notes", list(scheduler.notes)):
+            self.write("note", text=note)
 
-    def end(self, account: Account) -> None:
-        """Append how it ended."""
-        self.tell(
-            "finished" if account.exit_code == 0 else "stopped short",
-            chunks=account.chunks, done=account.chunks_done, failed=len(account.failures),
-            read=account.rows_read, written=account.rows_written,
-            rejected=dict(account.rejected_by_reason), seconds=round(account.seconds, 3),
-            why=account.stopped,
+    def finish(self, result: RunResult) -> None:
+        """Append how the run ended.
+
+        Parameters
+        ----------
+        result
+            The run's result.
+        """
+        self.write(
+            "finished" if result.exit_code == 0 else "stopped short",
+            chunks=result.chunks, done=result.chunks_done, failed=len(result.failures),
+            read=result.rows_read, written=result.rows_written,
+            rejected=dict(result.rejected_by_reason), seconds=round(result.seconds, 3),
+            why=result.stopped,
         )  # fmt: skip
 
-    def _new(self, name: str, all_of_them: list[Any]) -> list[Any]:
-        seen = self._seen.get(name, 0)
-        self._seen[name] = len(all_of_them)
-        return all_of_them[seen:]
+    def _new(self, name: str, items: list[Any]) -> list[Any]:
+        """Return the items that came since the last call of this name."""
+        count = self._written.get(name, 0)
+        self._written[name] = len(items)
+        return items[count:]

@@ -1,4 +1,4 @@
-"""What a run will do: chunks less valid receipts. Nothing here writes a file."""
+"""Plan a run: its chunks, and which of them are done. Nothing here writes a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catalogproc.cluster.dask_cluster import Where, crew, standing
-from catalogproc.cluster.result import Failure, rows_of
+from catalogproc.cluster.dask_cluster import connect, fit_workers
+from catalogproc.cluster.result import Failure, plural, row_range
+from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, Refusal, ResumeError
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
 from catalogproc.io.atomic import is_temporary
+from catalogproc.io.output import existing_parent
 from catalogproc.io.remote import named
-from catalogproc.io.staging import nearest
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 STAGING = ".companion"
-BYTES_A_ROW = 300
-"""About what a star takes in the output folder."""
-_READERS = 8
+BYTES_PER_ROW = 300
+"""Approximate size of one star in the output folder."""
+_THREADS = 8
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -53,47 +54,58 @@ class Plan:
 
     Attributes
     ----------
+    spec
+        What the user asked for.
+    job, bundle
+        The job and the model.
+    inputs, gaia_source
+        The files that ``spec`` names.
+    output
+        The local output folder.
+    identity
+        What decides whether an output folder holds this run.
     chunks
         All chunks, in the order of the files and of their rows.
     done
-        Identifiers of the chunks whose receipts are valid.
-    spoilt
-        Identifiers of those that have a receipt which proves nothing: they are done anew.
+        Identifiers of the chunks with a valid receipt.
+    invalid
+        Identifiers of the chunks with an invalid receipt; they are processed again.
     faults
-        Files that cannot be read as they are now; each makes a chunk that will fail.
+        Files that cannot be read; each is a chunk that will fail.
     dust_map
         The staged map that the job reads, if it reads one.
     """
 
+    spec: RunSpec
     job: Job
     bundle: Bundle
     inputs: tuple[Path, ...]
-    companions: tuple[Path, ...]
+    gaia_source: tuple[Path, ...]
     output: Path
     identity: RunIdentity
     chunks: tuple[Chunk, ...]
     done: frozenset[str]
-    spoilt: frozenset[str]
+    invalid: frozenset[str]
     faults: tuple[Failure, ...]
     dust_map: DustMap | None = None
 
     @cached_property
     def todo(self) -> tuple[Chunk, ...]:
-        """What remains."""
+        """The chunks that remain to be processed."""
         return tuple(chunk for chunk in self.chunks if chunk.id not in self.done)
 
     @cached_property
     def rows_todo(self) -> int | None:
-        """Rows that remain, where every file tells."""
+        """Number of rows in these; None if a file does not state its number."""
         return _total(self.todo)
 
-    def surveyed(self) -> Plan:
-        """The same plan, with the receipts as they are now."""
-        done, spoilt = survey(self.output, self.chunks, self.job, self.bundle)
-        return replace(self, done=done, spoilt=spoilt)
+    def with_receipts(self) -> Plan:
+        """Return the same plan with the receipts as they are now."""
+        done, invalid = check_receipts(self.output, self.chunks, self.job, self.bundle)
+        return replace(self, done=done, invalid=invalid)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan for a program: what it is of, and each chunk with whether it is done."""
+        """Return the plan as JSON can hold it: the run, and each chunk with its state."""
         return {
             "run_id": self.identity.run_id,
             "job": self.job.name,
@@ -107,7 +119,7 @@ class Plan:
                 {
                     "chunk": chunk.id, "file": str(chunk.file), "first_row": chunk.first_row,
                     "rows": chunk.rows, "done": chunk.id in self.done,
-                    "spoilt": chunk.id in self.spoilt,
+                    "invalid": chunk.id in self.invalid,
                 }
                 for chunk in self.chunks
             ],
@@ -115,117 +127,108 @@ class Plan:
         }  # fmt: skip
 
     def lines(self, *, short: bool = False) -> list[str]:
-        """The plan for the user; where not short, a line a chunk."""
+        """Return the plan for the user.
+
+        Parameters
+        ----------
+        short
+            Leave out the line of each chunk.
+        """
         rows = _total(self.chunks)
         model = f"{self.bundle.name} ({self.bundle.hash[:8]})"
         lines = [
-            f"{_count(len(self.inputs), 'file')} of spectra"
+            f"{plural(len(self.inputs), 'file')} of spectra"
             + (f", {rows:,} stars" if rows is not None else "")
-            + f", in {_count(len(self.chunks), 'chunk')}; "
+            + f", in {plural(len(self.chunks), 'chunk')}; "
             f"{len(self.done):,} done, {len(self.todo):,} to do",
             f"job {self.job.name} ({self.job.hash[:8]}), model {model}, run {self.identity.run_id}",
         ]
-        if self.spoilt:
+        if self.invalid:
             lines.append(
-                f"{_count(len(self.spoilt), 'chunk')} of these done before, but the receipt or "
-                "the part does not hold: done anew"
+                f"{plural(len(self.invalid), 'invalid receipt')}: the receipt or its part was "
+                "changed, and the chunk is processed again"
             )
         for fault in self.faults:
-            lines += ["cannot be read, and will fail:", *fault.lines()]
+            lines += ["cannot be read and will fail:", *fault.lines()]
         if not short:
             lines += [self._line(chunk) for chunk in self.chunks]
         return lines
 
     def _line(self, chunk: Chunk) -> str:
         state = "done" if chunk.id in self.done else "to do"
-        return f"{state:5}  {chunk.id}  {chunk.file}  {rows_of(chunk)}"
+        return f"{state:5}  {chunk.id}  {chunk.file}  {row_range(chunk)}"
 
 
-def make_plan(
-    inputs: Sequence[str | Path],
-    output: Path,
-    companions: Sequence[str | Path] = (),
-    model: str | Path = "default",
-    job: str | Path | Job = "gaia-dr3-giants",
-    dust: str | None = None,
-    announce: Callable[[str], None] | None = None,
-) -> Plan:
-    """Read what is asked for, and refuse what can be refused before anything starts.
+def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> Plan:
+    """Read what the user asked for, and refuse what can be refused before anything starts.
 
     Parameters
     ----------
-    inputs, companions
-        Files, quoted globs, folders or addresses; of spectra, and of gaia_source.
-    output
-        The folder that is to hold the catalog. It need not exist.
-    model, job
-        The names of what ships, or paths; a job may be one that was made in Python.
-    dust
-        The dust map in place of the one that the job names; "none" for none.
+    spec
+        What the user asked for, with a local output folder.
     announce
-        Called with a line where files are fetched from an address.
+        Called with a line when files are downloaded from an address.
 
     Raises
     ------
     Refusal
-        In its several kinds: nothing matches the inputs, no such job or model, a companion
-        that cannot be read, spectra of a release that the model does not read, two files with
-        the same content, a dust map that is not staged, an output that cannot be written or
-        that holds something else.
+        Also by its subclasses: nothing matches the input, no such job or model, a gaia_source
+        table that cannot be read, spectra of a release that the model does not read, two files
+        with the same content, a dust map that is not staged, an output that cannot be written
+        or that holds something else.
     ResumeError
-        The output holds another run; it says which fields differ.
+        The output holds a different run; the error lists the fields that differ.
     """
-    chosen = job if isinstance(job, Job) else load_job(job)
-    bundle = load_bundle(model)
-    if dust is not None:
-        chosen = replace(chosen, dust="" if dust == "none" else dust)
-    files = tuple(expand(inputs, announce))
-    partners = tuple(expand(companions, announce)) if companions else ()
-    _refuse_companions(partners)
-    check_job(chosen, bundle)
-    dust_map = open_dust_map() if chosen.dust else None
-    beside = [InputFile(named(path), fingerprint(path)) for path in partners]
+    job = _job_of(spec)
+    bundle = load_bundle(spec.model)
+    files = tuple(expand(spec.input_paths, announce))
+    gaia_source = tuple(expand(spec.gaia_source_paths, announce)) if spec.gaia_source else ()
+    _refuse_gaia_source(gaia_source)
+    check_job(job, bundle)
+    dust_map = open_dust_map() if job.dust else None
+    joined = [InputFile(named(path), fingerprint(path)) for path in gaia_source]
     if dust_map is not None:
-        beside.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
-    chunks = tuple(cut(files, chosen.chunk_rows))
-    faults = _each(lambda path: _fault(path, bundle.vocabulary), files)
-    identity = RunIdentity.of(
-        chosen,
-        bundle,
-        _input_files(chunks),
-        beside,
-    )
-    output = Path(output)
+        joined.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
+    chunks = tuple(cut(files, job.chunk_rows))
+    faults = _map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
+    identity = RunIdentity.of(job, bundle, _input_files(chunks), joined)
+    output = Path(spec.output)
     refuse_output(output, identity)
-    done, spoilt = survey(output, chunks, chosen, bundle)
+    done, invalid = check_receipts(output, chunks, job, bundle)
     return Plan(
-        job=chosen,
+        spec=spec,
+        job=job,
         bundle=bundle,
         inputs=files,
-        companions=partners,
+        gaia_source=gaia_source,
         output=output,
         identity=identity,
         chunks=chunks,
         done=done,
-        spoilt=spoilt,
+        invalid=invalid,
         faults=tuple(fault for fault in faults if fault is not None),
         dust_map=dust_map,
     )
 
 
-def _refuse_companions(partners: Sequence[Path]) -> None:
-    """Every chunk needs the companion: one that cannot be read is refused, not failed."""
+def _job_of(spec: RunSpec) -> Job:
+    job = spec.job if isinstance(spec.job, Job) else load_job(spec.job)
+    if spec.dust is None:
+        return job
+    return replace(job, dust="" if spec.dust == "none" else spec.dust)
+
+
+def _refuse_gaia_source(files: Sequence[Path]) -> None:
+    """Refuse a table that cannot be read: every chunk needs it, so every chunk would fail."""
     try:
-        if partners:
-            open_companion(partners, None)
+        if files:
+            open_companion(files, None)
     except InputError as error:
-        refusal = Refusal(error.message)
-        refusal.details, refusal.args = error.details, error.args
-        raise refusal from None
+        raise Refusal.of(error) from None
 
 
 def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
-    """Why a file cannot be read. Raises ReleaseError where it is of another release."""
+    """Return why a file cannot be read. Raise ReleaseError if it is of another release."""
     try:
         check_release(path, vocabulary)
     except InputError as error:
@@ -234,122 +237,159 @@ def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
 
 
 def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:
-    """Each file with its fingerprint and rows; every file has at least one chunk."""
+    """Return each file with its fingerprint and rows; every file has at least one chunk."""
     by_file: dict[Path, list[Chunk]] = {}
     for chunk in chunks:
         by_file.setdefault(chunk.file, []).append(chunk)
     return [
-        InputFile(named(path), held[0].fingerprint, _total(held)) for path, held in by_file.items()
+        InputFile(named(path), its_chunks[0].fingerprint, _total(its_chunks))
+        for path, its_chunks in by_file.items()
     ]
 
 
 def refuse_output(output: Path, identity: RunIdentity) -> None:
-    """Refuse an output that cannot be written, or that holds something else than this run.
+    """Refuse an output that cannot be written, or that holds anything but this run.
+
+    Parameters
+    ----------
+    output
+        The output folder. It need not exist.
+    identity
+        The run.
 
     Raises
     ------
     Refusal
-        It is no folder, cannot be written, or holds files that are not a run's.
+        It is not a folder, or cannot be written.
     ResumeError
-        It holds another run; every field that differs is named.
+        It holds a different run, and the fields that differ are listed; or other files.
     """
     if output.exists() and not output.is_dir():
-        raise Refusal("the output is not a folder", wanted="a folder, or a free name", where=output)
-    place = nearest(output)
+        raise Refusal("the output is not a folder", wanted="a folder, or a new name", where=output)
+    place = existing_parent(output)
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise Refusal("the output cannot be written", where=place, todo="give another --output")
+        raise Refusal("the output cannot be written", where=place, advice="give another --output")
     if not output.exists():
         return
     if (output / RUN_FILE).exists():
         if differing := compare(read_identity(output), identity):
             raise ResumeError(
-                "the output folder holds another run",
+                "the output folder holds a different run",
                 found="\n    ".join(["", *differing]),
                 where=output,
-                todo="give another --output, or the same job, model and input as before",
+                advice="give another --output, or the job, model and input of that run",
             )
         return
-    ours = {LOCK_FILE, STAGING, *FOLDERS}
+    known = {LOCK_FILE, STAGING, *FOLDERS}
     # A start that was killed early leaves a temporary file; the next one removes it.
-    strangers = (path for path in output.iterdir() if not is_temporary(path))
-    if others := sorted(path.name for path in strangers if path.name not in ours):
+    files = (path for path in output.iterdir() if not is_temporary(path))
+    if others := sorted(path.name for path in files if path.name not in known):
         raise ResumeError(
-            "the output folder holds something that is no run of catalogproc",
-            wanted="an empty folder, a free name, or the folder of the same run",
+            "the output folder holds files that are not of a run of catalogproc",
+            wanted="an empty folder, a new name, or the folder of the same run",
             found=", ".join(others[:5]) + (", …" if len(others) > 5 else ""),
             where=output,
-            todo="give another --output",
+            advice="give another --output",
         )
 
 
-def survey(
+def check_receipts(
     output: Path, chunks: Sequence[Chunk], job: Job, bundle: Bundle
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Identifiers of the chunks with a valid receipt, and of those with one that is not."""
-    prints = {chunk.id: chunk.fingerprint for chunk in chunks}
-    held = [path for path in receipt_files(output) if path.stem in prints]
+    """Return the identifiers of the chunks with a valid receipt, and with an invalid one.
 
-    def holds(path: Path) -> bool:
+    Parameters
+    ----------
+    output
+        The run's folder.
+    chunks
+        All chunks of the run.
+    job, bundle
+        The job and the model that a valid receipt names.
+    """
+    fingerprints = {chunk.id: chunk.fingerprint for chunk in chunks}
+    paths = [path for path in receipt_files(output) if path.stem in fingerprints]
+
+    def is_done(path: Path) -> bool:
         try:
             receipt = read_receipt(path)
         except InputError:
             return False
-        return is_valid(receipt, output, job.hash, bundle.hash, prints[path.stem])
+        return is_valid(receipt, output, job.hash, bundle.hash, fingerprints[path.stem])
 
-    valid = _each(holds, held)
-    done = frozenset(path.stem for path, good in zip(held, valid, strict=True) if good)
-    return done, frozenset(path.stem for path in held) - done
+    valid = _map_parallel(is_done, paths)
+    done = frozenset(path.stem for path, good in zip(paths, valid, strict=True) if good)
+    return done, frozenset(path.stem for path in paths) - done
 
 
-def check(plan: Plan, where: Where) -> list[str]:
-    """Try what :func:`catalogproc.cluster.run.run` will need, and write nothing.
+def check(plan: Plan) -> list[str]:
+    """Test what :func:`catalogproc.cluster.run.run` will need, and write nothing.
+
+    Parameters
+    ----------
+    plan
+        From :func:`make_plan`.
 
     Returns
     -------
     list of str
-        What was found to be in order, for the user.
+        What was tested, for the user.
 
     Raises
     ------
     Refusal
-        Too little room on the disk, fewer GPUs than workers, no CUDA or no scheduler where
-        one was named, a model that does not give the answers stored with it.
+        Too little disk space, fewer GPUs than workers, no CUDA or no scheduler although one was
+        asked for, a model that does not reproduce its stored predictions.
     """
     from catalogproc.network.predictor import Predictor
 
     lines = plan.lines(short=True)
     needed, free = refuse_disk(plan)
     lines.append(f"about {_bytes(needed)} to write, {_bytes(free)} free")
-    if where.scheduler is None:
-        lines.append(crew(where, len(plan.chunks), len(plan.todo)).line())
+    cluster = plan.spec.cluster
+    if cluster.scheduler is None:
+        lines.append(fit_workers(cluster, len(plan.chunks), len(plan.todo)).line())
     else:
-        with standing(where.scheduler) as client:
+        with connect(cluster.scheduler) as client:
             count = len(client.scheduler_info(n_workers=-1)["workers"])
-        lines.append(f"{_count(count, 'worker')} at {where.scheduler}")
+        lines.append(f"{plural(count, 'worker')} at {cluster.scheduler}")
     Predictor(plan.bundle).self_check()
-    lines.append(f"model {plan.bundle.name} gives the answers that are stored with it")
+    lines.append(f"model {plan.bundle.name} reproduces its stored predictions")
     return lines
 
 
 def refuse_disk(plan: Plan) -> tuple[int, int]:
-    """Bytes that the remaining chunks will take, about, and bytes that are free.
+    """Refuse a run whose catalog does not fit on the disk.
 
-    Raises Refusal where the second is less than the first.
+    Parameters
+    ----------
+    plan
+        From :func:`make_plan`.
+
+    Returns
+    -------
+    needed, free : int
+        Bytes that the remaining chunks will take, approximately, and bytes that are free.
+
+    Raises
+    ------
+    Refusal
+        ``free`` is less than ``needed``.
     """
-    # A file that does not tell its rows holds one star in some 2 kB, packed as it may be.
-    guess = sum(
+    # A file that does not state its number of rows takes some 2 kB per star, also compressed.
+    rows = sum(
         chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
     )
-    needed = guess * BYTES_A_ROW
-    place = nearest(plan.output)
+    needed = rows * BYTES_PER_ROW
+    place = existing_parent(plan.output)
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(
-            "too little room for the catalog",
+            "too little disk space for the catalog",
             wanted=f"about {_bytes(needed)}",
             found=f"{_bytes(free)} free",
             where=place,
-            todo="give an --output on a larger disk",
+            advice="give an --output on a larger disk",
         )
     return needed, free
 
@@ -366,11 +406,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    """The function of each item, in order; files are slow to open on a shared disk."""
+def _map_parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Return the function of each item, in order; opening files on a shared disk is slow."""
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))
 
 
@@ -378,7 +418,3 @@ def _bytes(number: int) -> str:
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
     power = min((max(number, 1).bit_length() - 1) // 10, len(units) - 1)
     return f"{number / 1024**power:,.{min(power, 1)}f} {units[power]}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

@@ -1,7 +1,6 @@
-"""A run in numbers, for Prometheus: on /metrics of the dashboard's address.
+"""Metrics of a run for Prometheus, served at /metrics of the dashboard beside Dask's own.
 
-Dask's own numbers stand there too. Names begin with ``catalogproc_``; each has the run's
-identifier as a label.
+Names begin with ``catalogproc_``; each metric has the run's identifier as a label.
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 if TYPE_CHECKING:
-    from catalogproc.cluster.scheduler import Dispatch
+    from catalogproc.cluster.scheduler import ChunkScheduler
 
 
-class Numbers:
-    """What a run did so far; given to Prometheus whenever it asks.
+class RunMetrics:
+    """A Prometheus collector of what a run has done so far.
 
-    ``see`` is called with the dispatcher as it stands. Receipts are counted once.
+    Parameters
+    ----------
+    run_id
+        Identifier of the run.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -33,22 +35,28 @@ class Numbers:
         self._chunks: Counter[str] = Counter({"done": 0, "failed": 0})
         self._memory: Mapping[str, int] = {}
 
-    def see(self, now: Dispatch) -> None:
-        """Take in what has come since the last call."""
-        for receipt in now.receipts[self._counted :]:
+    def update(self, scheduler: ChunkScheduler) -> None:
+        """Count what was done since the last call.
+
+        Parameters
+        ----------
+        scheduler
+            The run's scheduler.
+        """
+        for receipt in scheduler.receipts[self._counted :]:
             self._rows["written"] += receipt.rows_written
             self._reasons.update(receipt.rejected_by_reason)
             self._stages.update(receipt.stage_seconds)
-        self._counted = len(now.receipts)
-        self._chunks = Counter(done=self._counted, failed=len(now.failures))
-        self._memory = now.memory
+        self._counted = len(scheduler.receipts)
+        self._chunks = Counter(done=self._counted, failed=len(scheduler.failures))
+        self._memory = scheduler.memory
 
     def describe(self) -> list[Metric]:
-        """Nothing: two runs in one process may both give the same names."""
+        """Return nothing: two runs in one process may have the same metric names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """As Prometheus's client asks for it."""
+        """Yield the metrics; Prometheus's client calls this."""
         run = self.run_id
         written = CounterMetricFamily("catalogproc_stars", "Stars written.", labels=["run"])
         written.add_metric([run], self._rows["written"])
@@ -60,28 +68,34 @@ class Numbers:
         yield self._counter(
             "catalogproc_stage_seconds", "Seconds of work, by stage.", "stage", self._stages
         )
-        held = GaugeMetricFamily(
+        memory = GaugeMetricFamily(
             "catalogproc_device_memory_bytes",
-            "Memory of its device that a worker holds; on the CPU, that of its process.",
+            "Memory of the device that a worker uses; on the CPU, that of its process.",
             labels=["run", "worker"],
         )
         for worker, value in dict(self._memory).items():
-            held.add_metric([run, worker], value)
-        yield held
+            memory.add_metric([run, worker], value)
+        yield memory
 
     def _counter(self, name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
-        made = CounterMetricFamily(name, help, labels=["run", label])
+        counter = CounterMetricFamily(name, help, labels=["run", label])
         for key, value in dict(values).items():
-            made.add_metric([self.run_id, key], value)
-        return made
+            counter.add_metric([self.run_id, key], value)
+        return counter
 
 
 @contextmanager
-def served(run_id: str) -> Iterator[Numbers]:
-    """Numbers that Prometheus is given for the time of the block, if it asks this process."""
-    numbers = Numbers(run_id)
-    prometheus_client.REGISTRY.register(numbers)
+def served_metrics(run_id: str) -> Iterator[RunMetrics]:
+    """Yield metrics that this process serves to Prometheus during the block.
+
+    Parameters
+    ----------
+    run_id
+        Identifier of the run.
+    """
+    metrics = RunMetrics(run_id)
+    prometheus_client.REGISTRY.register(metrics)
     try:
-        yield numbers
+        yield metrics
     finally:
-        prometheus_client.REGISTRY.unregister(numbers)
+        prometheus_client.REGISTRY.unregister(metrics)

@@ -1,4 +1,4 @@
-"""What a run did, and what it could not do."""
+"""The result of a run: counts, and each failure with what to do about it."""
 
 from __future__ import annotations
 
@@ -7,86 +7,119 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogproc.errors import CatalogprocError
+from catalogproc.errors import CatalogprocError, TransientError
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
 
+WORKER_DIED = "WorkerDied"
 _DEFECT = (
-    "this looks like a defect of catalogproc: tell its makers these lines; to go on without the "
-    "file, leave it out and give a new --output"
+    "this looks like a defect of catalogproc: report these lines to its authors; to go on without "
+    "the file, leave it out and give a new --output"
 )
 _ADVICE = {
     "MemoryError": "give each worker more memory (fewer --workers), or set a smaller chunk_rows in "
     "the job and give a new --output",
-    "WorkerDied": "give each worker more memory (fewer --workers); if it dies all the same, try "
-    "the file alone: catalogproc convert FILE --output DIR",
-    "OSError": "see to the disk or the file server, then give the same command again",
-    "InputError": "fetch the file again, or leave it out and give a new --output",
-    "CountError": _DEFECT,
+    WORKER_DIED: "give each worker more memory (fewer --workers); if it dies again, try the file "
+    "alone: catalogproc convert FILE --output DIR",
+    "OSError": "check the disk or the file server, then run the same command again",
+    "WorkerError": "repair the workers that are not used, or leave them out; then run the same "
+    "command again",
+    "InputError": "download the file again, or leave it out and give a new --output",
 }
-"""What to do about a failure whose cause does not say it, by its kind."""
+"""What to do about a failure whose error does not say it, by kind; else it is a defect."""
 SHOWN = 50
-"""How many failures are told one by one."""
+"""Number of failures that are listed one by one."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A chunk that could not be done, or a file that could not even be cut into chunks."""
+    """A chunk that failed, or a file that cannot be divided into chunks.
+
+    Attributes
+    ----------
+    chunk
+        The chunk's identifier; empty for a file.
+    file, rows
+        Which file, and which of its rows in words.
+    kind
+        Class name of the error.
+    cause
+        The error's text, without what to do about it.
+    advice
+        What the user can do.
+    """
 
     chunk: str
     file: str
     rows: str
     kind: str
     cause: str
+    advice: str
 
     @classmethod
     def of_file(cls, file: Path, error: BaseException) -> Failure:
-        return cls("", str(file), "", type(error).__name__, words(error))
+        """Return the failure of a file that cannot be read.
+
+        Parameters
+        ----------
+        file, error
+            The file, and why it cannot be read.
+        """
+        kind = type(error).__name__
+        return cls("", str(file), "", kind, describe_error(error), advice_for(error, kind))
 
     @classmethod
-    def of_chunk(cls, chunk: Chunk, kind: str, cause: str) -> Failure:
-        return cls(chunk.id, str(chunk.file), rows_of(chunk), kind, cause)
+    def of_chunk(
+        cls, chunk: Chunk, error: BaseException | None, kind: str = "", cause: str = ""
+    ) -> Failure:
+        """Return the failure of a chunk.
+
+        Parameters
+        ----------
+        chunk, error
+            The chunk, and its error if there is one.
+        kind, cause
+            Replace what the error says.
+        """
+        kind = kind or type(error).__name__
+        cause = cause or (describe_error(error) if error is not None else kind)
+        file, rows = str(chunk.file), row_range(chunk)
+        return cls(chunk.id, file, rows, kind, cause, advice_for(error, kind))
 
     def lines(self) -> list[str]:
+        """Return the failure for the user: place, cause, and what to do."""
         place = f"{self.file}, {self.rows}" if self.rows else self.file
         first, *more = self.cause.splitlines() or [self.kind]
-        lines = [f"  {place}: {first}", *(f"    {line}" for line in more)]
-        return lines if "what to do: " in self.cause else [*lines, f"      {self.advice}"]
-
-    @property
-    def advice(self) -> str:
-        """What the user can do about it, in a line."""
-        for line in self.cause.splitlines():
-            if line.strip().startswith("what to do: "):
-                return line.strip()
-        return f"what to do: {_ADVICE.get(self.kind, _DEFECT)}"
+        details = [f"    {line}" for line in more]
+        return [f"  {place}: {first}", *details, f"      what to do: {self.advice}"]
 
 
 @dataclass(frozen=True)
-class Account:
-    """A run, counted.
+class RunResult:
+    """The counts of a run.
 
     Attributes
     ----------
     output
         The output folder.
     chunks, chunks_done, chunks_run
-        All of the plan; those that are done now; those of them that this run did.
+        Number of chunks in the plan, of those that are done now, and of those done by this
+        start.
     rows_read, rows_written, rows_rejected, rejected_by_reason
-        Of all that is done, by the receipts.
+        Rows of all chunks that are done, from the receipts.
     rows_run
-        Rows read by this run.
+        Rows read by this start.
     seconds
-        Wall time of this run, from the first chunk handed out to the last one back.
+        Wall time of this start, from the first chunk submitted to the last one back.
     failures
-        Each chunk or file that failed, with its cause.
+        Each chunk or file that failed.
     stopped
-        Why the run ended early; empty where it did not.
+        Why the run ended early; empty if it did not.
     workers
         The device of each worker at the start.
     notes
-        Workers that were left out, and why; ``announce`` told them at once.
+        Workers that are not used, and why.
     """
 
     output: Path
@@ -106,22 +139,22 @@ class Account:
 
     @property
     def stars_per_second(self) -> float:
-        """Rows read a second in this run; 0 where there was nothing to do."""
+        """Rows read per second by this start; 0 if there was nothing to do."""
         return self.rows_run / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def unfinished(self) -> int:
-        """Chunks that are neither done nor failed."""
+        """Number of chunks that are neither done nor failed."""
         failed = sum(1 for failure in self.failures if failure.chunk)
         return self.chunks - self.chunks_done - failed
 
     @property
     def exit_code(self) -> int:
-        """0 where everything is done, 1 where some chunk is not."""
+        """0 if every chunk is done, else 1."""
         return 1 if self.failures or self.unfinished or self.stopped else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The account for a program: its fields, plain, and what follows from them."""
+        """Return the fields and the numbers derived from them, as JSON can hold them."""
         return asdict(self) | {
             "output": str(self.output),
             "rejected_by_reason": dict(self.rejected_by_reason),
@@ -131,47 +164,87 @@ class Account:
         }
 
     def lines(self) -> list[str]:
-        """The account for the user."""
-        lines = []
-        if self.chunks_run:
-            lines.append(
-                f"{self.rows_run:,} stars in {self.seconds:,.1f} s "
-                f"({self.stars_per_second:,.0f} a second), {_plural(self.chunks_run, 'chunk')}"
-            )
-        elif self.chunks_done == self.chunks and not self.failures:
-            lines.append("nothing to do: every chunk is done already")
-        rejected = ", ".join(f"{n:,} {why}" for why, n in sorted(self.rejected_by_reason.items()))
-        lines.append(
-            f"{self.output}: {self.rows_written:,} stars written, {self.rows_rejected:,} rejected"
-            + (f" ({rejected})" if rejected else "")
-        )
+        """Return the result for the user."""
+        lines = [*self._work_lines(), self._catalog_line()]
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         if self.failures:
-            lines.append(f"{_plural(len(self.failures), 'failure')}:")
+            lines.append(f"{plural(len(self.failures), 'failure')}:")
             for failure in self.failures[:SHOWN]:
                 lines += failure.lines()
             if len(self.failures) > SHOWN:
                 lines.append(f"  and {len(self.failures) - SHOWN} more")
         if self.exit_code:
-            left = f"{_plural(self.unfinished, 'chunk')} not begun; " if self.unfinished else ""
-            lines.append(f"{left}the same command again does what is missing")
+            left = f"{plural(self.unfinished, 'chunk')} not started; " if self.unfinished else ""
+            lines.append(f"{left}run the same command again to resume")
         return lines
 
+    def _work_lines(self) -> list[str]:
+        if self.chunks_run:
+            return [
+                f"{plural(self.rows_run, 'star')} in {self.seconds:,.1f} s "
+                f"({self.stars_per_second:,.0f} per second), {plural(self.chunks_run, 'chunk')}"
+            ]
+        if self.chunks_done == self.chunks and not self.failures:
+            return ["nothing to do: every chunk is already done"]
+        return []
 
-def words(error: BaseException) -> str:
-    """An error for the user: ours as it stands, another with its kind."""
+    def _catalog_line(self) -> str:
+        rejected = ", ".join(f"{n:,} {why}" for why, n in sorted(self.rejected_by_reason.items()))
+        written = f"{self.output}: {plural(self.rows_written, 'star')} written"
+        return f"{written}, {self.rows_rejected:,} rejected" + (
+            f" ({rejected})" if rejected else ""
+        )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's text: of a CatalogprocError as it is, of another with its class.
+
+    Parameters
+    ----------
+    error
+        The error. Its advice is left out (see :func:`advice_for`).
+    """
     if isinstance(error, CatalogprocError):
-        return str(error)
+        return error.text(advice=False)
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def rows_of(chunk: Chunk) -> str:
-    """Which rows a chunk covers, in words."""
+def advice_for(error: BaseException | None, kind: str) -> str:
+    """Return what the user can do about an error.
+
+    Parameters
+    ----------
+    error
+        The error, whose own advice comes first; None if there is none.
+    kind
+        Class name of the failure.
+    """
+    own = error.advice if isinstance(error, CatalogprocError) else None
+    if own is None and isinstance(error, OSError | TransientError):
+        kind = "OSError"
+    return own or _ADVICE.get(kind, _DEFECT)
+
+
+def row_range(chunk: Chunk) -> str:
+    """Return which rows of its file a chunk holds, in words.
+
+    Parameters
+    ----------
+    chunk
+        A chunk; its number of rows may be unknown.
+    """
     if chunk.rows is None:
         return "all rows" if not chunk.first_row else f"rows from {chunk.first_row:,}"
     return f"rows {chunk.first_row:,} to {chunk.first_row + chunk.rows - 1:,}"
 
 
-def _plural(count: int, word: str) -> str:
+def plural(count: int, word: str) -> str:
+    """Return a count with its noun: "1 chunk", "2 chunks".
+
+    Parameters
+    ----------
+    count, word
+        The count, and the noun in the singular.
+    """
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

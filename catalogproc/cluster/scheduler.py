@@ -1,4 +1,4 @@
-"""Chunks handed to workers, and what becomes of each."""
+"""Submit chunks to Dask workers, and handle what comes back: receipts, errors, lost workers."""
 
 from __future__ import annotations
 
@@ -13,127 +13,168 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distributed import Client, Future, KilledWorker, get_worker
 from distributed.metrics import context_meter
 
-from catalogproc.cluster.device_memory import memory_of
-from catalogproc.cluster.gpu import cuda_failed
-from catalogproc.cluster.result import Failure, words
-from catalogproc.cluster.worker_plugin import Report, bench_of, report_of, use_threads
-from catalogproc.errors import CatalogprocError, WorkerError
+from catalogproc.cluster.device_memory import memory_by_worker
+from catalogproc.cluster.gpu import device_error
+from catalogproc.cluster.result import WORKER_DIED, Failure, describe_error
+from catalogproc.cluster.worker_plugin import (
+    WorkerStatus,
+    context_of,
+    use_threads,
+    worker_statuses,
+)
+from catalogproc.errors import CatalogprocError, DiskFullError, TransientError, WorkerError
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
     from catalogproc.rundir.receipts import Receipt
 
-AHEAD = 2
-"""Chunks a worker has at hand: one in work and one to go on with."""
+CHUNKS_PER_WORKER = 2
+"""Chunks submitted per worker: one that is processed and one that waits for it."""
 TRIES = 3
-"""How often a chunk is tried whose files could not be read or written just then."""
-MAY_PASS = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
-"""System errors of shared disks that may be gone a moment later."""
-PATIENCE = 60.0
-"""Seconds to wait for a worker where there is none."""
-ANSWER = 30.0
-"""Seconds that a scheduler may take to say who is there."""
-TICK = 0.5
-"""Seconds between two looks at the workers."""
+"""How often a chunk is tried if its files could not be read or written."""
+TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+"""System errors of shared disks that may be gone at the next try."""
+WORKER_TIMEOUT = 60.0
+"""Seconds to wait for a worker if there is none."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds to wait for the scheduler's list of workers."""
+INTERVAL = 0.5
+"""Seconds between two requests for the list of workers."""
 
 
-def work(name: str, chunk: Chunk, output: Path) -> Receipt:
-    """One chunk, on a worker. Only paths came here, and only counts go back."""
-    from catalogproc.inference.process_chunk import process_chunk
+def process_on_worker(name: str, output: Path, chunk: Chunk) -> Receipt:
+    """Process one chunk on a Dask worker. Only paths are sent there, and only counts return.
+
+    Parameters
+    ----------
+    name
+        The name of the run's plugin.
+    output
+        The run's folder.
+    chunk
+        The chunk.
+
+    Raises
+    ------
+    WorkerError
+        This worker has no working model.
+    TransientError
+        A disk or file server failed.
+    CatalogprocError
+        As :func:`catalogproc.inference.process_chunk.process_chunk`.
+    """
+    from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
 
     worker = get_worker()
-    bench = bench_of(worker, name)
-    with bench.turn:
-        use_threads(bench)
+    context = context_of(worker, name)
+    with context.turn:
+        use_threads(context.threads)
         try:
             receipt = process_chunk(
-                bench.engine, chunk, bench.companion, output, str(worker.name), bench.device
+                context.engine,
+                chunk,
+                context.companion,
+                output,
+                ChunkWorker(str(worker.name), context.device),
             )
         except CatalogprocError as error:
-            raise passing(error) or error from None
+            raise as_transient(error) or error from None
         except RuntimeError as error:
-            if cuda_failed(error):
-                # Its nanny begins it anew: on its GPU, or, where that is lost, without a model.
+            if device_error(error, context.device) is not None:
+                # Its nanny restarts it: on its GPU, or without a model if the GPU is lost.
                 os.kill(os.getpid(), signal.SIGKILL)
             raise
     for stage, seconds in receipt.stage_seconds.items():
-        # On the dashboard they stand under "Fine performance metrics".
+        # Shown on the dashboard's page "Fine performance metrics".
         context_meter.digest_metric(stage, seconds, "seconds")
     return receipt
 
 
-def passing(error: CatalogprocError) -> OSError | None:
-    """The system's error behind one of ours, if it is of those that may pass by themselves.
+def as_transient(error: CatalogprocError) -> TransientError | None:
+    """Return a TransientError if a system error behind this one is of that kind, else None.
 
-    It is looked for here because Dask carries errors without their causes.
+    This is decided on the worker because Dask sends errors without their causes.
+
+    Parameters
+    ----------
+    error
+        An error with its causes.
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in MAY_PASS:
-            return OSError(cause.errno, str(error))
+        if isinstance(cause, OSError) and cause.errno in TRANSIENT:
+            found = f"[Errno {cause.errno}] {os.strerror(cause.errno)}"
+            return TransientError(
+                error.message, wanted=error.wanted, found=error.found or found, where=error.where
+            )
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-def ask(name: str, dask_worker: Any) -> Report:
-    """How the worker stands that this runs on."""
-    return report_of(dask_worker, name)
-
-
-def reports(client: Client, name: str) -> dict[str, Report]:
-    """How each worker stands, by address; one that does not answer is left out."""
-    found = client.run(ask, name, on_error="return")
-    return {address: report for address, report in found.items() if isinstance(report, Report)}
-
-
 @dataclass(frozen=True)
-class Errand:
-    """A chunk to be done: how often it was tried, and whether it must be alone.
+class ChunkTask:
+    """A chunk to be processed.
 
-    A chunk is alone once a worker died with it: if one dies again, it was this chunk.
+    Attributes
+    ----------
+    chunk
+        The chunk.
+    tries
+        Number of tries that failed because files could not be read or written.
+    quarantined
+        It is processed only while no other chunk is: a worker died with it among others. If
+        one dies again, it was because of this chunk.
+    workers
+        Addresses of the workers that may process it; empty means any.
     """
 
     chunk: Chunk
     tries: int = 0
-    alone: bool = False
-    on: frozenset[str] = frozenset()
+    quarantined: bool = False
+    workers: frozenset[str] = frozenset()
 
 
-class Dispatch:
-    """Hands out chunks, a bounded number at a time, until none is left or nothing can go on.
+class ChunkScheduler:
+    """Submit chunks, a bounded number at a time, until none is left or the run must stop.
 
     Parameters
     ----------
     client
-        Of the cluster, whose workers have the plugin ``name``.
-    chunks, output
-        What to do and where to write it.
+        Client of the cluster, whose workers have the plugin ``name``.
+    name
+        The name of the run's plugin.
+    chunks
+        The chunks to process.
+    process
+        Processes one chunk on a worker; sent there by pickle.
     report
-        Called with this object about twice a second and after each chunk.
-    do
-        What a worker does: (name, chunk, output) to the chunk's receipt.
+        Called with this object about twice per second and after each chunk.
 
     Attributes
     ----------
+    waiting, quarantined, in_flight
+        Tasks that are not submitted yet; that wait to be alone; that are submitted.
+    refused
+        Addresses of the workers that have no working model.
+    workers
+        Addresses of the workers that get chunks now.
     receipts, failures
-        Of the chunks that are done, and of those that cannot be.
+        Of the chunks that are done, and of those that failed.
     retries
-        What befell chunks that were then tried again.
+        What happened to chunks that were then tried again.
     rows
         Rows read by the chunks that are done.
     memory
-        Bytes that each worker holds of its device, or of the host where that is the CPU.
-    workers
-        Addresses of the workers that take chunks now.
+        Bytes of its device that each worker uses; of the host's memory on the CPU.
     notes
-        What the user should know: workers that are left out, and why. In order.
+        Workers that are not used, and why, in order.
     stopped
-        Why it ended before the last chunk; empty where it did not.
+        Why the run stopped before the last chunk; empty if it did not.
     """
 
     def __init__(
@@ -141,14 +182,13 @@ class Dispatch:
         client: Client,
         name: str,
         chunks: Iterable[Chunk],
-        output: Path,
-        report: Callable[[Dispatch], None] | None = None,
-        do: Callable[[str, Chunk, Path], Receipt] = work,
+        process: Callable[[Chunk], Receipt],
+        report: Callable[[ChunkScheduler], None] | None = None,
     ) -> None:
-        self.client, self.name, self.output = client, name, output
-        self.waiting = deque(Errand(chunk) for chunk in chunks)
-        self.suspects: deque[Errand] = deque()
-        self.flying: dict[Future, Errand] = {}
+        self.client, self.name = client, name
+        self.waiting = deque(ChunkTask(chunk) for chunk in chunks)
+        self.quarantined: deque[ChunkTask] = deque()
+        self.in_flight: dict[Future, ChunkTask] = {}
         self.refused: set[str] = set()
         self.workers: frozenset[str] = frozenset()
         self.receipts: list[Receipt] = []
@@ -158,143 +198,149 @@ class Dispatch:
         self.notes: dict[str, None] = {}
         self.stopped = ""
         self.rows = 0
-        self._do = do
+        self._process = process
         self._report = report or (lambda _: None)
-        self._landed: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._handed_out = 0
-        self._looked = -math.inf
-        self._deserted = time.monotonic()
+        self._finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._submitted = 0
+        self._last_update = -math.inf
+        self._last_worker = time.monotonic()
 
     def run(self) -> None:
-        """Until every chunk is done or has failed, or nothing can go on."""
+        """Process until every chunk is done or has failed, or the run must stop."""
         try:
-            while not self.stopped and (self.waiting or self.suspects or self.flying):
-                if time.monotonic() - self._looked >= TICK:
-                    self._look_at_workers()
-                self._hand_out()
+            while not self.stopped and (self.waiting or self.quarantined or self.in_flight):
+                if time.monotonic() - self._last_update >= INTERVAL:
+                    self._update_workers()
+                self._submit_tasks()
                 self._report(self)
-                self._take_back()
+                self._collect()
         finally:
-            if self.flying and self.client.status == "running":
-                with suppress(OSError):  # the scheduler may have died, and the client not know
-                    self.client.cancel(list(self.flying), force=True)
+            if self.in_flight and self.client.status == "running":
+                with suppress(OSError):  # the scheduler may have died without the client knowing
+                    self.client.cancel(list(self.in_flight), force=True)
         self._report(self)
 
-    def _look_at_workers(self) -> None:
-        """Who is there; chunks that wait for workers that are gone are called back."""
-        self._looked = time.monotonic()
+    def exclude(self, statuses: Mapping[str, WorkerStatus]) -> None:
+        """Submit no chunk to workers that have no working model.
+
+        Parameters
+        ----------
+        statuses
+            The status of each worker, by address.
+        """
+        for address, status in statuses.items():
+            if status.error and address not in self.refused:
+                self.refused.add(address)
+                place = f"worker {status.worker} on {status.host}"
+                self.notes[f"{place} is not used: {status.error}"] = None
+        self.workers -= self.refused
+
+    def _update_workers(self) -> None:
+        """Ask for the workers; take back chunks that wait for workers that have left."""
+        self._last_update = time.monotonic()
         if self.client.status != "running":
-            self._stop("the scheduler cannot be reached any more")
+            self._stop("the scheduler does not answer any more")
             return
         try:
             # scheduler_info() would wait for ever for a scheduler that has just died.
-            asked = self.client.scheduler.identity
-            told = self.client.sync(asked, n_workers=-1, callback_timeout=ANSWER)
+            identity = self.client.scheduler.identity
+            answer = self.client.sync(identity, n_workers=-1, callback_timeout=ANSWER_TIMEOUT)
         except (OSError, RuntimeError):
-            self._stop("the scheduler cannot be reached any more")
+            self._stop("the scheduler does not answer any more")
             return
-        known = told["workers"]
-        self.workers = frozenset(known) - self.refused
-        self.memory = memory_of(known)
+        present = answer["workers"]
+        self.workers = frozenset(present) - self.refused
+        self.memory = memory_by_worker(present)
         if self.workers:
-            self._deserted = self._looked
-        elif self._looked - self._deserted > PATIENCE:
+            self._last_worker = self._last_update
+        elif self._last_update - self._last_worker > WORKER_TIMEOUT:
             self._stop("no worker with a working model is left")
-        for future, errand in list(self.flying.items()):
-            if errand.on and not errand.on & self.workers:
-                del self.flying[future]
+        for future, task in list(self.in_flight.items()):
+            if task.workers and not task.workers & self.workers:
+                del self.in_flight[future]
                 future.cancel(force=True)
-                self.waiting.appendleft(errand)
+                self.waiting.appendleft(task)
 
-    def _hand_out(self) -> None:
-        room = AHEAD * len(self.workers) - len(self.flying)
-        while self.waiting and room > 0:
-            self._send(self.waiting.popleft())
-            room -= 1
-        if self.suspects and self.workers and not self.flying and not self.waiting:
-            self._send(self.suspects.popleft())
+    def _submit_tasks(self) -> None:
+        free = CHUNKS_PER_WORKER * len(self.workers) - len(self.in_flight)
+        while self.waiting and free > 0:
+            self._submit(self.waiting.popleft())
+            free -= 1
+        if self.quarantined and self.workers and not self.in_flight and not self.waiting:
+            self._submit(self.quarantined.popleft())
 
-    def _send(self, errand: Errand) -> None:
-        # Dask moves a chunk to another worker when its own dies. Where some worker is known
-        # to have no model, the others are named, or it would take all and do none.
-        errand = replace(errand, on=self.workers if self.refused else frozenset())
-        self._handed_out += 1
+    def _submit(self, task: ChunkTask) -> None:
+        # Dask moves a chunk to another worker if its own dies. If some worker has no model, the
+        # others are named: it fails at once, so Dask would give it all chunks.
+        task = replace(task, workers=self.workers if self.refused else frozenset())
+        self._submitted += 1
         future = self.client.submit(
-            self._do, self.name, errand.chunk, self.output,
-            key=f"chunk-{errand.chunk.id}-{self._handed_out}",
+            self._process, task.chunk,
+            key=f"chunk-{task.chunk.id}-{self._submitted}",
             pure=False,
-            workers=sorted(errand.on) or None,
+            workers=sorted(task.workers) or None,
         )  # fmt: skip
-        self.flying[future] = errand
-        future.add_done_callback(self._landed.put)
+        self.in_flight[future] = task
+        future.add_done_callback(self._finished.put)
 
-    def _take_back(self) -> None:
-        """Wait for one chunk at most a tick, then take all that are there."""
-        wait = TICK
+    def _collect(self) -> None:
+        """Wait at most INTERVAL for one chunk, then take all that are finished."""
+        timeout = INTERVAL
         while True:
             try:
-                future = self._landed.get(timeout=wait)
+                future = self._finished.get(timeout=timeout)
             except queue.Empty:
                 return
-            wait = 0.0
-            errand = self.flying.pop(future, None)
-            if errand is not None:
-                self._settle(future, errand)
+            timeout = 0.0
+            task = self.in_flight.pop(future, None)
+            if task is not None:
+                self._settle(future, task)
 
-    def _settle(self, future: Future, errand: Errand) -> None:
+    def _settle(self, future: Future, task: ChunkTask) -> None:
         if future.status == "finished":
             try:
-                receipt: Receipt = future.result(timeout=PATIENCE)
+                receipt: Receipt = future.result(timeout=WORKER_TIMEOUT)
             except Exception as error:
-                self._fault(error, errand)
+                self._handle_error(error, task)
                 return
             self.receipts.append(receipt)
             self.rows += receipt.rows_read
         elif future.status == "error":
-            self._fault(future.exception(), errand)
-        else:  # cancelled: the scheduler lost it
-            self._again(errand, "the scheduler lost the chunk")
+            self._handle_error(future.exception(), task)
+        else:  # cancelled by the scheduler
+            self._retry(task, TransientError("the scheduler lost the chunk"))
 
-    def _fault(self, error: BaseException, errand: Errand) -> None:
-        """A chunk came back with an error: again, elsewhere, alone, or never."""
+    def _handle_error(self, error: BaseException, task: ChunkTask) -> None:
+        """Try the chunk again, on other workers or alone, or count it as failed."""
         if isinstance(error, WorkerError):
-            self.leave_out(reports(self.client, self.name))
-            if errand.on:  # refused where it should not have been
-                self._again(errand, words(error))
+            self.exclude(worker_statuses(self.client, self.name))
+            if task.workers:  # workers that had a model were named, and yet it failed
+                self._retry(task, error)
             else:
-                self.waiting.append(errand)
-        elif isinstance(error, KilledWorker | MemoryError) and not errand.alone:
-            self.retries.append(Failure.of_chunk(errand.chunk, type(error).__name__, words(error)))
-            self.suspects.append(replace(errand, alone=True))
-        elif isinstance(error, CatalogprocError) and error.message.startswith("there is no space"):
-            self._stop(str(error))
-        elif isinstance(error, OSError) and not isinstance(error, CatalogprocError):
-            self._again(errand, words(error))
+                self.waiting.append(task)
+        elif isinstance(error, KilledWorker | MemoryError) and not task.quarantined:
+            self.retries.append(Failure.of_chunk(task.chunk, error))
+            self.quarantined.append(replace(task, quarantined=True))
         elif isinstance(error, KilledWorker):
-            self._fail(
-                errand, "its worker died of it, also alone: out of memory, a crash, or its GPU"
+            cause = (
+                "its worker process died twice, the second time with no other chunk running: out "
+                "of memory, a crash, or a GPU failure"
             )
+            self.failures.append(Failure.of_chunk(task.chunk, error, WORKER_DIED, cause))
+        elif isinstance(error, DiskFullError):
+            self._stop(str(error))
+        elif isinstance(error, TransientError | OSError):
+            self._retry(task, error)
         else:
-            self._fail(errand, words(error), type(error).__name__)
+            self.failures.append(Failure.of_chunk(task.chunk, error))
 
-    def leave_out(self, stand: Mapping[str, Report]) -> None:
-        """Hand nothing to workers that have no model."""
-        for address, report in stand.items():
-            if report.error and address not in self.refused:
-                self.refused.add(address)
-                place = f"worker {report.worker} on {report.host}"
-                self.notes[f"{place} is left out: {report.error}"] = None
-        self.workers -= self.refused
-
-    def _again(self, errand: Errand, cause: str) -> None:
-        if errand.tries + 1 < TRIES:
-            self.retries.append(Failure.of_chunk(errand.chunk, "OSError", cause))
-            self.waiting.append(replace(errand, tries=errand.tries + 1))
+    def _retry(self, task: ChunkTask, error: BaseException) -> None:
+        if task.tries + 1 < TRIES:
+            self.retries.append(Failure.of_chunk(task.chunk, error))
+            self.waiting.append(replace(task, tries=task.tries + 1))
         else:
-            self._fail(errand, f"{cause} (tried {TRIES} times)", "OSError")
+            cause = f"{describe_error(error)} (tried {TRIES} times)"
+            self.failures.append(Failure.of_chunk(task.chunk, error, cause=cause))
 
-    def _fail(self, errand: Errand, cause: str, kind: str = "WorkerDied") -> None:
-        self.failures.append(Failure.of_chunk(errand.chunk, kind, cause))
-
-    def _stop(self, why: str) -> None:
-        self.stopped = self.stopped or why
+    def _stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason

@@ -1,8 +1,8 @@
-"""The model on a Dask worker: pinned, loaded, checked, handed out.
+"""A Dask worker plugin that loads the model and keeps it for the chunks of one run.
 
-Dask swallows what a plugin's ``setup`` raises on a worker that joins late, and goes on to
-hand it tasks. Hence ``setup`` raises nothing here: it keeps its error, and whoever asks the
-worker for its engine gets that error.
+Dask ignores what a plugin's ``setup`` raises on a worker that joins late, and then gives it
+tasks. Therefore ``setup`` raises nothing: it keeps the error, and a task that asks for the
+worker's context gets that error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distributed import WorkerPlugin
+from distributed import Client, WorkerPlugin
 
 from catalogproc import __version__
-from catalogproc.cluster.clock import steady
 from catalogproc.cluster.device_memory import DEVICE_MEMORY, device_memory
 from catalogproc.cluster.gpu import Claim, pin
-from catalogproc.cluster.result import words
+from catalogproc.cluster.result import describe_error
 from catalogproc.errors import WorkerError
 from catalogproc.job import Job
 from catalogproc.rundir.manifest import RUN_FILE
@@ -35,20 +34,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What one worker works with, made once."""
+class WorkerContext:
+    """What one worker needs for its chunks; made once per run.
+
+    Attributes
+    ----------
+    engine, companion
+        The model with the job, and the gaia_source table if the run has one.
+    device
+        Label of the device, as in receipts.
+    threads
+        Threads of the network.
+    turn
+        Held during a chunk: a worker with several slots still processes one at a time, since
+        the network uses all threads.
+    """
 
     engine: Engine
     companion: Companion | None
     device: str
     threads: int
     turn: threading.Lock = field(default_factory=threading.Lock)
-    """A worker with several slots still does one chunk at a time: the network uses them all."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """How a worker stands: the device it works on, or why it cannot."""
+class WorkerStatus:
+    """The device of a worker, or the error that prevents it from working."""
 
     worker: str
     host: str
@@ -57,179 +68,229 @@ class Report:
     error: str
 
 
-class ModelPlugin(WorkerPlugin):
-    """Gives each worker one engine, for the time of one run.
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker is set up with. It is sent as paths; each worker loads the model itself.
 
-    It travels as paths and a job; each worker loads the model itself.
+    Attributes
+    ----------
+    run_id
+        Identifier of the run, for the catalog.
+    bundle, bundle_hash
+        Folder of the trained model, and the hash that it must have.
+    job
+        What is computed.
+    output
+        The run's folder. It must exist, else a worker would write where nobody looks.
+    companion
+        The gaia_source table, already in files that can be read in parts.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    threads
+        Threads of the network; None takes the worker's own number.
+    share_gpu
+        Several workers may use one GPU.
+    local
+        The worker is a child process of this run. It then ignores Ctrl-C, which the run handles.
+    dust
+        Folder and hash of the staged dust map, if the job reads one.
+    """
+
+    run_id: str
+    bundle: Path
+    bundle_hash: str
+    job: Job
+    output: Path
+    companion: Companion | None = None
+    device: str = "auto"
+    threads: int | None = None
+    share_gpu: bool = False
+    local: bool = False
+    dust: tuple[Path, str] | None = None
+
+
+class ModelPlugin(WorkerPlugin):
+    """Give each worker one context, for the time of one run.
 
     Parameters
     ----------
     name
-        Of this run alone: two runs on one cluster must not take each other's engines.
-    run_id
-        What the catalog says of the run.
-    bundle, bundle_hash
-        The folder of the trained model, and what it must hold.
-    job
-        What is computed.
-    output
-        The run's folder, which must be there already: a worker that makes its own would
-        write where nobody looks.
-    companion
-        The companion table's files, already in a form that can be read in parts.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    threads
-        Threads of the network; None takes the worker's own.
-    share_gpu
-        Several workers may use one GPU.
-    ours
-        The worker is a child of this run's own process, which alone answers Ctrl-C.
-    dust
-        The folder of the staged dust map and the hash that it must have, if the job reads one.
+        Of this start only: two runs on one cluster must not use each other's models.
+    setup
+        What each worker loads.
     """
 
     idempotent = False
 
-    def __init__(
-        self,
-        name: str,
-        run_id: str,
-        bundle: Path,
-        bundle_hash: str,
-        job: Job,
-        output: Path,
-        companion: Companion | None = None,
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        share_gpu: bool = False,
-        ours: bool = False,
-        dust: tuple[Path, str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, setup: WorkerSetup) -> None:
         self.name = name
-        self.run_id = run_id
+        self.spec = setup
         self.version = __version__
-        self.bundle = bundle
-        self.bundle_hash = bundle_hash
-        self.job = job
-        self.output = output
-        self.companion = companion
-        self.device = device
-        self.threads = threads
-        self.share_gpu = share_gpu
-        self.ours = ours
-        self.dust = dust
-        self.bench: Bench | None = None
+        self.context: WorkerContext | None = None
         self.error: Exception | None = None
         self._claim: Claim | None = None
 
     async def setup(self, worker: Any) -> None:
-        """Make the bench; raise nothing, keep the error."""
-        if self.ours:
+        """Make the context; an error is kept and not raised.
+
+        Parameters
+        ----------
+        worker
+            The Dask worker that this runs on.
+        """
+        if self.spec.local:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            steady()
         try:
-            # In a thread: the worker must go on answering its scheduler meanwhile.
-            self.bench = await asyncio.to_thread(self._make, int(worker.state.nthreads))
+            # In a thread, because the worker must go on answering its scheduler.
+            self.context = await asyncio.to_thread(self._make, int(worker.state.nthreads))
             worker.metrics[DEVICE_MEMORY] = device_memory
         except Exception as error:
             self.error = error
-            self._let_go()
+            self._release()
 
     def teardown(self, worker: Any) -> None:
-        """Give back the model's memory and the device."""
-        self.bench = None
-        self._let_go()
+        """Free the model's memory and the device.
 
-    def _make(self, nthreads: int) -> Bench:
+        Parameters
+        ----------
+        worker
+            The Dask worker that this runs on.
+        """
+        self.context = None
+        self._release()
+
+    def _make(self, nthreads: int) -> WorkerContext:
         from catalogproc.inference.engine import Engine
         from catalogproc.network.bundle import load_bundle
 
+        spec = self.spec
         if self.version != __version__:
             raise WorkerError(
                 "this worker has another version of catalogproc",
                 wanted=self.version, found=__version__, where=socket.gethostname(),
             )  # fmt: skip
-        if not (self.output / RUN_FILE).is_file():
+        if not (spec.output / RUN_FILE).is_file():
             raise WorkerError(
                 "this worker does not see the output folder of the run",
-                wanted=self.output / RUN_FILE, found="nothing", where=socket.gethostname(),
+                wanted=spec.output / RUN_FILE, found="nothing", where=socket.gethostname(),
             )  # fmt: skip
-        self._claim = pin(self.device, share=self.share_gpu)
-        bundle = load_bundle(self.bundle)
-        if bundle.hash != self.bundle_hash:
+        self._claim = pin(spec.device, share=spec.share_gpu)
+        bundle = load_bundle(spec.bundle)
+        if bundle.hash != spec.bundle_hash:
             raise WorkerError(
-                "this worker finds another model at the same place",
-                wanted=self.bundle_hash, found=bundle.hash, where=self.bundle,
+                "this worker finds another model at the same path",
+                wanted=spec.bundle_hash, found=bundle.hash, where=spec.bundle,
             )  # fmt: skip
-        engine = Engine(bundle, self.job, self._claim.device.kind, self.run_id, self._map())
+        device = self._claim.device
+        engine = Engine(bundle, spec.job, device.kind, spec.run_id, self._dust_map())
         engine.self_check()
-        return Bench(engine, self.companion, self._claim.device.label, self.threads or nthreads)
+        return WorkerContext(engine, spec.companion, device.label, spec.threads or nthreads)
 
-    def _map(self) -> DustMap | None:
+    def _dust_map(self) -> DustMap | None:
         from catalogproc.features.dust_map import open_dust_map
 
-        if self.dust is None:
+        if self.spec.dust is None:
             return None
-        folder, wanted = self.dust
+        folder, wanted = self.spec.dust
         found = open_dust_map(folder)
         if found.hash != wanted:
             raise WorkerError(
-                "this worker finds another dust map at the same place",
+                "this worker finds another dust map at the same path",
                 wanted=wanted, found=found.hash, where=folder,
             )  # fmt: skip
         return found
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._claim is not None:
             self._claim.release()
             self._claim = None
 
 
-def bench_of(worker: Any, name: str) -> Bench:
-    """The bench of a worker, or the reason why it has none.
+def context_of(worker: Any, name: str) -> WorkerContext:
+    """Return the context of a worker.
+
+    Parameters
+    ----------
+    worker
+        A Dask worker, in its own process.
+    name
+        The name of the run's plugin.
 
     Raises
     ------
     WorkerError
-        The plugin is not there, or its setup failed on this worker.
+        The plugin is missing, or its setup failed on this worker; ``found`` says why.
     """
     plugin = worker.plugins.get(name)
-    if isinstance(plugin, ModelPlugin) and plugin.bench is not None:
-        return plugin.bench
+    if isinstance(plugin, ModelPlugin) and plugin.context is not None:
+        return plugin.context
     error = getattr(plugin, "error", None)
     raise WorkerError(
-        "a worker without a working model was handed work",
+        "a worker without a working model received a chunk",
         wanted="a loaded and checked model",
-        found=words(error) if error is not None else "no plugin of this run",
+        found=describe_error(error) if error is not None else "no plugin of this run",
         where=f"{worker.address} on {socket.gethostname()}",
     ) from error
 
 
-def report_of(worker: Any, name: str) -> Report:
-    """How a worker stands."""
+def worker_status(name: str, dask_worker: Any) -> WorkerStatus:
+    """Return the status of a worker; to be called on it by ``Client.run``.
+
+    Parameters
+    ----------
+    name
+        The name of the run's plugin.
+    dask_worker
+        The Dask worker, given by Dask.
+    """
     try:
-        bench = bench_of(worker, name)
-        device, threads, error = bench.device, bench.threads, ""
+        context = context_of(dask_worker, name)
+        device, threads, error = context.device, context.threads, ""
     except WorkerError as refused:
-        device, threads, error = "", 0, str(refused.details["found"])
-    return Report(str(worker.name), socket.gethostname(), device, threads, error)
+        device, threads, error = "", 0, str(refused.found)
+    return WorkerStatus(str(dask_worker.name), socket.gethostname(), device, threads, error)
 
 
-def use_threads(bench: Bench) -> None:
-    """Let torch use the bench's threads in the thread that calls; torch counts a thread."""
+def worker_statuses(client: Client, name: str) -> dict[str, WorkerStatus]:
+    """Return the status of each worker by address, without those that do not answer.
+
+    Parameters
+    ----------
+    client
+        Client of the cluster.
+    name
+        The name of the run's plugin.
+    """
+    found = client.run(worker_status, name, on_error="return")
+    return {address: status for address, status in found.items()
+            if isinstance(status, WorkerStatus)}  # fmt: skip
+
+
+def use_threads(threads: int) -> None:
+    """Set torch's number of threads in the calling thread; torch keeps it per thread.
+
+    Parameters
+    ----------
+    threads
+        Number of threads.
+    """
     import torch
 
-    if torch.get_num_threads() != bench.threads:
-        torch.set_num_threads(bench.threads)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
-def sees(probe: Path, token: str, files: Sequence[Path]) -> str:
-    """Why this process does not see what another does, or an empty string.
+def shared_folder_error(probe: Path, token: str, files: Sequence[Path]) -> str:
+    """Return why a worker does not see the folders of the run, or an empty string if it does.
 
-    It shows a driver whether a worker works in the same folders: the probe must hold the
-    token, its folder be open for writing, and the files be there.
+    Parameters
+    ----------
+    probe
+        A file in the output folder, which must be writable.
+    token
+        What the probe must contain.
+    files
+        Input files that must exist.
     """
     try:
         found = probe.read_text(encoding="utf-8")
@@ -238,5 +299,5 @@ def sees(probe: Path, token: str, files: Sequence[Path]) -> str:
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     if found != token:
-        return f"{probe} holds something else there"
+        return f"{probe} has other content there"
     return "" if os.access(probe.parent, os.W_OK | os.X_OK) else f"{probe.parent} is not writable"

@@ -1,10 +1,9 @@
-"""One undisturbed run, to which the others are compared."""
+"""One uninterrupted run, with which the others are compared."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -12,12 +11,12 @@ import dask
 import pytest
 from distributed import LocalCluster
 from support.bundles import tiny_bundle
-from support.fault_injection import Sabotage
-from support.runs import SECRET, WORKERS, Kit, Undisturbed
+from support.fault_injection import FaultInjection
+from support.runs import SECRET, WORKERS, Kit, Uninterrupted
 
 from catalogproc.cluster import run as run_module
-from catalogproc.cluster.dask_cluster import _SETTINGS, Where, cores
-from catalogproc.cluster.scheduler import Dispatch
+from catalogproc.cluster.dask_cluster import _SETTINGS, cores
+from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal
 from catalogproc.rundir.status import status
 
@@ -25,13 +24,13 @@ from catalogproc.rundir.status import status
 @pytest.fixture(scope="session")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     folder = tmp_path_factory.mktemp("kit")
-    return Kit.laid_out(folder, tiny_bundle(folder / "bundle").path)
+    return Kit.written(folder, tiny_bundle(folder / "bundle").path)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    output = tmp_path_factory.mktemp("undisturbed") / "catalog"
-    told: list[str] = []
+def uninterrupted(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    output = tmp_path_factory.mktemp("uninterrupted") / "catalog"
+    lines: list[str] = []
     reports: list[tuple[int, int | None, str]] = []
     pages: dict[str, str] = {}
     refusals: list[str] = []
@@ -39,24 +38,24 @@ def undisturbed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Undisturb
     def progress(rows: int, total: int | None, note: str) -> None:
         reports.append((rows, total, note))
         if rows and not pages:
-            (link,) = (line.split()[-1] for line in told if line.startswith("dashboard: "))
+            (link,) = (line.split()[-1] for line in lines if line.startswith("dashboard: "))
             for page in ("status", "metrics"):
                 with urlopen(link.replace("/status", f"/{page}"), timeout=20) as answer:
                     pages[page] = answer.read().decode()
             with pytest.raises(Refusal) as caught:
                 kit.run(output)
             refusals.append(str(caught.value))
-            pages["how it stands"] = "\n".join(status(output).lines())
+            pages["run status"] = "\n".join(status(output).lines())
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        account = kit.run(output, progress=progress, announce=told.append)
-    return Undisturbed(output, account, told, reports, pages, refusals)
+        result = kit.run(output, progress=progress, announce=lines.append)
+    return Uninterrupted(output, result, lines, reports, pages, refusals)
 
 
 @pytest.fixture(scope="module")
-def crowd() -> Iterator[Where]:
-    """A cluster that stands, for the runs that are disturbed one after the other."""
+def existing_cluster() -> Iterator[ClusterConfig]:
+    """An existing cluster, for the runs with faults one after the other."""
     with (
         dask.config.set(_SETTINGS),
         LocalCluster(
@@ -67,20 +66,20 @@ def crowd() -> Iterator[Where]:
             silence_logs=logging.CRITICAL,
         ) as cluster,
     ):
-        yield Where(scheduler=cluster.scheduler_address, device="cpu")
+        yield ClusterConfig(scheduler=cluster.scheduler_address, device="cpu")
 
 
 @pytest.fixture
-def sabotaged(
+def inject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Mapping[str, tuple[str, int]]], Sabotage]:
-    """Puts faults in the way of chunks, by their names, of the runs that the test makes."""
+) -> Callable[[Mapping[str, tuple[str, int]]], FaultInjection]:
+    """Inject faults into chunks, by their identifiers, of the runs that the test makes."""
 
-    def put(faults: Mapping[str, tuple[str, int]]) -> Sabotage:
-        diary = tmp_path / "diary"
-        diary.mkdir()
-        made = Sabotage(dict(faults), diary)
-        monkeypatch.setattr(run_module, "Dispatch", partial(Dispatch, do=made))
-        return made
+    def put(faults: Mapping[str, tuple[str, int]]) -> FaultInjection:
+        tries = tmp_path / "tries"
+        tries.mkdir()
+        injection = FaultInjection(dict(faults), tries)
+        monkeypatch.setattr(run_module, "process_on_worker", injection)
+        return injection
 
     return put

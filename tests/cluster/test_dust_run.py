@@ -1,4 +1,4 @@
-"""A run that reads a dust map: what enters the answers, what it may say, and what it refuses."""
+"""A run that reads a dust map: tokens, distances, provenance, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from support import real_stars
 from support.bundles import tiny_bundle
 from support.dust_maps import write_combine19
 from support.paths import CORRELATED
-from support.runs import ANYWHERE
+from support.runs import LOCAL
 
 from catalogproc.cluster.plan import make_plan
 from catalogproc.cluster.run import run
-from catalogproc.cluster.worker_plugin import ModelPlugin
+from catalogproc.cluster.spec import RunSpec
+from catalogproc.cluster.worker_plugin import ModelPlugin, WorkerSetup
 from catalogproc.errors import JobError, Refusal, WorkerError
 from catalogproc.features import combined19, dust_map
 from catalogproc.features.dust_map import DustMap
@@ -119,7 +120,7 @@ def test_a_run_without_a_staged_map_is_refused_and_told_how(
     monkeypatch.setenv(dust_map.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     spectra = CORRELATED / "xp_continuous_30.parquet"
     with pytest.raises(Refusal, match=r"no dust map(.|\n)*catalogproc dust"):
-        make_plan([spectra], tmp_path / "out", (), bundle.path, dust="combined19")
+        make_plan(RunSpec(spectra, tmp_path / "out", (), bundle.path, dust="combined19"))
     assert not (tmp_path / "out").exists()
 
 
@@ -131,13 +132,14 @@ def test_a_run_reads_the_map_and_says_which(
     pq.write_table(companion(), beside)
 
     def plan(output: str, dust: str | None = None):  # type: ignore[no-untyped-def]
-        return make_plan([spectra], tmp_path / output, [beside], bundle.path, dust=dust)
+        spec = RunSpec(spectra, tmp_path / output, beside, bundle.path, dust=dust, cluster=LOCAL)
+        return make_plan(spec)
 
     plain, dusty = plan("plain"), plan("dusty", "combined19")
     assert plan("none", "none").identity.hash == plain.identity.hash
     assert dusty.identity.hash != plain.identity.hash
     assert staged.hash in {file.fingerprint for file in dusty.identity.companions}
-    assert run(dusty, ANYWHERE).exit_code == 0
+    assert run(dusty).exit_code == 0
     rows = ds.dataset(tmp_path / "dusty" / "catalog").to_table()
     engine = Engine(bundle, dusty.job, dust_map=staged)
     wanted = engine.process(real_stars.bright(), companion())
@@ -148,8 +150,7 @@ def test_a_run_reads_the_map_and_says_which(
 def test_a_worker_that_finds_another_map_does_no_work(
     bundle: Bundle, staged: DustMap, tmp_path: Path
 ) -> None:
-    plugin = ModelPlugin(
-        "name", "run", bundle.path, bundle.hash, DUSTY, tmp_path, dust=(staged.folder, "0" * 64)
-    )
+    dust = (staged.folder, "0" * 64)
+    setup = WorkerSetup("run", bundle.path, bundle.hash, DUSTY, tmp_path, dust=dust)
     with pytest.raises(WorkerError, match="another dust map"):
-        plugin._map()
+        ModelPlugin("name", setup)._dust_map()

@@ -1,4 +1,4 @@
-"""Faults injected into real runs: what is left in the end is what would have been anyway."""
+"""Fault injection into real runs: the catalog is that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ import pytest
 from distributed import LocalCluster, Worker
 from support import runs
 from support.runs import (
-    ANYWHERE,
     CHUNKS,
     ROWS,
     WORKERS,
     Kit,
-    Undisturbed,
+    Uninterrupted,
     assert_same,
-    at_first_star,
+    at_first_chunk,
     stamps,
     workers_of,
 )
 
-from catalogproc.cluster.dask_cluster import Where, cores
-from catalogproc.cluster.run import _stoppable, run
-from catalogproc.cluster.scheduler import reports, work
+from catalogproc.cluster.dask_cluster import cores
+from catalogproc.cluster.run import _sigterm_as_interrupt, run
+from catalogproc.cluster.scheduler import process_on_worker
+from catalogproc.cluster.spec import ClusterConfig
+from catalogproc.cluster.worker_plugin import worker_statuses
 from catalogproc.errors import ResumeError, VerifyError, WorkerError
 from catalogproc.rundir.receipts import receipt_files
 from catalogproc.rundir.verify import verify
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
@@ -46,17 +47,17 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
         killed.append(worker.pid)
         worker.kill()
 
-    account = kit.run(tmp_path / "out", progress=at_first_star(kill_one))
+    result = kit.run(tmp_path / "out", progress=at_first_chunk(kill_one))
     assert killed
     assert not psutil.pid_exists(killed[0])
-    assert (account.exit_code, account.chunks_done, account.failures) == (0, CHUNKS, ())
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert (result.exit_code, result.chunks_done, result.failures) == (0, CHUNKS, ())
+    assert_same(tmp_path / "out", uninterrupted.output)
     assert verify(tmp_path / "out")
 
 
-def driven(kit: Kit, output: Path, end: str) -> tuple[int, list[int]]:
-    """A run in its own process, ended by a signal after its first chunk; status and workers."""
-    words = (kit.inputs, kit.companion, kit.job, kit.bundle)
+def run_until(kit: Kit, output: Path, end: str) -> tuple[int, list[int]]:
+    """Run in a process that a signal ends after its first chunk; return status and workers."""
+    words = (kit.inputs, kit.gaia_source, kit.job, kit.bundle)
     done = subprocess.run(
         [sys.executable, runs.__file__, str(output), *words, end],
         capture_output=True,
@@ -69,12 +70,12 @@ def driven(kit: Kit, output: Path, end: str) -> tuple[int, list[int]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_a_driver_that_is_ended_in_the_middle_goes_on_from_there(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_a_run_whose_driver_was_ended_in_the_middle_resumes(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    output, held = tmp_path / "out", 0
+    output, count = tmp_path / "out", 0
     for end, status in (("SIGINT", 130), ("SIGKILL", -signal.SIGKILL)):
-        returned, workers = driven(kit, output, end)
+        returned, workers = run_until(kit, output, end)
         assert returned == status, end
         assert len(workers) == WORKERS
         # Workers die with their driver, however it dies.
@@ -82,140 +83,140 @@ def test_a_driver_that_is_ended_in_the_middle_goes_on_from_there(
             [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20
         )
         assert not alive
-        before, held = held, len(receipt_files(output))
-        assert before < held < CHUNKS, end
+        before, count = count, len(receipt_files(output))
+        assert before < count < CHUNKS, end
         assert not (output / "summary.json").exists()
-    # A receipt or a part that does not hold proves nothing; what holds stays untouched.
+    # A chunk with a damaged receipt or part is processed again; the others are not touched.
     garbage, short, *good = receipt_files(output)
     garbage.write_bytes(garbage.read_bytes()[:100])
     part = output / json.loads(short.read_text())["catalog_part"]
     os.truncate(part, part.stat().st_size - 10)
-    proved = {path.name for path in good}
-    proved |= {Path(json.loads(path.read_text())["catalog_part"]).name for path in good}
+    valid = {path.name for path in good}
+    valid |= {Path(json.loads(path.read_text())["catalog_part"]).name for path in good}
     before_the_last = stamps(output)
     plan = kit.plan(output)
-    assert plan.spoilt == {garbage.stem, short.stem}
-    assert "2 chunks of these done before" in "\n".join(plan.lines(short=True))
-    account = run(plan, ANYWHERE)
-    assert (account.exit_code, account.chunks_run) == (0, CHUNKS - len(good))
+    assert plan.invalid == {garbage.stem, short.stem}
+    assert "2 invalid receipts: " in "\n".join(plan.lines(short=True))
+    result = run(plan)
+    assert (result.exit_code, result.chunks_run) == (0, CHUNKS - len(good))
     after = stamps(output)
-    assert {name for name, stamp in after.items() if before_the_last.get(name) == stamp} == proved
-    assert_same(output, undisturbed.output)
-    assert not list(output.glob("**/.*.tmp"))  # what the killed ones left is gone
+    assert {name for name, stamp in after.items() if before_the_last.get(name) == stamp} == valid
+    assert_same(output, uninterrupted.output)
+    assert not list(output.glob("**/.*.tmp"))  # files of the killed processes are removed
     assert verify(output)
 
 
-def test_the_end_that_a_batch_system_sends_is_as_clean_as_ctrl_c() -> None:
+def test_sigterm_of_a_batch_system_ends_a_run_as_ctrl_c_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _stoppable():
+    with pytest.raises(KeyboardInterrupt), _sigterm_as_interrupt():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_truncated_file_fails_alone(kit: Kit, tmp_path: Path) -> None:
+def test_a_truncated_file_costs_only_its_own_chunk(kit: Kit, tmp_path: Path) -> None:
     inputs = Path(shutil.copytree(kit.inputs, tmp_path / "xp"))
     broken = inputs / "xp_continuous_001.parquet"
     os.truncate(broken, broken.stat().st_size // 2)
-    there = replace(kit, inputs=inputs)
     output = tmp_path / "out"
-    plan = there.plan(output)
+    plan = replace(kit, inputs=inputs).plan(output)
     assert [Path(fault.file).name for fault in plan.faults] == [broken.name]
-    account = run(plan, ANYWHERE)
-    assert account.exit_code == 1
-    (failure,) = account.failures
+    result = run(plan)
+    assert result.exit_code == 1
+    (failure,) = result.failures
     assert failure.file == str(broken)
     assert failure.kind == "InputError"
-    told = "\n".join(account.lines())
-    assert "1 failure:" in told
-    assert str(broken) in told
-    assert "wanted:" in told
-    assert "found:" in told
-    assert account.rows_written == 990
+    lines = "\n".join(result.lines())
+    assert "1 failure:" in lines
+    assert str(broken) in lines
+    assert "wanted:" in lines
+    assert "found:" in lines
+    assert result.rows_written == 990
     summary = json.loads((output / "summary.json").read_text())
     assert [item["file"] for item in summary["failures"]] == [str(broken)]
     with pytest.raises(VerifyError, match=rf"1 findings\n.*\n.*{broken.name}: no chunk of it"):
         verify(output)
 
 
-def test_another_job_model_or_input_is_refused(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_a_different_job_model_or_input_is_refused(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     from support.bundles import tiny_bundle
 
     job = tmp_path / "other.toml"
     job.write_text(runs.JOB.replace(str(ROWS), "200") + 'labels = ["teff"]\n')
     with pytest.raises(ResumeError, match=r"(?s)job.chunk_rows: was 25, is 200.*job.labels: was"):
-        kit.plan(undisturbed.output, job=job)
+        kit.plan(uninterrupted.output, job=job)
     other = tiny_bundle(tmp_path / "bundle", seed=1)
     with pytest.raises(ResumeError, match=r"model: was random 0 .* is random 1"):
-        kit.plan(undisturbed.output, model=other.path)
+        kit.plan(uninterrupted.output, model=other.path)
     fewer = sorted(kit.inputs.iterdir())[:2]
     with pytest.raises(ResumeError, match=r"input: gone .*xp_continuous_002\.parquet"):
-        kit.plan(undisturbed.output, inputs=fewer)
+        kit.plan(uninterrupted.output, input=fewer)
     moved = Path(shutil.copytree(kit.inputs, tmp_path / "moved"))
-    assert not kit.plan(undisturbed.output, inputs=[moved]).todo  # the same files elsewhere
+    assert not kit.plan(uninterrupted.output, input=moved).todo  # the same files in another folder
 
 
-def test_on_a_cluster_that_stands_a_late_worker_without_a_model_does_no_work(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_on_an_existing_cluster_a_late_worker_without_a_model_gets_no_chunk(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Path(shutil.copytree(kit.bundle, tmp_path / "bundle"))
-    monkeypatch.chdir(kit.inputs.parent)  # a relative path must reach the workers whole
-    plan = replace(kit, bundle=bundle).plan(tmp_path / "out", inputs=["xp"])
-    told: list[str] = []
+    monkeypatch.chdir(kit.inputs.parent)  # workers in another folder get absolute paths
+    lines: list[str] = []
     late: list[str] = []
     with LocalCluster(
         n_workers=WORKERS,
         threads_per_worker=max(1, cores() // WORKERS),
         dashboard_address="127.0.0.1:0",
     ) as cluster:
+        config = ClusterConfig(scheduler=cluster.scheduler_address, device="cpu")
+        plan = replace(kit, bundle=bundle).plan(tmp_path / "out", config, input="xp")
 
         def join_late() -> None:
-            spoil(bundle / "weights.safetensors")
+            change_last_byte(bundle / "weights.safetensors")
             cluster.scale(WORKERS + 1)
             cluster.wait_for_workers(WORKERS + 1, timeout=60)
             with cluster.get_client() as client:
                 known = client.scheduler_info(n_workers=-1)["workers"]
                 (address,) = (at for at, worker in known.items() if worker["name"] == WORKERS)
                 (name,) = client.run(our_plugins, workers=[address])[address]
-                assert "was changed" in reports(client, name)[address].error
-                handed = client.submit(
-                    work, name, plan.chunks[-1], plan.output, workers=[address], pure=False
-                )
+                assert "was changed" in worker_statuses(client, name)[address].error
+                future = client.submit(
+                    process_on_worker, name, plan.output, plan.chunks[-1],
+                    workers=[address], pure=False,
+                )  # fmt: skip
                 with pytest.raises(WorkerError, match=r"(?s)without a working model.*was changed"):
-                    handed.result(timeout=60)
+                    future.result(timeout=60)
                 late.append(address)
 
-        where = Where(scheduler=cluster.scheduler_address, device="cpu")
-        account = run(plan, where, progress=at_first_star(join_late), announce=told.append)
+        result = run(plan, progress=at_first_chunk(join_late), announce=lines.append)
         with cluster.get_client() as client:
-            left = client.run(our_plugins)  # the cluster goes on, without what we put there
+            left = client.run(our_plugins)  # the cluster remains, without the plugin
         assert list(left.values()) == [[]] * (WORKERS + 1)
     assert late
     assert not list(plan.output.glob(".probe*"))
-    assert (account.exit_code, account.chunks_done, account.failures) == (0, CHUNKS, ())
-    (note,) = account.notes
-    assert note in told
+    assert (result.exit_code, result.chunks_done, result.failures) == (0, CHUNKS, ())
+    (note,) = result.notes
+    assert note in lines
     assert note.startswith(f"worker {WORKERS} on ")
-    assert "is left out" in note
+    assert "is not used" in note
     receipts = [json.loads(path.read_text()) for path in receipt_files(plan.output)]
     assert {receipt["worker"] for receipt in receipts} <= {"0", "1"}
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert_same(tmp_path / "out", uninterrupted.output)
 
 
 def test_no_worker_with_a_model_ends_the_run_with_the_reason(kit: Kit, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(kit.bundle, tmp_path / "bundle"))
     plan = replace(kit, bundle=bundle).plan(tmp_path / "out")
-    spoil(bundle / "weights.safetensors")
+    change_last_byte(bundle / "weights.safetensors")
     with pytest.raises(WorkerError, match=r"(?s)no worker has a working model.*was changed"):
-        run(plan, ANYWHERE)
+        run(plan)
     assert not receipt_files(tmp_path / "out")
     assert not workers_of(os.getpid())
 
 
-def spoil(path: Path) -> None:
-    """Put a file with one other byte in the place of a file, which stays as it is for those
-    who have it open: their models are its pages."""
+def change_last_byte(path: Path) -> None:
+    """Replace a file by one with another last byte. Processes that have mapped the old file, as
+    the workers have with the model, keep it."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.with_suffix(".new").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Which GPU is whose, on made-up hosts: what nvidia-smi -L prints there is the input."""
+"""Discovery and assignment of GPUs on made-up hosts: the input is what nvidia-smi -L prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from catalogproc.cluster import gpu as module
-from catalogproc.cluster.gpu import CPU, Device, choose, claim, cuda_failed, discover, pin
+from catalogproc.cluster.gpu import CPU, Device, choose_devices, claim, device_error, discover, pin
+from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal, WorkerError
 
 FOUR = """\
@@ -50,7 +51,7 @@ def test_a_host_without_gpus(answer: str | None) -> None:
     assert host(answer) == ()
 
 
-def test_mig_devices_stand_for_the_gpu_that_they_split() -> None:
+def test_mig_devices_replace_the_gpu_that_they_split() -> None:
     assert [(gpu.token[:12], gpu.name) for gpu in host(MIG)] == [
         ("MIG-aaaaaaaa", "NVIDIA H200 MIG 1g.18gb"),
         ("MIG-aaaaaaaa", "NVIDIA H200 MIG 3g.71gb"),
@@ -64,8 +65,8 @@ def test_mig_devices_stand_for_the_gpu_that_they_split() -> None:
     [
         ("2,0", ["GPU-0c", "GPU-0a"]),
         ("GPU-0b222222-2222-2222-2222-222222222222", ["GPU-0b"]),
-        ("GPU-0d, GPU-0a", ["GPU-0d", "GPU-0a"]),  # beginnings, as CUDA allows
-        ("1,-1,3", ["GPU-0b"]),  # CUDA reads up to the first that it does not know
+        ("GPU-0d, GPU-0a", ["GPU-0d", "GPU-0a"]),  # prefixes, as CUDA allows
+        ("1,-1,3", ["GPU-0b"]),  # CUDA reads up to the first unknown one
         ("7,0", []),
         ("GPU-0", []),  # ambiguous
         ("", []),
@@ -76,11 +77,11 @@ def test_an_existing_mask_is_read_as_cuda_reads_it(mask: str, uuids: list[str]) 
     assert [gpu.uuid[:6] for gpu in host(FOUR, mask)] == uuids
 
 
-def test_a_worker_gets_the_very_word_of_the_mask() -> None:
-    # CUDA counts by speed, nvidia-smi by PCI bus: a number means what its writer meant by it.
+def test_a_worker_gets_the_token_of_the_mask() -> None:
+    # CUDA counts by speed, nvidia-smi by PCI bus: a number must not be replaced.
     assert [gpu.token for gpu in host(FOUR, "2,0")] == ["2", "0"]
-    whole = host(MIG, "MIG-aaaaaaaa-0000-5000-8000-000000000002")
-    assert [gpu.token for gpu in whole] == ["MIG-aaaaaaaa-0000-5000-8000-000000000002"]
+    one = host(MIG, "MIG-aaaaaaaa-0000-5000-8000-000000000002")
+    assert [gpu.token for gpu in one] == ["MIG-aaaaaaaa-0000-5000-8000-000000000002"]
 
 
 def test_a_gpu_named_twice_is_refused() -> None:
@@ -89,36 +90,30 @@ def test_a_gpu_named_twice_is_refused() -> None:
             host(FOUR, mask)
 
 
-def chosen(device: str, workers: int | None, text: str | None = FOUR, **more: object) -> list[str]:
-    found = choose(
-        device,
-        workers,
-        cpu_workers=6,
-        find=lambda: host(text),
-        cuda_works=lambda: True,
-        **more,  # type: ignore[arg-type]
-    )
+def chosen(device: str, workers: int | None, text: str | None = FOUR, **more: int) -> list[str]:
+    config = ClusterConfig(device=device, workers=workers, **more)  # type: ignore[arg-type]
+    found = choose_devices(config, 6, find=lambda: host(text), cuda_works=lambda: True)
     return [gpu.token[:6] or gpu.kind for gpu in found]
 
 
-def test_one_worker_a_gpu() -> None:
+def test_one_worker_per_gpu() -> None:
     assert chosen("auto", None) == ["GPU-0a", "GPU-0b", "GPU-0c", "GPU-0d"]
     assert chosen("cuda", 2) == ["GPU-0a", "GPU-0b"]
     assert chosen("auto", None, None) == ["cpu"] * 6
     assert chosen("auto", 3, None) == ["cpu"] * 3
 
 
-def test_workers_on_the_cpu_beside_gpus_when_asked() -> None:
-    assert chosen("cuda", 2, beside=3) == ["GPU-0a", "GPU-0b", "cpu", "cpu", "cpu"]
-    assert chosen("auto", None, None, beside=3) == ["cpu"] * 6  # there is nothing to be beside
+def test_cpu_workers_are_added_to_those_on_gpus() -> None:
+    assert chosen("cuda", 2, cpu_workers=3) == ["GPU-0a", "GPU-0b", "cpu", "cpu", "cpu"]
+    assert chosen("auto", None, None, cpu_workers=3) == ["cpu"] * 6  # all are on the CPU
 
 
-def test_the_cpu_asks_for_no_gpu() -> None:
+def test_device_cpu_looks_for_no_gpu() -> None:
     def never() -> tuple[Device, ...]:
-        raise AssertionError("nothing was to be asked")
+        raise AssertionError("GPUs were looked for")
 
-    assert choose("cpu", 2, 6, find=never) == (CPU, CPU)
-    assert CPU.environment == {"CUDA_VISIBLE_DEVICES": ""}  # and shows it none
+    assert choose_devices(ClusterConfig(device="cpu", workers=2), 6, find=never) == (CPU, CPU)
+    assert CPU.environment == {"CUDA_VISIBLE_DEVICES": ""}  # and no GPU is visible
 
 
 def test_fewer_gpus_than_workers_is_refused_with_both_numbers() -> None:
@@ -128,14 +123,14 @@ def test_fewer_gpus_than_workers_is_refused_with_both_numbers() -> None:
         chosen("cuda", 5)
 
 
-def test_sharing_must_be_asked_for() -> None:
-    assert chosen("cuda", 6, share=True) == [
+def test_gpus_are_shared_only_on_request() -> None:
+    assert chosen("cuda", 6, share_gpu=True) == [
         *("GPU-0a", "GPU-0b", "GPU-0c", "GPU-0d"),
         *("GPU-0a", "GPU-0b"),
     ]
 
 
-def test_cuda_that_is_not_there_is_refused() -> None:
+def test_missing_cuda_is_refused() -> None:
     with pytest.raises(Refusal, match="no GPU is visible"):
         chosen("cuda", None, None)
     with pytest.raises(Refusal, match="no such device"):
@@ -146,7 +141,8 @@ def test_cuda_that_is_not_there_is_refused() -> None:
 
 def test_gpus_that_torch_cannot_use() -> None:
     def pick(device: str) -> tuple[Device, ...]:
-        return choose(device, None, 2, find=lambda: host(FOUR), cuda_works=lambda: False)
+        config = ClusterConfig(device=device)
+        return choose_devices(config, 2, find=lambda: host(FOUR), cuda_works=lambda: False)
 
     assert pick("auto") == (CPU, CPU)
     with pytest.raises(Refusal, match=r"(?s)has no CUDA.*4 GPUs"):
@@ -190,24 +186,24 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     claim([gpu], folder=tmp_path).release()
 
 
-def test_the_gpu_that_cuda_names_is_claimed_too(tmp_path: Path) -> None:
-    # A number in a mask may mean another GPU than nvidia-smi's of that number.
-    guessed, truth = host(FOUR)[:2]
-    taken = claim([truth], folder=tmp_path)
+def test_the_gpu_that_cuda_reports_is_claimed_too(tmp_path: Path) -> None:
+    # A number in CUDA_VISIBLE_DEVICES may mean another GPU to CUDA than to nvidia-smi.
+    guessed, actual = host(FOUR)[:2]
+    taken = claim([actual], folder=tmp_path)
     held = claim([guessed], folder=tmp_path)
     with pytest.raises(WorkerError, match="taken by another"):
-        held.confirm(truth, tmp_path)
+        held.confirm(actual, tmp_path)
     taken.release()
-    held = held.confirm(truth, tmp_path)
-    assert held.device == truth
+    held = held.confirm(actual, tmp_path)
+    assert held.device == actual
     with pytest.raises(WorkerError, match="taken by another"):
-        claim([guessed, truth], folder=tmp_path)
+        claim([guessed, actual], folder=tmp_path)
     held.release()
     assert claim([guessed], folder=tmp_path).device == guessed
 
 
 class _Cuda:
-    """What torch.cuda says on a host whose GPUs it shows in the order of the environment."""
+    """torch.cuda on a host; it shows the GPUs in the order of CUDA_VISIBLE_DEVICES."""
 
     def __init__(self, initialized: bool = False) -> None:
         self.initialized = initialized
@@ -224,7 +220,7 @@ class _Cuda:
     def get_device_properties(self, index: int) -> object:
         token = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[index]
         (gpu,) = (gpu for gpu in host(FOUR) if gpu.uuid.startswith(token))
-        uuid = gpu.uuid.removeprefix("GPU-")  # as torch gives it
+        uuid = gpu.uuid.removeprefix("GPU-")  # as torch returns it
         return type("Properties", (), {"uuid": uuid, "name": gpu.name})()
 
 
@@ -235,12 +231,12 @@ def on_a_host_with_gpus(monkeypatch: pytest.MonkeyPatch, cuda: _Cuda, mask: str 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(module, "discover", lambda: host(FOUR, mask))
     if mask is None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that monkeypatch undoes what pin sets
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # monkeypatch then undoes what pin sets
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
 
 
-def test_pin_narrows_the_process_to_the_first_free_gpu(
+def test_pin_restricts_the_process_to_the_first_free_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     on_a_host_with_gpus(monkeypatch, _Cuda(), None)
@@ -252,7 +248,7 @@ def test_pin_narrows_the_process_to_the_first_free_gpu(
     held.release()
 
 
-def test_pin_keeps_to_the_one_gpu_that_the_launcher_gave(
+def test_pin_takes_the_one_gpu_that_the_launcher_gave(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     on_a_host_with_gpus(monkeypatch, _Cuda(initialized=True), "GPU-0d")
@@ -263,7 +259,7 @@ def test_pin_keeps_to_the_one_gpu_that_the_launcher_gave(
     assert pin("cuda", share=True, folder=tmp_path).device.uuid == host(FOUR)[3].uuid
 
 
-def test_pin_cannot_narrow_a_process_that_uses_cuda(
+def test_pin_cannot_restrict_a_process_that_uses_cuda(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     on_a_host_with_gpus(monkeypatch, _Cuda(initialized=True), "GPU-0d,GPU-0a")
@@ -271,7 +267,7 @@ def test_pin_cannot_narrow_a_process_that_uses_cuda(
         pin("cuda", folder=tmp_path)
 
 
-def test_a_worker_whose_gpu_is_gone_does_not_go_on_without(
+def test_a_worker_whose_gpu_is_gone_does_not_use_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_a_host_with_gpus(monkeypatch, _Cuda(), "GPU-0d")
@@ -283,16 +279,28 @@ def test_a_worker_whose_gpu_is_gone_does_not_go_on_without(
 
 
 @pytest.mark.parametrize(
-    ("error", "failed"),
+    ("error", "device", "computes", "failed"),
     [
-        (torch.AcceleratorError("CUDA error: an illegal memory access"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), False),
-        (RuntimeError("shapes do not fit"), False),
+        (torch.AcceleratorError("an illegal memory access"), "GPU-0a", True, True),
+        (torch.AcceleratorError("an illegal memory access"), "cpu", True, True),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), "GPU-0a", False, True),
+        (RuntimeError("shapes do not fit"), "GPU-0a", True, False),
+        (RuntimeError("shapes do not fit"), "cpu", False, False),
+        (torch.OutOfMemoryError("out of memory"), "GPU-0a", False, False),
     ],
 )
-def test_what_ends_a_process_use_of_its_gpu(error: Exception, failed: bool) -> None:
-    assert cuda_failed(error) is failed
+def test_which_errors_mean_that_the_gpu_failed(
+    error: RuntimeError,
+    device: str,
+    computes: bool,
+    failed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_computes", lambda: computes)
+    found = device_error(error, device)
+    assert (found is not None) is failed
+    if found is not None:
+        assert (found.found, found.where) == (str(error), device)
 
 
 def test_pin_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from distributed.security import Security
-from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
+from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same
 
 from catalogproc.cluster.dask_cluster import cores
 from catalogproc.rundir.receipts import read_receipts
@@ -147,16 +147,16 @@ def said(process: subprocess.Popen[str], seconds: float) -> str:
 
 @pytest.mark.skipif(not possible(), reason="no right to make namespaces of network and files")
 def test_three_hosts_that_share_a_folder_and_a_certificate(
-    undisturbed: Undisturbed, kit: Kit, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    uninterrupted: Uninterrupted, kit: Kit, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     private = tmp_path_factory.getbasetemp()
     shared = tmp_path / "shared"
     shared.mkdir()
-    ours = Kit.laid_out(shared, Path(shutil.copytree(kit.bundle, shared / "bundle")))
+    ours = Kit.written(shared, Path(shutil.copytree(kit.bundle, shared / "bundle")))
     hold = Path("/tmp") / f"hold-{secrets.token_hex(4)}"
     hold.mkdir()
     tls = settings(shared)
-    words = ["--input", str(ours.inputs), "--gaia-source", str(ours.companion), "--job",
+    words = ["--input", str(ours.inputs), "--gaia-source", str(ours.gaia_source), "--job",
              str(ours.job), "--model", str(ours.bundle), "--output", str(shared / "out"),
              "--scheduler", f"tls://10.77.0.1:{PORT}", "--device", "cpu"]  # fmt: skip
     standing: list[subprocess.Popen[Any]] = []
@@ -178,7 +178,7 @@ def test_three_hosts_that_share_a_folder_and_a_certificate(
             stranger = first.start("catalogproc", "run", *words)
             told = said(stranger, 120)
             assert stranger.returncode == 2, told
-            assert "no certificate to show to a scheduler that wants TLS" in told
+            assert "the scheduler requires TLS and no certificate is configured" in told
             assert f"tls://10.77.0.1:{PORT}" in told
             assert "Traceback" not in told
 
@@ -203,5 +203,5 @@ def test_three_hosts_that_share_a_folder_and_a_certificate(
     assert len(receipts) == CHUNKS
     assert {receipt.host for receipt in receipts.values()} == {"host1", "host2"}
     assert json.loads((shared / "out" / "summary.json").read_text())["chunks"] == CHUNKS
-    assert_same(shared / "out", undisturbed.output)
+    assert_same(shared / "out", uninterrupted.output)
     assert verify(shared / "out")

@@ -1,6 +1,6 @@
-"""The nanny, the scheduler and the driver killed, the clock set back and forth, two starts at once.
+"""Nanny, scheduler and driver killed, the clock set back and forth, two starts at once.
 
-Each in a run of sixty chunks, whose catalog must be that of the run in peace, row for row.
+Each in a run of sixty chunks, whose catalog must be that of the uninterrupted run, row for row.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 from support import runs
-from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same, at_first_star
+from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same, at_first_chunk
 
-from catalogproc.cluster.dask_cluster import Where, cores
-from catalogproc.cluster.run import run
+from catalogproc.cluster.dask_cluster import cores
+from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.rundir.provenance import read_summary
 from catalogproc.rundir.receipts import receipt_files
 from catalogproc.rundir.verify import verify
@@ -33,7 +33,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.p
 
 @contextmanager
 def processes(folder: Path) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
-    """A scheduler's address and process, and nannies, as `dask scheduler` and `dask worker` do."""
+    """Start `dask scheduler` and `dask worker`; yield address, scheduler and nannies."""
     started: list[subprocess.Popen[Any]] = []
 
     def start(*words: str) -> psutil.Process:
@@ -68,85 +68,87 @@ def processes(folder: Path) -> Iterator[tuple[str, psutil.Process, list[psutil.P
             child.kill()
 
 
-def test_a_killed_nanny_takes_its_worker_with_it_and_nothing_else(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_a_killed_nanny_ends_its_worker_and_the_others_do_its_chunks(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     with processes(tmp_path) as (address, _, nannies):
-        where = Where(scheduler=address, device="cpu")
-        account = run(kit.plan(tmp_path / "out"), where, progress=at_first_star(nannies[0].kill))
+        cluster = ClusterConfig(scheduler=address, device="cpu")
+        progress = at_first_chunk(nannies[0].kill)
+        result = kit.run(tmp_path / "out", cluster, progress=progress)
         assert not nannies[0].is_running() or nannies[0].status() == psutil.STATUS_ZOMBIE
-    assert (account.exit_code, account.chunks_done, account.failures) == (0, CHUNKS, ())
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert (result.exit_code, result.chunks_done, result.failures) == (0, CHUNKS, ())
+    assert_same(tmp_path / "out", uninterrupted.output)
     assert verify(tmp_path / "out")
 
 
-def test_a_killed_scheduler_ends_the_run_with_words_and_another_goes_on(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_a_killed_scheduler_ends_the_run_with_a_message_and_the_next_resumes(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     with processes(tmp_path) as (address, scheduler, _):
-        where = Where(scheduler=address, device="cpu")
-        began = time.monotonic()
-        account = run(kit.plan(tmp_path / "out"), where, progress=at_first_star(scheduler.kill))
-        assert time.monotonic() - began < 120
-    assert account.exit_code == 1
-    assert account.stopped == "the scheduler cannot be reached any more"
-    assert 0 < account.chunks_done < CHUNKS
-    assert "the same command again does what is missing" in account.lines()[-1]
+        cluster = ClusterConfig(scheduler=address, device="cpu")
+        begin = time.monotonic()
+        progress = at_first_chunk(scheduler.kill)
+        result = kit.run(tmp_path / "out", cluster, progress=progress)
+        assert time.monotonic() - begin < 120
+    assert result.exit_code == 1
+    assert result.stopped == "the scheduler does not answer any more"
+    assert 0 < result.chunks_done < CHUNKS
+    assert "run the same command again to resume" in result.lines()[-1]
     again = kit.run(tmp_path / "out")
     assert (again.exit_code, again.chunks_done) == (0, CHUNKS)
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert_same(tmp_path / "out", uninterrupted.output)
     assert verify(tmp_path / "out")
 
 
 def started(kit: Kit, output: Path, end: str, **more: str) -> subprocess.Popen[str]:
-    """A run in a process of its own, which meets the end that it is told."""
-    words = [str(word) for word in (output, kit.inputs, kit.companion, kit.job, kit.bundle, end)]
+    """Start a run in a process of its own, which ends in the way that ``end`` names."""
+    words = [str(word) for word in (output, kit.inputs, kit.gaia_source, kit.job, kit.bundle, end)]
     return subprocess.Popen(
         [sys.executable, runs.__file__, *words], env=ENVIRONMENT | more, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
-def test_a_driver_killed_at_each_of_its_steps_is_gone_on_from_there(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_a_run_whose_driver_was_killed_at_any_step_resumes(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    output, held = tmp_path / "out", []
-    for step in ("run.json", "first star", "summary.json", "provenance.json"):
+    output, receipts = tmp_path / "out", []
+    for step in ("run.json", "first chunk", "summary.json", "provenance.json"):
         process = started(kit, output, f"killed at {step}")
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == -9, said
-        held.append(len(receipt_files(output)))
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == -9, errors
+        receipts.append(len(receipt_files(output)))
         assert not (output / "provenance.json").exists()
-    assert held[0] == 0
-    assert 0 < held[1] < CHUNKS
-    assert held[2] == held[3] == CHUNKS
-    account = kit.run(output)
-    assert (account.exit_code, account.chunks_done, account.chunks_run) == (0, CHUNKS, 0)
-    assert_same(output, undisturbed.output)
+    assert receipts[0] == 0
+    assert 0 < receipts[1] < CHUNKS
+    assert receipts[2] == receipts[3] == CHUNKS
+    result = kit.run(output)
+    assert (result.exit_code, result.chunks_done, result.chunks_run) == (0, CHUNKS, 0)
+    assert_same(output, uninterrupted.output)
     assert not list(output.glob("**/.*.tmp"))
     assert verify(output)
 
 
-def test_of_two_starts_at_once_the_second_is_told_so(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path
+def test_of_two_starts_at_once_the_second_is_refused(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    both = [started(kit, tmp_path / "out", "peace") for _ in range(2)]
-    said = [process.communicate(timeout=200)[1] for process in both]
+    both = [started(kit, tmp_path / "out", "uninterrupted") for _ in range(2)]
+    errors = [process.communicate(timeout=200)[1] for process in both]
     codes = [process.returncode for process in both]
-    assert sorted(codes) == [0, 2], said
-    told = said[codes.index(2)]
+    assert sorted(codes) == [0, 2], errors
+    message = errors[codes.index(2)]
     winner = both[codes.index(0)]
-    assert "another run is using the output folder" in told
-    assert f"process {winner.pid} on" in told
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert "another run is using the output folder" in message
+    assert f"process {winner.pid} on" in message
+    assert_same(tmp_path / "out", uninterrupted.output)
     assert verify(tmp_path / "out")
 
 
 @pytest.mark.parametrize("seconds", [-18_000, 259_200], ids=["five hours back", "three days on"])
-def test_a_clock_that_jumps_changes_nothing(
-    kit: Kit, undisturbed: Undisturbed, tmp_path: Path, seconds: int
+def test_a_wall_clock_that_jumps_changes_nothing(
+    kit: Kit, uninterrupted: Uninterrupted, tmp_path: Path, seconds: int
 ) -> None:
-    """The real clock of driver, scheduler and workers, by a library that stands before libc."""
+    """The clock of driver, scheduler and workers is changed by a library loaded before libc."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs a C compiler and Linux")
@@ -158,14 +160,14 @@ def test_a_clock_that_jumps_changes_nothing(
         kit, tmp_path / "out", f"clock {seconds}",
         LD_PRELOAD=str(library), CATALOGPROC_CLOCK=str(offset),
     )  # fmt: skip
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
     assert offset.read_text() == str(seconds)
-    assert_same(tmp_path / "out", undisturbed.output)
+    assert_same(tmp_path / "out", uninterrupted.output)
     assert verify(tmp_path / "out")
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    days = {line["time"][:13] for line in log}
-    assert len(days) >= 2  # the clock did jump
+    hours = {line["time"][:13] for line in log}
+    assert len(hours) >= 2  # the clock did jump
     summary = read_summary(tmp_path / "out")
     assert summary is not None
-    assert 0 < summary["seconds"] < 600  # time at work is no difference of wall clocks
+    assert 0 < summary["seconds"] < 600  # durations are not taken from the wall clock

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from pyarrow import fs
-from support.runs import CHUNKS, WORKERS, Kit, Undisturbed, assert_same
+from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same
 
 from catalogproc.errors import CatalogprocError, JobError, Refusal
 from catalogproc.export.open_catalog import open_catalog
@@ -134,11 +134,11 @@ def receipts(held: dict[str, bytes]) -> list[dict[str, str]]:
 
 
 def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
-    kit: Kit, undisturbed: Undisturbed, bucket: Bucket, tmp_path: Path
+    kit: Kit, uninterrupted: Uninterrupted, bucket: Bucket, tmp_path: Path
 ) -> None:
     for path in kit.inputs.glob("*.parquet"):
         bucket.put(path, f"xp/{path.name}")
-    bucket.put(kit.companion, "gaia.csv")
+    bucket.put(kit.gaia_source, "gaia.csv")
 
     first = command(kit, "s3://gaia/out")
     wait_for(lambda: ".lock" in bucket.names("out"), first)
@@ -165,15 +165,15 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     again = command(kit, "s3://gaia/out")
     told, said = again.communicate(timeout=200)
     assert again.returncode == 0, said
-    account = json.loads(told)
-    assert account["chunks_done"] == CHUNKS
-    assert account["chunks_run"] == CHUNKS - len(receipts(before))
+    result = json.loads(told)
+    assert result["chunks_done"] == CHUNKS
+    assert result["chunks_run"] == CHUNKS - len(receipts(before))
 
     after = bucket.held("out")
     for name, data in after.items():
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy" / name).write_bytes(data)
-    assert_same(tmp_path / "copy", undisturbed.output)
+    assert_same(tmp_path / "copy", uninterrupted.output)
     assert verify(tmp_path / "copy")
     assert {"run.json", "summary.json", "provenance.json", "report.html"} <= after.keys()
     assert not [name for name in after if name.startswith(".") or name.endswith(".tmp")]
@@ -185,7 +185,7 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     # A star is explained from what lies there alone, on a machine that has nothing yet.
     shutil.rmtree(stage())
     catalog = open_catalog("s3://gaia/out")
-    assert len(catalog) == account["rows_written"]
+    assert len(catalog) == result["rows_written"]
     star = explain(catalog.folder, catalog.to_arrow(["source_id"])[0][7].as_py(), model=kit.bundle)
     assert star.receipt.file.startswith("s3://gaia/xp/")
     assert star.file.read_bytes() == (kit.inputs / star.file.name).read_bytes()

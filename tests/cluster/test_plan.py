@@ -1,4 +1,4 @@
-"""What is refused or listed before a run starts; and that nothing is written by it."""
+"""What is listed or refused before a run starts; nothing is written by it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from support.runs import CHUNKS, JOB, ROWS, Kit
 
 from catalogproc.cluster import dask_cluster
 from catalogproc.cluster import plan as module
-from catalogproc.cluster.dask_cluster import Where, crew
+from catalogproc.cluster.dask_cluster import fit_workers
 from catalogproc.cluster.plan import check, make_plan
-from catalogproc.cluster.result import Account, Failure
-from catalogproc.errors import BundleError, JobError, Refusal, ReleaseError, ResumeError
+from catalogproc.cluster.result import Failure, RunResult
+from catalogproc.cluster.spec import ClusterConfig, RunSpec
+from catalogproc.errors import BundleError, InputError, JobError, Refusal, ReleaseError, ResumeError
+from catalogproc.readers.chunks import Chunk
 from catalogproc.rundir.manifest import RUN_FILE, claim
 
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     folder = tmp_path_factory.mktemp("kit")
-    return Kit.laid_out(folder, tiny_bundle(folder / "bundle").path)
+    return Kit.written(folder, tiny_bundle(folder / "bundle").path)
 
 
 def files_in(folder: Path) -> set[Path]:
@@ -50,37 +52,37 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     assert not files_in(tmp_path)
 
 
-def test_check_says_what_is_in_order_and_writes_nothing(kit: Kit, tmp_path: Path) -> None:
-    lines = check(kit.plan(tmp_path / "out"), Where(workers=3, device="cpu"))
-    told = "\n".join(lines)
-    assert "3 workers of" in told
-    assert "on cpu" in told
-    assert "about 439.5 KiB to write" in told  # 1,500 stars of 300 bytes
-    assert "gives the answers that are stored with it" in told
+def test_check_reports_and_writes_nothing(kit: Kit, tmp_path: Path) -> None:
+    lines = check(kit.plan(tmp_path / "out", ClusterConfig(workers=3, device="cpu")))
+    text = "\n".join(lines)
+    assert "3 workers with" in text
+    assert "on cpu" in text
+    assert "about 439.5 KiB to write" in text  # 1,500 stars of 300 bytes
+    assert "reproduces its stored predictions" in text
     assert not files_in(tmp_path)
 
 
-def test_inputs_as_words_glob_and_folder_are_one_plan(kit: Kit, tmp_path: Path) -> None:
-    words = sorted(kit.inputs.iterdir())
-    ways = [[kit.inputs], words, [str(kit.inputs / "*.parquet")]]
-    plans = [kit.plan(tmp_path / "out", inputs=way) for way in ways]
+def test_files_glob_and_folder_give_the_same_plan(kit: Kit, tmp_path: Path) -> None:
+    files = sorted(kit.inputs.iterdir())
+    ways = [kit.inputs, [kit.inputs], files, str(kit.inputs / "*.parquet")]
+    plans = [kit.plan(tmp_path / "out", input=way) for way in ways]
     assert len({plan.identity.hash for plan in plans}) == 1
     assert len({plan.chunks for plan in plans}) == 1
 
 
-def test_a_companion_that_cannot_be_read_is_refused(kit: Kit, tmp_path: Path) -> None:
+def test_a_gaia_source_table_that_cannot_be_read_is_refused(kit: Kit, tmp_path: Path) -> None:
     other = tmp_path / "gaia.csv"
     other.write_text("ruwe\n1.0\n")
     with pytest.raises(Refusal, match="source_id") as caught:
-        kit.plan(tmp_path / "out", companions=[other])
+        kit.plan(tmp_path / "out", gaia_source=other)
     assert caught.value.exit_code == 2
-    assert not kit.plan(tmp_path / "out", companions=()).companions
+    assert not kit.plan(tmp_path / "out", gaia_source=()).gaia_source
 
 
-def test_what_cannot_be_carried_out_is_refused(kit: Kit, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused(kit: Kit, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(JobError, match="nothing matches"):
-        kit.plan(out, inputs=[kit.inputs / "*.fits"])
+        kit.plan(out, input=kit.inputs / "*.fits")
     with pytest.raises(BundleError):
         kit.plan(out, model="no-such-model")
     with pytest.raises(JobError, match="no such job"):
@@ -103,27 +105,29 @@ def test_another_release_is_refused_with_both_numbers(kit: Kit, tmp_path: Path) 
     other.parent.mkdir()
     pq.write_table(table, other)
     with pytest.raises(ReleaseError, match=r"(?s)55.*51.*dr4\.parquet"):
-        kit.plan(tmp_path / "out", inputs=[kit.inputs, other])
+        kit.plan(tmp_path / "out", input=[kit.inputs, other])
 
 
-def test_an_unreadable_file_is_told_and_does_not_stop_the_plan(kit: Kit, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_and_does_not_stop_the_plan(
+    kit: Kit, tmp_path: Path
+) -> None:
     inputs = Path(shutil.copytree(kit.inputs, tmp_path / "xp"))
     (inputs / "empty.parquet").touch()
     (inputs / "text.parquet").write_text("these are no spectra")
-    plan = kit.plan(tmp_path / "out", inputs=[inputs])
+    plan = kit.plan(tmp_path / "out", input=inputs)
     assert {Path(fault.file).name for fault in plan.faults} == {"empty.parquet", "text.parquet"}
     assert len(plan.chunks) == CHUNKS + 2
     assert plan.rows_todo is None
-    told = "\n".join(plan.lines(short=True))
-    assert "cannot be read, and will fail:" in told
-    assert "empty.parquet" in told
+    text = "\n".join(plan.lines(short=True))
+    assert "cannot be read and will fail:" in text
+    assert "empty.parquet" in text
 
 
 def test_the_same_content_twice_is_refused(kit: Kit, tmp_path: Path) -> None:
     path = next(kit.inputs.iterdir())
-    twin = Path(shutil.copy(path, tmp_path / "twin.parquet"))
-    with pytest.raises(Refusal, match=r"(?s)same content.*twin\.parquet"):
-        kit.plan(tmp_path / "out", inputs=[path, twin])
+    copy = Path(shutil.copy(path, tmp_path / "copy.parquet"))
+    with pytest.raises(Refusal, match=r"(?s)same content.*copy\.parquet"):
+        kit.plan(tmp_path / "out", input=[path, copy])
 
 
 def test_an_output_that_holds_something_else_is_refused(kit: Kit, tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_an_output_that_holds_something_else_is_refused(kit: Kit, tmp_path: Path
         kit.plan(file / "below")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(ResumeError, match=r"(?s)no run of catalogproc.*thesis\.tex"):
+    with pytest.raises(ResumeError, match=r"(?s)not of a run of catalogproc.*thesis\.tex"):
         kit.plan(tmp_path / "mine")
     (tmp_path / "empty").mkdir()
     assert kit.plan(tmp_path / "empty").todo
@@ -159,16 +163,18 @@ def test_too_small_a_disk_is_refused(
 ) -> None:
     plan = kit.plan(tmp_path / "out")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 449_999}))
-    with pytest.raises(Refusal, match=r"(?s)too little room.*about 439\.5 KiB.*439\.5 KiB free"):
-        check(plan, Where(device="cpu"))
+    with pytest.raises(
+        Refusal, match=r"(?s)too little disk space.*about 439\.5 KiB.*439\.5 KiB free"
+    ):
+        check(plan)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 450_000}))
     assert module.refuse_disk(plan) == (450_000, 450_000)
 
 
 def test_no_cuda_is_refused_before_anything_starts(kit: Kit, tmp_path: Path) -> None:
-    plan = kit.plan(tmp_path / "out")
+    plan = kit.plan(tmp_path / "out", ClusterConfig(device="cuda", workers=64))
     with pytest.raises(Refusal, match=r"no GPU is visible|has no CUDA|fewer GPUs"):
-        check(plan, Where(device="cuda", workers=64))
+        check(plan)
     assert not files_in(tmp_path)
 
 
@@ -176,75 +182,77 @@ def test_workers_fit_cores_memory_and_chunks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(dask_cluster, "cores", lambda: 16)
     monkeypatch.setattr("catalogproc.cluster.dask_cluster.MEMORY_LIMIT", 64e9)
 
-    def team(chunks: int, remaining: int | None = None, **where: object) -> tuple[int, int]:
-        made = crew(Where(device="cpu", **where), chunks, remaining)  # type: ignore[arg-type]
-        assert made.memory * len(made.devices) <= 64e9
-        return len(made.devices), made.threads
+    def fitted(
+        chunks: int, remaining: int | None = None, workers: int | None = None
+    ) -> tuple[int, int]:
+        config = ClusterConfig(device="cpu", workers=workers)
+        spec = fit_workers(config, chunks, remaining)
+        assert spec.memory * len(spec.devices) <= 64e9
+        return len(spec.devices), spec.threads
 
-    assert team(1000) == (16, 1)
-    assert team(3) == (3, 5)
-    assert team(1000, workers=4) == (4, 4)
-    assert team(1000, workers=32) == (32, 1)
-    # A second start for the last chunk: fewer workers, but the same threads, as they decide
-    # about the last digits.
-    assert team(1000, 1) == (1, 1)
-    assert team(1000, 1, workers=4) == (1, 4)
+    assert fitted(1000) == (16, 1)
+    assert fitted(3) == (3, 5)
+    assert fitted(1000, workers=4) == (4, 4)
+    assert fitted(1000, workers=32) == (32, 1)
+    # A second start for the last chunk: fewer workers, but the same threads, on which the last
+    # digits depend.
+    assert fitted(1000, 1) == (1, 1)
+    assert fitted(1000, 1, workers=4) == (1, 4)
     monkeypatch.setattr("catalogproc.cluster.dask_cluster.MEMORY_LIMIT", 6e9)
-    assert team(1000) == (4, 4)
+    assert fitted(1000) == (4, 4)
 
 
-def test_a_busy_port_gives_way() -> None:
+def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert dask_cluster._free(f"127.0.0.1:{port}") == "127.0.0.1:0"
-    assert dask_cluster._free(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
-    with pytest.raises(Refusal, match="no address for a dashboard"):
-        dask_cluster._free("somewhere")
+        assert dask_cluster._free_address(f"127.0.0.1:{port}") == "127.0.0.1:0"
+    assert dask_cluster._free_address(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    with pytest.raises(Refusal, match="not a dashboard address"):
+        dask_cluster._free_address("somewhere")
 
 
-def test_an_account_tells_each_failure_and_what_to_do() -> None:
-    failure = Failure("c0", "xp/a.csv", "all rows", "InputError", "it is empty\n  wanted: rows")
-    account = Account(
+def test_a_result_lists_each_failure_and_what_to_do() -> None:
+    error = InputError("it is empty", wanted="rows")
+    failure = Failure.of_chunk(Chunk("c0", Path("xp/a.csv"), "", 0, None, None), error)
+    result = RunResult(
         Path("out"), chunks=5, chunks_done=3, chunks_run=2, rows_read=300, rows_written=290,
         rows_rejected=10, rejected_by_reason={"duplicate": 10}, rows_run=200, seconds=4.0,
         failures=(failure,), stopped="there is no space left to write",
     )  # fmt: skip
-    assert account.exit_code == 1
-    assert account.unfinished == 1
-    assert account.stars_per_second == 50
-    assert account.lines() == [
-        "200 stars in 4.0 s (50 a second), 2 chunks",
+    assert result.exit_code == 1
+    assert result.unfinished == 1
+    assert result.stars_per_second == 50
+    assert result.lines() == [
+        "200 stars in 4.0 s (50 per second), 2 chunks",
         "out: 290 stars written, 10 rejected (10 duplicate)",
         "stopped: there is no space left to write",
         "1 failure:",
         "  xp/a.csv, all rows: it is empty",
         "      wanted: rows",
-        "      what to do: fetch the file again, or leave it out and give a new --output",
-        "1 chunk not begun; the same command again does what is missing",
+        "      what to do: download the file again, or leave it out and give a new --output",
+        "1 chunk not started; run the same command again to resume",
     ]
-    done = Account(Path("out"), 5, 5, 0, 300, 290, 10)
+    done = RunResult(Path("out"), 5, 5, 0, 300, 290, 10)
     assert done.exit_code == 0
-    assert done.lines()[0] == "nothing to do: every chunk is done already"
+    assert done.lines()[0] == "nothing to do: every chunk is already done"
 
 
-def test_a_made_plan_takes_relative_paths(
+def test_a_plan_takes_relative_paths(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(kit.inputs.parent)
-    plan = make_plan(["xp"], Path("out"), model="bundle", job="small.toml")
+    plan = make_plan(RunSpec("xp", "out", model="bundle", job="small.toml"))
     assert plan.identity.inputs[0].path == "xp/xp_continuous_000.parquet"  # as it was named
     assert not Path("out").exists()
 
 
-def test_a_start_that_was_killed_as_it_wrote_run_json_is_no_stranger(
-    kit: Kit, tmp_path: Path
-) -> None:
+def test_a_folder_with_half_a_run_json_can_be_used_again(kit: Kit, tmp_path: Path) -> None:
     output = tmp_path / "out"
     (output / "catalog").mkdir(parents=True)
     (output / ".run.json.123@a-host.0123abcd.tmp").write_text("half of")
     assert len(kit.plan(output).todo) == CHUNKS
     (output / "thesis.tex").touch()
-    with pytest.raises(ResumeError, match=r"no run of catalogproc(.|\n)*found: thesis.tex"):
+    with pytest.raises(ResumeError, match=r"not of a run of catalogproc(.|\n)*found: thesis.tex"):
         kit.plan(output)

@@ -1,11 +1,12 @@
-"""What becomes of a chunk that meets trouble, on real worker processes."""
+"""What the scheduler does with chunks that fail and workers that are lost, on real processes."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,27 +14,38 @@ from distributed import Client
 from support import tasks
 
 from catalogproc.cluster import scheduler as module
-from catalogproc.cluster.dask_cluster import Crew, embedded
+from catalogproc.cluster.dask_cluster import WorkerSpec, local_cluster
 from catalogproc.cluster.gpu import CPU
-from catalogproc.cluster.scheduler import Dispatch
+from catalogproc.cluster.scheduler import ChunkScheduler, as_transient
+from catalogproc.cluster.worker_plugin import WorkerStatus
 from catalogproc.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with embedded(Crew((CPU, CPU), 1, 2**29), "127.0.0.1:0") as client:
+    with local_cluster(WorkerSpec((CPU, CPU), 1, 2**29), "127.0.0.1:0") as client:
         yield client
 
 
-def dispatched(client: Client, folder: Path, kinds: list[str]) -> Dispatch:
-    pieces = [tasks.Piece(f"{number:02}-{kind}", kind) for number, kind in enumerate(kinds)]
-    made = Dispatch(client, "test", pieces, folder, do=tasks.do)  # type: ignore[arg-type]
+def scheduler(
+    client: Client,
+    folder: Path,
+    kinds: list[str],
+    report: Callable[[ChunkScheduler], None] | None = None,
+) -> ChunkScheduler:
+    chunks = [tasks.FakeChunk(f"{number:02}-{kind}", kind) for number, kind in enumerate(kinds)]
+    process = partial(tasks.process, folder)
+    return ChunkScheduler(client, "test", chunks, process, report)  # type: ignore[arg-type]
+
+
+def finished(client: Client, folder: Path, kinds: list[str]) -> ChunkScheduler:
+    made = scheduler(client, folder, kinds)
     made.run()
     return made
 
 
 def test_every_chunk_is_done_once(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["good"] * 40)
+    made = finished(client, tmp_path, ["good"] * 40)
     assert sorted(receipt.chunk_id for receipt in made.receipts) == [
         f"{number:02}-good" for number in range(40)
     ]
@@ -44,31 +56,31 @@ def test_every_chunk_is_done_once(client: Client, tmp_path: Path) -> None:
     assert {receipt.worker for receipt in made.receipts} == {"0", "1"}
 
 
-def test_few_chunks_are_out_at_a_time(client: Client, tmp_path: Path) -> None:
-    flying = []
-    pieces = [tasks.Piece(f"{number:02}", "good") for number in range(60)]
-    made = Dispatch(
-        client, "test", pieces, tmp_path, do=tasks.do,  # type: ignore[arg-type]
-        report=lambda now: flying.append(len(now.flying)),
-    )  # fmt: skip
+def test_few_chunks_are_in_flight_at_a_time(client: Client, tmp_path: Path) -> None:
+    counts: list[int] = []
+    made = scheduler(
+        client, tmp_path, ["good"] * 60, report=lambda now: counts.append(len(now.in_flight))
+    )
     made.run()
     assert len(made.receipts) == 60
-    assert max(flying) == 2 * module.AHEAD
+    assert max(counts) == 2 * module.CHUNKS_PER_WORKER
 
 
-def test_what_passes_is_tried_again_and_what_stays_fails(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["good", "passes", "stays", "good"])
+def test_a_transient_error_is_tried_again_and_a_lasting_one_fails(
+    client: Client, tmp_path: Path
+) -> None:
+    made = finished(client, tmp_path, ["good", "transient", "lasting", "good"])
     assert len(made.receipts) == 3
     (failure,) = made.failures
-    assert failure.file == "stays"
+    assert failure.file == "lasting"
     assert failure.rows == "rows 0 to 9"
-    assert "a read error that stays" in failure.cause
+    assert "a lasting read error" in failure.cause
     assert failure.cause.endswith("(tried 3 times)")
-    assert len(list(tmp_path.glob("*-stays.*"))) == 3
+    assert len(list(tmp_path.glob("*-lasting.*"))) == 3
 
 
-def test_a_read_error_behind_ours_is_known_as_one_that_may_pass() -> None:
-    def told(number: int) -> InputError:
+def test_a_read_error_behind_an_input_error_is_transient() -> None:
+    def input_error(number: int) -> InputError:
         try:
             try:
                 raise OSError(number, "from the disk")
@@ -77,61 +89,99 @@ def test_a_read_error_behind_ours_is_known_as_one_that_may_pass() -> None:
         except InputError as error:
             return error
 
-    found = module.passing(told(errno.EIO))
+    found = as_transient(input_error(errno.EIO))
     assert found is not None
-    assert "the file cannot be read\n  where: a.csv" in str(found)
-    assert module.passing(told(errno.ENOENT)) is None
-    assert module.passing(InputError("the file is truncated")) is None
+    assert (found.message, found.where) == ("the file cannot be read", "a.csv")
+    assert "[Errno 5] Input/output error" in str(found)
+    assert as_transient(input_error(errno.ENOENT)) is None
+    assert as_transient(InputError("the file is truncated")) is None
 
 
-def test_a_bad_file_is_tried_once_and_tells_its_cause(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["broken", "bug", "good"])
-    broken, bug = sorted(made.failures, key=lambda failure: failure.chunk)
+def test_a_bad_file_is_tried_once_and_its_cause_is_reported(client: Client, tmp_path: Path) -> None:
+    made = finished(client, tmp_path, ["broken", "defect", "good"])
+    broken, defect = sorted(made.failures, key=lambda failure: failure.chunk)
     assert broken.kind == "InputError"
     assert broken.cause.splitlines()[:2] == ["the file is truncated", "  wanted: a footer"]
-    assert bug.cause == "ValueError: nobody thought of this"
+    assert defect.cause == "ValueError: a defect"
     assert len(list(tmp_path.glob("*-broken.*"))) == 1
     assert len(made.receipts) == 1
 
 
-def test_a_full_disk_ends_the_run_at_once(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["good", "full", *["good"] * 60])
-    assert "no space left" in made.stopped
+def test_a_full_disk_stops_the_run_at_once(client: Client, tmp_path: Path) -> None:
+    made = finished(client, tmp_path, ["good", "full", *["good"] * 60])
+    assert "no space is left to write" in made.stopped
     assert not made.failures
     assert len(made.receipts) < 60
-    # Let what is still on its way land before the next test takes the workers.
+    # Wait for chunks in flight before the next test uses the workers.
     client.run(time.sleep, 0)
 
 
-def test_a_chunk_that_kills_its_workers_costs_itself_alone(client: Client, tmp_path: Path) -> None:
-    made = dispatched(client, tmp_path, ["good", "hungry", "large", "crowded", *["good"] * 8])
+def test_a_chunk_that_kills_its_workers_costs_only_itself(client: Client, tmp_path: Path) -> None:
+    made = finished(client, tmp_path, ["good", "hungry", "large", "killed once", *["good"] * 8])
     assert {failure.file for failure in made.failures} == {"hungry", "large"}
     causes = {failure.file: failure.cause for failure in made.failures}
-    assert "died of it, also alone: out of memory" in causes["hungry"]
+    assert "died twice, the second time with no other chunk running" in causes["hungry"]
     assert causes["large"] == "MemoryError"
     assert len(made.receipts) == 10
-    # Twice, the second time alone; once where its worker died of a neighbour before it began.
+    # Twice, the second time alone; once if its worker died of another chunk before it began.
     assert len(list(tmp_path.glob("*-large.*"))) in (1, 2)
+
+
+def exclude_worker_0(made: ChunkScheduler) -> None:
+    """Exclude worker 0, as one whose model cannot be loaded."""
+    workers = made.client.scheduler_info(n_workers=-1)["workers"]
+    (address,) = (address for address, worker in workers.items() if worker["name"] == 0)
+    made.exclude({address: WorkerStatus("0", "here", "", 0, "no model")})
+
+
+def test_a_worker_without_a_model_gets_no_chunk(client: Client, tmp_path: Path) -> None:
+    client.wait_for_workers(2, timeout=60)
+    counts: list[int] = []
+    made = scheduler(
+        client, tmp_path, ["good"] * 20, report=lambda now: counts.append(len(now.workers))
+    )
+    exclude_worker_0(made)
+    made.run()
+    assert {receipt.worker for receipt in made.receipts} == {"1"}
+    assert len(made.receipts) == 20
+    assert set(counts) == {1}
+    assert list(made.notes) == ["worker 0 on here is not used: no model"]
+
+
+@pytest.mark.timeout(120)
+def test_a_chunk_for_a_worker_that_has_left_is_given_to_another(
+    client: Client, tmp_path: Path
+) -> None:
+    """Worker 1 dies with the chunks that only it may process, and returns at another address."""
+    client.wait_for_workers(2, timeout=60)
+    made = scheduler(client, tmp_path, ["good", "killed once", *["good"] * 6])
+    exclude_worker_0(made)
+    made.run()
+    assert not made.failures
+    assert not made.stopped
+    assert len(made.receipts) == 8
+    assert {receipt.worker for receipt in made.receipts} == {"1"}
+    assert len(list(tmp_path.glob("*-killed once.*"))) == 2
 
 
 def test_without_workers_the_run_ends(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
-    made = Dispatch(client, "test", [tasks.Piece("0", "good")], tmp_path)  # type: ignore[list-item]
+    monkeypatch.setattr(module, "WORKER_TIMEOUT", 0.0)
+    made = scheduler(client, tmp_path, ["good"])
     made.refused = set(client.scheduler_info(n_workers=-1)["workers"])
     made.run()
     assert made.stopped == "no worker with a working model is left"
 
 
-def test_a_scheduler_that_says_nothing_ends_the_run(
+def test_a_scheduler_that_does_not_answer_ends_the_run(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(n_workers: int) -> None:
+    async def no_answer(n_workers: int) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(module, "ANSWER", 0.2)
-    monkeypatch.setattr(client.scheduler, "identity", silent, raising=False)
-    made = Dispatch(client, "test", [tasks.Piece("0", "good")], tmp_path)  # type: ignore[list-item]
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(client.scheduler, "identity", no_answer, raising=False)
+    made = scheduler(client, tmp_path, ["good"])
     made.run()
-    assert made.stopped == "the scheduler cannot be reached any more"
+    assert made.stopped == "the scheduler does not answer any more"

@@ -11,7 +11,9 @@ from catalogproc.network.bundle import Standardisation
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape
 from catalogproc.training.checkpoint import load_checkpoint
-from catalogproc.training.trainer import Settings, train
+from catalogproc.training.config import Settings
+from catalogproc.training.token_sampling import TrainingStars
+from catalogproc.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,10 +48,10 @@ def test_a_gpu_trains_and_resumes(tmp_path, precision):
     settings = Settings(steps=40, batch=256, rate=1e-2, restart_steps=80, min_tokens=1,
                         max_tokens=6, precision=precision, average=0.9, clip=1.0,
                         report_steps=20, checkpoint_steps=20)  # fmt: skip
-    plain = Standardisation(np.zeros(6), np.ones(6))
-    train(shape, plain, draw, settings, tmp_path, device="cuda:0")
+    stars = TrainingStars(draw, Standardisation(np.zeros(6), np.ones(6)))
+    Trainer(shape, stars, settings, "cuda:0").fit(tmp_path)
     longer = Settings(**{**vars(settings), "steps": 80})
-    trained = train(shape, plain, draw, longer, tmp_path, device="cuda:0", resume=True)
+    trained = Trainer(shape, stars, longer, "cuda:0").fit(tmp_path, resume=True)
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
     scaler = load_checkpoint(tmp_path)[1]["scaler"]
     assert bool(scaler) == (precision == "float16")

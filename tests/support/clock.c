@@ -1,5 +1,5 @@
-/* A wall clock that jumps: preloaded into processes, it adds the seconds that a file holds.
-   The file is named by CATALOGPROC_CLOCK and holds a decimal number; empty is none. */
+/* A wall clock that jumps: preloaded into a process, it adds the seconds that a file contains.
+   CATALOGPROC_CLOCK names the file, which contains a decimal number; an empty file means 0. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,9 +1,8 @@
-"""Faults put in the way of workers that otherwise do what they always do.
+"""Fault injection: real faults on workers that otherwise run unchanged code.
 
-A :class:`Sabotage` takes the place of ``dispatch.work``. It travels to the worker, and there puts
-a fault in the way of the chunks that it is told, each the first times that they are tried: the
-process is killed at a step of writing, a system call fails as the system would have it. Nothing
-of catalogproc is told.
+A :class:`FaultInjection` replaces ``scheduler.process_on_worker``. It is sent to the worker, and
+there injects a fault into the first tries of chosen chunks: the process is killed at a step of
+writing, or a system call fails as the operating system would let it fail.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from support.tasks import attempt
 
-from catalogproc.cluster.scheduler import work
+from catalogproc.cluster.scheduler import process_on_worker
 from catalogproc.io import atomic
 from catalogproc.network.predictor import Predictor
 from catalogproc.rundir.receipts import Receipt
@@ -44,81 +43,83 @@ STEPS = (
     "receipt to be named",
     "receipt named",
 )
-"""The steps at which a worker can die while it writes a chunk, in their order."""
+"""The steps at which a worker can die while it writes a chunk, in order."""
 
 
 @dataclass(frozen=True)
-class Sabotage:
-    """``faults`` names the fault of a chunk, and how many tries of it are to meet it.
+class FaultInjection:
+    """Process chunks with faults.
 
-    ``diary`` is a folder that remembers the tries, since the worker may not live to.
+    ``faults`` names, for a chunk's identifier, the fault and the number of tries that meet it.
+    ``tries`` is a folder that counts the tries, because the worker may not survive them.
     """
 
     faults: Mapping[str, tuple[str, int]]
-    diary: Path
+    tries: Path
 
-    def __call__(self, name: str, chunk: Any, output: Path) -> Receipt:
+    def __call__(self, name: str, output: Path, chunk: Any) -> Receipt:
         fault, times = self.faults.get(chunk.id, ("", 0))
-        with _TURN:  # a worker of several slots must not share a fault between chunks
-            if not times or attempt(self.diary, chunk.id) >= times:
-                return work(name, chunk, output)
+        with _TURN:  # chunks in several slots of a worker must not share a fault
+            if not times or attempt(self.tries, chunk.id) >= times:
+                return process_on_worker(name, output, chunk)
             with _FAULTS[fault](Path(chunk.file)):
-                return work(name, chunk, output)
+                return process_on_worker(name, output, chunk)
 
-    def befell(self) -> set[str]:
-        """The chunks that were tried with their fault in the way."""
-        return {path.name.split(".")[0] for path in self.diary.iterdir()}
+    def injected(self) -> set[str]:
+        """Return the chunks that were tried with their fault."""
+        return {path.name.split(".")[0] for path in self.tries.iterdir()}
 
 
 _TURN = threading.Lock()
 
 
 def die() -> None:
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
 def killed_at(step: str) -> Iterator[None]:
-    """This process dies when it comes to a step of writing."""
+    """Kill this process when it comes to a step of writing."""
     word, _, moment = step.partition(" ")
     folder = {"part": "/catalog/", "rejected": "/rejected/", "receipt": "/receipts/"}.get(word, "")
     if step == "begun":
         die()
 
-    def here(path: object) -> bool:
+    def is_chosen(path: object) -> bool:
         return folder in str(path)
 
-    def entered(file: atomic.AtomicFile) -> Any:
-        made = _enter(file)
-        if moment == "opened" and here(file.path):
+    def enter(file: atomic.AtomicFile) -> Any:
+        opened = _enter(file)
+        if moment == "opened" and is_chosen(file.path):
             die()
-        return made
+        return opened
 
-    def wrote(file: atomic.AtomicFile, data: Any) -> int:
-        if moment == "half written" and here(file.path):
+    def write(file: atomic.AtomicFile, data: Any) -> int:
+        if moment == "half written" and is_chosen(file.path):
             view = memoryview(data).cast("B")
             file._file.write(view[: len(view) // 2])
             file._file.flush()
             die()
         return _write(file, data)
 
-    def flushed(descriptor: int) -> None:
-        if moment == "to be flushed" and here(os.readlink(f"/proc/self/fd/{descriptor}")):
+    def fsync(descriptor: int) -> None:
+        if moment == "to be flushed" and is_chosen(os.readlink(f"/proc/self/fd/{descriptor}")):
             die()
         _fsync(descriptor)
 
-    def named(before: Any, after: Any) -> None:
-        if moment == "to be named" and here(after):
+    def replace(before: Any, after: Any) -> None:
+        if moment == "to be named" and is_chosen(after):
             die()
         _replace(before, after)
-        if moment == "named" and here(after):
+        if moment == "named" and is_chosen(after):
             die()
 
     with (
-        patch.object(atomic.AtomicFile, "__enter__", entered),
-        patch.object(atomic.AtomicFile, "write", wrote),
-        patch.object(os, "fsync", flushed),
-        patch.object(os, "replace", named),
+        patch.object(atomic.AtomicFile, "__enter__", enter),
+        patch.object(atomic.AtomicFile, "write", write),
+        patch.object(os, "fsync", fsync),
+        patch.object(os, "replace", replace),
     ):
         yield
 
@@ -129,21 +130,21 @@ _fsync, _replace, _open = os.fsync, os.replace, builtins.open
 
 @contextmanager
 def _full(file: Path) -> Iterator[None]:
-    """The disk is full when a part is flushed to it, which is when a system may first say so."""
+    """The disk is full when a part is flushed, the last moment at which a system reports it."""
     with patch.object(os, "fsync", _raises(errno.ENOSPC)):
         yield
 
 
 @contextmanager
 def _unreadable(file: Path) -> Iterator[None]:
-    """The disk does not give the rows of the file."""
+    """The rows of the file cannot be read from the disk."""
     with patch.object(pq.ParquetFile, "iter_batches", _raises(errno.EIO)):
         yield
 
 
 @contextmanager
 def _stale(file: Path) -> Iterator[None]:
-    """The file server forgot the file: the error of NFS."""
+    """The file handle is stale, as on NFS."""
 
     def opened(path: Path, *words: Any, **more: Any) -> Any:
         if path == file:
@@ -159,30 +160,30 @@ _path_open = Path.open
 
 @contextmanager
 def _hungry(file: Path) -> Iterator[None]:
-    """The process takes more memory than it has, until its nanny ends it."""
-    held = bytearray(2 << 30)
-    held[::4096] = b"x" * len(held[::4096])
+    """The process takes more memory than it may, until its nanny kills it."""
+    memory = bytearray(2 << 30)
+    memory[::4096] = b"x" * len(memory[::4096])
     time.sleep(60)
     yield
 
 
 @contextmanager
 def _too_large(file: Path) -> Iterator[None]:
-    """The system refuses memory."""
+    """The system does not give the memory."""
     bytearray(1 << 60)
     yield
 
 
 @contextmanager
 def _crash(file: Path) -> Iterator[None]:
-    """A library reads where nothing is: SIGSEGV."""
+    """A library reads an invalid address: SIGSEGV."""
     ctypes.string_at(0)
     yield
 
 
 @contextmanager
 def _gpu_fails(file: Path) -> Iterator[None]:
-    """CUDA fails in the middle of the network, as torch tells it."""
+    """CUDA fails within the network, with torch's own error."""
 
     def fails(*words: Any, **more: Any) -> Any:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")

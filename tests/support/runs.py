@@ -1,4 +1,4 @@
-"""Runs on real spectra in many small chunks, for tests of what drives them."""
+"""Runs on real spectra in many small chunks, for tests of catalogproc.cluster."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from pyarrow import csv
 from support.paths import EXAMPLES
 
-from catalogproc.cluster.dask_cluster import Where
 from catalogproc.cluster.plan import Plan, make_plan
-from catalogproc.cluster.result import Account
+from catalogproc.cluster.result import RunResult
 from catalogproc.cluster.run import run
+from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import CatalogprocError
 
 ROWS = 25
 CHUNKS = 60
-# The last digits of the network's answers depend on a worker's threads, hence on how many
-# workers share the cores: runs that are compared bit for bit are made alike.
+# The last digits of the network's predictions depend on a worker's number of threads, hence on
+# how many workers share the cores: runs that are compared bit for bit have the same number.
 WORKERS = 2
-ANYWHERE = Where(workers=WORKERS, device="cpu", dashboard="127.0.0.1:0")
+LOCAL = ClusterConfig(workers=WORKERS, device="cpu", dashboard="127.0.0.1:0")
 
-SECRET = "tell-nobody-3f9c"
-"""What stands in the environment of the undisturbed run."""
-SPOILT = 15
-"""Rows of the input, one in a hundred, that have no coefficients, and are rejected."""
+SECRET = "secret-3f9c"
+"""A credential in the environment of the uninterrupted run."""
+REJECTED = 15
+"""Rows of the input, one in a hundred, that have no coefficients and are rejected."""
 
 JOB = f"""\
 kind = "run"
@@ -48,71 +48,78 @@ propagation = "none"
 
 
 def ruwe_of(stars: NDArray[np.int64]) -> NDArray[np.float32]:
-    """A made-up number that tells each star's row from every other's."""
+    """Return a made-up RUWE that differs between the stars."""
     return (1.0 + stars % 9973 / 1e4).astype(np.float32)
 
 
-def _spoilt(spectra: pa.Table) -> pa.Table:
-    """The spectra with every hundredth without its coefficients."""
-    lost = pa.array(np.arange(len(spectra)) % 100 == 50)
+def _without_coefficients(spectra: pa.Table) -> pa.Table:
+    """Return the spectra, every hundredth of them without its coefficients."""
+    chosen = pa.array(np.arange(len(spectra)) % 100 == 50)
     for name in ("bp_coefficients", "rp_coefficients"):
         place, column = spectra.column_names.index(name), spectra.column(name)
         nothing = pa.scalar(None, column.type)
-        spectra = spectra.set_column(place, name, pc.if_else(lost, nothing, column))
+        spectra = spectra.set_column(place, name, pc.if_else(chosen, nothing, column))
     return spectra
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What a run takes: three files of 500 real spectra in row groups of 25, a companion that
-    must be put in order first, a job and a model."""
+    """The files of a run: three of 500 real spectra in row groups of 25, a gaia_source table that
+    must be sorted first, a job and a model."""
 
     inputs: Path
-    companion: Path
+    gaia_source: Path
     job: Path
     bundle: Path
 
     @classmethod
-    def laid_out(cls, folder: Path, bundle: Path) -> Kit:
-        inputs, companion, job = folder / "xp", folder / "gaia.csv", folder / "small.toml"
+    def written(cls, folder: Path, bundle: Path) -> Kit:
+        """Write the files into a folder."""
+        inputs, gaia_source, job = folder / "xp", folder / "gaia.csv", folder / "small.toml"
         inputs.mkdir(parents=True)
         for path in sorted(EXAMPLES.glob("*.parquet")):
-            pq.write_table(_spoilt(pq.read_table(path)), inputs / path.name, row_group_size=ROWS)
+            spectra = _without_coefficients(pq.read_table(path))
+            pq.write_table(spectra, inputs / path.name, row_group_size=ROWS)
         stars = pq.read_table(inputs, columns=["source_id"])["source_id"].to_numpy()
-        csv.write_csv(pa.table({"source_id": stars, "ruwe": ruwe_of(stars)}), companion)
+        csv.write_csv(pa.table({"source_id": stars, "ruwe": ruwe_of(stars)}), gaia_source)
         job.write_text(JOB)
-        return cls(inputs, companion, job, bundle)
+        return cls(inputs, gaia_source, job, bundle)
 
-    def plan(self, output: Path, **changed: Any) -> Plan:
-        asked: dict[str, Any] = {
-            "inputs": [self.inputs],
-            "output": output,
-            "companions": [self.companion],
+    def spec(self, output: Path, cluster: ClusterConfig = LOCAL, **changed: Any) -> RunSpec:
+        """Return a run of these files; ``changed`` replaces fields of the RunSpec."""
+        fields: dict[str, Any] = {
+            "input": self.inputs,
+            "gaia_source": self.gaia_source,
             "model": self.bundle,
             "job": self.job,
         }
-        return make_plan(**(asked | changed))
+        return RunSpec(output=output, cluster=cluster, **(fields | changed))
 
-    def run(self, output: Path, where: Where = ANYWHERE, **more: Any) -> Account:
-        return run(self.plan(output), where, **more)
+    def plan(self, output: Path, cluster: ClusterConfig = LOCAL, **changed: Any) -> Plan:
+        """Plan :meth:`spec`."""
+        return make_plan(self.spec(output, cluster, **changed))
+
+    def run(self, output: Path, cluster: ClusterConfig = LOCAL, **more: Any) -> RunResult:
+        """Plan and run; ``more`` are arguments of :func:`catalogproc.cluster.run.run`."""
+        return run(self.plan(output, cluster), **more)
 
 
 @dataclass
-class Undisturbed:
-    """A finished run, and what it told and served on the way."""
+class Uninterrupted:
+    """A finished run, with what it announced, reported and served meanwhile."""
 
     output: Path
-    account: Account
-    told: list[str] = field(default_factory=list)
-    reports: list[tuple[int, int | None, str]] = field(default_factory=list)
+    result: RunResult
+    lines: list[str] = field(default_factory=list)
+    progress: list[tuple[int, int | None, str]] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
 
 
 def tables(output: Path) -> dict[str, pa.Table]:
-    """The catalog and the rejected rows, each in the order of source_id, file and row.
+    """Return the catalog and the rejected rows, in the order of source_id, or of file and row.
 
-    Of the rejected rows' files the names are kept, not where they lie.
+    The files of rejected rows are reduced to their names.
     """
     keys = {"catalog": ["source_id"], "rejected": ["file", "row"]}
     found = {
@@ -134,22 +141,23 @@ def tables(output: Path) -> dict[str, pa.Table]:
 
 
 def assert_same(
-    output: Path, reference: Path, lost: Collection[int] = (), unlike: Collection[str] = ()
+    output: Path, reference: Path, missing: Collection[int] = (), differing: Collection[str] = ()
 ) -> None:
-    """Row for row and bit for bit the same catalog and rejected rows; NaN equals NaN.
+    """Assert that two runs have the same catalog and rejected rows, bit for bit.
 
-    ``lost`` are stars of the reference that are not to be there; ``unlike`` are columns that
-    follow from the names of the input files.
+    ``missing`` are stars of the reference that the output must not have; ``differing`` are
+    columns that depend on the names of the input files. NaN equals NaN.
     """
-    ours, theirs = tables(output), tables(reference)
-    assert ours.keys() == theirs.keys()
-    missing = pa.array(list(lost), pa.int64())
-    for name, table in ours.items():
-        wanted = theirs[name].filter(pc.invert(pc.is_in(theirs[name]["source_id"], missing)))
+    found, expected = tables(output), tables(reference)
+    assert found.keys() == expected.keys()
+    left_out = pa.array(list(missing), pa.int64())
+    for name, table in found.items():
+        stars = expected[name]["source_id"]
+        wanted = expected[name].filter(pc.invert(pc.is_in(stars, left_out)))
         assert table.schema.equals(wanted.schema)
-        if unlike:
+        if differing:
             table, wanted = (side.sort_by("source_id") for side in (table, wanted))
-        for column in (name for name in table.column_names if name not in unlike):
+        for column in (name for name in table.column_names if name not in differing):
             one, other = table[column].combine_chunks(), wanted[column].combine_chunks()
             if pa.types.is_floating(one.type):
                 one, other = (pa.array(_bits(side)) for side in (one, other))
@@ -161,14 +169,14 @@ def _bits(values: pa.Array) -> NDArray[np.integer]:
 
 
 def stamps(output: Path) -> dict[str, tuple[int, int]]:
-    """When each part and receipt was written, and its inode: both change if it is again."""
+    """Return time and inode of each part and receipt: both change if it is written again."""
     names = ("catalog", "rejected", "receipts")
     files = [path for name in names for path in sorted((output / name).glob("[!.]*"))]
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The Dask worker processes that a process started, and that have not just ended."""
+    """Return the Dask worker processes that a process started and that have not ended."""
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # a zombie is one of these
@@ -177,57 +185,58 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def at_first_star(deed: Callable[[], None]) -> Callable[[int, int | None, str], None]:
-    """A progress callback that does something once: when the first chunk is done."""
+def at_first_chunk(action: Callable[[], None]) -> Callable[[int, int | None, str], None]:
+    """Return a progress callback that calls ``action`` once, when the first chunk is done."""
     done: list[int] = []
 
     def progress(rows: int, total: int | None, note: str) -> None:
         if rows and not done:
             done.append(rows)
-            deed()
+            action()
 
     return progress
 
 
 def main(words: Iterable[str]) -> None:
-    """A run in a process of its own, which meets the end that it is told."""
-    # A process that was started in the background ignores Ctrl-C, and its children with it.
+    """Do a run in a process of its own, which ends in the way that the last word names."""
+    # A process that was started in the background ignores Ctrl-C, and so do its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    output, inputs, companion, job, bundle, end = words
-    plan = Kit(Path(inputs), Path(companion), Path(job), Path(bundle)).plan(Path(output))
+    output, inputs, gaia_source, job, bundle, end = words
+    kit = Kit(Path(inputs), Path(gaia_source), Path(job), Path(bundle))
+    plan = kit.plan(Path(output))
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def deed() -> None:
+    def act() -> None:
         word, _, value = end.rpartition(" ")
         if word == "clock":
             Path(os.environ["CATALOGPROC_CLOCK"]).write_text(value)
-        if end == "killed at first star":
+        if end == "killed at first chunk":
             die()
         if end not in signal.Signals.__members__:
             return
         print(json.dumps([worker.pid for worker in workers_of(os.getpid())]), flush=True)
-        if end == "SIGINT":  # as a terminal does it: to the workers too
+        if end == "SIGINT":  # a terminal sends it to the workers too
             os.killpg(os.getpgid(0), signal.SIGINT)
         else:
             os.kill(os.getpid(), signal.Signals[end])
 
-    def named(before: object, after: object) -> None:
+    def replace(before: object, after: object) -> None:
         if end == f"killed at {Path(str(after)).name}":
             die()
         real_replace(before, after)  # type: ignore[arg-type]
 
-    def linked(before: object, after: object) -> None:
+    def link(before: object, after: object) -> None:
         if end == f"killed at {Path(str(after)).name}":
             die()
         real_link(before, after)  # type: ignore[arg-type]
 
-    # A name is given by a link where nothing may be overwritten, else by a rename.
-    real_replace, os.replace = os.replace, named  # type: ignore[assignment]
-    real_link, os.link = os.link, linked  # type: ignore[assignment]
+    # A file gets its name by a link if nothing may be overwritten, else by a rename.
+    real_replace, os.replace = os.replace, replace  # type: ignore[assignment]
+    real_link, os.link = os.link, link  # type: ignore[assignment]
     try:
-        run(plan, ANYWHERE, progress=at_first_star(deed))
+        run(plan, progress=at_first_chunk(act))
     except KeyboardInterrupt:
         sys.exit(130)
     except CatalogprocError as error:

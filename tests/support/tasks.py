@@ -1,4 +1,4 @@
-"""What workers are told to do in tests of the dispatcher: importable in their processes."""
+"""What workers do in tests of the scheduler; importable in their processes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from catalogproc.rundir.receipts import Receipt
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What the dispatcher reads of a chunk; ``file`` says what befalls it."""
+class FakeChunk:
+    """The fields of a chunk that the scheduler reads; ``file`` names what happens to it."""
 
     id: str
     file: str
@@ -27,7 +27,7 @@ class Piece:
 
 
 def attempt(output: Path, name: str) -> int:
-    """How often this name was called before, on whatever worker."""
+    """Return how often this name was used before, on any worker."""
     number = 0
     while True:
         try:
@@ -39,6 +39,7 @@ def attempt(output: Path, name: str) -> int:
 
 
 def receipt(chunk: Any) -> Receipt:
+    """Return a receipt that names the chunk and this worker."""
     numbers = {"first_row": 0, "rows_read": chunk.rows, "rows_written": 0, "rows_rejected": 0}
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
@@ -46,26 +47,26 @@ def receipt(chunk: Any) -> Receipt:
     return Receipt(**(words | numbers | more))
 
 
-def do(name: str, chunk: Any, output: Path) -> Receipt:
-    """Fail in the way that the chunk's file says."""
+def process(output: Path, chunk: Any) -> Receipt:
+    """Fail in the way that the chunk's file names, or return a receipt."""
     kind = chunk.file
     number = attempt(output, chunk.id)
-    if kind == "passes" and number < 2:
-        raise OSError(errno.EIO, "a read error that passes")
-    if kind == "stays":
-        raise OSError(errno.EIO, "a read error that stays")
+    if kind == "transient" and number < 2:
+        raise OSError(errno.EIO, "a transient read error")
+    if kind == "lasting":
+        raise OSError(errno.EIO, "a lasting read error")
     if kind == "broken":
         raise InputError("the file is truncated", wanted="a footer", found="nothing", where="x")
-    if kind == "bug":
-        raise ValueError("nobody thought of this")
+    if kind == "defect":
+        raise ValueError("a defect")
     if kind == "full":
-        raise DiskFullError("there is no space left to write", where=output)
+        raise DiskFullError("no space is left to write", where=output)
     if kind == "hungry":
-        held = bytearray(800_000_000)
-        held[::4096] = b"x" * len(held[::4096])
+        memory = bytearray(800_000_000)
+        memory[::4096] = b"x" * len(memory[::4096])
         time.sleep(60)
     if kind == "large":
         raise MemoryError
-    if kind == "crowded" and number == 0:
+    if kind == "killed once" and number == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return receipt(chunk)
