@@ -19,6 +19,7 @@ from support.survey_files import Sky, write_fits, write_lb24
 
 from catalogproc.cli import main
 from catalogproc.cluster.plan import make_plan
+from catalogproc.cluster.spec import RunSpec
 from catalogproc.datasets.cuts import Cuts
 from catalogproc.datasets.dataset import dataset_facts, load_dataset
 from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
@@ -90,7 +91,7 @@ def sky(folder: Path) -> Sky:
 def answers(bundle_path: Path, sky: Sky, dust: str | None = None) -> pa.Table:
     """What a run writes of the stars: planned as a run is, refusals and all, then computed."""
     bundle, spectra = load_bundle(bundle_path), bundle_path.parents[1] / "xp.parquet"
-    plan = make_plan([spectra], bundle_path.parent / "out", (), bundle_path, dust=dust)
+    plan = make_plan(RunSpec(spectra, bundle_path.parent / "out", (), bundle_path, dust=dust))
     engine = Engine(bundle, plan.job, dust_map=plan.dust_map)
     engine.self_check()
     assert sky.spectra["source_id"].equals(sky.source["source_id"])
