@@ -1,8 +1,8 @@
-"""Which stars a model is trained on: the cuts, and which of them each row fails.
+"""Cuts that select the stars of a dataset, and the reason why each row is left out.
 
 The defaults are those of the seed paper (Zhang, Bu et al. 2026) and of the sample that it
 starts from (Leung & Bovy 2024): mass, age and [M/H] known and within the labels' range, ages
-up to the cosmic limit; good photometry and astrometry; no spectrum that is extreme in any
+up to the age of the universe; good photometry and astrometry; no spectrum with an extreme
 coefficient.
 """
 
@@ -25,31 +25,31 @@ YEARS_PER_GYR = 1e9
 
 @dataclass(frozen=True)
 class Cuts:
-    """Limits are inclusive; a value that is not known passes, unless it is required.
+    """Limits of a dataset's stars; they are inclusive, and unknown values pass unless required.
 
     Attributes
     ----------
     required
-        Columns of the contract training that must be known.
+        Columns of the contract ``training`` that must be known.
     mass, age, m_h
-        Limits in solar masses, Gyr and dex: the labels' range.
+        Limits of the labels in solar masses, Gyr and dex.
     g, bprp
         Limits in mag.
     distmass_bits
-        Rows with any of these in DistMass's BITMASK are left out; 2 is "outside of what the
-        masses were trained on", which by default stays and is counted.
+        Rows with any of these bits in DistMass's BITMASK are left out; 2 means "outside the
+        training domain of DistMass", and such rows are kept and counted by default.
     both_bands
-        Whether BP and RP must be there.
+        Whether both BP and RP are required.
     ruwe, excess
-        Largest ruwe and phot_bp_rp_excess_factor.
+        Upper limits of ruwe and phot_bp_rp_excess_factor.
     box
-        Percentiles: a spectrum with a coefficient outside of these is left out. None: none is.
+        Percentiles: spectra with a coefficient outside of these are left out. None: no limit.
     bad_aspcap
         Bits of ASPCAPFLAG that make the labels of a spectrum unknown; so does any STARFLAG.
     bad_star
-        Bits of STARFLAG that leave the star out: neighbours in the fibre.
+        Bits of STARFLAG that exclude the star: neighbours in the fibre.
 
-    The last five are for surveys; in Leung & Bovy's sets they have been applied already.
+    The last five apply to surveys; in Leung & Bovy's sets they have been applied already.
     """
 
     required: tuple[str, ...] = ("mass", "log_age", "m_h")
@@ -67,13 +67,17 @@ class Cuts:
     bad_star: tuple[int, ...] = (2, 3)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the cuts by name, for the facts of a dataset."""
         return asdict(self)
 
-    def failed(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
-        """Why each row (N,) is left out, in words; "" where it stays.
+    def rejection_reasons(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """Return why each row (N,) is left out, "" where it is kept.
 
-        ``rows`` are columns of the contract training and, by name, ``spectra`` (N,), how many
-        bands a row has, and ``reason`` (N,), "" or why it was left out before.
+        Parameters
+        ----------
+        rows
+            Columns (N,) of the contract ``training`` by name, and two more: ``spectra``, the
+            number of bands of each row, and ``reason``, "" or why it was rejected earlier.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             age = 10.0 ** rows["log_age"].astype(np.float64) / YEARS_PER_GYR
@@ -82,8 +86,8 @@ class Cuts:
             ("no XP spectrum", rows["spectra"] == 0),
             ("a band of the spectrum is missing", self.both_bands & (rows["spectra"] < 2)),
         ]
-        failed = _first(reasons)
-        failed = np.where(failed == "", rows["reason"], failed)
+        rejected = _first(reasons)
+        rejected = np.where(rejected == "", rows["reason"], rejected)
         reasons = [(f"{name} is not known", np.isnan(rows[name])) for name in self.required]
         reasons += [
             _outside("mass", "solar masses", rows["mass"], self.mass),
@@ -93,28 +97,36 @@ class Cuts:
             _outside("BP - RP", "mag", rows["bprp"], self.bprp),
             ("DistMass's bits", (rows["distmass_bitmask"] & self.distmass_bits) != 0),
         ]
-        return np.where(failed == "", _first(reasons), failed)
+        return np.where(rejected == "", _first(reasons), rejected)
 
-    def with_words(self, words: Sequence[str]) -> Cuts:
-        """The cuts with some changed: ``age=0:12``, ``ruwe=1.2``, ``required=mass``, ``box=none``.
+    def with_options(self, options: Sequence[str]) -> Cuts:
+        """Return the cuts with some of them changed.
 
-        Raises JobError for a cut that there is not, or a value that it cannot have.
+        Parameters
+        ----------
+        options
+            NAME=VALUE each: ``age=0:12``, ``ruwe=1.2``, ``required=mass``, ``box=none``.
+
+        Raises
+        ------
+        JobError
+            An unknown cut, or a value of the wrong form.
         """
         changes: dict[str, Any] = {}
         known = {field.name: field.type for field in fields(self)}
-        for word in words:
-            name, separator, value = word.partition("=")
+        for option in options:
+            name, separator, value = option.partition("=")
             if not separator or name not in known:
                 raise JobError(
                     "no such cut", wanted="NAME=VALUE with NAME one of " + ", ".join(known),
-                    found=word,
+                    found=option,
                 )  # fmt: skip
             try:
                 changes[name] = _parsed(value.strip(), str(known[name]))
             except ValueError:
                 raise JobError(
                     "a cut cannot be read", wanted=f"{name}={_EXAMPLES[str(known[name])]}",
-                    found=word,
+                    found=option,
                 ) from None  # fmt: skip
         return replace(self, **changes)
 
@@ -134,8 +146,8 @@ def _parsed(value: str, kind: str) -> Any:
     if kind.startswith("Range"):
         if value == "none" and kind.endswith("None"):
             return None
-        low, _, high = value.partition(":")
-        if _ != ":":
+        low, separator, high = value.partition(":")
+        if not separator:
             raise ValueError(value)
         return (float(low or "-inf"), float(high or "inf"))
     if kind.startswith("tuple"):
@@ -156,13 +168,25 @@ def _outside(name: str, unit: str, values: NDArray[Any], limits: Range) -> tuple
 
 
 def _first(reasons: Sequence[tuple[str, Mask]]) -> NDArray[np.object_]:
-    """The first reason (N,) that holds for each row, else ""."""
-    found: NDArray[np.object_] = np.full(len(reasons[0][1]), "", dtype=object)
-    for words, rows in reversed(reasons):
-        found[rows] = words
-    return found
+    """Return the first reason (N,) that is true for each row, else ""."""
+    first: NDArray[np.object_] = np.full(len(reasons[0][1]), "", dtype=object)
+    for reason, rows in reversed(reasons):
+        first[rows] = reason
+    return first
 
 
 def has_bits(flags: NDArray[np.integer[Any]], bits: Sequence[int]) -> Mask:
-    """Which flags (N,) have any of the bits."""
+    """Return which flags have any of the bits.
+
+    Parameters
+    ----------
+    flags
+        (N,) integers.
+    bits
+        Numbers of the bits, 0 is the lowest.
+
+    Returns
+    -------
+    (N,) boolean.
+    """
     return np.asarray((flags & sum(1 << bit for bit in bits)) != 0)

@@ -1,7 +1,7 @@
-"""Real red giants with asteroseismic masses: what the model is judged on besides simulations.
+"""Kepler red giants with asteroseismic masses, for training and evaluation on real stars.
 
 1,785 Kepler giants with APOGEE Teff and [M/H], Gaia and 2MASS photometry, and oscillations
-(Li et al. 2024; Yu et al. 2018). They have no XP spectra here.
+(Li et al. 2024; Yu et al. 2018). The table has no XP spectra.
 """
 
 from __future__ import annotations
@@ -19,44 +19,63 @@ from catalogproc.resources import shipped
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 Floats = NDArray[np.float64]
+Measured = tuple[Floats, Floats]
+"""Values and their 1-sigma errors (N,)."""
 
 FILE = "kepler_red_giants.parquet"
 
 SUN = {"numax": 3090.0, "dnu": 135.1, "teff": 5777.0, "logg": 4.438}
-"""The Sun in µHz, µHz, K (Huber et al. 2011) and dex."""
+"""Solar values in µHz, µHz, K (Huber et al. 2011) and dex."""
 
 HELD_OUT, SPLIT_SEED = 0.25, 20260303
-"""Share of the giants that no training may see, and what draws them."""
-
+"""Fraction of the giants that is never trained on, and the seed that selects them."""
 
 INPUTS = ("bprp", "jh", "jk", "teff", "logg", "m_h", "g_fakemag")
-"""Tokens that these stars have, besides the mass."""
+"""Tokens of these stars, apart from the mass."""
 
 TMASS_WORST = 1.0
-"""2MASS writes a filler, negative or near 10 mag, for an error that it could not tell."""
+"""Errors in mag that are valid are below this: 2MASS writes negative values or about 10 for
+unknown errors."""
 
 
-def seismic_mass(
-    numax: Floats, dnu: Floats, teff: Floats, e_numax: Floats, e_dnu: Floats, e_teff: Floats
-) -> tuple[Floats, Floats]:
-    """Mass and its error in solar masses (N,), from oscillations (µHz) and Teff (K), with errors.
+def seismic_mass(numax: Measured, dnu: Measured, teff: Measured) -> Measured:
+    """Return the asteroseismic mass and its error in solar masses (N,).
 
-    M = numax^3 dnu^-4 Teff^1.5 in units of the Sun's (Kjeldsen & Bedding 1995), SUN's values,
-    without the model-dependent correction of dnu, which would lower the masses of stars on the
-    giant branch by some 5 to 10 % and leave those that burn helium about as they are
+    M = numax^3 dnu^-4 Teff^1.5 in solar units (Kjeldsen & Bedding 1995), with the values of
+    SUN, without the model-dependent correction of dnu, which would lower the masses of stars on
+    the giant branch by 5 to 10 % and hardly change those of helium-burning stars
     (Sharma et al. 2016).
+
+    Parameters
+    ----------
+    numax
+        Frequency of maximum power in µHz, and its error.
+    dnu
+        Large frequency separation in µHz, and its error.
+    teff
+        Effective temperature in K, and its error.
     """
-    mass = (numax / SUN["numax"]) ** 3 * (dnu / SUN["dnu"]) ** -4 * (teff / SUN["teff"]) ** 1.5
-    relative = (3 * e_numax / numax) ** 2 + (4 * e_dnu / dnu) ** 2 + (1.5 * e_teff / teff) ** 2
+    powers = ((numax, SUN["numax"], 3.0), (dnu, SUN["dnu"], -4.0), (teff, SUN["teff"], 1.5))
+    mass, relative = np.ones_like(numax[0]), np.zeros_like(numax[0])
+    for (value, error), sun, power in powers:
+        mass = mass * (value / sun) ** power
+        relative = relative + (power * error / value) ** 2
     return mass, mass * np.sqrt(relative)
 
 
 def kepler_giants(vocabulary: Vocabulary | None = None, path: Path | None = None) -> Benchmark:
-    """The shipped Kepler giants: tokens INPUTS with their errors, and the seismic mass as truth.
+    """Return the shipped Kepler giants: tokens INPUTS with errors, and the seismic mass as truth.
 
-    ``ids`` are KIC numbers. Teff, [M/H] and log g, which are inputs here, count as known too:
-    Teff and [M/H] are APOGEE's, log g is that of numax and Teff. Colours and parallaxes go
-    through the same functions as those of a run.
+    ``ids`` are KIC numbers. Teff, [M/H] and log g are inputs and also part of the truth: Teff
+    and [M/H] are APOGEE's, log g follows from numax and Teff. Colours and parallaxes are
+    computed by the same functions as in a run.
+
+    Parameters
+    ----------
+    vocabulary
+        Defines the tokens; by default the shipped one.
+    path
+        The table; by default the shipped one.
     """
     vocabulary = vocabulary or load_vocabulary()
     table = pq.read_table(path or shipped("grids") / FILE)
@@ -84,14 +103,27 @@ def kepler_giants(vocabulary: Vocabulary | None = None, path: Path | None = None
 
 
 def parts(vocabulary: Vocabulary | None = None) -> tuple[Benchmark, Benchmark]:
-    """Giants that may be trained on, and those held out, by KIC number."""
+    """Return the giants that may be trained on, and those held out, divided by KIC number.
+
+    Parameters
+    ----------
+    vocabulary
+        Defines the tokens; by default the shipped one.
+    """
     return kepler_giants(vocabulary).split(HELD_OUT, SPLIT_SEED)
 
 
 def gravity_mass(stars: Benchmark, path: Path | None = None) -> Floats:
-    """Mass (N,) in solar masses as g R^2, from log g, Teff and the luminosity in the table.
+    """Return the mass (N,) in solar masses as g R^2, from log g, Teff and the table's luminosity.
 
-    What can be had from the same inputs without learning anything.
+    This is a baseline: it uses the same inputs and no training.
+
+    Parameters
+    ----------
+    stars
+        Kepler giants.
+    path
+        The table; by default the shipped one.
     """
     table = pq.read_table(path or shipped("grids") / FILE, columns=["kic", "luminosity"])
     order = np.argsort(table["kic"].to_numpy())
@@ -106,7 +138,7 @@ def gravity_mass(stars: Benchmark, path: Path | None = None) -> Floats:
 
 
 def _tokens(table: pa.Table) -> dict[str, tuple[Floats, Floats]]:
-    """Values and errors (N,) by token, the mass among them."""
+    """Return values and errors (N,) by token, the mass included."""
     column = {name: table[name].cast(pa.float64()).to_numpy() for name in table.column_names}
     g = column["phot_g_mean_mag"]
     zero_point = astrometry.zero_point(
@@ -125,12 +157,12 @@ def _tokens(table: pa.Table) -> dict[str, tuple[Floats, Floats]]:
         for good in [(column[f"{band}_msigcom"] > 0) & (column[f"{band}_msigcom"] < TMASS_WORST)]
     )
     bp_rp = column["phot_bp_mean_mag"] - column["phot_rp_mean_mag"]
-    # The table has no errors of the fluxes; at these magnitudes the zero-points' are larger.
-    certain = np.full(len(g), np.inf)
+    # The table has no flux errors; at these magnitudes the errors of the zero-points are larger.
+    flux_over_error = np.full(len(g), np.inf)
     teff, e_teff = column["teff"], column["e_teff"]
     e_logg = np.hypot(column["e_numax"] / column["numax"], 0.5 * e_teff / teff) / np.log(10)
     return {
-        "bprp": (bp_rp, photometry.bp_rp_error(certain, certain)),
+        "bprp": (bp_rp, photometry.bp_rp_error(flux_over_error, flux_over_error)),
         "jh": photometry.colour(j[0], h[0], j[1], h[1]),
         "jk": photometry.colour(j[0], k[0], j[1], k[1]),
         "teff": (teff, e_teff),
@@ -140,6 +172,6 @@ def _tokens(table: pa.Table) -> dict[str, tuple[Floats, Floats]]:
             column["parallax"] - zero_point, column["parallax_error"], g
         ),
         "mass": seismic_mass(
-            *(column[name] for name in ("numax", "dnu", "teff", "e_numax", "e_dnu", "e_teff"))
+            *((column[name], column[f"e_{name}"]) for name in ("numax", "dnu", "teff"))
         ),
     }

@@ -1,8 +1,8 @@
-"""Masses and ages of DistMass, found for the spectra of another table.
+"""Masses and ages of DistMass, matched to the spectra of another table.
 
-DistMass has a row a spectrum, as APOGEE's allStar has, and its mass follows from that
-spectrum. A star with several spectra has several masses: each spectrum gets its own, told by
-its temperature, for the name is the same.
+DistMass has one row per spectrum, as APOGEE's allStar has, and its mass follows from that
+spectrum. A star with several spectra has several masses under one name: the effective
+temperature tells which row belongs to which spectrum.
 """
 
 from __future__ import annotations
@@ -28,9 +28,16 @@ COLUMNS = ("mass", "e_mass", "log_age", "e_log_age")
 
 @dataclass(frozen=True)
 class Masses:
-    """DistMass, whole: (M,) each.
+    """All M rows of DistMass.
 
-    ``columns`` holds masses, ages and their errors, NaN where not known, and ``bitmask``.
+    Attributes
+    ----------
+    apogee_id, designation, source_id
+        (M,) names of the stars, null where unknown.
+    teff
+        (M,) effective temperature in K.
+    columns
+        (M,) masses, ages and their errors by name, NaN where unknown, and ``bitmask``.
     """
 
     apogee_id: pa.Array
@@ -44,16 +51,29 @@ class Masses:
 
     @classmethod
     def read(cls, path: Path | str, names: DistMassColumns | None = None) -> Masses:
-        """Raises InputError for a file that cannot be read, or that is empty."""
+        """Read DistMass.
+
+        Parameters
+        ----------
+        path
+            The FITS file.
+        names
+            Column names of the file; by default those of the published one.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, or is empty.
+        """
         batches = list(read_distmass(path, names))
         if not batches:
             raise InputError("the table has no rows", where=path)
         table = pa.Table.from_batches(batches).combine_chunks()
-        name, short, star = (
-            table[key].combine_chunks() for key in ("apogee_id", "designation", "source_id")
+        apogee_id, designation, source_id = (
+            table[name].combine_chunks() for name in ("apogee_id", "designation", "source_id")
         )
-        numbers = {key: table[key].to_numpy() for key in (*COLUMNS, "bitmask")}
-        return cls(name, short, star, table["teff"].to_numpy(), numbers)
+        columns = {name: table[name].to_numpy() for name in (*COLUMNS, "bitmask")}
+        return cls(apogee_id, designation, source_id, table["teff"].to_numpy(), columns)
 
     def find(
         self,
@@ -63,30 +83,36 @@ class Masses:
         designation: pa.Array | None = None,
         source_id: pa.Array | None = None,
     ) -> Rows:
-        """The row (N,) of each spectrum, -1 where there is none.
+        """Return the row (N,) of each spectrum, -1 where there is none.
 
-        By APOGEE_ID, or by designation, where given; for those not found so by source_id, if
-        DistMass has one. Of several rows of a star the one whose temperature is nearest, of
-        equals one with a mass.
+        Rows are matched by APOGEE_ID or designation, where given; the others by source_id, if
+        DistMass has it. Of several rows of a star, the one of nearest temperature is taken; of
+        equally near ones, one with a mass.
 
         Parameters
         ----------
         teff
-            Temperature of each spectrum in K (N,), NaN where unknown.
+            (N,) effective temperature of each spectrum in K, NaN where unknown.
         apogee_id, designation, source_id
-            What it is called (N,), null where unknown.
+            (N,) names of the star, null where unknown.
         """
         if apogee_id is not None and apogee_id.equals(self.apogee_id):
             return np.arange(len(teff))  # as published: row by row the same spectra
         found = np.full(len(teff), -1, dtype=np.int64)
-        for wanted, index in zip((apogee_id, designation, source_id), self._indices, strict=True):
-            if wanted is not None:
+        for names, index in zip((apogee_id, designation, source_id), self._indices, strict=True):
+            if names is not None:
                 left = np.flatnonzero(found < 0)
-                found[left] = self._nearest(wanted.take(pa.array(left)), index, teff[left])
+                found[left] = self._nearest(names.take(pa.array(left)), index, teff[left])
         return found
 
     def take(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
-        """Masses, ages and errors of rows (N,), NaN where -1, and ``distmass_bitmask``, 0 there."""
+        """Return columns of some rows: masses, ages, their errors and ``distmass_bitmask``.
+
+        Parameters
+        ----------
+        rows
+            (N,) row numbers. Where -1, floats are NaN and the bitmask is 0.
+        """
         known = rows >= 0
         taken = {name: np.where(known, self.columns[name][rows], np.nan) for name in COLUMNS}
         bits = np.where(known, self.columns["bitmask"][rows], 0)
@@ -96,25 +122,25 @@ class Masses:
     def _indices(self) -> tuple[_Index, ...]:
         return tuple(map(_Index.of, (self.apogee_id, self.designation, self.source_id)))
 
-    def _nearest(self, wanted: pa.Array, index: _Index, teff: Float) -> Rows:
-        """The row (N,) of each key, -1 where there is none; see :meth:`find`."""
-        first, count = index.places(wanted)
-        # Each spectrum beside each of the rows of its name, and of these the best one first.
+    def _nearest(self, names: pa.Array, index: _Index, teff: Float) -> Rows:
+        """Return the row (N,) of each name, -1 where there is none; see :meth:`find`."""
+        first, count = index.places(names)
+        # All pairs of a spectrum and a row of its name, the best pair of each spectrum first.
         spectrum = np.repeat(np.arange(len(first)), count)
         nth = np.arange(len(spectrum)) - np.repeat(np.cumsum(count) - count, count)
         row = index.order[np.repeat(first, count) + nth]
         distance = np.nan_to_num(np.abs(self.teff[row] - teff[spectrum]), nan=np.inf)
         lacking = np.isnan(self.columns["mass"][row].astype(np.float64))
-        best = np.lexsort((row, lacking, distance, spectrum))
+        order = np.lexsort((row, lacking, distance, spectrum))
         found = np.full(len(first), -1, dtype=np.int64)
-        ranked, at = np.unique(spectrum[best], return_index=True)
-        found[ranked] = row[best[at]]
+        matched, best = np.unique(spectrum[order], return_index=True)
+        found[matched] = row[order[best]]
         return found
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Where each of some keys stands: ``codes`` (M,), ascending, of the rows ``order`` (M,)."""
+    """Sorted index of a column: ``codes`` (M,) of its keys, ascending, of rows ``order`` (M,)."""
 
     keys: pa.Array
     codes: Rows
@@ -127,8 +153,8 @@ class _Index:
         order = np.argsort(codes, kind="stable")
         return cls(keys, codes[order], order)
 
-    def places(self, wanted: pa.Array) -> tuple[Rows, Rows]:
-        """The first place of each key (N,) in the order, and how many there are; null has none."""
-        code = pc.fill_null(pc.index_in(wanted, value_set=self.keys, skip_nulls=True), -2)
+    def places(self, names: pa.Array) -> tuple[Rows, Rows]:
+        """Return the first place of each name (N,) in the order, and its count; 0 for null."""
+        code = pc.fill_null(pc.index_in(names, value_set=self.keys, skip_nulls=True), -2)
         first = np.searchsorted(self.codes, code.to_numpy(), side="left")
         return first, np.searchsorted(self.codes, code.to_numpy(), side="right") - first

@@ -1,4 +1,4 @@
-"""Files of spectra as a model reads them: screened batches, and their tokens."""
+"""Read files of spectra as a model does: screened batches, and their tokens."""
 
 from __future__ import annotations
 
@@ -18,17 +18,30 @@ from catalogproc.readers.xp import read_spectra
 from catalogproc.vocabulary import Vocabulary
 
 ROWS = 8_192
-"""Stars a batch."""
+"""Stars per batch."""
 
 
-def everything(vocabulary: Vocabulary, *, labels: bool = False) -> Job:
-    """A job that reads all that files tell of a star: every relevant coefficient, the colours.
+@dataclass(frozen=True)
+class StarFiles:
+    """Files of spectra, and of gaia_source and auxiliary tables joined by source_id."""
 
-    With ``labels`` the labels, too, that a companion may tell: E(B-V) and pseudo-luminosity.
+    spectra: Sequence[Path]
+    auxiliary: Sequence[Path] = ()
+
+
+def all_inputs_job(vocabulary: Vocabulary, *, labels: bool = False) -> Job:
+    """Return a job that reads every relevant coefficient and all colours.
+
+    Parameters
+    ----------
+    vocabulary
+        Defines the tokens.
+    labels
+        Also read the labels that auxiliary tables may have: E(B-V) and pseudo-luminosity.
     """
     kinds = ("colour", "label") if labels else ("colour",)
     return Job(
-        "everything",
+        "all-inputs",
         inputs=tuple(
             name for name in READABLE
             if name in vocabulary and vocabulary.tokens[vocabulary.column(name)].kind in kinds
@@ -38,14 +51,25 @@ def everything(vocabulary: Vocabulary, *, labels: bool = False) -> Job:
 
 
 @dataclass
-class Tally:
-    """Rows of files, counted as they are read: those that a run would reject among them."""
+class RowCount:
+    """Number of rows read from files, and of those that a run would reject."""
 
     read: int = 0
     rejected: int = 0
 
-    def account(self, written: int, left_out: int = 0) -> None:
-        """Raise CountError unless read = written + left out + rejected."""
+    def check(self, written: int, left_out: int = 0) -> None:
+        """Check that read = written + left out + rejected.
+
+        Parameters
+        ----------
+        written, left_out
+            Numbers of rows.
+
+        Raises
+        ------
+        CountError
+            The numbers disagree.
+        """
         if written + left_out + self.rejected != self.read:
             raise CountError(
                 "rows in and rows out disagree", wanted=self.read,
@@ -56,42 +80,62 @@ class Tally:
 def screened(
     files: Sequence[Path],
     vocabulary: Vocabulary,
-    tally: Tally | None = None,
+    count: RowCount | None = None,
     batch_rows: int = ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of files that a run would answer, in batches; the others are left out, counted
-    in a ``tally``.
+    """Yield batches of the rows that a run would not reject.
+
+    Parameters
+    ----------
+    files
+        Files of spectra.
+    vocabulary
+        Of the model.
+    count
+        Counts the rows that are read and rejected.
+    batch_rows
+        Rows per batch that is read.
 
     Raises
     ------
     InputError
         A file cannot be read.
     ReleaseError
-        Spectra of a release that the vocabulary does not have.
+        The spectra are of a release that the vocabulary does not support.
     """
     seen = Duplicates()
     for path in files:
         for batch in read_spectra(path, batch_rows=batch_rows):
             good, rejected = screen(batch, vocabulary, seen, str(path))
-            if tally is not None:
-                tally.read, tally.rejected = (
-                    tally.read + batch.num_rows, tally.rejected + rejected.num_rows,
-                )  # fmt: skip
+            if count is not None:
+                count.read += batch.num_rows
+                count.rejected += rejected.num_rows
             if good.num_rows:
                 yield good
 
 
 def read_stars(
-    files: Sequence[Path],
-    companion: Sequence[Path],
+    files: StarFiles,
     vocabulary: Vocabulary,
     job: Job,
-    tally: Tally | None = None,
+    count: RowCount | None = None,
     batch_rows: int = ROWS,
 ) -> Iterator[tuple[pa.RecordBatch, Tokens]]:
-    """Screened batches with what the job reads of them, a companion's columns among it."""
+    """Yield screened batches with the tokens that a job reads of them.
+
+    Parameters
+    ----------
+    files
+        Spectra and auxiliary tables.
+    vocabulary, job
+        Define the tokens.
+    count
+        Counts the rows that are read and rejected.
+    batch_rows
+        Rows per batch that is read.
+    """
     with tempfile.TemporaryDirectory() as staging:
-        beside = open_companion(companion, Path(staging)) if companion else None
-        for good in screened(files, vocabulary, tally, batch_rows):
-            match = None if beside is None else beside.match(good.column("source_id"))
+        auxiliary = open_companion(files.auxiliary, Path(staging)) if files.auxiliary else None
+        for good in screened(files.spectra, vocabulary, count, batch_rows):
+            match = None if auxiliary is None else auxiliary.match(good.column("source_id"))
             yield good, tokens(good, match, vocabulary, job)

@@ -1,4 +1,4 @@
-"""Tables of stars to train on: values and errors of every token, and how batches are drawn."""
+"""Training stars as tokens: fixed tables of stars, and samplers that give batches of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ from torch import Tensor
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Domain, Standardisation
 
-Draw = Callable[[int, int], tuple[Any, ...]]
+StarSampler = Callable[[int, int], tuple[Any, ...]]
 """(seed, n) to values and errors (n, V), NumPy or PyTorch, in the tokens' units.
 
-NaN is a token that a star lacks, or an error that is not known (then it is taken as 0).
-A third array (n, V), if there is one, is True where a token is kept from the network, which
-may be asked for it all the same. The same seed and n must give the same stars.
+NaN means that a star lacks a token, or that an error is unknown (it then counts as 0).
+A third array (n, V), if given, is True for tokens that are hidden from the network but may be
+requested. The same seed and n must give the same stars.
 """
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """A fixed set of stars to draw from: values and errors (n, V), and their identifiers."""
+class StarTable:
+    """A fixed set of n stars as tokens.
+
+    Attributes
+    ----------
+    ids
+        (n,) identifiers; several rows may belong to one star.
+    values, errors
+        (n, V), in the tokens' units; NaN where absent.
+    """
 
     ids: NDArray[np.int64]
     values: NDArray[np.floating]
@@ -34,74 +42,115 @@ class Table:
     def __post_init__(self) -> None:
         if self.values.shape != self.errors.shape or len(self.ids) != len(self.values):
             raise JobError(
-                "a training table's parts must be of one length",
+                "ids, values and errors of a star table must have the same length",
                 found=(self.ids.shape, self.values.shape, self.errors.shape),
             )
 
-    def draw(self, seed: int, n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """A :data:`Draw`: n rows, uniformly and with replacement."""
+    def sample(self, seed: int, n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return n rows, uniformly and with replacement (a :data:`StarSampler`).
+
+        Parameters
+        ----------
+        seed
+            Seed of the random choice.
+        n
+            Number of rows; it may exceed the number of rows of the table.
+
+        Returns
+        -------
+        values, errors
+            (n, V) each.
+        """
         rows = np.random.default_rng(seed).integers(len(self.ids), size=n)
         return self.values[rows], self.errors[rows]
 
-    def draw_without(self, column: int, share: float) -> Draw:
-        """A :data:`Draw` of these rows that hides a column of this share of them."""
+    def sampler_hiding(self, column: int, share: float) -> StarSampler:
+        """Return a :data:`StarSampler` of these rows that hides one token of some of them.
 
-        def draw(seed: int, n: int) -> tuple[NDArray[Any], ...]:
-            values, errors = self.draw(seed, n)
+        Parameters
+        ----------
+        column
+            Column of the token to hide.
+        share
+            Fraction of the rows in which it is hidden.
+        """
+
+        def sample(seed: int, n: int) -> tuple[NDArray[Any], ...]:
+            values, errors = self.sample(seed, n)
             hidden = np.zeros(values.shape, dtype=bool)
             hidden[:, column] = np.random.default_rng([seed, column]).random(n) < share
             return values, errors, hidden
 
-        return draw
+        return sample
 
-    def split(self, fraction: float, seed: int) -> tuple[Table, Table]:
-        """Two tables, the second with about ``fraction`` of the stars.
+    def split(self, fraction: float, seed: int) -> tuple[StarTable, StarTable]:
+        """Split by star into two tables, the second with about ``fraction`` of the stars.
 
-        A star's side follows from its identifier and the seed alone: rows of the same
-        star stand on the same side, in whatever order and company they come.
+        The part of a star follows from its identifier and the seed alone: all rows of a star
+        are in the same part, whatever the order and number of rows.
+
+        Parameters
+        ----------
+        fraction
+            Fraction of the stars in the second table.
+        seed
+            Seed of the division.
         """
-        held = _uniform(self.ids, seed) < fraction
+        in_second = _uniform(self.ids, seed) < fraction
         first, second = (
-            Table(self.ids[rows], self.values[rows], self.errors[rows]) for rows in (~held, held)
+            StarTable(self.ids[rows], self.values[rows], self.errors[rows])
+            for rows in (~in_second, in_second)
         )
         return first, second
 
 
-def mixture(parts: Sequence[tuple[Draw, float]]) -> Draw:
-    """A :data:`Draw` that takes from each part its share of every batch."""
+def mixture(parts: Sequence[tuple[StarSampler, float]]) -> StarSampler:
+    """Return a :data:`StarSampler` that takes a fixed share of every batch from each part.
+
+    Parameters
+    ----------
+    parts
+        Samplers and their relative shares.
+    """
     shares = np.cumsum([0.0] + [share for _, share in parts])
 
-    def draw(seed: int, n: int) -> tuple[Tensor, ...]:
+    def sample(seed: int, n: int) -> tuple[Tensor, ...]:
         counts = np.diff(np.round(shares / shares[-1] * n).astype(int))
         seeds = np.random.SeedSequence(seed).generate_state(len(parts), np.uint64) >> np.uint64(1)
-        drawn = [
-            part(int(each), int(count))
-            for (part, _), each, count in zip(parts, seeds, counts, strict=True)
+        batches = [
+            sampler(int(part_seed), int(count))
+            for (sampler, _), part_seed, count in zip(parts, seeds, counts, strict=True)
         ]
         values, errors = (
-            torch.cat([_tensor(stars[side]).to(torch.float64) for stars in drawn])
-            for side in (0, 1)
+            torch.cat([as_tensor(batch[item]).to(torch.float64) for batch in batches])
+            for item in (0, 1)
         )
-        if all(len(stars) == 2 for stars in drawn):
+        if all(len(batch) == 2 for batch in batches):
             return values, errors
         hidden = [
-            _tensor(stars[2]) if len(stars) > 2 else torch.zeros(stars[0].shape, dtype=torch.bool)
-            for stars in drawn
+            as_tensor(batch[2]) if len(batch) > 2 else torch.zeros(batch[0].shape, dtype=torch.bool)
+            for batch in batches
         ]
         return values, errors, torch.cat(hidden)
 
-    return draw
+    return sample
 
 
-def describe(
+def fit_standardisation(
     values: NDArray[np.floating], labels: NDArray[np.bool_]
 ) -> tuple[Standardisation, Domain]:
-    """Standardisation and domain of training stars, in the tokens' units.
+    """Return the standardisation and the domain of training stars, in the tokens' units.
 
-    ``values`` (n, V), NaN where absent; ``labels`` (V,) says which tokens are labels.
-    Median and 1.4826 times the median absolute deviation, as Leung & Bovy (2024) scale;
-    the standard deviation where most values are the same, and 1 where all are. The
-    domain is as :class:`Domain` says.
+    The centre is the median and the scale 1.4826 times the median absolute deviation, as in
+    Leung & Bovy (2024); the scale is the standard deviation where more than half of the values
+    are equal, and 1 where all are. The domain is defined in :class:`Domain`.
+
+    Parameters
+    ----------
+    values
+        (n, V), NaN where absent.
+    labels
+        (V,), True for tokens that are labels.
     """
     v = values.shape[1]
     center, scale = np.zeros(v), np.ones(v)
@@ -119,13 +168,20 @@ def describe(
     return Standardisation(center, scale), Domain(low, high)
 
 
-def _tensor(x: Any) -> Tensor:
-    # Copied, because PyTorch warns of memory that is read-only, as Arrow's is.
+def as_tensor(x: Any) -> Tensor:
+    """Return an array as a tensor; tensors are returned as they are.
+
+    Parameters
+    ----------
+    x
+        A NumPy array or a tensor.
+    """
+    # Copied, because PyTorch warns about read-only memory, which Arrow's is.
     return x if isinstance(x, Tensor) else torch.tensor(x)
 
 
 def _uniform(ids: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each identifier: SplitMix64 (Steele et al. 2014)."""
+    """Return a number in [0, 1) for each identifier: SplitMix64 (Steele et al. 2014)."""
     mix = np.random.SeedSequence(seed).generate_state(1, np.uint64)
     x = ids.astype(np.int64).view(np.uint64) ^ mix
     x = x + np.uint64(0x9E3779B97F4A7C15)

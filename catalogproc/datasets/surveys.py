@@ -1,13 +1,13 @@
-"""A dataset from the surveys themselves: APOGEE, DistMass, Gaia, 2MASS.
+"""Datasets made of the surveys: APOGEE, DistMass, Gaia, 2MASS.
 
-Spectra, photometry and astrometry pass through the same code as in a run (sources, screen,
-features), so that a model is trained on what it will be given.
+Spectra, photometry and astrometry are processed by the same code as in a run (readers, screening,
+features), so that a model is trained on the same inputs that it will get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from catalogproc.datasets.cuts import Cuts, has_bits
 from catalogproc.datasets.dataset import Report
 from catalogproc.datasets.labels import Masses
-from catalogproc.datasets.writer import Split, candidate_batch, write_dataset
+from catalogproc.datasets.writer import Selection, Split, candidate_batch, write_dataset
 from catalogproc.errors import InputError
 from catalogproc.features.dust_map import DustMap, reddened
 from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
-from catalogproc.io.staging import scratch_folder
+from catalogproc.io.atomic import scratch_folder
 from catalogproc.job import Job
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.coerce import matrix_lists
@@ -40,7 +40,7 @@ CREDIT = (
 )
 
 FURTHER = 16
-"""Bit 4 of EXTRATARG: another spectrum of this star is APOGEE's first choice."""
+"""Bit 4 of EXTRATARG: another spectrum of this star is APOGEE's primary one."""
 
 ATMOSPHERE = ("teff", "logg", "m_h")
 TMASS = ("j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom")
@@ -50,10 +50,19 @@ _BATCH = 16_384
 
 @dataclass(frozen=True)
 class SurveyFiles:
-    """Where the surveys are; all but 2MASS are needed.
+    """Files of the surveys, in any format that is read, and their column names.
 
-    ``tmass`` are tables of 2MASS by source_id (Gaia's tmass_psc_xsc_best_neighbour joined with
-    the catalog); without them J, H and Ks are those in APOGEE's allStar, as Leung & Bovy's are.
+    Attributes
+    ----------
+    apogee, distmass
+        allStar of APOGEE DR17, and DistMass.
+    gaia_source, xp
+        Gaia's photometry and parallaxes, and XP spectra.
+    tmass
+        Tables of 2MASS by source_id (Gaia's tmass_psc_xsc_best_neighbour joined with the
+        catalog). Without them J, H and Ks are those of allStar, as in Leung & Bovy's sets.
+    apogee_columns, distmass_columns
+        Column names of allStar and DistMass.
     """
 
     apogee: Path
@@ -61,6 +70,8 @@ class SurveyFiles:
     gaia_source: tuple[Path, ...]
     xp: tuple[Path, ...]
     tmass: tuple[Path, ...] = ()
+    apogee_columns: ApogeeColumns = field(default_factory=ApogeeColumns)
+    distmass_columns: DistMassColumns = field(default_factory=DistMassColumns)
 
     def __iter__(self) -> Iterator[Path]:
         return iter((self.apogee, self.distmass, *self.gaia_source, *self.xp, *self.tmass))
@@ -68,19 +79,19 @@ class SurveyFiles:
 
 @dataclass(frozen=True)
 class _Labels:
-    """Rows (R,) of allStar that have a source_id, sorted by it."""
+    """Rows (R,) of allStar that have a source_id, sorted by it; labels and 2MASS magnitudes."""
 
     source_id: NDArray[np.int64]
     columns: dict[str, Any]
     tmass: dict[str, NDArray[np.float64]]
 
     def rows(self, rows: NDArray[np.int64]) -> _Labels:
-        """Some of them."""
+        """Return some of the rows."""
         tmass = {name: value[rows] for name, value in self.tmass.items()}
         return _Labels(self.source_id[rows], self.take(rows), tmass)
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """The columns of some of them."""
+        """Return the columns of some of the rows."""
         at = pa.array(rows)
         return {
             name: value.take(at) if isinstance(value, pa.Array) else value[rows]
@@ -91,12 +102,9 @@ class _Labels:
 def dataset_from_surveys(
     files: SurveyFiles,
     output: Path | str,
+    selection: Selection | None = None,
     *,
     dust_map: DustMap | None = None,
-    cuts: Cuts | None = None,
-    split: Split | None = None,
-    apogee_names: ApogeeColumns | None = None,
-    distmass_names: DistMassColumns | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Join the surveys and write the dataset.
@@ -104,55 +112,54 @@ def dataset_from_surveys(
     Parameters
     ----------
     files
-        The surveys' files, in any format that is read.
+        The input files.
     output
         The folder to make.
+    selection
+        Which stars are kept, and which of them are for the test; by default all cuts and a
+        division by source_id.
     dust_map
-        Where ln E(B-V) comes from, for stars that have a good parallax; None leaves it out,
-        but for stars whose E(B-V) is in the gaia_source tables.
-    cuts, split
-        Which stars, and which of them for the test.
+        Gives ln E(B-V) of stars with a good parallax. Without a map only stars with E(B-V) in
+        the gaia_source tables have it.
     progress
-        Called with the spectra read so far.
+        Called with the number of spectra read so far.
 
     Raises
     ------
     InputError
-        A file that cannot be read, or is of another layout.
+        A file cannot be read, or has another layout.
     ReleaseError
-        Spectra of another release than the vocabulary's.
+        The spectra are of another release than the vocabulary's.
     JobError
-        The folder exists, or no star is left on one of the sides.
+        The folder exists, or no star is left in one of the parts.
     """
-    cuts, split = cuts or Cuts(), split or Split(published=False)
-    distmass_names = distmass_names or DistMassColumns()
-    apogee_names = apogee_names or ApogeeColumns()
-    masses = Masses.read(files.distmass, distmass_names)
+    selection = selection or Selection(split=Split(published=False))
+    masses = Masses.read(files.distmass, files.distmass_columns)
     notes = {"rows of DistMass": len(masses)}
-    labels, nameless = _labels(files.apogee, apogee_names, masses, cuts, notes)
+    labels, without_id = _labels(files, masses, selection.cuts, notes)
     about = {
         "made from": "APOGEE, DistMass, Gaia and 2MASS",
         "credit": f"{CREDIT}; {dust_map.facts['credit']}" if dust_map else CREDIT,
         "dust map": dust_map.hash if dust_map else None,
         "files": {shown_path(path): fingerprint(path) for path in files},
-        "APOGEE's columns": vars(apogee_names),
-        "DistMass's columns": vars(distmass_names),
+        "APOGEE's columns": vars(files.apogee_columns),
+        "DistMass's columns": vars(files.distmass_columns),
     }
-    with scratch_folder(Path(output).parent, "companion") as staging:
+    with scratch_folder(Path(output).parent, "auxiliary") as staging:
         gaia = open_companion(files.gaia_source, staging)
         tmass = open_companion(files.tmass, staging) if files.tmass else None
-        join = _Join(labels, gaia, tmass, dust_map, cuts, load_vocabulary(), notes)
-        candidates = _candidates(join, files.xp, nameless, progress)
-        return write_dataset(candidates, output, cuts, split, about, notes)
+        join = _Join(labels, gaia, tmass, dust_map, selection.cuts, load_vocabulary(), notes)
+        candidates = _candidates(join, files, without_id, progress)
+        return write_dataset(candidates, output, selection, about, notes)
 
 
 def _labels(
-    path: Path, names: ApogeeColumns, masses: Masses, cuts: Cuts, notes: dict[str, int]
+    files: SurveyFiles, masses: Masses, cuts: Cuts, notes: dict[str, int]
 ) -> tuple[_Labels, int]:
-    """What APOGEE and DistMass say of each spectrum; and how many have no source_id."""
-    batches = list(read_apogee(path, names))
+    """Return the labels of each spectrum of APOGEE, and the number of rows without source_id."""
+    batches = list(read_apogee(files.apogee, files.apogee_columns))
     if not batches:
-        raise InputError("the table has no rows", where=path)
+        raise InputError("the table has no rows", where=files.apogee)
     table = pa.Table.from_batches(batches).combine_chunks()
     row = masses.find(
         table["teff"].to_numpy(),
@@ -173,15 +180,15 @@ def _labels(
     contaminated = has_bits(star, cuts.bad_star)
     content["reason"] = np.where(contaminated, "a neighbour in the fibre", "").astype(object)
     tmass = {name: table[name].to_numpy() for name in TMASS}
-    every = _Labels(pc.fill_null(table["source_id"], 0).to_numpy(), content, tmass)
-    order = np.argsort(every.source_id, kind="stable")
-    order = order[every.source_id[order] > 0]
-    return every.rows(order), len(table) - len(order)
+    labels = _Labels(pc.fill_null(table["source_id"], 0).to_numpy(), content, tmass)
+    order = np.argsort(labels.source_id, kind="stable")
+    order = order[labels.source_id[order] > 0]
+    return labels.rows(order), len(table) - len(order)
 
 
 @dataclass(frozen=True)
 class _Join:
-    """Everything that a batch of spectra is joined with."""
+    """Tables and maps that a batch of spectra is joined with."""
 
     labels: _Labels
     gaia: Companion
@@ -192,16 +199,16 @@ class _Join:
     notes: dict[str, int]
 
     def rows(self, good: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
-        """The candidates that some screened spectra make; and the labels' rows they have."""
+        """Return candidates made of screened spectra, and the rows of the labels they use."""
         ids = good["source_id"].to_numpy()
         first = np.searchsorted(self.labels.source_id, ids)
         count = np.searchsorted(self.labels.source_id, ids, side="right") - first
-        companion = self._companion(good["source_id"], first)
+        auxiliary = self._auxiliary(good["source_id"], first)
         job = _job(self.vocabulary)
-        found = tokens(good, companion, self.vocabulary, job)
+        star_tokens = tokens(good, auxiliary, self.vocabulary, job)
         if self.dust_map is not None:
-            found = reddened(found, self.dust_map, self.vocabulary, job)
-        stars = self._stars(found)
+            star_tokens = reddened(star_tokens, self.dust_map, self.vocabulary, job)
+        stars = self._stars(star_tokens)
         star = np.repeat(np.arange(len(ids)), count)
         nth = np.arange(len(star)) - np.repeat(np.cumsum(count) - count, count)
         row = np.repeat(first, count) + nth
@@ -214,8 +221,8 @@ class _Join:
         values |= labels | {"source_id": ids[star], "reason": pa.array(reason, pa.string())}
         return candidate_batch(values, len(star)), row
 
-    def _companion(self, ids: pa.Array, first: NDArray[np.int64]) -> pa.Table:
-        """gaia_source's columns, with 2MASS's from its own tables, else from allStar."""
+    def _auxiliary(self, ids: pa.Array, first: NDArray[np.int64]) -> pa.Table:
+        """Return the gaia_source columns, with 2MASS from its own tables or from allStar."""
         table = self.gaia.match(ids)
         if self.tmass is not None:
             other = self.tmass.match(ids)
@@ -226,13 +233,13 @@ class _Join:
         for name in TMASS:
             place = table.column_names.index(name)
             kind = table.field(place).type
-            ours = pa.array(self.labels.tmass[name][first], from_pandas=True).cast(kind)
-            column = pc.coalesce(table.column(place), ours)
+            apogee = pa.array(self.labels.tmass[name][first], from_pandas=True).cast(kind)
+            column = pc.coalesce(table.column(place), apogee)
             table = table.set_column(place, table.field(place), column)
         return table
 
     def _stars(self, found: Tokens) -> dict[str, Any]:
-        """Columns of the contract training (N,) of each star, and why it is left out, or ""."""
+        """Return columns of the contract ``training`` (N,), and the reason for rejection or ""."""
         stars: dict[str, Any] = {}
         for name in _job(self.vocabulary).inputs:
             column = self.vocabulary.column(name)
@@ -263,7 +270,7 @@ class _Join:
 
 
 def _job(vocabulary: Vocabulary) -> Job:
-    """All that there is: what a star shows is for the training to choose from."""
+    """Return a job that reads every token: a training selects from them later."""
     inputs = tuple(name for name in READABLE if name in vocabulary)
     count = max(vocabulary.coefficients(band) for band in BANDS)
     return Job("dataset", inputs=inputs, coefficients=count, mask_irrelevant=False)
@@ -271,23 +278,23 @@ def _job(vocabulary: Vocabulary) -> Job:
 
 def _candidates(
     join: _Join,
-    xp: Sequence[Path],
-    nameless: int,
+    files: SurveyFiles,
+    without_id: int,
     progress: Callable[[int, int | None], None] | None,
 ) -> Iterator[pa.RecordBatch]:
-    """The stars with spectra, file by file; then the rows that were not found any."""
+    """Yield the stars with spectra, file by file; then the rows of APOGEE without a spectrum."""
     labels, notes = join.labels, join.notes
     wanted = pa.array(np.unique(labels.source_id))
     seen, found = Duplicates(), np.zeros(len(labels.source_id), dtype=bool)
     read = 0
-    for path in xp:
+    for path in files.xp:
         for batch in read_spectra(path):
             read += len(batch)
-            ours = batch.filter(pc.is_in(batch["source_id"], value_set=wanted))
-            good, refused = screen(ours, join.vocabulary, seen, str(path))
-            for reason in refused["reason"].to_pylist():
-                words = f"spectra rejected, {reason}"
-                notes[words] = notes.get(words, 0) + 1
+            matched = batch.filter(pc.is_in(batch["source_id"], value_set=wanted))
+            good, rejected = screen(matched, join.vocabulary, seen, str(path))
+            for reason in rejected["reason"].to_pylist():
+                note = f"spectra rejected, {reason}"
+                notes[note] = notes.get(note, 0) + 1
             if len(good):
                 candidates, rows = join.rows(good)
                 found[rows] = True
@@ -300,5 +307,5 @@ def _candidates(
         values = labels.take(rows) | {"source_id": labels.source_id[rows]}
         values["reason"] = pa.array(values["reason"], pa.string())
         yield candidate_batch(values, len(rows))
-    if nameless:
-        yield candidate_batch({}, nameless)
+    if without_id:
+        yield candidate_batch({}, without_id)

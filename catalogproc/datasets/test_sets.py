@@ -1,18 +1,19 @@
-"""Stars with known answers: simulated ones, or real ones in files of the same layout."""
+"""Test sets: simulated stars with known labels, or real ones in files of the same layout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalogproc.datasets.star_reader import everything, read_stars
-from catalogproc.datasets.star_table import Table
+from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
+from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, JobError
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.readers.chunks import expand
@@ -21,33 +22,36 @@ from catalogproc.vocabulary import Vocabulary
 Floats = NDArray[np.floating]
 
 OUTSIDE = "outside_domain"
-"""Of a dataset's stars, beside: 1 where the labels are outside of what DistMass was trained on."""
+"""Extra column of a dataset's stars: 1 where the labels are outside DistMass's training domain."""
 
-BESIDE = ("phot_g_mean_mag", "parallax_over_error", "dist")
-"""Magnitude, parallax over its error, distance in kpc: no tokens, but of interest to judges."""
+EXTRA = ("phot_g_mean_mag", "parallax_over_error", "dist")
+"""Extra columns: magnitude, parallax over its error, distance in kpc. They are no tokens."""
 
-PARTS = ("xp_continuous", "gaia_source", "truth")
-"""Files of a folder begin with these, as ``catalogproc simulate`` names them."""
+PREFIXES = ("xp_continuous", "gaia_source", "truth")
+"""The file names of a test set begin with these, as ``catalogproc simulate`` writes them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """N stars: what a model may be given of them, and what is true.
+    """N stars with inputs for a model, and their true labels.
 
     Attributes
     ----------
+    name
+        Describes the stars, for titles.
     real
         Whether they are real stars, whose truth is a measurement.
     ids
         (N,) identifiers.
     values, errors
-        Dense tokens (N, V) that are seen, NaN where absent.
+        (N, V) input tokens, NaN where absent.
     truth, truth_errors
-        Dense (N, V), the true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those
-        of the true E(B-V) and distance. Errors are 0 where the truth is known.
-    beside
-        What else is known of them, columns (N,) by name: BESIDE, where there are such, and of a
-        dataset's stars OUTSIDE.
+        (N, V) true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those of the true
+        E(B-V) and distance. Errors are 0 where the truth is exact.
+    vocabulary
+        Defines the V tokens.
+    extra
+        Further columns (N,) by name: those of EXTRA that are known, and OUTSIDE for a dataset.
     """
 
     name: str
@@ -58,41 +62,64 @@ class Benchmark:
     truth: Floats
     truth_errors: Floats
     vocabulary: Vocabulary
-    beside: Mapping[str, Floats] = field(default_factory=dict)
+    extra: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, which: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Benchmark:
-        """Some of the stars."""
+        """Return some of the stars.
+
+        Parameters
+        ----------
+        which
+            Row numbers, a mask (N,) or a slice.
+        """
         return Benchmark(
             self.name, self.real, self.ids[which], self.values[which], self.errors[which],
             self.truth[which], self.truth_errors[which], self.vocabulary,
-            {name: column[which] for name, column in self.beside.items()},
+            {name: column[which] for name, column in self.extra.items()},
         )  # fmt: skip
 
-    def table(self) -> Table:
-        """The stars to train on: what is seen, and what is true where nothing is seen."""
+    def table(self) -> StarTable:
+        """Return a table to train on: the inputs, and the truth where an input is absent."""
         known = np.isnan(self.values) & np.isfinite(self.truth)
-        return Table(
+        return StarTable(
             self.ids,
             np.where(known, self.truth, self.values),
             np.where(known, self.truth_errors, self.errors),
         )
 
     def split(self, fraction: float, seed: int) -> tuple[Benchmark, Benchmark]:
-        """Two benchmarks, the second with about ``fraction`` of the stars, by identifier."""
-        held = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
-        return self.rows(~held), self.rows(held)
+        """Split by identifier into two benchmarks.
+
+        Parameters
+        ----------
+        fraction
+            Fraction of the stars in the second one.
+        seed
+            Seed of the division.
+        """
+        in_second = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
+        return self.rows(~in_second), self.rows(in_second)
 
 
 def benchmark(
     folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary, truth: bool = True
 ) -> Benchmark:
-    """The stars of a folder, or so many simulated ones.
+    """Return the stars of a folder, or simulated ones.
 
-    A folder is what :func:`read_benchmark` reads, or a dataset of ``catalogproc dataset``, of
-    which the test part is taken. Without ``truth`` spectra alone will do.
+    Parameters
+    ----------
+    folder
+        A folder for :func:`read_benchmark`, or a dataset of ``catalogproc dataset``, whose test
+        part is taken; None simulates stars.
+    stars, seed
+        Number and seed of simulated stars.
+    vocabulary
+        Defines the tokens.
+    truth
+        Whether the folder must have true labels.
     """
     if folder is None:
         return simulated(stars, seed, vocabulary)
@@ -102,9 +129,16 @@ def benchmark(
 
 
 def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
-    """Stars that a method may be fitted on before it is judged on those of ``folder``.
+    """Return stars to fit a baseline on that is then evaluated on those of ``folder``.
 
-    The training part of a dataset; else so many simulated ones.
+    Parameters
+    ----------
+    folder
+        A dataset, whose training part is taken; for anything else stars are simulated.
+    stars, seed
+        Number and seed of simulated stars.
+    vocabulary
+        Defines the tokens.
     """
     if folder is not None and _is_dataset(folder):
         return _part(folder, "train", vocabulary)
@@ -118,7 +152,7 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
-    """One part of a dataset: spectra and colours are seen, the labels are the truth."""
+    """Return one part of a dataset: spectra and colours are inputs, the labels are the truth."""
     from catalogproc.datasets.dataset import dataset_columns, load_dataset, outside_domain
 
     table = load_dataset(folder, vocabulary, repeats=False)[name == "test"]
@@ -129,140 +163,173 @@ def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
         repeats=False,
     )
     labels = vocabulary.columns(vocabulary.named("label"))
-    seen, errors = table.values.copy(), table.errors.copy()
-    truth, truth_errors = np.full_like(seen, np.nan), np.full_like(seen, np.nan)
-    for given, true in ((seen, truth), (errors, truth_errors)):
-        true[:, labels] = given[:, labels]
-        given[:, labels] = np.nan
+    values, errors = table.values.copy(), table.errors.copy()
+    truth, truth_errors = np.full_like(values, np.nan), np.full_like(values, np.nan)
+    for inputs, true in ((values, truth), (errors, truth_errors)):
+        true[:, labels] = inputs[:, labels]
+        inputs[:, labels] = np.nan
     parallax = columns["parallax_zpc"].astype(np.float64)
-    beside = {
+    extra = {
         "phot_g_mean_mag": columns["phot_g_mean_mag"],
         "parallax_over_error": parallax / columns["e_parallax"],
         "dist": 1.0 / np.where(parallax > 0, parallax, np.nan),
         OUTSIDE: outside_domain(columns["m_h"], columns["distmass_bitmask"]).astype(np.float64),
     }
-    words = f"{len(table.ids):,} stars of {folder.name}, {name} part"
+    title = f"{len(table.ids):,} stars of {folder.name}, {name} part"
     return Benchmark(
-        words, True, table.ids, seen, errors, truth, truth_errors, vocabulary, beside
+        title, True, table.ids, values, errors, truth, truth_errors, vocabulary, extra
     )  # fmt: skip
 
 
 def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
-    """``n`` simulated giants; nothing but spectrum and colours is given of them."""
+    """Return simulated giants; spectra and colours are the inputs, labels the truth.
+
+    Parameters
+    ----------
+    n
+        Number of stars.
+    seed
+        Seed of the simulation.
+    vocabulary
+        Defines the tokens.
+    """
     from catalogproc.simulation.simulator import Simulator
 
     stars = Simulator().draw(n, seed)
-    seen, errors = (matrix.numpy() for matrix in stars.tokens(vocabulary))
+    values, errors = (matrix.numpy() for matrix in stars.tokens(vocabulary))
     true = {name: stars[name].numpy() for name in ("teff", "logg", "m_h", "mass", "log_age")}
     true |= {"ebv": stars["ebv"].numpy(), "g_fakemag": 10 ** (0.2 * stars["mg"].numpy() + 2)}
     labels = vocabulary.columns(vocabulary.named("label"))
-    seen[:, labels], errors[:, labels] = np.nan, np.nan
-    beside = {
+    values[:, labels], errors[:, labels] = np.nan, np.nan
+    extra = {
         "phot_g_mean_mag": stars["g_mag"].numpy(),
         "parallax_over_error": (stars["parallax"] / stars["e_parallax"]).numpy(),
         "dist": stars["distance"].numpy(),
     }
     name = f"{n:,} simulated giants, seed {seed}"
-    return _benchmark(name, False, np.arange(n), seen, errors, true, vocabulary, beside)
+    truth = _dense_truth(true, n, vocabulary, values.dtype)
+    return Benchmark(name, False, np.arange(n), values, errors, *truth, vocabulary, extra)
 
 
 def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> Benchmark:
-    """The stars of a folder as ``catalogproc simulate`` writes it, or real ones in its layout.
+    """Read a folder that ``catalogproc simulate`` wrote, or real stars in the same layout.
 
-    Files ``xp_continuous*`` and, beside them, ``gaia_source*`` (which may be missing) and
-    ``truth*``, joined by source_id; the truth's columns are named as labels, or ``ebv`` for
-    E(B-V) on the SFD scale, and may have errors ``e_NAME``. Stars without a truth are left out,
-    unless no ``truth`` is asked for and the folder has none: then nothing is known of any.
+    Files ``xp_continuous*`` are joined by source_id with ``gaia_source*`` (optional) and
+    ``truth*``. The truth's columns are named as labels, or ``ebv`` for E(B-V) on the SFD scale,
+    and may have errors ``e_NAME``. Stars without true labels are left out, unless ``truth`` is
+    False and the folder has none at all.
+
+    Parameters
+    ----------
+    folder
+        Holds the files.
+    vocabulary
+        Defines the tokens.
+    truth
+        Whether true labels are required.
 
     Raises
     ------
     JobError
-        The folder lacks a kind of file.
+        The folder lacks a required file.
     InputError
-        A file cannot be read; no star has a truth.
+        A file cannot be read, or no star has true labels.
     """
-    files = {part: [p for p in expand([folder]) if p.name.startswith(part)] for part in PARTS}
-    for part in ("xp_continuous", "truth")[: 1 + truth]:
-        if not files[part]:
+    files = {name: [p for p in expand([folder]) if p.name.startswith(name)] for name in PREFIXES}
+    for required in ("xp_continuous", "truth")[: 1 + truth]:
+        if not files[required]:
             raise JobError(
-                "the folder is no set of stars with known answers",
-                wanted=", ".join(f"{name}*" for name in PARTS),
-                found=f"no {part}*",
+                "the folder is no test set: spectra or true labels are missing",
+                wanted=", ".join(f"{name}*" for name in PREFIXES),
+                found=f"no {required}*",
                 where=folder,
-                todo="make one with catalogproc simulate, or name your files so",
+                advice="make one with catalogproc simulate, or name your files so",
             )
-    ids, seen, errors, beside = read_tokens(
-        files["xp_continuous"], files["gaia_source"], vocabulary
+    ids, values, errors, extra = read_tokens(
+        StarFiles(files["xp_continuous"], files["gaia_source"]), vocabulary
     )
     if not files["truth"]:
-        words = f"{len(ids):,} stars of {folder.name}"
-        return _benchmark(words, True, ids, seen, errors, {}, vocabulary, beside)
-    facts = _truth(files["truth"])
-    order = np.argsort(facts["source_id"], kind="stable")
-    place = np.searchsorted(facts["source_id"], ids, sorter=order).clip(max=len(order) - 1)
+        name, unknown = f"{len(ids):,} stars of {folder.name}", np.full_like(values, np.nan)
+        return Benchmark(name, True, ids, values, errors, unknown, unknown, vocabulary, extra)
+    columns = _truth(files["truth"])
+    order = np.argsort(columns["source_id"], kind="stable")
+    place = np.searchsorted(columns["source_id"], ids, sorter=order).clip(max=len(order) - 1)
     row = order[place]
-    known = facts["source_id"][row] == ids
+    known = columns["source_id"][row] == ids
     if not known.any():
-        raise InputError("no star of the spectra has a truth", where=folder)
-    true = {name: column[row[known]] for name, column in facts.items() if name != "source_id"}
-    simulated = bool({"component", "phase"} & set(true))
-    beside = {name: column[known] for name, column in beside.items()}
-    beside["dist"] = true["distance"] if "distance" in true else _distance(beside, true)
-    return _benchmark(
-        f"{known.sum():,} stars of {folder.name}", not simulated, ids[known],
-        seen[known], errors[known], true, vocabulary, beside,
+        raise InputError("no star of the spectra has true labels", where=folder)
+    true = {name: column[row[known]] for name, column in columns.items() if name != "source_id"}
+    is_simulated = bool({"component", "phase"} & set(true))
+    extra = {name: column[known] for name, column in extra.items()}
+    extra["dist"] = true["distance"] if "distance" in true else _distance(extra, true)
+    return Benchmark(
+        f"{known.sum():,} stars of {folder.name}", not is_simulated, ids[known], values[known],
+        errors[known], *_dense_truth(true, int(known.sum()), vocabulary, values.dtype),
+        vocabulary, extra,
     )  # fmt: skip
 
 
-def _distance(beside: dict[str, Floats], true: dict[str, Floats]) -> Floats:
-    """Distance in kpc (N,) of a magnitude and a pseudo-luminosity; NaN where unknown."""
-    fake = true.get("g_fakemag", np.full(len(beside["phot_g_mean_mag"]), np.nan))
-    return 10 ** (0.2 * beside["phot_g_mean_mag"]) / np.where(fake > 0, fake, np.nan)
+def _distance(extra: dict[str, Floats], true: dict[str, Floats]) -> Floats:
+    """Return the distance in kpc (N,) from magnitude and pseudo-luminosity; NaN where unknown."""
+    fakemag = true.get("g_fakemag", np.full(len(extra["phot_g_mean_mag"]), np.nan))
+    return 10 ** (0.2 * extra["phot_g_mean_mag"]) / np.where(fakemag > 0, fakemag, np.nan)
 
 
-def _benchmark(
-    name: str,
-    real: bool,
-    ids: NDArray[np.int64],
-    values: Floats,
-    errors: Floats,
-    true: dict[str, Floats],
-    vocabulary: Vocabulary,
-    beside: dict[str, Floats],
-) -> Benchmark:
-    """``true`` are columns (N,) by the name of a label, ``ebv``, or ``e_`` and one of these."""
-    truth = np.full(values.shape, np.nan, dtype=values.dtype)
+def _dense_truth(
+    true: dict[str, Floats], n: int, vocabulary: Vocabulary, dtype: np.dtype[Any]
+) -> tuple[Floats, Floats]:
+    """Return true labels and their errors (n, V), NaN where unknown.
+
+    ``true`` has columns (n,) by the name of a label, ``ebv``, or ``e_`` and one of these.
+    """
+    truth = np.full((n, len(vocabulary)), np.nan, dtype=dtype)
     truth_errors = np.full_like(truth, np.nan)
     if "ebv" in true:
-        relative = true.get("e_ebv", np.zeros(len(ids))) / true["ebv"]
+        relative = true.get("e_ebv", np.zeros(n)) / true["ebv"]
         true = {"logebv": ln_ebv(true["ebv"]), "e_logebv": relative} | true
     for label in vocabulary.named("label"):
         if label in true:
             column = vocabulary.column(label)
             truth[:, column] = true[label]
-            error = true.get(f"e_{label}", np.zeros(len(ids)))
+            error = true.get(f"e_{label}", np.zeros(n))
             truth_errors[:, column] = np.where(np.isfinite(truth[:, column]), error, np.nan)
-    return Benchmark(name, real, ids, values, errors, truth, truth_errors, vocabulary, beside)
+    return truth, truth_errors
 
 
 def read_tokens(
-    spectra: list[Path], companion: list[Path], vocabulary: Vocabulary
+    files: StarFiles, vocabulary: Vocabulary
 ) -> tuple[NDArray[np.int64], Floats, Floats, dict[str, Floats]]:
-    """Identifiers (N,), values and errors (N, V) of the spectra that can be read, and besides
-    them magnitude and parallax over error (N,), NaN where unknown."""
+    """Read the tokens of all spectra that a run would not reject.
+
+    Parameters
+    ----------
+    files
+        Spectra and auxiliary tables.
+    vocabulary
+        Defines the V tokens.
+
+    Returns
+    -------
+    ids
+        (N,) source_id.
+    values, errors
+        (N, V), NaN where absent.
+    extra
+        Magnitude and parallax over error (N,) by name, NaN where unknown.
+    """
     parts = [
         (
-            good.column("source_id").to_numpy(), made.values, made.errors, made.g_mag,
-            made.parallax_zpc / made.e_parallax,
+            good.column("source_id").to_numpy(), tokens.values, tokens.errors, tokens.g_mag,
+            tokens.parallax_zpc / tokens.e_parallax,
         )
-        for good, made in read_stars(spectra, companion, vocabulary, everything(vocabulary))
+        for good, tokens in read_stars(files, vocabulary, all_inputs_job(vocabulary))
     ]  # fmt: skip
-    ids, values, errors, *others = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return ids, values, errors, dict(zip(BESIDE, others, strict=False))
+    ids, values, errors, *extra = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ids, values, errors, dict(zip(EXTRA, extra, strict=False))
 
 
 def _truth(files: list[Path]) -> dict[str, NDArray[np.generic]]:
-    """All numeric columns of the truth tables, NaN where null; source_id as int64."""
+    """Return all numeric columns of the truth tables, NaN where null; source_id as int64."""
     from catalogproc.datasets.table_io import read_table
 
     table = pa.concat_tables([read_table(path) for path in files], promote_options="permissive")

@@ -1,7 +1,7 @@
-"""Candidates cut, split and written as a dataset, whole or not at all.
+"""Cut, split and write candidate rows as a dataset; the folder appears when it is complete.
 
-Whatever the stars come from (Leung & Bovy's sets, the surveys themselves), they pass here as
-candidates, with reasons for those that were left out before.
+Rows of every origin (Leung & Bovy's sets, the surveys) come here as candidates, with reasons
+for those that were rejected before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from catalogproc.datasets.dataset import (
     outside_domain,
     read_part,
 )
-from catalogproc.datasets.star_table import Table, describe
+from catalogproc.datasets.star_table import StarTable, fit_standardisation
 from catalogproc.errors import JobError
 from catalogproc.features import spectra
-from catalogproc.io.staging import parquet_writer, scratch_folder, settle
+from catalogproc.io.atomic import publish, scratch_folder
+from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
 _BATCH = 16_384
@@ -45,11 +46,18 @@ _BATCH = 16_384
 
 @dataclass(frozen=True)
 class Split:
-    """Which stars judge the model.
+    """Division of the stars into a training part and a test part.
 
-    ``published`` keeps the sides that the rows come with, where they come with any: a star
-    on both sides is trained on, so that all of its rows are. Else a star's side follows from
-    its source_id and the ``seed`` alone, and about ``fraction`` of the stars are for the test.
+    Attributes
+    ----------
+    published
+        Keep the published parts of the rows, if every row has one: a star with rows in both
+        is in the training part. Otherwise the part of a star follows from its source_id and
+        ``seed`` alone.
+    fraction
+        About this fraction of the stars is in the test part.
+    seed
+        Seed of the division.
     """
 
     published: bool = True
@@ -57,105 +65,119 @@ class Split:
     seed: int = 0
 
 
-def candidate_schema() -> pa.Schema:
-    """What :func:`write_dataset` takes: columns of the contract training, and three more.
+@dataclass(frozen=True)
+class Selection:
+    """Which stars a dataset has, and how they are split."""
 
-    ``side`` is train, test or null; ``reason`` null, or why the row is left out;
+    cuts: Cuts = field(default_factory=Cuts)
+    split: Split = field(default_factory=Split)
+
+
+def candidate_schema() -> pa.Schema:
+    """Return the schema of candidates: columns of the contract ``training``, and three more.
+
+    ``published_part`` is train, test or null; ``reason`` is null, or why the row was rejected;
     ``preference`` orders the rows of a star, the smallest first.
     """
     contract = load_contract("training")
-    own = [
+    columns = [
         pa.field(column.name, column.arrow_type)
         for column in contract.columns
         if column.name not in ("split", "repeat")
     ]
-    extra = [("side", pa.string()), ("reason", pa.string()), ("preference", pa.float64())]
-    return pa.schema([*own, *(pa.field(*item) for item in extra)])
+    extra = [("published_part", pa.string()), ("reason", pa.string()), ("preference", pa.float64())]
+    return pa.schema([*columns, *(pa.field(*item) for item in extra)])
 
 
 def candidate_batch(values: Mapping[str, Any], rows: int) -> pa.RecordBatch:
-    """A batch of :func:`candidate_schema` from arrays (rows,) by name; what is absent is null."""
+    """Return a batch of :func:`candidate_schema`.
+
+    Parameters
+    ----------
+    values
+        Arrays (rows,) by column name; absent columns are null.
+    rows
+        Number of rows.
+    """
     arrays = []
     for item in candidate_schema():
-        given = values.get(item.name)
-        if given is None:
-            given = pa.nulls(rows, item.type)
-        elif not isinstance(given, pa.Array):
-            given = pa.array(given)
-        arrays.append(given.cast(item.type))
+        column = values.get(item.name)
+        if column is None:
+            column = pa.nulls(rows, item.type)
+        elif not isinstance(column, pa.Array):
+            column = pa.array(column)
+        arrays.append(column.cast(item.type))
     return pa.RecordBatch.from_arrays(arrays, schema=candidate_schema())
 
 
 def write_dataset(
     candidates: Iterable[pa.RecordBatch],
     output: Path | str,
-    cuts: Cuts,
-    split: Split,
+    selection: Selection,
     about: Mapping[str, Any],
     notes: Mapping[str, int] | None = None,
 ) -> Report:
-    """Cut, split and write candidates as a dataset, whole or not at all.
+    """Cut, split and write candidates as a dataset; nothing is left after a failure.
 
     Parameters
     ----------
     candidates
-        Batches of :func:`candidate_schema`. They are held on the disk, not in memory.
+        Batches of :func:`candidate_schema`. They are stored on the disk, not in memory.
     output
         The folder to make.
+    selection
+        Which stars are kept, and how they are split.
     about
-        What is to be recorded of it: files, names of columns.
+        Further facts to record: input files, column names.
     notes
-        Numbers for the report; read when all candidates are.
+        Numbers for the report; they are read after the last candidate.
 
     Raises
     ------
     JobError
-        The folder exists, or no star is left on one of the sides.
+        The folder exists, or no star is left in one of the parts.
     """
     output = Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise JobError("the folder exists already", where=output, todo="remove it, or name another")
+        raise JobError(
+            "the folder exists already", where=output, advice="remove it, or name another"
+        )
     with scratch_folder(output.parent, output.name) as scratch:
         spool = scratch / "candidates.parquet"
-        with parquet_writer(spool, candidate_schema()) as writer:
+        with parquet_writer(spool, candidate_schema(), split_floats=True) as writer:
             for batch in candidates:
                 writer.write_batch(batch)
-        rows = _scalars(spool)
-        reason = cuts.failed(rows)
-        if cuts.box is not None:
-            _apply_box(spool, reason, cuts.box)
-        kept = np.flatnonzero(reason == "")
-        repeat, side, both = _sides(rows, kept, split)
+        parts = _divide(spool, selection)
         folder = scratch / "dataset"
         folder.mkdir()
         for name in (TRAIN, TEST):
-            _write_side(spool, folder / f"{name}.parquet", name, side, repeat)
-        report = _report(rows, reason, side, repeat, both, notes or {})
+            _write_part(spool, folder / f"{name}.parquet", name, parts)
+        report = _report(spool, parts, notes or {})
         if not min(report.rows.values()):
             raise JobError(
-                "no star is left to train on, or to test",
-                wanted="some on both sides", found=f"{dict(report.rows)}; left out: "
+                "no star is left in the training part or in the test part",
+                wanted="stars in both parts", found=f"{dict(report.rows)}; left out: "
                 f"{dict(report.left_out)}",
-                todo="check that the files belong together, or widen the cuts",
+                advice="check that the files belong together, or widen the cuts",
             )  # fmt: skip
         _write_statistics(folder)
         facts = {
             "format": FORMAT,
             "made by": f"catalogproc {__version__}",
             "sha256": fingerprint(folder),
-            "cuts": cuts.to_dict(),
-            "split": asdict(split),
+            "cuts": selection.cuts.to_dict(),
+            "split": asdict(selection.split),
             "report": asdict(report),
             **about,
         }
         text = json.dumps(facts, indent=1, default=str)
         (folder / FACTS).write_text(text + "\n", encoding="utf-8")
-        settle(folder, output)
+        publish(folder, output)
     return report
 
 
 def _scalars(spool: Path) -> dict[str, NDArray[Any]]:
-    """All columns of the candidates but the spectra, and how many bands each has."""
+    """Return all columns of the candidates except the spectra, and the number of bands of each."""
     schema = candidate_schema()
     names = [item.name for item in schema if not pa.types.is_list(item.type)]
     table = pq.read_table(spool, columns=names, use_threads=False)
@@ -191,74 +213,88 @@ def _apply_box(spool: Path, reason: NDArray[np.object_], percentiles: tuple[floa
     reason[outside & (reason == "")] = f"a coefficient outside {low:g} to {high:g} %"
 
 
-def _sides(
-    rows: Mapping[str, NDArray[Any]], kept: NDArray[np.int64], split: Split
-) -> tuple[NDArray[np.int16], NDArray[np.object_], int]:
-    """Of each row its number among the star's and its side (N,); and how many stars had two."""
+@dataclass(frozen=True)
+class _Parts:
+    """Outcome of cuts and split, per row of the candidates (N,).
+
+    ``reason`` is "" where a row is kept; ``part`` is TRAIN, TEST or ""; ``repeat`` is the
+    number of the row among those of its star, -1 where rejected.
+    """
+
+    reason: NDArray[np.object_]
+    part: NDArray[np.object_]
+    repeat: NDArray[np.int16]
+    in_both_parts: int
+
+
+def _divide(spool: Path, selection: Selection) -> _Parts:
+    """Apply cuts and split to the candidates."""
+    rows = _scalars(spool)
+    reason = selection.cuts.rejection_reasons(rows)
+    if selection.cuts.box is not None:
+        _apply_box(spool, reason, selection.cuts.box)
+    kept = np.flatnonzero(reason == "")
     star = rows["source_id"][kept]
     order = np.lexsort((rows["preference"][kept], star))
     new = np.ones(len(order), dtype=bool)
     new[1:] = star[order[1:]] != star[order[:-1]]
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
-    repeat = np.full(len(rows["source_id"]), -1, dtype=np.int16)
+    repeat = np.full(len(reason), -1, dtype=np.int16)
     repeat[kept[order]] = np.arange(len(order)) - first
-    side: NDArray[np.object_] = np.full(len(repeat), "", dtype=object)
-    given = rows["side"][kept]
-    if split.published and not (given == "").any():
-        trained, tested = (np.unique(star[given == name]) for name in (TRAIN, TEST))
-        side[kept] = np.where(np.isin(star, trained), TRAIN, TEST)
-        return repeat, side, len(np.intersect1d(trained, tested))
-    places = kept[:, None].astype(np.float64)
-    for name, part in zip(
-        (TRAIN, TEST), Table(star, places, places).split(split.fraction, split.seed), strict=True
-    ):
-        side[part.values[:, 0].astype(np.int64)] = name
-    return repeat, side, 0
+    part: NDArray[np.object_] = np.full(len(reason), "", dtype=object)
+    published, split = rows["published_part"][kept], selection.split
+    if split.published and not (published == "").any():
+        training, test = (np.unique(star[published == name]) for name in (TRAIN, TEST))
+        part[kept] = np.where(np.isin(star, training), TRAIN, TEST)
+        return _Parts(reason, part, repeat, len(np.intersect1d(training, test)))
+    # The values of this table are the row numbers.
+    numbers = kept[:, None].astype(np.float64)
+    tables = StarTable(star, numbers, numbers).split(split.fraction, split.seed)
+    for name, table in zip((TRAIN, TEST), tables, strict=True):
+        part[table.values[:, 0].astype(np.int64)] = name
+    return _Parts(reason, part, repeat, 0)
 
 
-def _write_side(
-    spool: Path, path: Path, name: str, side: NDArray[np.object_], repeat: NDArray[np.int16]
-) -> None:
+def _write_part(spool: Path, path: Path, name: str, parts: _Parts) -> None:
+    """Write the candidates of one part in the contract ``training``."""
     contract = load_contract("training")
     start = 0
     schema = contract.arrow_schema()
-    with pq.ParquetFile(spool) as file, parquet_writer(path, schema) as writer:
+    writing = parquet_writer(path, schema, split_floats=True)
+    with pq.ParquetFile(spool) as file, writing as writer:
         for batch in file.iter_batches(_BATCH, use_threads=False):
-            here = side[start : start + len(batch)] == name
-            table = pa.Table.from_batches([batch.filter(pa.array(here))])
+            stop = start + len(batch)
+            chosen = parts.part[start:stop] == name
+            table = pa.Table.from_batches([batch.filter(pa.array(chosen))])
             values = {column: table[column] for column in table.column_names if column in contract}
             values["split"] = pa.array([name] * len(table), pa.string())
-            values["repeat"] = repeat[start : start + len(batch)][here]
+            values["repeat"] = parts.repeat[start:stop][chosen]
             writer.write_table(contract.assemble(values, len(table)))
-            start += len(batch)
+            start = stop
 
 
-def _report(
-    rows: Mapping[str, NDArray[Any]],
-    reason: NDArray[np.object_],
-    side: NDArray[np.object_],
-    repeat: NDArray[np.int16],
-    both: int,
-    notes: Mapping[str, int],
-) -> Report:
-    outside = outside_domain(rows["m_h"], rows["distmass_bitmask"])
+def _report(spool: Path, parts: _Parts, notes: Mapping[str, int]) -> Report:
+    columns = pq.read_table(spool, columns=["m_h", "distmass_bitmask"], use_threads=False)
+    bitmask = pc.fill_null(columns["distmass_bitmask"], 0)
+    outside = outside_domain(columns["m_h"].to_numpy(), bitmask.to_numpy())
+    first = parts.repeat == 0
     return Report(
-        rows_read=len(reason),
-        left_out=dict(Counter(words for words in reason if words).most_common()),
-        rows={name: int((side == name).sum()) for name in (TRAIN, TEST)},
-        stars={name: int(((side == name) & (repeat == 0)).sum()) for name in (TRAIN, TEST)},
-        on_both_sides=both,
-        outside=int((outside & (side == TEST)).sum()),
+        rows_read=len(parts.reason),
+        left_out=dict(Counter(reason for reason in parts.reason if reason).most_common()),
+        rows={name: int((parts.part == name).sum()) for name in (TRAIN, TEST)},
+        stars={name: int(((parts.part == name) & first).sum()) for name in (TRAIN, TEST)},
+        in_both_parts=parts.in_both_parts,
+        outside=int((outside & (parts.part == TEST)).sum()),
         notes=dict(notes),
     )
 
 
 def _write_statistics(folder: Path) -> None:
-    """Center, scale and limits of each token over the training part."""
+    """Write centre, scale and limits of each token over the training part."""
     vocabulary = load_vocabulary()
     train = read_part(folder / f"{TRAIN}.parquet", vocabulary, masked=True, repeats=True)
     labels = np.array([token.kind == "label" for token in vocabulary.tokens])
-    standardisation, domain = describe(train.values, labels)
+    standardisation, domain = fit_standardisation(train.values, labels)
     columns = {**vars(standardisation), **vars(domain)}
     known = np.isfinite(train.values).sum(axis=0)
     with (folder / STATISTICS).open("w", encoding="utf-8", newline="") as file:

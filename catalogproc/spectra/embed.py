@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from catalogproc import __version__
 from catalogproc.contract import Column, Contract
-from catalogproc.datasets.star_reader import Tally, read_stars
+from catalogproc.datasets.star_reader import RowCount, StarFiles, read_stars
 from catalogproc.errors import JobError
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.job import Job
@@ -73,9 +73,9 @@ def embed(
                        where="--output")  # fmt: skip
     predictor, contract = Predictor(bundle, device), contract_of(bundle)
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
-    tally = Tally()
+    tally = RowCount()
     with TableWriter(output, contract, facts) as writer:
-        for good, made in read_stars(files, companion, bundle.vocabulary, job, tally):
+        for good, made in read_stars(StarFiles(files, companion), bundle.vocabulary, job, tally):
             vectors = predictor.summaries(made.values)
             offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
             columns = [
@@ -86,5 +86,5 @@ def embed(
             writer.write(pa.table(columns, schema=contract.arrow_schema()))
             if progress is not None:
                 progress(writer.rows, 0, "")
-        tally.account(writer.rows)
+        tally.check(writer.rows)
     return Embedded(tally.read, writer.rows, tally.rejected, output)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc import __version__
-from catalogproc.datasets.star_reader import ROWS, Tally, everything, read_stars
+from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import JobError
 from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.features.tokens import Tokens
@@ -210,11 +210,13 @@ def inpaint(
         "catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash,
         "inpainted": question.words,
     }  # fmt: skip
-    vocabulary, tally = predictor.bundle.vocabulary, Tally()
+    vocabulary, tally = predictor.bundle.vocabulary, RowCount()
     contract = spectra_table(_none(vocabulary), np.empty(0, np.int64), _beside(np.empty(0)))[1]
     without = 0
     batch = BATCH if question.read_nm else ROWS
-    stars = read_stars(files, companion, vocabulary, everything(vocabulary), tally, batch)
+    stars = read_stars(
+        StarFiles(files, companion), vocabulary, all_inputs_job(vocabulary), tally, batch
+    )
     with TableWriter(output, contract, facts) as writer:
         for good, made in stars:
             spectra = complete(predictor, made, question)
@@ -229,7 +231,7 @@ def inpaint(
                 plot = None
             if progress is not None:
                 progress(writer.rows + without, 0, "")
-        tally.account(writer.rows, without)
+        tally.check(writer.rows, without)
     return Inpainted(tally.read, writer.rows, tally.rejected, without, output)
 
 

@@ -17,7 +17,7 @@ from support.simulated import simulator
 from typer.testing import CliRunner
 
 from catalogproc.cli.main import app
-from catalogproc.datasets.star_reader import Tally, everything, read_stars
+from catalogproc.datasets.star_reader import RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.datasets.test_sets import simulated
 from catalogproc.errors import BundleError, CountError, JobError
 from catalogproc.features.extinction import TRUE_PER_SFD
@@ -177,7 +177,7 @@ def test_what_is_made_is_what_a_run_reads(predictor: Predictor, tmp_path: Path) 
     wanted = Wanted({}, isochrone="5,-0.2", output=output, distance=1.0, draws=0)
     make(wanted, predictor.bundle, "cpu")
     vocabulary = predictor.bundle.vocabulary
-    good, made = next(read_stars([output], [], vocabulary, everything(vocabulary)))
+    good, made = next(read_stars(StarFiles([output]), vocabulary, all_inputs_job(vocabulary)))
     table = pq.read_table(output)
     assert len(good) == table.num_rows > 20
     answer = predictor.predict(made.values, ["teff", "m_h"])
@@ -437,7 +437,7 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
     assert "2 rows left out" in done.lines()[1]
     assert pq.read_metadata(output).num_rows == 12
     with pytest.raises(CountError, match=r"wanted: 14(.|\n)*11 written, 0 left out, 2 rejected"):
-        Tally(14, 2).account(11)
+        RowCount(14, 2).check(11)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_questions_without_sense_are_refused(source: str, target: str, words: st
 
 def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Predictor) -> None:
     vocabulary = predictor.bundle.vocabulary
-    good, made = next(read_stars(FILES[:1], [], vocabulary, everything(vocabulary)))
+    good, made = next(read_stars(StarFiles(FILES[:1]), vocabulary, all_inputs_job(vocabulary)))
     whole = complete(predictor, made, Question.of("all", "missing"))
     for band in BANDS:
         at = vocabulary.coefficient_columns(band)
