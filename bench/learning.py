@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 from bench.kit import Kit
 from bench.measure import Figures, Noted, Row, Target, times
 from bench.plain import plain_copy, slots
-from catalogproc.datasets.star_table import Table
-from catalogproc.training.token_sampling import sample, standardise
-from catalogproc.training.trainer import Settings, gaussian_loss, train
+from catalogproc.datasets.star_table import StarTable
+from catalogproc.training.config import Settings
+from catalogproc.training.token_sampling import TokenSampler, TrainingStars, standardise
+from catalogproc.training.trainer import Trainer
+from catalogproc.training.training_step import gaussian_loss
 
 TITLE = "training"
 ROWS = (
@@ -35,22 +38,15 @@ def measure(kit: Kit) -> Figures:
     )
     rates: list[float] = []
 
-    def told(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    def report(step: int, steps: int, metrics: Mapping[str, float]) -> None:
         rates.append(metrics["stars_per_second"])
 
     folder = kit.folder / "training"
-    trained = train(
-        bundle.shape,
-        bundle.standardisation,
-        table.draw,
-        settings,
-        folder,
-        device=device,
-        progress=told,
-    )
+    stars_drawn = TrainingStars(table.sample, bundle.standardisation)
+    trained = Trainer(bundle.shape, stars_drawn, settings, device).fit(folder, progress=report)
     shutil.rmtree(folder)
     stars = median(rates[1:])  # the first step burns in
-    targets = float(trained.asked.sum()) / (settings.batch * settings.steps)
+    targets = float(trained.request_counts.sum()) / (settings.batch * settings.steps)
     theirs = _peer(kit, table, settings, device)
     return {
         "stars": Noted(stars, f"batch {settings.batch}, stars drawn beforehand"),
@@ -60,39 +56,32 @@ def measure(kit: Kit) -> Figures:
     }
 
 
-def _peer(kit: Kit, table: Table, settings: Settings, device: str) -> float:
+def _peer(kit: Kit, table: StarTable, settings: Settings, device: str) -> float:
     """Samples a second of the plain network, trained as the peer does, less its Python loops."""
     plain = plain_copy(kit.bundle.network()).to(device).train()
     optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     values, errors = standardise(
-        *table.draw(0, settings.batch), kit.bundle.standardisation, torch.device(device)
+        *table.sample(0, settings.batch), kit.bundle.standardisation, torch.device(device)
     )
 
+    weights = torch.ones(len(kit.bundle.vocabulary), device=device)
+    tokens = TokenSampler(weights, settings=replace(settings, targets=1))
+
     def step() -> None:
-        batch = sample(
-            values,
-            errors,
-            torch.ones(len(kit.bundle.vocabulary), device=device),
-            tokens=(settings.min_tokens, settings.max_tokens),
-            targets=1,
-            repeat=1.0,
-            labels=None,
-            unlabelled=0.0,
-            generator=torch.Generator(device).manual_seed(0),
-        )
+        batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
         memory, padded = plain.encode(*slots(batch.ids, batch.values))
         answer: tuple[Tensor, Tensor] = plain.decode(memory, padded, batch.requests[:, 0])
         mean, log_variance = (column[:, None] for column in answer)
         optimiser.zero_grad()
-        gaussian_loss(mean, log_variance, batch.truth, batch.error, batch.asked).backward()
+        gaussian_loss(mean, log_variance, batch).backward()
         optimiser.step()
 
     return settings.batch / median(times(step, kit.sizes.repeats, kit.sizes.budget))
 
 
-def _table(kit: Kit) -> Table:
+def _table(kit: Kit) -> StarTable:
     from catalogproc.simulation.simulator import Simulator
 
     n = max(kit.sizes.batch, kit.sizes.simulate // 4)
     values, errors = Simulator().draw(n, 2).tokens(kit.bundle.vocabulary)
-    return Table(np.arange(n), values.numpy(), errors.numpy())
+    return StarTable(np.arange(n), values.numpy(), errors.numpy())

@@ -1,8 +1,8 @@
-"""The verbs that make what a model is trained on, and the model: dust, dataset, train."""
+"""Commands that make training data and models: dust, dataset, train."""
 
 from __future__ import annotations
 
-import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,46 +15,56 @@ from catalogproc.cli.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from catalogproc.datasets.dataset import Report
-    from catalogproc.datasets.writer import Split
     from catalogproc.features.dust_map import DustMap
 
 MANY = ("--xp", "--tmass", "--cut", "--distmass-column", "--apogee-column", "--spectra")
-"""Options that take all the words up to the next option."""
+"""Options that take several values, up to the next option."""
 
 dataset = typer.Typer(
-    help="Stars to train on: from two public downloads, or from the surveys.",
+    help="Make datasets to train on: from two public downloads, or from the surveys.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-class Sides(StrEnum):
-    """How the stars are divided into those to train on and those for the test."""
+class SplitChoice(StrEnum):
+    """Division of the stars into a training part and a test part."""
 
     published = "published"
     hash = "hash"
 
 
-class Dust(StrEnum):
-    """Where E(B-V) comes from."""
+class DustChoice(StrEnum):
+    """Source of E(B-V)."""
 
     combined19 = "combined19"
     none = "none"
 
 
 class TrainingDevice(StrEnum):
-    """Where a model is trained."""
+    """Device that a model is trained on."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
+# --- dust ---------------------------------------------------------------------------------------
+DustSource = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FILE", help="combine19.h5, if already downloaded."),
+]
+DustFolder = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="DIR", help="Output folder [default: ~/.catalogproc/dust]."),
+]
+
+# --- dataset ------------------------------------------------------------------------------------
 DistMass = Annotated[
     Path, typer.Option("--distmass", metavar="FILE", help="APOGEE_DistMass-DR17, FITS.")
 ]
-CutWords = Annotated[
+CutOptions = Annotated[
     list[str] | None,
     typer.Option("--cut", metavar="NAME=VALUE...", help="age=0:12, ruwe=1.2, box=none, ..."),
 ]
@@ -62,27 +72,73 @@ DistMassNames = Annotated[
     list[str] | None,
     typer.Option(
         "--distmass-column",
-        metavar="OURS=THEIRS...",
-        help="What DistMass calls a column: age=AGE_COR_SS.",
+        metavar="NAME=COLUMN...",
+        help="Other column names in the DistMass file: age=AGE_COR_SS.",
     ),
 ]
-Fraction = Annotated[
-    float, typer.Option("--fraction", min=0.0, max=0.9, help="Share of the stars for the test.")
+ApogeeNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--apogee-column", metavar="NAME=COLUMN...", help="Other column names in allStar."
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of that division, by source_id.")]
+SplitOption = Annotated[
+    SplitChoice,
+    typer.Option("--split", help="The published split of Leung & Bovy, or a new one by source_id."),
+]
+Fraction = Annotated[
+    float, typer.Option("--fraction", min=0.0, max=0.9, help="Fraction of stars in the test part.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the split by source_id.")]
+Apogee = Annotated[
+    Path, typer.Option("--apogee", metavar="FILE", help="allStar of APOGEE DR17, FITS.")
+]
+GaiaSource = Annotated[
+    list[str],
+    typer.Option("--gaia-source", metavar="FILE...", help="gaia_source tables."),
+]
+Xp = Annotated[list[str], typer.Option("--xp", metavar="FILE...", help="XP spectra.")]
+Tmass = Annotated[
+    list[str] | None,
+    typer.Option("--tmass", metavar="FILE...", help="2MASS by source_id [default: APOGEE's]."),
+]
+DustOption = Annotated[DustChoice, typer.Option("--dust", help="Dust map that gives E(B-V).")]
+
+# --- train --------------------------------------------------------------------------------------
+JobName = Annotated[
+    str | None,
+    typer.Option(
+        "--job",
+        metavar="NAME|FILE",
+        help="Training job [default: train-apogee with --data, else train-tiny].",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Dataset of real stars, by catalogproc dataset."),
+]
+Base = Annotated[
+    str | None,
+    typer.Option("--from", metavar="NAME|DIR", help="Model to fine-tune; new tokens are added."),
+]
+Spectra = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--spectra", metavar="FILE", help="Real spectra, for jobs that use some; repeatable."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint.")]
+Device = Annotated[TrainingDevice, typer.Option("--device", help="Device to train on.")]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes", min=1, help="Processes that train together, each on its own GPU if any."
+    ),
+]
 
 
-def dust(
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="combine19.h5, where it is at hand."),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", metavar="DIR", help="Where to [default: ~/.catalogproc/dust]."),
-    ] = None,
-) -> None:
-    """Stage the dust map Combined19 once, checked, for all processes of this machine."""
+def dust(source: DustSource = None, folder: DustFolder = None) -> None:
+    """Prepare and check the dust map Combined19 once, for all processes of this machine."""
     from catalogproc.features.combined19 import stage
 
     with show_progress("pixels") as progress:
@@ -97,63 +153,47 @@ def lb24(
     testing: Annotated[Path, typer.Argument(metavar="TESTING", help="testing_set.h5")],
     distmass: DistMass,
     output: OutputFolder,
-    cut: CutWords = None,
+    cut: CutOptions = None,
     distmass_column: DistMassNames = None,
-    split: Annotated[
-        Sides, typer.Option("--split", help="Leung & Bovy's own, or anew by source_id.")
-    ] = Sides.published,
+    split: SplitOption = SplitChoice.published,
     fraction: Fraction = 0.1,
     seed: Seed = 0,
 ) -> None:
-    """Leung & Bovy's two public sets (Zenodo 12738256), joined with DistMass."""
-    from catalogproc.datasets.lb24 import CUTS, dataset_from_lb24
+    """Join Leung & Bovy's two public sets (Zenodo 12738256) with DistMass."""
+    from catalogproc.datasets.lb24 import CUTS, LB24Files, dataset_from_lb24
+    from catalogproc.datasets.writer import Selection, Split
     from catalogproc.readers.surveys import DistMassColumns, renamed
 
+    names = renamed(DistMassColumns(), distmass_column or [])
+    selection = Selection(
+        CUTS.with_options(cut or ()), Split(split is SplitChoice.published, fraction, seed)
+    )
     with show_progress("rows") as progress:
         report = dataset_from_lb24(
-            training,
-            testing,
-            distmass,
-            output,
-            cuts=CUTS.with_words(cut or ()),
-            split=_split(split, fraction, seed),
-            names=renamed(DistMassColumns(), distmass_column or []),
-            progress=progress,
+            LB24Files(training, testing, distmass, names), output, selection, progress=progress
         )
-    _tell(report, output)
+    _print_report(report, output)
 
 
 @dataset.command()
 def build(
-    apogee: Annotated[
-        Path, typer.Option("--apogee", metavar="FILE", help="allStar of APOGEE DR17, FITS.")
-    ],
+    apogee: Apogee,
     distmass: DistMass,
-    gaia_source: Annotated[
-        list[str],
-        typer.Option("--gaia-source", metavar="FILE...", help="Photometry and parallaxes."),
-    ],
-    xp: Annotated[list[str], typer.Option("--xp", metavar="FILE...", help="XP spectra.")],
+    gaia_source: GaiaSource,
+    xp: Xp,
     output: OutputFolder,
-    tmass: Annotated[
-        list[str] | None,
-        typer.Option("--tmass", metavar="FILE...", help="2MASS by source_id [default: APOGEE's]."),
-    ] = None,
-    dust: Annotated[
-        Dust, typer.Option("--dust", help="The map that E(B-V) is read from.")
-    ] = Dust.combined19,
-    cut: CutWords = None,
-    apogee_column: Annotated[
-        list[str] | None,
-        typer.Option("--apogee-column", metavar="OURS=THEIRS...", help="As --distmass-column."),
-    ] = None,
+    tmass: Tmass = None,
+    dust: DustOption = DustChoice.combined19,
+    cut: CutOptions = None,
+    apogee_column: ApogeeNames = None,
     distmass_column: DistMassNames = None,
     fraction: Fraction = 0.1,
     seed: Seed = 0,
 ) -> None:
-    """The surveys themselves, joined: APOGEE, DistMass, Gaia, 2MASS, and a dust map."""
+    """Join the surveys: APOGEE, DistMass, Gaia, 2MASS, and a dust map."""
     from catalogproc.datasets.cuts import Cuts
     from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
+    from catalogproc.datasets.writer import Selection, Split
     from catalogproc.readers.chunks import expand
     from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, renamed
 
@@ -163,98 +203,60 @@ def build(
         tuple(expand(gaia_source)),
         tuple(expand(xp)),
         tuple(expand(tmass)) if tmass else (),
+        apogee_columns=renamed(ApogeeColumns(), apogee_column or []),
+        distmass_columns=renamed(DistMassColumns(), distmass_column or []),
     )
+    selection = Selection(Cuts().with_options(cut or ()), Split(False, fraction, seed))
     with show_progress("spectra") as progress:
         report = dataset_from_surveys(
-            files,
-            output,
-            dust_map=_map(dust),
-            cuts=Cuts().with_words(cut or ()),
-            split=_split(Sides.hash, fraction, seed),
-            apogee_names=renamed(ApogeeColumns(), apogee_column or []),
-            distmass_names=renamed(DistMassColumns(), distmass_column or []),
-            progress=progress,
+            files, output, selection, dust_map=_dust_map(dust), progress=progress
         )
-    _tell(report, output)
+    _print_report(report, output)
 
 
 def train(
     output: OutputFolder,
-    job: Annotated[
-        str | None,
-        typer.Option(
-            "--job",
-            metavar="NAME|FILE",
-            help="A training job [default: train-apogee with --data, else train-tiny].",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="Real stars, made by catalogproc dataset."),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="NAME|DIR", help="The model to go on from; it may learn new tokens."
-        ),
-    ] = None,
-    spectra: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--spectra", metavar="FILE", help="Real spectra, for jobs that mix some in; repeatable."
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
-    device: Annotated[
-        TrainingDevice, typer.Option("--device", help="Where it is trained.")
-    ] = TrainingDevice.auto,
-    processes: Annotated[
-        int,
-        typer.Option("--processes", min=1, help="So many train together, a GPU each if there are."),
-    ] = 1,
+    job: JobName = None,
+    data: Data = None,
+    base: Base = None,
+    spectra: Spectra = None,
+    resume: Resume = False,
+    device: Device = TrainingDevice.auto,
+    processes: Processes = 1,
 ) -> None:
-    """Train a model by its recipe, into a bundle; on simulated stars, or on a dataset."""
-    import sys
-
-    from catalogproc.training.distributed import is_first, launch
-
-    if processes > 1 and "RANK" not in os.environ:
-        raise typer.Exit(launch(processes, sys.argv[1:]))
-    VOICE.quiet = VOICE.quiet or not is_first()
+    """Train a model by a training job, on simulated stars or on a dataset; write a bundle."""
     from catalogproc.job import load_training_job
     from catalogproc.readers.chunks import expand
+    from catalogproc.training.config import TrainSpec
+    from catalogproc.training.distributed import is_first, is_launched, launch
     from catalogproc.training.train_bundle import train_bundle
 
-    chosen = load_training_job(job or ("train-tiny" if data is None else "train-apogee"))
+    spec = TrainSpec(
+        job=load_training_job(job or ("train-tiny" if data is None else "train-apogee")),
+        output=output,
+        data=data,
+        base=base,
+        spectra=tuple(expand(spectra or [])),
+        resume=resume,
+        device=device.value,
+        processes=processes,
+    )
+    if spec.processes > 1 and not is_launched():
+        raise typer.Exit(launch(spec.processes, sys.argv[1:]))
+    VOICE.quiet = VOICE.quiet or not is_first()
     with show_progress("steps") as progress:
-        bundle = train_bundle(
-            chosen,
-            output,
-            data=data,
-            base=start,
-            spectra=expand(spectra or []),
-            resume=resume,
-            device=device.value,
-            progress=progress,
-            announce=progress.say,
-        )
+        bundle = train_bundle(spec, progress, announce=progress.say)
     if bundle is not None:
         note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
-def _tell(report: Report, output: Path) -> None:
+def _print_report(report: Report, output: Path) -> None:
     for line in report.lines():
         note(line)
     note(f"written to {output}")
 
 
-def _map(dust: Dust) -> DustMap | None:
+def _dust_map(choice: DustChoice) -> DustMap | None:
     from catalogproc.features.dust_map import open_dust_map
 
-    return None if dust is Dust.none else open_dust_map()
-
-
-def _split(sides: Sides, fraction: float, seed: int) -> Split:
-    from catalogproc.datasets.writer import Split
-
-    return Split(sides is Sides.published, fraction, seed)
+    return None if choice is DustChoice.none else open_dust_map()

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, and those that a training leaves in its folder.
+"""Files that a training writes in its folder.
 
 checkpoint.safetensors   all tensors of the training's state, and facts in its header
-learning_curve.csv       a line a report: step and metrics
+learning_curve.csv       one line per report: step and metrics
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ METRICS = ("loss", "validation_loss", "rate", "stars_per_second")
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the last one, whole or not at all. No pickle in it."""
+    """Replace the checkpoint of a folder atomically. It contains no pickle.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training.
+    tensors
+        The state of the training by name.
+    facts
+        Further state, as JSON.
+    """
     from safetensors.torch import save
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -33,9 +43,17 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors (on the CPU) and facts of a folder's checkpoint, None where it has none.
+    """Return the tensors (on the CPU) and facts of a folder's checkpoint, None without one.
 
-    Raises ResumeError for a file that is no checkpoint.
+    Parameters
+    ----------
+    folder
+        Folder of the training.
+
+    Raises
+    ------
+    ResumeError
+        The file is no checkpoint.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -45,15 +63,23 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            # Cloned, because a training writes into its state and the file is mapped.
+            # Cloned, because a training changes its state and the file is memory-mapped.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ResumeError("a checkpoint that cannot be read", found=error, where=path) from None
+        raise ResumeError("the checkpoint cannot be read", found=error, where=path) from None
     return tensors, facts
 
 
-class Curve:
-    """The learning curve of a folder, from which later lines than ``step`` are dropped."""
+class LearningCurve:
+    """The learning curve of a folder; lines of later steps than ``step`` are removed.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training.
+    step
+        Number of steps done so far.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / CURVE
@@ -61,8 +87,16 @@ class Curve:
         lines = [",".join(("step", *METRICS)), *map(_line, self.rows)]
         write_atomic(self.path, "".join(f"{line}\n" for line in lines).encode())
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a line; a metric that was not measured is left empty."""
+    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a line.
+
+        Parameters
+        ----------
+        step
+            Number of steps done.
+        metrics
+            Some of METRICS; the others are left empty.
+        """
         row: dict[str, float] = {"step": step, **metrics}
         self.rows += (row,)
         with self.path.open("a", encoding="utf-8") as file:
@@ -72,14 +106,20 @@ class Curve:
 
 
 def read_curve(folder: Path) -> tuple[dict[str, float], ...]:
-    """The lines of a folder's learning curve, each with the metrics that it has."""
+    """Return the lines of a folder's learning curve, each with the metrics that it has.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training, or of a bundle.
+    """
     path = folder / CURVE
     if not path.is_file():
         return ()
     with path.open(encoding="utf-8", newline="") as file:
-        # A line that a crash cut short has no last column.
-        whole = [row for row in csv.DictReader(file) if row[METRICS[-1]]]
-    return tuple({name: float(value) for name, value in row.items() if value} for row in whole)
+        # A line that a crash truncated has no last column.
+        complete = [row for row in csv.DictReader(file) if row[METRICS[-1]]]
+    return tuple({name: float(value) for name, value in row.items() if value} for row in complete)
 
 
 def _line(row: Mapping[str, float]) -> str:

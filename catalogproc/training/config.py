@@ -1,57 +1,147 @@
-"""How a network is trained: what a training job may set, and a device's arithmetic."""
+"""What a user asks of a training, the settings of the optimisation, and a device's precision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 
 from catalogproc.errors import JobError
+from catalogproc.job import TrainingJob
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a network is trained; every field may stand in a training job.
+class TrainSpec:
+    """What a user asks of one training.
 
+    Attributes
+    ----------
+    job
+        The training job: network, training data and settings.
+    output
+        Folder of the checkpoint, the learning curve and the bundle.
+    data
+        Dataset of real stars; for jobs with a table ``data`` only, the others simulate stars.
+    base
+        Name or folder of a bundle to fine-tune; tokens that it lacks are added.
+    spectra
+        Files of real spectra without labels, for jobs whose table ``real`` uses them.
+    resume
+        Continue from the checkpoint in ``output``.
+    device
+        auto, cpu or cuda.
+    processes
+        Number of processes on this host that train together.
+    """
+
+    job: TrainingJob
+    output: Path
+    data: Path | None = None
+    base: str | Path | None = None
+    spectra: tuple[Path, ...] = ()
+    resume: bool = False
+    device: str = "auto"
+    processes: int = 1
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Folder of the bundle."""
+        return self.output / self.job.bundle
+
+
+class JobTable:
+    """A table of a training job whose fields are checked by name and type."""
+
+    TABLE: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Read the table.
+
+        Parameters
+        ----------
+        content
+            Values by field name; absent fields have their default.
+
+        Raises
+        ------
+        JobError
+            An unknown field, a value of the wrong type, or an invalid value.
+        """
+        known = {item.name: item.default for item in fields(cls)}  # type: ignore[arg-type]
+        for name, value in content.items():
+            if name not in known:
+                raise JobError("unknown field", wanted=", ".join(known), found=name,
+                               where=f"[{cls.TABLE}]")  # fmt: skip
+            wanted = (int, float) if isinstance(known[name], float) else type(known[name])
+            if isinstance(value, bool) != isinstance(known[name], bool) or not isinstance(
+                value, wanted
+            ):
+                raise cls.invalid(name, repr(value), "wrong type", wanted=repr(known[name]))
+        return cls(**content)
+
+    @classmethod
+    def invalid(cls, name: str, value: object, message: str, wanted: str | None = None) -> JobError:
+        """Return the error of an invalid value.
+
+        Parameters
+        ----------
+        name, value
+            The field and its value.
+        message, wanted
+            What is wrong, and what is allowed.
+        """
+        return JobError(message, wanted=wanted, found=value, where=f"[{cls.TABLE}], {name}")
+
+
+@dataclass(frozen=True)
+class Settings(JobTable):
+    """Settings of the optimisation, table ``training`` of a job.
+
+    Attributes
+    ----------
     seed
-        Of the initial weights, and with a step's number of all that is random in it.
+        Seed of the initial weights and, with the number of a step, of its random choices.
     steps, batch
-        How many steps, of how many stars.
+        Number of steps, and stars per step.
     rate, minimum_rate, restart_steps, warm_steps
-        The learning rate falls from ``rate`` to ``minimum_rate`` as a cosine, and starts
-        again every ``restart_steps``; it first rises linearly over ``warm_steps``.
+        The learning rate falls from ``rate`` to ``minimum_rate`` as a cosine and restarts every
+        ``restart_steps``; it rises linearly during the first ``warm_steps``.
     weight_decay, clip, average
-        AdamW's decay; the largest norm of a gradient, 0 for any; the decay of the
-        exponential moving average of the weights, which is then the result, 0 for none.
+        AdamW's decay; largest norm of a gradient, 0 for no limit; decay of the exponential
+        moving average of the weights, which is then the result, 0 for none.
     min_tokens, max_tokens, targets
-        How many tokens of a star a step shows, and how many it asks for.
+        Number of tokens of a star that a step shows, and number of tokens that it requests.
     repeat
-        How likely a token that is shown is asked too, beside one that is not: 1 asks for
-        all alike, as in the seed paper; 0 asks only for what has to be inferred.
+        Probability of requesting a shown token relative to one that is not shown: 1 treats all
+        alike, as in the seed paper; 0 requests only what has to be inferred.
     unlabelled
-        How likely a star is shown without any label, as in a run; the labels are asked all
-        the same.
+        Probability that a star is shown without labels, as in a run; its labels may still be
+        requested.
     labels_alone
-        How likely a star is shown by some of its labels alone, so that spectra can be made of
+        Probability that only labels of a star are shown, so that spectra can be generated from
         labels; ``unlabelled`` + ``labels_alone`` is at most 1.
     parts
-        Stars are sorted by the number of tokens shown and encoded in so many parts, so
-        that little is computed on padding.
+        Stars are sorted by the number of shown tokens and encoded in this many parts, which
+        avoids computing on padding.
     precision
-        float32, bfloat16, float16 (mixed, the weights stay float32), or auto: bfloat16 or
-        float16 on a GPU, whichever it has, float32 elsewhere.
+        float32, bfloat16, float16 (mixed: the weights stay float32), or auto: on a GPU bfloat16
+        if supported, else float16; float32 elsewhere.
     report_steps, checkpoint_steps
-        How often a line is added to the learning curve, and a checkpoint written.
+        Steps between lines of the learning curve, and between checkpoints.
     patience_steps
-        The training ends when the validation's loss, which is taken at checkpoints, has not
-        fallen for so many steps; the result are then the weights with which it was lowest.
-        0: it goes to its end, and the result are the last weights.
+        The training ends when the validation loss, computed at checkpoints, has not fallen for
+        this many steps; the result is then the weights of the lowest loss. 0: all steps are
+        done, and the result is the last weights.
     """
+
+    TABLE = "training"
 
     seed: int = 0
     steps: int = 100_000
@@ -76,75 +166,68 @@ class Settings:
     patience_steps: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "restart_steps", "targets", "parts", "report_steps", "rate")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise JobError("must be positive", found=getattr(self, name), where=name)
-        if self.seed < 0:
-            raise JobError("a seed is not negative", found=self.seed, where="seed")
+        for name in ("steps", "batch", "restart_steps", "targets", "parts", "report_steps", "rate"):
+            self._require(name, getattr(self, name) > 0, "must be positive")
+        for name in ("seed", "repeat", "patience_steps"):
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        for name in ("unlabelled", "labels_alone"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "not a probability", "0 to 1")
+        self._require("average", 0 <= self.average < 1, "must be from 0 to below 1")
+        self._require("precision", self.precision in ("auto", *PRECISIONS), "unknown precision",
+                      f"auto | {' | '.join(PRECISIONS)}")  # fmt: skip
         if not 0 <= self.min_tokens <= self.max_tokens or self.max_tokens < 1:
             raise JobError(
-                "the number of tokens shown must be a range",
-                wanted="0 <= min_tokens <= max_tokens",
-                found=(self.min_tokens, self.max_tokens),
-            )
-        if self.repeat < 0:
-            raise JobError("must not be negative", found=self.repeat, where="repeat")
-        for name in ("unlabelled", "labels_alone"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise JobError("a likelihood", wanted="0 to 1", found=getattr(self, name),
-                               where=name)  # fmt: skip
+                "the numbers of shown tokens are no range", wanted="0 <= min_tokens <= max_tokens",
+                found=(self.min_tokens, self.max_tokens), where=f"[{self.TABLE}]",
+            )  # fmt: skip
         if self.unlabelled + self.labels_alone > 1:
             raise JobError(
                 "more than all stars", wanted="unlabelled + labels_alone up to 1",
-                found=f"{self.unlabelled} + {self.labels_alone}",
+                found=f"{self.unlabelled} + {self.labels_alone}", where=f"[{self.TABLE}]",
             )  # fmt: skip
-        if self.patience_steps < 0:
-            raise JobError("must not be negative", found=self.patience_steps,
-                           where="patience_steps")  # fmt: skip
-        if not 0 <= self.average < 1:
-            raise JobError("must be from 0 to below 1", found=self.average, where="average")
-        if self.checkpoint_steps % self.report_steps or self.checkpoint_steps <= 0:
-            raise JobError(
-                "a checkpoint falls on a report",
-                wanted=f"a multiple of report_steps, {self.report_steps}",
-                found=self.checkpoint_steps,
-                where="checkpoint_steps",
-            )
-        if self.precision not in ("auto", *PRECISIONS):
-            raise JobError(
-                "unknown precision", wanted=f"auto | {' | '.join(PRECISIONS)}", found=self.precision
-            )
+        self._require(
+            "checkpoint_steps",
+            self.checkpoint_steps > 0 and self.checkpoint_steps % self.report_steps == 0,
+            "checkpoints must coincide with reports",
+            f"a multiple of report_steps, {self.report_steps}",
+        )
+
+    def _require(self, name: str, valid: bool, message: str, wanted: str | None = None) -> None:
+        if not valid:
+            raise self.invalid(name, getattr(self, name), message, wanted)
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step: cosine warm restarts (Loshchilov & Hutter 2017)."""
-        turn = (step % self.restart_steps) / self.restart_steps
-        low, high = self.minimum_rate, self.rate
-        rate = low + 0.5 * (high - low) * (1 + math.cos(math.pi * turn))
-        return rate * min(1.0, (step + 1) / max(1, self.warm_steps))
+        """Return the learning rate: cosine with warm restarts (Loshchilov & Hutter 2017).
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Raises JobError for a field that trainings do not have, or of the wrong kind."""
-        known = {field.name: field.default for field in fields(cls)}
-        for name, value in content.items():
-            if name not in known:
-                raise JobError("unknown field of a training", wanted=", ".join(known), found=name)
-            wanted = (int, float) if isinstance(known[name], float) else type(known[name])
-            if isinstance(value, bool) or not isinstance(value, wanted):
-                raise JobError("wrong type", wanted=known[name], found=repr(value), where=name)
-        return cls(**content)
+        Parameters
+        ----------
+        step
+            Number of the step, from 0.
+        """
+        phase = (step % self.restart_steps) / self.restart_steps
+        low, high = self.minimum_rate, self.rate
+        rate = low + 0.5 * (high - low) * (1 + math.cos(math.pi * phase))
+        return rate * min(1.0, (step + 1) / max(1, self.warm_steps))
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """The arithmetic of a device: float16 alone needs its loss scaled."""
+class MixedPrecision:
+    """A device and its number type; float16 alone needs a scaled loss."""
 
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
-    def choose(cls, device: str, precision: str) -> Mixed:
+    def choose(cls, device: str, precision: str) -> MixedPrecision:
+        """Return the arithmetic of a device.
+
+        Parameters
+        ----------
+        device
+            Name of the device, such as cpu or cuda:1.
+        precision
+            One of PRECISIONS, or auto.
+        """
         at = torch.device(device)
         if precision != "auto":
             return cls(at, PRECISIONS[precision])
@@ -153,14 +236,17 @@ class Mixed:
         return cls(at, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
 
     @property
-    def scaled(self) -> bool:
+    def is_scaled(self) -> bool:
+        """Whether the loss is scaled."""
         return self.dtype is torch.float16
 
     def autocast(self) -> torch.autocast:
-        # The kind of device, not its name: "cuda:1" is a "cuda".
+        """Return the context in which operations use ``dtype``."""
+        # The type of the device, not its name: the type of "cuda:1" is "cuda".
         return torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
         )
 
     def scaler(self) -> torch.amp.GradScaler:
-        return torch.amp.GradScaler(self.device.type, enabled=self.scaled)
+        """Return the scaler of the loss; it does nothing where none is needed."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.is_scaled)

@@ -1,4 +1,4 @@
-"""Real stars among the simulated ones: spectra without labels, red giants with seismic masses."""
+"""Real stars in a simulated training: spectra without labels, giants with seismic masses."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from catalogproc.datasets.star_table import StarSampler, StarTable
 from catalogproc.datasets.test_sets import read_tokens
 from catalogproc.errors import JobError
 from catalogproc.io.hashes import sha256
-from catalogproc.training.options import Options
+from catalogproc.training.config import JobTable
 from catalogproc.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class RealRows(Options):
-    """Real stars among the simulated ones of a training, table ``real`` of its job.
+class RealOptions(JobTable):
+    """Real stars in a training on simulated ones, table ``real`` of its job.
 
+    Attributes
+    ----------
     spectra
-        Share of each step's stars that are real spectra, shown in part and asked for the rest.
+        Fraction of each step's stars that are real spectra, without labels.
     held_out, seed
-        Which of the spectra, and what share, no training sees: by source_id.
+        Fraction of the spectra that is never trained on, and the seed that selects it.
     kepler
-        Share of each step's stars that are red giants with asteroseismic masses, those that
-        science/judges/kepler.py does not hold out.
+        Fraction of each step's stars that are red giants with asteroseismic masses; those that
+        datasets/kepler.py does not hold out.
     mass_hidden
-        Share of these whose mass is kept from the network, so that it is asked.
+        Fraction of these whose mass is never shown, so that the network must predict it.
     """
 
     TABLE = "real"
@@ -46,8 +48,7 @@ class RealRows(Options):
     def __post_init__(self) -> None:
         for name in ("spectra", "held_out", "kepler", "mass_hidden"):
             if not 0 <= getattr(self, name) <= 1:
-                raise JobError("a share", wanted="0 to 1", found=getattr(self, name),
-                               where=f"[real], {name}")  # fmt: skip
+                raise self.invalid(name, getattr(self, name), "not a fraction", "0 to 1")
         if self.spectra + self.kepler >= 1:
             raise JobError(
                 "no room for simulated stars",
@@ -57,65 +58,96 @@ class RealRows(Options):
 
 
 @dataclass(frozen=True, eq=False)
-class Real:
-    """Real stars to draw from, each kind with its share; what the bundle says of them."""
+class RealStars:
+    """Real stars of a training.
 
-    parts: tuple[tuple[StarSampler, float], ...]
+    Attributes
+    ----------
+    samplers
+        Samplers of each type of star, and their fractions of each step.
+    facts
+        Facts that the bundle records.
+    ids
+        Sorted source_id of the spectra; None without any.
+    """
+
+    samplers: tuple[tuple[StarSampler, float], ...]
     facts: dict[str, Any]
     ids: NDArray[np.int64] | None
 
 
-def real_rows(options: RealRows, files: Sequence[Path], vocabulary: Vocabulary) -> Real:
-    """The real stars that a job asks for; ``files`` are its spectra.
+def load_real_stars(
+    options: RealOptions, files: Sequence[Path], vocabulary: Vocabulary
+) -> RealStars:
+    """Return the real stars that a job asks for.
+
+    Parameters
+    ----------
+    options
+        Table ``real`` of the job.
+    files
+        Files of spectra.
+    vocabulary
+        Defines the tokens.
 
     Raises
     ------
     JobError
-        Spectra are asked for and none given, or the other way round.
+        The job uses spectra and none are given, or it uses none and some are given.
     InputError
         A file cannot be read.
     """
     if bool(files) != bool(options.spectra):
         raise JobError(
-            "the job mixes real spectra in, and needs them" if options.spectra
-            else "the job takes no real spectra",
+            "the job uses real spectra, and needs them" if options.spectra
+            else "the job uses no real spectra",
             wanted="--spectra FILE..." if options.spectra else "a job with [real], spectra = SHARE",
             found="none" if not files else files[0], where="[real], spectra",
         )  # fmt: skip
-    parts: list[tuple[StarSampler, float]] = []
+    samplers: list[tuple[StarSampler, float]] = []
     facts: dict[str, Any] = {}
     ids = None
     if options.spectra:
-        seen, _ = split_spectra(files, vocabulary, options)
-        parts.append((seen.sample, options.spectra))
-        ids = np.unique(seen.ids)
+        training, _ = split_spectra(files, vocabulary, options)
+        samplers.append((training.sample, options.spectra))
+        ids = np.unique(training.ids)
         facts["real_spectra"] = (
             f"{len(ids):,} Gaia DR3 XP spectra without labels, {options.spectra:.0%} of each step"
         )
-        facts["real_spectra_sha256"] = _digest(seen)
+        facts["real_spectra_sha256"] = _digest(training)
     if options.kepler:
         giants = kepler.parts(vocabulary)[0].table()
         column = vocabulary.column("mass")
-        parts.append((giants.sampler_hiding(column, options.mass_hidden), options.kepler))
+        samplers.append((giants.sampler_hiding(column, options.mass_hidden), options.kepler))
         facts["real_labels"] = (
             f"{len(giants.ids):,} Kepler red giants with seismic masses (Li et al. 2024), "
             f"no spectra, {options.kepler:.0%} of each step"
         )
-    return Real(tuple(parts), facts, ids)
+    return RealStars(tuple(samplers), facts, ids)
 
 
 def split_spectra(
-    files: Sequence[Path], vocabulary: Vocabulary, options: RealRows
+    files: Sequence[Path], vocabulary: Vocabulary, options: RealOptions
 ) -> tuple[StarTable, StarTable]:
-    """Real spectra as tokens, those that a training sees and those that it does not.
+    """Return real spectra as tokens: those to train on, and those held out.
 
-    The relevant coefficients over the G flux and the colours; G, BP and RP are synthetic.
+    Tokens are the relevant coefficients over the G flux, and colours; G, BP and RP are
+    synthetic.
+
+    Parameters
+    ----------
+    files
+        Files of spectra.
+    vocabulary
+        Defines the tokens.
+    options
+        Fraction and seed of the held-out spectra.
     """
     ids, values, errors, _ = read_tokens(StarFiles(files), vocabulary)
     return StarTable(ids, values, errors).split(options.held_out, options.seed)
 
 
 def _digest(table: StarTable) -> str:
-    """SHA-256 (hex) of the rows."""
+    """Return the SHA-256 (hex) of the rows."""
     arrays = (table.ids, table.values, table.errors)
     return sha256(np.ascontiguousarray(array).tobytes() for array in arrays)

@@ -1,32 +1,66 @@
-"""What the network sees of a star in one training step, and where the stars come from.
+"""Batches of a training: which tokens of each star are shown to the network, and which requested.
 
-A step shows the network a random few of a star's tokens and asks it for a random few,
-which may be among those it saw. All of it is done on whole batches, on the device.
+Every step shows a random subset of a star's tokens and requests another one, which may overlap.
+Whole batches are processed at once, on the device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from catalogproc.datasets.star_table import _tensor
+from catalogproc.datasets.star_table import StarSampler, StarTable, as_tensor
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.transformer import PADDING
+from catalogproc.training.config import Settings
 
-LABEL_KEPT = 0.75
-"""Share of the labels that are shown of a star of which nothing else is."""
+LABELS_SHOWN = 0.75
+"""Fraction of the labels shown in labels-only mode."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStars:
+    """The stars of a training, as tokens of any vocabulary.
+
+    Attributes
+    ----------
+    sampler
+        Gives the stars of a step.
+    standardisation
+        Centre and scale of each token.
+    weights
+        (V,) relative probability of requesting each token that a star has; None for equal ones.
+    labels
+        (V,) True for tokens that are labels, for ``Settings.unlabelled``; None if there are none.
+    validation
+        Stars that ``sampler`` never gives, for the validation loss.
+    """
+
+    sampler: StarSampler
+    standardisation: Standardisation
+    weights: NDArray[np.floating] | None = None
+    labels: NDArray[np.bool_] | None = None
+    validation: StarTable | None = None
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One step's questions: N stars, T tokens shown, K tokens asked; all standardised.
+class TokenBatch:
+    """One step's tokens, standardised: N stars, T tokens shown, K tokens requested.
 
-    ``ids`` and ``values`` (N, T) are what is shown, 0 where padded, stars with more tokens
-    first. ``requests``, ``truth``, ``error`` and ``asked`` (N, K) are what is asked;
-    where ``asked`` is False there is no question, because the star has no more tokens.
+    Attributes
+    ----------
+    ids, values
+        (N, T) numbers and values of the shown tokens, 0 where padded; stars with more tokens
+        come first.
+    requests, truth, error
+        (N, K) numbers, values and errors of the requested tokens.
+    requested
+        (N, K) False where a star has no further token to request.
     """
 
     ids: Tensor
@@ -34,97 +68,191 @@ class Sample:
     requests: Tensor
     truth: Tensor
     error: Tensor
-    asked: Tensor
+    requested: Tensor
 
 
 def standardise(
     values: Any, errors: Any, standardisation: Standardisation, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Values and errors (n, V) as the network reads them: by float64, to float32."""
-    given = [_tensor(x).to(device, torch.float64) for x in (values, errors)]
-    center, scale = (
-        torch.tensor(x, device=device) for x in (standardisation.center, standardisation.scale)
-    )
-    z = (given[0] - center) / scale
-    error = (given[1] / scale).nan_to_num(nan=0.0).clamp(min=0.0)
-    return z.masked_fill(~z.isfinite(), torch.nan).float(), error.float()
-
-
-def sample(
-    values: Tensor,
-    errors: Tensor,
-    weights: Tensor,
-    *,
-    tokens: tuple[int, int],
-    targets: int,
-    repeat: float = 1.0,
-    labels: Tensor | None = None,
-    unlabelled: float = 0.0,
-    labels_alone: float = 0.0,
-    hidden: Tensor | None = None,
-    generator: torch.Generator,
-) -> Sample:
-    """Draw what is shown and what is asked of each star.
+    """Return values and errors as the network reads them: computed in float64, then float32.
 
     Parameters
     ----------
     values, errors
-        (N, V), standardised; NaN where a star lacks a token.
-    weights
-        (V,): how likely each token is to be asked beside the others; 0 is never.
-    tokens
-        The number of tokens shown is uniform between these two, both included, or all
-        that a star has if it has fewer; which ones is uniform.
-    targets
-        How many are asked, drawn without replacement; fewer if a star has fewer.
-    repeat
-        How likely a token that is shown is asked, beside one that is not; 0 is never.
-    labels, unlabelled
-        (V,), which tokens are labels; and how likely a star is shown without any of them, as
-        a run shows it. They may be asked all the same.
-    labels_alone
-        How likely a star is shown by its labels alone, LABEL_KEPT of them.
-    hidden
-        (N, V), True for tokens that must not be shown. A star of which something is hidden
-        keeps all others.
+        (n, V) in the tokens' units, NaN where absent.
+    standardisation
+        Centre and scale of each token.
+    device
+        Where the results are.
     """
-    n, v = values.shape
-    device = values.device
-    present = ~values.isnan()  # (N, V)
-    showable = present
-    if labels is not None and unlabelled + labels_alone > 0:
-        u = torch.rand(n, 1, generator=generator, device=device)
-        bare, alone = u < unlabelled, u >= 1 - labels_alone
-        alone = alone & (present & labels).any(1, keepdim=True)
-        if hidden is not None:
-            whole = ~hidden.any(1, keepdim=True)
-            bare, alone = bare & whole, alone & whole
-        showable = present & ~(bare & labels)
-        if labels_alone > 0:
-            kept = torch.rand(n, v, generator=generator, device=device) < LABEL_KEPT
-            showable &= ~alone | (labels & kept)
-    if hidden is not None:
-        showable = showable & ~hidden
-    least, most = tokens[0], min(tokens[1], v)
-    sizes = torch.randint(least, most + 1, (n,), generator=generator, device=device)
-    sizes, order = torch.minimum(sizes, showable.sum(1)).sort(descending=True, stable=True)
-    values, errors = values[order], errors[order]
-    present, showable = present[order], showable[order]
+    x, e = (as_tensor(item).to(device, torch.float64) for item in (values, errors))
+    center, scale = (
+        torch.tensor(item, device=device)
+        for item in (standardisation.center, standardisation.scale)
+    )
+    z = (x - center) / scale
+    error = (e / scale).nan_to_num(nan=0.0).clamp(min=0.0)
+    return z.masked_fill(~z.isfinite(), torch.nan).float(), error.float()
 
-    keys = torch.rand(n, v, generator=generator, device=device).masked_fill(~showable, -1.0)
-    shown = keys.topk(max(1, int(sizes[0])), dim=1).indices  # (N, T), in random order
-    filled = torch.arange(shown.shape[1], device=device) < sizes[:, None]
-    ids = torch.where(filled, shown + 1, PADDING)
-    x = torch.where(filled, values.gather(1, shown), 0.0)
 
-    # The largest of log(u) / w are a weighted draw without replacement
-    # (Efraimidis & Spirakis 2006, Inf. Process. Lett. 97, 181).
-    likely = torch.where(present, weights, 0.0)  # (N, V)
-    likely = likely.scatter(1, shown, likely.gather(1, shown) * torch.where(filled, repeat, 1.0))
-    u = torch.rand(n, v, generator=generator, device=device).clamp(min=1e-38)
-    keys = (u.log() / likely).masked_fill(likely <= 0, -torch.inf)
-    best, chosen = keys.topk(min(targets, v), dim=1)  # (N, K)
-    asked = best > -torch.inf
-    truth = torch.where(asked, values.gather(1, chosen), 0.0)
-    error = torch.where(asked, errors.gather(1, chosen), 0.0)
-    return Sample(ids, x, chosen + 1, truth, error, asked)
+@dataclass(frozen=True, eq=False)
+class TokenSampler:
+    """Chooses shown and requested tokens by the rules of :class:`Settings`.
+
+    Attributes
+    ----------
+    weights
+        (V,) relative probability of requesting each token; 0 is never.
+    labels
+        (V,) True for labels; None if there are none.
+    settings
+        min_tokens to max_tokens tokens are shown, uniformly chosen, or all that a star has if it
+        has fewer; ``targets`` are requested without replacement, or fewer if a star has fewer.
+    """
+
+    weights: Tensor
+    labels: Tensor | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def sample(
+        self,
+        values: Tensor,
+        errors: Tensor,
+        generator: torch.Generator,
+        hidden: Tensor | None = None,
+    ) -> TokenBatch:
+        """Choose the shown and the requested tokens of each star.
+
+        Parameters
+        ----------
+        values, errors
+            (N, V), standardised; NaN where a star lacks a token.
+        generator
+            Source of random numbers, on the same device.
+        hidden
+            (N, V), True for tokens that must not be shown. All other tokens of a star with
+            hidden ones may be shown, whatever ``unlabelled`` and ``labels_alone`` say.
+        """
+        n, v = values.shape
+        least, most = self.settings.min_tokens, min(self.settings.max_tokens, v)
+        present = ~values.isnan()  # (N, V)
+        showable = self._showable(present, hidden, generator)
+        sizes = torch.randint(least, most + 1, (n,), generator=generator, device=values.device)
+        sizes, order = torch.minimum(sizes, showable.sum(1)).sort(descending=True, stable=True)
+        values, errors = values[order], errors[order]
+        present, showable = present[order], showable[order]
+
+        keys = torch.rand(n, v, generator=generator, device=values.device)
+        keys = keys.masked_fill(~showable, -1.0)
+        shown = keys.topk(max(1, int(sizes[0])), dim=1).indices  # (N, T), in random order
+        filled = torch.arange(shown.shape[1], device=values.device) < sizes[:, None]
+        ids = torch.where(filled, shown + 1, PADDING)
+        x = torch.where(filled, values.gather(1, shown), 0.0)
+
+        weights = torch.where(present, self.weights, 0.0)  # (N, V)
+        repeated = weights.gather(1, shown) * torch.where(filled, self.settings.repeat, 1.0)
+        chosen, requested = self._requests(weights.scatter(1, shown, repeated), generator)
+        truth = torch.where(requested, values.gather(1, chosen), 0.0)
+        error = torch.where(requested, errors.gather(1, chosen), 0.0)
+        return TokenBatch(ids, x, chosen + 1, truth, error, requested)
+
+    def _showable(
+        self, present: Tensor, hidden: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Return which tokens (N, V) may be shown."""
+        unlabelled, labels_alone = self.settings.unlabelled, self.settings.labels_alone
+        n, v = present.shape
+        showable = present
+        if self.labels is not None and unlabelled + labels_alone > 0:
+            u = torch.rand(n, 1, generator=generator, device=present.device)
+            without, alone = u < unlabelled, u >= 1 - labels_alone
+            alone = alone & (present & self.labels).any(1, keepdim=True)
+            if hidden is not None:
+                free = ~hidden.any(1, keepdim=True)
+                without, alone = without & free, alone & free
+            showable = present & ~(without & self.labels)
+            if labels_alone > 0:
+                u = torch.rand(n, v, generator=generator, device=present.device)
+                showable &= ~alone | (self.labels & (u < LABELS_SHOWN))
+        return showable if hidden is None else showable & ~hidden
+
+    def _requests(self, weights: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return columns (N, K) drawn by weights (N, V), and whether each is valid.
+
+        The largest of log(u) / w are a weighted draw without replacement
+        (Efraimidis & Spirakis 2006, Inf. Process. Lett. 97, 181).
+        """
+        u = torch.rand(weights.shape, generator=generator, device=weights.device).clamp(min=1e-38)
+        keys = (u.log() / weights).masked_fill(weights <= 0, -torch.inf)
+        best, chosen = keys.topk(min(self.settings.targets, weights.shape[1]), dim=1)
+        return chosen, best > -torch.inf
+
+
+class BatchSource:
+    """Batches of a training, each determined by the seed and the step number alone.
+
+    Parameters
+    ----------
+    stars
+        The stars, with weights.
+    settings
+        Seed, batch size and rules of the token choice.
+    device
+        Where the batches are.
+    """
+
+    def __init__(self, stars: TrainingStars, settings: Settings, device: torch.device) -> None:
+        self._stars, self._settings, self._device = stars, settings, device
+        weights = torch.tensor(stars.weights, dtype=torch.float32, device=device)
+        labels = None if stars.labels is None else torch.tensor(stars.labels, device=device)
+        self._tokens = TokenSampler(weights, labels, settings)
+        self.validation = None
+        """Standardised values and errors (M, V) of the validation stars."""
+        if stars.validation is not None:
+            self.validation = self._standardise(stars.validation.values, stars.validation.errors)
+
+    def batch(self, step: int) -> tuple[TokenBatch, int]:
+        """Return the tokens of a step, and a seed for its other random numbers.
+
+        Parameters
+        ----------
+        step
+            Number of the step, from 0.
+        """
+        star_seed, token_seed, network_seed = derived_seeds(self._settings.seed, step)
+        values, errors, *rest = self._stars.sampler(star_seed, self._settings.batch)
+        hidden = torch.as_tensor(rest[0]).to(self._device) if rest else None
+        batch = self.tokens(*self._standardise(values, errors), token_seed, hidden)
+        return batch, network_seed
+
+    def tokens(
+        self, values: Tensor, errors: Tensor, seed: int, hidden: Tensor | None = None
+    ) -> TokenBatch:
+        """Choose tokens of given stars; see :meth:`TokenSampler.sample`.
+
+        Parameters
+        ----------
+        values, errors
+            (N, V), standardised.
+        seed
+            Seed of the choice.
+        hidden
+            (N, V), True for tokens that must not be shown.
+        """
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return self._tokens.sample(values, errors, generator, hidden)
+
+    def _standardise(self, values: Any, errors: Any) -> tuple[Tensor, Tensor]:
+        return standardise(values, errors, self._stars.standardisation, self._device)
+
+
+def derived_seeds(*numbers: int) -> list[int]:
+    """Return three seeds, independent of those of any other numbers.
+
+    Parameters
+    ----------
+    numbers
+        A seed, and numbers that tell its uses apart.
+    """
+    state = np.random.SeedSequence(numbers).generate_state(3, np.uint64) >> np.uint64(1)
+    return [int(seed) for seed in state]

@@ -1,4 +1,4 @@
-"""From a training job to a bundle with its card: stars in, a judged model out."""
+"""From a training job to an evaluated bundle with its model card."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from catalogproc.datasets.star_table import Table
+from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, JobError, ResumeError
-from catalogproc.io.atomic import write_whole
-from catalogproc.job import TrainingJob
-from catalogproc.network.bundle import Bundle, load_bundle, rewritten, write_bundle
+from catalogproc.io.atomic import write_atomic
+from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.network.bundle_writer import BundleContent, rewrite_bundle, write_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.transformer import Shape, Transformer
-from catalogproc.training.checkpoint import read_curve
-from catalogproc.training.config import Settings
+from catalogproc.training.checkpoint import CURVE, read_curve
+from catalogproc.training.config import Settings, TrainSpec
 from catalogproc.training.distributed import is_first, local_device
-from catalogproc.training.fit_calibration import fit_reliability
+from catalogproc.training.fit_calibration import fit_uncertainties
 from catalogproc.training.model_card import write_card
-from catalogproc.training.trainer import Trained, train
-from catalogproc.training.training_data import Lesson, real, simulated
+from catalogproc.training.trainer import Trained, Trainer
+from catalogproc.training.training_data import TrainingData, load_training_data
 from catalogproc.training.vocabulary_extension import extended_network
-from catalogproc.training.weight_precision import OF_STARS, storage_type
+from catalogproc.training.weight_precision import SHARE_OF_STARS, choose_dtype
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
-CHECK_STARS, STORAGE_STARS = 4, 2_000
-CURVE, RECIPE = "learning_curve.csv", "training.json"
+"""Labels that the self-check of a bundle predicts."""
+
+CHECK_STARS, PRECISION_STARS = 4, 2_000
+"""Stars of the self-check, and of the choice of the weights' number type."""
+
+RECIPE = "training.json"
+"""Written beside the checkpoint: what is trained, and on which stars."""
 
 EPOCHS = {
     "epochs": "steps",
@@ -41,152 +46,136 @@ EPOCHS = {
     "patience_epochs": "patience_steps",
     "checkpoint_epochs": "checkpoint_steps",
 }
-"""What a job may give in epochs: so many steps that the stars are drawn once on average."""
-
-Announce = Callable[[str], None]
+"""Settings that a job may give in epochs, and those in steps that they are converted to."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """How long a training will take: as many steps as were timed on this machine promise."""
+class TimeEstimate:
+    """Time that a training will take, from steps that were timed on this machine.
+
+    Attributes
+    ----------
+    stars
+        Number of training stars, 0 where every step has new ones.
+    batch, steps
+        Stars per step, and number of steps.
+    seconds_per_step
+        Measured time.
+    validations, validation_stars
+        Number of validations, and of stars in each.
+    done
+        Steps done already.
+    """
 
     stars: int
     batch: int
     steps: int
-    seconds_a_step: float
+    seconds_per_step: float
     validations: int
     validation_stars: int
     done: int = 0
 
     @property
     def seconds(self) -> float:
-        """In all. A star that is validated costs a third of one that is trained on: no gradient."""
+        """Time that is left. Validation costs a third of a step per star: it has no gradient."""
         validated = self.validations * self.validation_stars / self.batch / 3
         left = max(self.steps - self.done, 0) / self.steps
-        return left * (self.steps + validated) * self.seconds_a_step
+        return left * (self.steps + validated) * self.seconds_per_step
 
-    def line(self) -> str:
-        """For the user, before it starts."""
-        of = f"{self.stars:,} stars" if self.stars else "new stars every step"
+    def text(self) -> str:
+        """Return the estimate as a line of text."""
+        stars = f"{self.stars:,} stars" if self.stars else "new stars in every step"
         done = f", {self.done:,} of them done" if self.done else ""
         return (
-            f"{of}, {self.steps:,} steps of {self.batch:,}{done}; "
-            f"{self.seconds_a_step:.3g} s a step here: {_duration(self.seconds)} "
-            "if it goes to its end"
+            f"{stars}, {self.steps:,} steps of {self.batch:,}{done}; "
+            f"{self.seconds_per_step:.3g} s per step on this machine: "
+            f"{_duration(self.seconds)} if all steps are done"
         )
 
 
 def train_bundle(
-    job: TrainingJob,
-    output: Path,
-    *,
-    data: Path | None = None,
-    base: str | Path | None = None,
-    spectra: Sequence[Path] = (),
-    resume: bool = False,
-    device: str = "auto",
-    progress: Any = None,
-    announce: Announce | None = None,
+    spec: TrainSpec, progress: Any = None, announce: Callable[[str], None] | None = None
 ) -> Bundle | None:
-    """Train by a job, judge the result on stars it did not see, and write its bundle.
+    """Train a model, evaluate it on stars that it was not trained on, and write its bundle.
 
-    ``output`` gets checkpoints and the learning curve, and ``output/<bundle>`` the bundle:
-    bundle.toml, weights.safetensors, CARD.md, learning_curve.csv, scores.json.
+    The output folder gets checkpoints and the learning curve, and its subfolder of the bundle's
+    name bundle.toml, weights.safetensors, CARD.md, learning_curve.csv and scores.json.
 
     Parameters
     ----------
-    data
-        The folder of a dataset to train on, for jobs that have a table ``data``; the others
-        train on simulated stars.
-    base
-        The bundle to go on from, by name or folder: its network, its scales, and its tokens,
-        to which those that it lacks are added (see network.learning.extend).
-    spectra
-        Files of real spectra without labels, for jobs whose table ``real`` mixes them in.
-    resume
-        Go on from the checkpoint in ``output``.
+    spec
+        What the user asks for.
+    progress
+        Called with steps done, number of steps, and a note on the loss.
     announce
-        Called with the time that it will take, before it starts.
+        Called with the estimated time before the training starts.
 
-    Of several processes that train together (network/learning/ranks.py) the first one writes,
-    and gets the bundle; the others get None.
+    Returns
+    -------
+    The bundle; None in all but the first of several processes.
 
     Raises
     ------
     JobError
-        A field of the job that is unknown or makes no sense; a dataset for a job without, or
-        none for a job with; tokens of the base that would be forgotten.
+        An unknown or invalid field of the job; a dataset for a job without table ``data``, or
+        none for one with it; tokens of the base model that the training would forget.
     InputError
-        No dataset in that folder, or one that was changed.
+        The folder of the dataset holds none, or one that was changed.
+    BundleError
+        The output folder holds a bundle already.
     ResumeError
-        The folder holds another training, or one that ``resume`` was not given for.
+        The output folder holds another training, or one and ``spec.resume`` is False.
     """
-    where = _device(device)
-    _refuse_data(job, data)
-    if (output / job.bundle).exists():
-        raise BundleError("the folder holds a bundle already", where=output / job.bundle)
-    parent = None if base is None else load_bundle(base)
-    lesson = (
-        simulated(job, parent, where, spectra) if data is None else real(job, data, parent, where)
-    )
-    settings = settings_for(job.training, lesson.stars)
-    _same_training(output, job, lesson, parent, resume)
-    start, shape = None, Shape.from_dict({"tokens": len(lesson.vocabulary), **job.network})
-    if parent is not None:
-        start = extended_network(parent, lesson.vocabulary, settings.seed)
-        shape = start.shape
+    _refuse_dataset(spec)
+    if spec.bundle_folder.exists():
+        raise BundleError("the folder holds a bundle already", where=spec.bundle_folder)
+    device = _device(spec.device)
+    base = None if spec.base is None else load_bundle(spec.base)
+    data = load_training_data(spec, base, device)
+    settings = settings_for(spec.job.training, data.star_count)
+    _check_recipe(spec, data, base)
+    trainer = Trainer(_initial(spec, data, base, settings), data.stars, settings, device)
     if announce is not None:
-        curve = read_curve(output) if resume else ()
+        curve = read_curve(spec.output) if spec.resume else ()
         done = int(curve[-1]["step"]) if curve else 0
-        announce(replace(estimate(lesson, shape, settings, where), done=done).line())
-    trained = _train(lesson, shape, settings, output, where, start, resume, progress)
-    if not trained.first:
+        announce(replace(estimate_time(trainer, data.star_count), done=done).text())
+    trained = trainer.fit(spec.output, resume=spec.resume, progress=_loss_note(progress))
+    if not trained.is_first:
         return None
-    facts = dict(lesson.facts) | {
-        "job": job.name,
-        "job_hash": job.hash,
-        "seed": settings.seed,
-        "steps": int(trained.history[-1]["step"]),
-        "stars": lesson.stars or settings.steps * settings.batch,
-        "final_loss": float(trained.history[-1]["loss"]),
-    }
-    if parent is not None:
-        facts["from"] = f"{parent.name} ({parent.hash})"
-        facts["from_data"] = str(parent.training.get("data", ""))
-    bundle = _write(job, output, trained, lesson, facts, parent)
-    bundle = finished(bundle, lesson)
-    shutil.copy(output / CURVE, bundle.path / CURVE)
-    write_card(bundle, job, lesson.test, lesson.use, spectra)
+    bundle = _finish(_write(spec, data, base, trained), data)
+    shutil.copy(spec.output / CURVE, bundle.path / CURVE)
+    write_card(bundle, spec.job, data.test, data.intended_use, spec.spectra)
     return load_bundle(bundle.path)
 
 
-def finished(bundle: Bundle, lesson: Lesson) -> Bundle:
-    """The bundle with weights of as few bits as will do, and with how far it can be trusted."""
-    labels = tuple(name for name in CHECKED if name in bundle.requestable)
-    shown = lesson.test.values[:STORAGE_STARS].copy()
-    shown[:, lesson.labels] = np.nan
-    dtype, change = storage_type(bundle, shown, labels)
-    said = dict(bundle.training) | {"weights": dtype}
-    if change:
-        said["weights_change"] = f"{OF_STARS:.1%} of answers within {change:.2g} of their sigma"
-    bundle = rewritten(bundle, bundle.path, dtype=dtype, training=said)
-    found = fit_reliability(Predictor(bundle), lesson.held(), lesson.trained_on)
-    return rewritten(bundle, bundle.path, dtype=dtype, reliability=found)
-
-
 def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
-    """The settings of a job's table ``training``, in which EPOCHS may stand for steps.
+    """Return the settings of a job, with those of EPOCHS converted to steps.
 
-    An epoch are as many steps as give, on average, each of the ``stars`` once: their number
-    over the batch, rounded down as the parent code does. The learning curve then gets a line
-    an epoch. Raises JobError for a field that is unknown, or given twice.
+    An epoch has as many steps as sample each star once on average: the number of stars over the
+    batch size, rounded down as in Leung & Bovy's code. The learning curve then has one line per
+    epoch.
+
+    Parameters
+    ----------
+    training
+        Table ``training`` of a job.
+    stars
+        Number of training stars, 0 where every step has new ones.
+
+    Raises
+    ------
+    JobError
+        An unknown field, a field given twice, or epochs without a number of stars.
     """
     content = dict(training)
     given = [name for name in EPOCHS if name in content]
     if not given:
         return Settings.from_dict(content)
     if not stars:
-        raise JobError("epochs of stars without number", wanted="steps", found=", ".join(given))
+        raise JobError(
+            "epochs are undefined where every step has new stars", wanted="steps",
+            found=", ".join(given),
+        )  # fmt: skip
     batch = Settings.from_dict({name: content[name] for name in content if name == "batch"}).batch
     epoch = max(1, stars // batch)
     for name in given:
@@ -194,103 +183,158 @@ def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
         if EPOCHS[name] in content:
             raise JobError("given in steps and in epochs", found=f"{name} and {EPOCHS[name]}")
         if not isinstance(epochs, int) or isinstance(epochs, bool):
-            raise JobError("wrong type", wanted="a whole number", found=repr(epochs), where=name)
+            raise Settings.invalid(name, repr(epochs), "wrong type", "a whole number")
         content[EPOCHS[name]] = epochs * epoch
     content.setdefault("report_steps", epoch)
     return Settings.from_dict(content)
 
 
-def estimate(lesson: Lesson, shape: Shape, settings: Settings, device: str) -> Work:
-    """Time a few steps of a training, which are thrown away, and say what all will take."""
-    few = 15 if device.startswith("cuda") else 1
+def estimate_time(trainer: Trainer, star_count: int) -> TimeEstimate:
+    """Time a few steps of a training, whose results are discarded.
+
+    Parameters
+    ----------
+    trainer
+        The training.
+    star_count
+        Number of training stars, 0 where every step has new ones.
+    """
+    settings, validation = trainer.settings, trainer.stars.validation
+    steps = 15 if trainer.device.startswith("cuda") else 1
     brief = replace(
-        settings, steps=3 * few, report_steps=few, checkpoint_steps=3 * few, patience_steps=0
+        settings, steps=3 * steps, report_steps=steps, checkpoint_steps=3 * steps, patience_steps=0
     )
-    held = lesson.validation
-    held = Table(held.ids[:8], held.values[:8], held.errors[:8])
+    stars = trainer.stars
+    if validation is not None:
+        few = StarTable(validation.ids[:8], validation.values[:8], validation.errors[:8])
+        stars = replace(stars, validation=few)
     with tempfile.TemporaryDirectory() as folder:
-        timed = replace(lesson, validation=held)
-        history = _train(timed, shape, brief, Path(folder), device).history
-    # The first report has the device's warming up in it.
+        history = replace(trainer, stars=stars, settings=brief).fit(Path(folder)).history
+    # The first report includes the device's warm-up.
     rate = statistics.median(row["stars_per_second"] for row in history[1:])
-    return Work(
-        stars=lesson.stars,
+    return TimeEstimate(
+        stars=star_count,
         batch=settings.batch,
         steps=settings.steps,
-        seconds_a_step=settings.batch / rate,
+        seconds_per_step=settings.batch / rate,
         validations=-(-settings.steps // settings.checkpoint_steps),
-        validation_stars=len(lesson.validation.ids),
+        validation_stars=0 if validation is None else len(validation.ids),
     )
 
 
-def _refuse_data(job: TrainingJob, data: Path | None) -> None:
-    if (data is not None) != bool(job.data):
+def _refuse_dataset(spec: TrainSpec) -> None:
+    """Raise JobError for a dataset that the job does not use, or one that is missing."""
+    job = spec.job
+    if (spec.data is not None) != bool(job.data):
         raise JobError(
             "the job trains on real stars, and needs a dataset" if job.data
             else "the job trains on simulated stars, and takes no dataset",
             wanted="--data DIR, made by catalogproc dataset" if job.data
-            else "a job with a table data, as train-apogee",
-            found="none" if data is None else data, where=job.name,
+            else "a job with a table data, such as train-apogee",
+            found="none" if spec.data is None else spec.data, where=job.name,
         )  # fmt: skip
 
 
-def _same_training(
-    output: Path, job: TrainingJob, lesson: Lesson, parent: Bundle | None, resume: bool
-) -> None:
-    """Note what is trained and on what; refuse to go on from something else's checkpoint."""
-    now = {
-        "dataset": lesson.facts.get("dataset_sha256", ""),
-        "from": "" if parent is None else parent.hash,
-        "data": dict(job.data),
-        "simulation": dict(job.simulation),
-        "real": dict(job.real),
-        "spectra": lesson.facts.get("real_spectra_sha256", ""),
+def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> None:
+    """Record what is trained on which stars; refuse to resume another training."""
+    recipe = {
+        "dataset": data.facts.get("dataset_sha256", ""),
+        "from": "" if base is None else base.hash,
+        "data": dict(spec.job.data),
+        "simulation": dict(spec.job.simulation),
+        "real": dict(spec.job.real),
+        "spectra": data.facts.get("real_spectra_sha256", ""),
     }
-    path = output / RECIPE
+    path = spec.output / RECIPE
     if not is_first():
         return
-    if resume and path.is_file():
-        was = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in now.items():
-            if was.get(name, type(value)()) != value:
+    if spec.resume and path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in recipe.items():
+            if saved.get(name, type(value)()) != value:
                 raise ResumeError(
                     "the checkpoint is of another training",
-                    wanted=f"{name} = {was.get(name)}", found=f"{name} = {value}", where=output,
+                    wanted=f"{name} = {saved.get(name)}", found=f"{name} = {value}",
+                    where=spec.output,
                 )  # fmt: skip
         return
     if path.is_file():
-        return  # the checkpoint beside it is refused where it is read
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(now, indent=1).encode() + b"\n")
+        return  # Trainer.fit refuses the checkpoint beside it.
+    write_atomic(path, json.dumps(recipe, indent=1).encode() + b"\n")
 
 
-def _train(
-    lesson: Lesson,
-    shape: Shape,
-    settings: Settings,
-    folder: Path,
-    device: str,
-    start: Transformer | None = None,
-    resume: bool = False,
-    progress: Any = None,
-) -> Trained:
-    return train(
-        shape,
-        lesson.standardisation,
-        lesson.draw,
-        settings,
-        folder,
-        weights=lesson.weights,
-        labels=lesson.labels,
-        validation=(lesson.validation.values, lesson.validation.errors),
-        start=start,
-        device=device,
-        resume=resume,
-        progress=None if progress is None else _report(progress),
+def _initial(
+    spec: TrainSpec, data: TrainingData, base: Bundle | None, settings: Settings
+) -> Shape | Transformer:
+    """Return the network to fine-tune, or the shape of a new one."""
+    if base is not None:
+        return extended_network(base, data.vocabulary, settings.seed)
+    return Shape.from_dict({"tokens": len(data.vocabulary), **spec.job.network})
+
+
+def _write(spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Trained) -> Bundle:
+    """Write the bundle of a finished training."""
+    vocabulary = data.vocabulary
+    known = () if base is None else base.requestable
+    requestable = [
+        name
+        for name, count in zip(vocabulary.names, trained.request_counts, strict=True)
+        if count or name in known
+    ]
+    check = data.test.values[:CHECK_STARS].astype(np.float64)
+    check[:, data.labels] = np.nan
+    content = BundleContent(
+        name=spec.job.bundle,
+        description=spec.job.description,
+        network=trained.network.to("cpu"),
+        vocabulary=vocabulary,
+        standardisation=data.stars.standardisation,
+        domain=data.domain,
+        training=_facts(spec, data, base, trained),
+        check_values=check,
+        check_labels=[name for name in CHECKED if name in requestable],
+        requestable=requestable,
     )
+    return write_bundle(spec.bundle_folder, content)
+
+
+def _facts(
+    spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Trained
+) -> dict[str, Any]:
+    """Return the facts of a training that its bundle records."""
+    settings = settings_for(spec.job.training, data.star_count)
+    facts = dict(data.facts) | {
+        "job": spec.job.name,
+        "job_hash": spec.job.hash,
+        "seed": settings.seed,
+        "steps": int(trained.history[-1]["step"]),
+        "stars": data.star_count or settings.steps * settings.batch,
+        "final_loss": float(trained.history[-1]["loss"]),
+    }
+    if base is not None:
+        facts["from"] = f"{base.name} ({base.hash})"
+        facts["from_data"] = str(base.training.get("data", ""))
+    return facts
+
+
+def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
+    """Store the weights in the shortest sufficient number type, and calibrate uncertainties."""
+    labels = tuple(name for name in CHECKED if name in bundle.requestable)
+    inputs = data.test.values[:PRECISION_STARS].copy()
+    inputs[:, data.labels] = np.nan
+    dtype, change = choose_dtype(bundle, inputs, labels)
+    facts = dict(bundle.training) | {"weights": dtype}
+    if change:
+        facts["weights_change"] = (
+            f"{SHARE_OF_STARS:.1%} of predictions change by less than {change:.2g} sigma"
+        )
+    bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
+    calibration = fit_uncertainties(Predictor(bundle), data.make_holdout(), data.trained_on)
+    return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration)
 
 
 def _device(name: str) -> str:
+    """Return the device of this process."""
     import torch
 
     if name == "auto":
@@ -298,7 +342,11 @@ def _device(name: str) -> str:
     return local_device(name)
 
 
-def _report(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]:
+def _loss_note(progress: Any) -> Callable[[int, int, Mapping[str, float]], None] | None:
+    """Return a callback that passes the loss on as text."""
+    if progress is None:
+        return None
+
     def report(step: int, steps: int, metrics: Mapping[str, float]) -> None:
         progress(step, steps, f"loss {metrics['loss']:.3f}")
 
@@ -306,42 +354,10 @@ def _report(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]:
 
 
 def _duration(seconds: float) -> str:
-    """About how long, in the two units that say it."""
+    """Return a duration in its two largest units."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if hours >= 24:
         return f"{hours // 24:,} d {hours % 24} h"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _write(
-    job: TrainingJob,
-    output: Path,
-    trained: Trained,
-    lesson: Lesson,
-    facts: Mapping[str, Any],
-    parent: Bundle | None,
-) -> Bundle:
-    vocabulary = lesson.vocabulary
-    known = () if parent is None else parent.requestable
-    requestable = [
-        name
-        for name, count in zip(vocabulary.names, trained.asked, strict=True)
-        if count or name in known
-    ]
-    check = lesson.test.values[:CHECK_STARS].astype(np.float64)
-    check[:, vocabulary.columns(vocabulary.named("label"))] = np.nan
-    return write_bundle(
-        output / job.bundle,
-        name=job.bundle,
-        description=job.description,
-        network=trained.network.to("cpu"),
-        vocabulary=vocabulary,
-        standardisation=lesson.standardisation,
-        domain=lesson.domain,
-        training=facts,
-        check_values=check,
-        check_labels=[name for name in CHECKED if name in requestable],
-        requestable=requestable,
-    )

@@ -1,11 +1,8 @@
-"""What a training learns from: simulated stars, or real ones of a dataset's folder.
-
-Either becomes a :class:`Lesson`, all that the recipe needs to know of its stars.
-"""
+"""Training data: simulated stars with or without real ones, or the real stars of a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,14 @@ from numpy.typing import NDArray
 
 from catalogproc import __version__
 from catalogproc.datasets.dataset import dataset_facts, load_dataset
-from catalogproc.datasets.holdout import Held, real_held, simulated_held
-from catalogproc.datasets.star_table import Draw, Table, describe, mixture
+from catalogproc.datasets.holdout import Holdout, real_holdout, simulated_holdout
+from catalogproc.datasets.star_table import StarSampler, StarTable, fit_standardisation, mixture
 from catalogproc.errors import JobError
-from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.simulation.simulator import Simulator
-from catalogproc.training.options import Options
-from catalogproc.training.real_data import RealRows, real_rows
+from catalogproc.training.config import JobTable, TrainSpec
+from catalogproc.training.real_data import RealOptions, load_real_stars
+from catalogproc.training.token_sampling import TrainingStars
 from catalogproc.training.vocabulary_extension import extended_scales, extended_vocabulary
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -31,44 +28,45 @@ CREDIT = (
     "the Gaia DR3 instrument and errors (ESA/Gaia/DPAC)"
 )
 
-SIMULATED = """\
-It was trained on simulated stars alone and has seen no real label. Its answers for real stars
-carry whatever separates the simulation from the sky: model atmospheres, isochrones, the
-instrument. Its errors are the network's own, not calibrated on real stars. It knows giants
-(0 < logg < 3.8, 3500 K < Teff < 8000 K); what it says of other stars means nothing. Nothing
-should be published from it."""
+SIMULATED_USE = """\
+It was trained on simulated stars only, without any real label. Its predictions for real stars
+include every difference between the simulation and reality: model atmospheres, isochrones, the
+instrument. Its uncertainties are the network's own and not calibrated on real stars. It is valid
+for giants (0 < logg < 3.8, 3500 K < Teff < 8000 K); predictions for other stars are meaningless.
+Nothing should be published from it."""
 
-MIXED = """\
-Its labels are those of simulated stars; of real ones it has seen spectra without labels, and the
-photometry of red giants with asteroseismic masses, as said above. Its answers for real stars
-carry whatever separates the simulation from the sky: model atmospheres, isochrones, the
-instrument. Its errors hold for simulated stars (below), and are not calibrated on real ones. It
-knows giants (0 < logg < 3.8, 3500 K < Teff < 8000 K); what it says of other stars means nothing,
-and the catalog flags them. Use it to find giants, to rank them and to compare them with each
-other; before an absolute scale of masses or ages is published from it, hold it against labels of
-your own."""
+MIXED_USE = """\
+Its labels are those of simulated stars; the real stars of its training are spectra without labels
+and the photometry of red giants with asteroseismic masses, as listed above. Its predictions for
+real stars include every difference between the simulation and reality: model atmospheres,
+isochrones, the instrument. Its uncertainties are calibrated on simulated stars (below) and not on
+real ones. It is valid for giants (0 < logg < 3.8, 3500 K < Teff < 8000 K); predictions for other
+stars are meaningless, and the catalog flags them. Use it to find giants, to rank and to compare
+them; before an absolute scale of masses or ages is published from it, validate it against labels
+of your own."""
 
-REAL = """\
-It was trained on real stars and answers as their labels do: APOGEE's scale of Teff, log g and
-[M/H], DistMass's masses and ages. DistMass's ages are MIST isochrones read at mass and [M/H] for
-giants (log g < 3.5), and its masses mean nothing for [M/H] < -0.5: nor do those of this model,
-and the catalog flags such stars. What it says of stars unlike those it was trained on means
-nothing; the catalog flags these too."""
+REAL_USE = """\
+It was trained on real stars, and its predictions are on the scales of their labels: APOGEE's for
+Teff, log g and [M/H], DistMass's for masses and ages. DistMass's ages are MIST isochrones read at
+mass and [M/H] for giants (log g < 3.5); its masses are invalid for [M/H] < -0.5, and so are those
+of this model: the catalog flags such stars. Predictions for stars unlike the training stars are
+meaningless; the catalog flags these too."""
 
 
 @dataclass(frozen=True)
-class Simulation(Options):
-    """The simulated stars of a training, table ``simulation`` of its job.
+class SimulationOptions(JobTable):
+    """Simulated stars of a training, table ``simulation`` of its job.
 
+    Attributes
+    ----------
     seed
-        Of all stars; training, statistics and test stars follow from it, all different.
+        Seed of all stars; training, statistics, test and calibration stars are different ones.
     stars
-        How many stars are drawn once and trained on; 0 draws new ones every step.
+        Number of stars to simulate once and train on; 0 simulates new ones in every step.
     statistics_stars, test_stars, calibration_stars
-        How many are drawn to fit the standardisation, to judge the model, and to say how far
-        its answers may be off.
+        Numbers of stars for the standardisation, the evaluation and the calibration.
     label_weight
-        How often a label is asked for one time that a coefficient or a colour is.
+        Probability of requesting a label relative to a coefficient or a colour.
     """
 
     TABLE = "simulation"
@@ -81,25 +79,32 @@ class Simulation(Options):
     label_weight: float = 8.0
 
     def seed_of(self, purpose: str) -> int:
-        """A seed for one purpose, independent of those for the others."""
-        words = [self.seed, *purpose.encode()]
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+        """Return a seed for one purpose, independent of those for others.
+
+        Parameters
+        ----------
+        purpose
+            Any text.
+        """
+        entropy = [self.seed, *purpose.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
-class RealStars(Options):
-    """The stars of a dataset in a training, table ``data`` of its job.
+class DatasetOptions(JobTable):
+    """Stars of a dataset in a training, table ``data`` of its job.
 
+    Attributes
+    ----------
     seed, validation
-        Which stars of the training part, and what share of them, are not trained on but say
-        when to stop: by source_id.
+        Seed and fraction of the training part's stars that are used for validation instead.
     label_weight
-        How often a label is asked for one time that a coefficient or a colour is.
+        Probability of requesting a label relative to a coefficient or a colour.
     mask_irrelevant
         Leave out coefficients past the number of relevant bases, as a run does.
     replay, replay_stars
-        Share of each step's stars that are simulated instead, out of so many: where the model
-        to go on from knows tokens that the dataset has none of, they keep these in its mind.
+        Fraction of each step's stars that are simulated, and number of stars to simulate: in
+        fine-tuning, they keep tokens that the dataset lacks from being forgotten.
     """
 
     TABLE = "data"
@@ -114,45 +119,45 @@ class RealStars(Options):
     def __post_init__(self) -> None:
         for name, limit in (("validation", 0.0), ("replay", -1e-9)):
             if not limit < getattr(self, name) < 1:
-                raise JobError("a share", wanted="from 0 to below 1", found=getattr(self, name),
-                               where=f"[data], {name}")  # fmt: skip
+                raise self.invalid(
+                    name, getattr(self, name), "not a fraction", "from 0 to below 1"
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """The stars of a training.
+class TrainingData:
+    """Everything that a training needs to know of its stars.
 
     Attributes
     ----------
+    vocabulary
+        Defines the V tokens.
     stars
-        How many there are; 0 where there are always new ones.
-    draw
-        Gives those of a step.
-    weights
-        (V,), how likely each token is asked beside the others.
-    validation, test
-        Stars that are not trained on: those that say when to stop, those that judge.
+        Training and validation stars.
+    star_count
+        Number of training stars; 0 where every step has new ones.
+    domain
+        Range of each token.
+    test
+        Stars that are not trained on, for the evaluation.
     facts
-        What the bundle says of them, its fingerprint among it.
-    use
-        What a model that learned it may be used for, for its card.
-    held
-        Makes stars that are not trained on either: they say how far answers may be off.
+        Facts that the bundle records, with the fingerprint of the data.
+    intended_use
+        What a model trained on these stars may be used for, for its card.
+    make_holdout
+        Makes further stars that are not trained on, for the calibration.
     trained_on
-        Identifiers of the real stars that are trained on; None where there are none.
+        Sorted identifiers of the real stars that are trained on; None without any.
     """
 
     vocabulary: Vocabulary
-    stars: int
-    draw: Draw
-    weights: NDArray[np.float64]
-    standardisation: Standardisation
+    stars: TrainingStars
+    star_count: int
     domain: Domain
-    validation: Table
-    test: Table
+    test: StarTable
     facts: Mapping[str, Any]
-    use: str
-    held: Callable[[], Held]
+    intended_use: str
+    make_holdout: Callable[[], Holdout]
     trained_on: NDArray[np.int64] | None = None
 
     @property
@@ -161,119 +166,149 @@ class Lesson:
         return _labels(self.vocabulary)
 
 
-def simulated(
-    job: TrainingJob, base: Bundle | None, device: str, spectra: Sequence[Path] = ()
-) -> Lesson:
-    """Simulated giants, by the job's table ``simulation``, and the real stars of ``real``.
+def load_training_data(spec: TrainSpec, base: Bundle | None, device: str) -> TrainingData:
+    """Return the training data that a job asks for.
 
-    ``spectra`` are the files of real spectra that the job asks for. Raises JobError where it
-    asks for some and there are none, or the other way round.
-    """
-    simulation = Simulation.from_dict(job.simulation)
-    simulator = Simulator(device)
-    vocabulary = _vocabulary(base)
-    beside = real_rows(RealRows.from_dict(job.real), spectra, vocabulary)
-
-    def table(purpose: str, n: int) -> Table:
-        return _simulated(simulator, vocabulary, n, simulation.seed_of(purpose))
-
-    draw: Draw = (
-        table("training", simulation.stars).draw
-        if simulation.stars
-        else lambda seed, n: simulator.draw(n, seed).tokens(vocabulary)
-    )
-    if beside.parts:
-        left = 1.0 - sum(share for _, share in beside.parts)
-        draw = mixture([(draw, left), *beside.parts])
-    statistics = table("statistics", simulation.statistics_stars)
-    test = table("test", simulation.test_stars)
-    scales = _scales(statistics, vocabulary, base)
-    facts = {
-        "data": f"simulated giants, catalogproc {__version__}",
-        "credit": CREDIT,
-        "simulation_seed": simulation.seed,
-        **beside.facts,
-    }
-    weights = _weights(vocabulary, simulation.label_weight)
-
-    def held() -> Held:
-        seed = simulation.seed_of("calibration")
-        return simulated_held(simulator, vocabulary, simulation.calibration_stars, seed)
-
-    return Lesson(
-        vocabulary, simulation.stars, draw, weights, *scales, test, test, facts,
-        MIXED if beside.parts else SIMULATED, held, beside.ids,
-    )  # fmt: skip
-
-
-def real(job: TrainingJob, folder: Path, base: Bundle | None, device: str) -> Lesson:
-    """The stars of a dataset, by the job's table ``data``.
+    Parameters
+    ----------
+    spec
+        The job, its dataset and its files of real spectra.
+    base
+        The model to fine-tune, if any.
+    device
+        Where stars are simulated.
 
     Raises
     ------
     InputError
         No dataset, or one that was changed.
     JobError
-        The model to go on from would forget tokens, which the dataset has none of.
+        The job and the given files disagree; or the base model would forget tokens that the
+        dataset lacks.
     """
-    options, about = RealStars.from_dict(job.data), dataset_facts(folder)
+    if spec.data is None:
+        return _simulated_data(spec, base, device)
+    return _dataset_data(spec, spec.data, base, device)
+
+
+def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> TrainingData:
+    """Return simulated giants, mixed with the real stars of the job's table ``real``."""
+    options = SimulationOptions.from_dict(spec.job.simulation)
+    simulator = Simulator(device)
     vocabulary = _vocabulary(base)
-    stars, test = load_dataset(folder, vocabulary, mask_irrelevant=options.mask_irrelevant)
-    training, validation = stars.split(options.validation, options.seed)
+    real = load_real_stars(RealOptions.from_dict(spec.job.real), spec.spectra, vocabulary)
+
+    def table(purpose: str, n: int) -> StarTable:
+        return _simulated_table(simulator, vocabulary, n, options.seed_of(purpose))
+
+    sampler: StarSampler = (
+        table("training", options.stars).sample
+        if options.stars
+        else lambda seed, n: simulator.draw(n, seed).tokens(vocabulary)
+    )
+    if real.samplers:
+        simulated_share = 1.0 - sum(share for _, share in real.samplers)
+        sampler = mixture([(sampler, simulated_share), *real.samplers])
+    test = table("test", options.test_stars)
+    standardisation, domain = _scales(
+        table("statistics", options.statistics_stars), vocabulary, base
+    )
+
+    def make_holdout() -> Holdout:
+        seed = options.seed_of("calibration")
+        return simulated_holdout(simulator, vocabulary, options.calibration_stars, seed)
+
+    weights = _weights(vocabulary, options.label_weight)
+    return TrainingData(
+        vocabulary=vocabulary,
+        stars=TrainingStars(sampler, standardisation, weights, _labels(vocabulary), test),
+        star_count=options.stars,
+        domain=domain,
+        test=test,
+        facts={
+            "data": f"simulated giants, catalogproc {__version__}",
+            "credit": CREDIT,
+            "simulation_seed": options.seed,
+            **real.facts,
+        },
+        intended_use=MIXED_USE if real.samplers else SIMULATED_USE,
+        make_holdout=make_holdout,
+        trained_on=real.ids,
+    )
+
+
+def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: str) -> TrainingData:
+    """Return the real stars of a dataset, by the job's table ``data``."""
+    options, about = DatasetOptions.from_dict(spec.job.data), dataset_facts(folder)
+    vocabulary = _vocabulary(base)
+    table, test = load_dataset(folder, vocabulary, mask_irrelevant=options.mask_irrelevant)
+    training, validation = table.split(options.validation, options.seed)
     if not len(training.ids) or not len(validation.ids):
         raise JobError(
-            "too few stars to train on and to validate with",
-            found=f"{len(stars.ids)} rows", where=folder,
+            "too few stars to train and to validate",
+            found="1 row" if len(table.ids) == 1 else f"{len(table.ids)} rows", where=folder,
         )  # fmt: skip
+    ids = np.unique(training.ids)
     facts = {
-        "data": f"{about['made from']}, {len(np.unique(training.ids)):,} stars",
+        "data": f"{about['made from']}, {len(ids):,} stars",
         "credit": about["credit"],
         "dataset_sha256": about["sha256"],
         "validation_stars": len(np.unique(validation.ids)),
         "test_stars": len(np.unique(test.ids)),
     }
-    draw: Draw = training.draw
+    sampler: StarSampler = training.sample
     if options.replay:
-        simulator = Simulator(device)
-        replayed = _simulated(simulator, vocabulary, options.replay_stars, options.seed)
-        draw = mixture([(training.draw, 1 - options.replay), (replayed.draw, options.replay)])
+        simulated = _simulated_table(
+            Simulator(device), vocabulary, options.replay_stars, options.seed
+        )
+        sampler = mixture([(sampler, 1 - options.replay), (simulated.sample, options.replay)])
         facts["replayed"] = f"{options.replay:.0%} of the stars are simulated; {CREDIT}"
     elif base is not None:
         _refuse_forgetting(base, training)
-    scales = _scales(training, vocabulary, base)
+    standardisation, domain = _scales(training, vocabulary, base)
     weights = _weights(vocabulary, options.label_weight)
-    return Lesson(
-        vocabulary, len(training.ids), draw, weights, *scales, validation, test, facts, REAL,
-        lambda: real_held(validation, vocabulary, options.seed),
-        np.unique(training.ids),
-    )  # fmt: skip
+    return TrainingData(
+        vocabulary=vocabulary,
+        stars=TrainingStars(sampler, standardisation, weights, _labels(vocabulary), validation),
+        star_count=len(training.ids),
+        domain=domain,
+        test=test,
+        facts=facts,
+        intended_use=REAL_USE,
+        make_holdout=lambda: real_holdout(validation, vocabulary, options.seed),
+        trained_on=ids,
+    )
 
 
-def _refuse_forgetting(base: Bundle, training: Table) -> None:
+def _refuse_forgetting(base: Bundle, training: StarTable) -> None:
+    """Raise JobError where the base model predicts tokens that no training star has."""
     known = np.isfinite(training.values).any(axis=0)
     lost = [name for name in base.requestable if not known[base.vocabulary.column(name)]]
     if lost:
         raise JobError(
-            "the model would forget what these stars do not show",
+            "the model would forget tokens that the dataset lacks",
             found=", ".join(lost),
-            todo="set replay in the job's table data, so that simulated stars repeat it",
+            advice="set replay in the job's table data, so that simulated stars have them",
         )
 
 
 def _vocabulary(base: Bundle | None) -> Vocabulary:
+    """Return the shipped vocabulary, or that of the base model with the new tokens."""
     shipped = load_vocabulary()
     return shipped if base is None else extended_vocabulary(base.vocabulary, shipped)
 
 
-def _simulated(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> Table:
+def _simulated_table(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> StarTable:
+    """Return simulated giants as tokens."""
     values, errors = (x.cpu().numpy() for x in simulator.draw(n, seed).tokens(vocabulary))
-    return Table(np.arange(n), values, errors)
+    return StarTable(np.arange(n), values, errors)
 
 
 def _scales(
-    table: Table, vocabulary: Vocabulary, base: Bundle | None
+    table: StarTable, vocabulary: Vocabulary, base: Bundle | None
 ) -> tuple[Standardisation, Domain]:
-    fitted = describe(table.values, _labels(vocabulary))
+    """Return standardisation and domain; in fine-tuning, known tokens keep their scales."""
+    fitted = fit_standardisation(table.values, _labels(vocabulary))
     return fitted if base is None else extended_scales(base, *fitted)
 
 
@@ -282,5 +317,5 @@ def _labels(vocabulary: Vocabulary) -> NDArray[np.bool_]:
 
 
 def _weights(vocabulary: Vocabulary, label_weight: float) -> NDArray[np.float64]:
-    """How likely each token is to be asked: labels more often than what is measured."""
+    """Return the relative probability (V,) of requesting each token."""
     return np.where(_labels(vocabulary), label_weight, 1.0)

@@ -1,9 +1,9 @@
-"""A trained network learns new tokens: the old ones keep their numbers, scales and weights.
+"""Extend a trained network by new tokens; the old ones keep their numbers, scales and weights.
 
-The seed paper's own move (Zhang, Bu et al. 2026): Leung & Bovy's network, given two more rows of
-embedding, learns mass and age. Requests never see each other and a token that is absent is not
-there at all, so that the extended network answers every old question with the old answer, to
-the last bit, until it is trained.
+This is the method of the seed paper (Zhang, Bu et al. 2026): two more rows of embedding let the
+network of Leung & Bovy learn mass and age. Requests do not attend to each other, and absent
+tokens are no input, so that the extended network gives the same predictions for old tokens, bit
+for bit, until it is trained.
 """
 
 from __future__ import annotations
@@ -19,22 +19,34 @@ from catalogproc.network.transformer import Transformer
 from catalogproc.vocabulary import Vocabulary
 
 EMBEDDINGS = ("weight", "bias")
-"""The network's tensors with a row a token, the first for padding."""
+"""The network's tensors with one row per token; the first row is for padding."""
 
 
 def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
-    """All old tokens under their numbers, then those wanted that are new, in their order.
+    """Return all old tokens with their numbers, then the new ones in their order.
 
-    Raises BundleError where a name means something else in the two.
+    Parameters
+    ----------
+    old
+        The vocabulary of the trained network.
+    wanted
+        A vocabulary with the new tokens.
+
+    Raises
+    ------
+    BundleError
+        A name has different meanings in the two vocabularies.
     """
     for token in wanted.tokens:
         if token.name in old:
             known = old.tokens[old.column(token.name)]
-            said = [(t.kind, t.unit, t.transform, t.band, t.index) for t in (known, token)]
-            if said[0] != said[1]:
+            found, expected = (
+                (t.kind, t.unit, t.transform, t.band, t.index) for t in (known, token)
+            )
+            if found != expected:
                 raise BundleError(
-                    "a token means something else to the model",
-                    wanted=said[1], found=said[0], where=token.name,
+                    "a token has another meaning in the model",
+                    wanted=expected, found=found, where=token.name,
                 )  # fmt: skip
     new = [token for token in wanted.tokens if token.name not in old]
     numbered = (replace(token, number=len(old) + k) for k, token in enumerate(new, start=1))
@@ -42,9 +54,16 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
 
 
 def extended_network(bundle: Bundle, vocabulary: Vocabulary, seed: int) -> Transformer:
-    """The bundle's network with rows for the tokens of a vocabulary that extends its own.
+    """Return a bundle's network with rows for the tokens of an extended vocabulary.
 
-    The new rows are as in a new network, from the seed.
+    Parameters
+    ----------
+    bundle
+        The trained model.
+    vocabulary
+        Extends the model's vocabulary.
+    seed
+        Seed of the new rows, which are those of a new network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,15 +81,22 @@ def extended_network(bundle: Bundle, vocabulary: Vocabulary, seed: int) -> Trans
 def extended_scales(
     bundle: Bundle, standardisation: Standardisation, domain: Domain
 ) -> tuple[Standardisation, Domain]:
-    """Statistics of an extended vocabulary, from those of the new stars.
+    """Return standardisation and domain of an extended vocabulary.
 
-    The old tokens keep their scales, which their weights belong to. The domain is that of the
-    new stars, and the old one for tokens that they lack.
+    Old tokens keep their scales, because the weights depend on them. The domain is that of the
+    new stars, and the old one for tokens that these lack.
+
+    Parameters
+    ----------
+    bundle
+        The trained model.
+    standardisation, domain
+        Of the new stars.
     """
     count = len(bundle.vocabulary)
     center, scale = standardisation.center.copy(), standardisation.scale.copy()
     center[:count], scale[:count] = bundle.standardisation.center, bundle.standardisation.scale
     low, high = domain.low.copy(), domain.high.copy()
-    for ours, theirs in ((low, bundle.domain.low), (high, bundle.domain.high)):
-        ours[:count] = np.where(np.isnan(ours[:count]), theirs, ours[:count])
+    for new, old in ((low, bundle.domain.low), (high, bundle.domain.high)):
+        new[:count] = np.where(np.isnan(new[:count]), old, new[:count])
     return Standardisation(center, scale), Domain(low, high)

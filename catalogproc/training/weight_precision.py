@@ -1,4 +1,4 @@
-"""How many bits a bundle's weights need: half of them, where no answer can tell."""
+"""Choose the number type of a bundle's weights: 16 bits where predictions hardly change."""
 
 from __future__ import annotations
 
@@ -12,27 +12,40 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 
-HALVES = ("float16", "bfloat16")
+HALF_PRECISION = ("float16", "bfloat16")
 
-LARGEST, OF_STARS = 0.01, 0.999
-"""Halves will do if so many of the answers change by less than this much of their own sigma."""
+LARGEST_CHANGE, SHARE_OF_STARS = 0.01, 0.999
+"""16 bits suffice if this share of the predictions changes by less than this many sigma."""
 
 
-def storage_type(
+def choose_dtype(
     bundle: Bundle, values: NDArray[np.floating], labels: tuple[str, ...]
 ) -> tuple[str, float]:
-    """The type for the weights of a bundle: float16 or bfloat16 if they will do, else float32.
+    """Return the number type for the weights of a bundle, and the change that it causes.
 
-    ``values`` (N, V) are stars to try it on. With it comes the change, in units of sigma, that
-    OF_STARS of the answers stay below.
+    Parameters
+    ----------
+    bundle
+        The model, with float32 weights.
+    values
+        (N, V) tokens of stars to test the types on, NaN where absent.
+    labels
+        Labels to predict.
+
+    Returns
+    -------
+    dtype
+        float16 or bfloat16 if one suffices, else float32.
+    change
+        Change of the predictions in units of sigma that SHARE_OF_STARS of them stay below.
     """
-    plain = Predictor(bundle).predict(values, labels)
-    for half in HALVES:
+    full = Predictor(bundle).predict(values, labels)
+    for dtype in HALF_PRECISION:
         with tempfile.TemporaryDirectory() as folder:
-            rounded = rewrite_bundle(bundle, Path(folder) / bundle.name, dtype=half)
-            answers = Predictor(rounded).predict(values, labels)
-        change = np.abs(answers.mean - plain.mean) / plain.sigma
-        worst = float(np.quantile(change[np.isfinite(change)], OF_STARS))
-        if worst < LARGEST:
-            return half, worst
+            rounded = rewrite_bundle(bundle, Path(folder) / bundle.name, dtype=dtype)
+            predictions = Predictor(rounded).predict(values, labels)
+        changes = np.abs(predictions.mean - full.mean) / full.sigma
+        change = float(np.quantile(changes[np.isfinite(changes)], SHARE_OF_STARS))
+        if change < LARGEST_CHANGE:
+            return dtype, change
     return "float32", 0.0

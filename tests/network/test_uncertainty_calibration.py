@@ -13,13 +13,20 @@ from catalogproc.cli.main import app
 from catalogproc.errors import BundleError
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.uncertainty_calibration import LabelCalibration
-from catalogproc.training.fit_calibration import Answered, calibrated, fit_calibration, fit_latent
+from catalogproc.training.fit_calibration import (
+    LabelPredictions,
+    fit_label_calibration,
+    fit_latent,
+    recalibrate,
+)
 
 N = 24_000
 LOW, HIGH = 0.158655, 0.841345
 
 
-def drawn(seed: int, student: bool = False) -> tuple[Answered, dict[str, np.ndarray], np.ndarray]:
+def drawn(
+    seed: int, student: bool = False
+) -> tuple[LabelPredictions, dict[str, np.ndarray], np.ndarray]:
     """Answers whose stated sigma is wrong by factors of magnitude and gravity; the true sigma."""
     random = np.random.default_rng(seed)
     logg, magnitude = random.uniform(0.0, 3.5, N), random.uniform(8.0, 17.0, N)
@@ -27,39 +34,39 @@ def drawn(seed: int, student: bool = False) -> tuple[Answered, dict[str, np.ndar
     sigma = stated * np.exp(0.5 * (logg - 2.0) + 0.15 * np.maximum(magnitude - 14.0, 0.0))
     unit = random.standard_t(4.0, N) / 1.1415 if student else random.normal(size=N)
     mean = random.normal(4800.0, 300.0, N)
-    answers = Answered(mean, stated, np.zeros(N), mean + sigma * unit, np.zeros(N))
+    answers = LabelPredictions(mean, stated, np.zeros(N), mean + sigma * unit, np.zeros(N))
     return answers, {"logg": logg, "phot_g_mean_mag": magnitude}, sigma
 
 
 @pytest.fixture(scope="module")
 def found() -> LabelCalibration:
-    calibration = fit_calibration(*drawn(1)[:2])
+    calibration = fit_label_calibration(*drawn(1)[:2])
     assert calibration is not None
     return calibration
 
 
 def test_sigma_is_the_true_one_wherever_a_star_stands(found: LabelCalibration) -> None:
     answers, context, sigma = drawn(2)
-    ratio = found.sigma(answers.stated, context) / sigma
+    ratio = found.sigma(answers.sigma, context) / sigma
     assert abs(np.median(ratio) - 1.0) < 0.02
     assert np.quantile(np.abs(ratio - 1.0), 0.95) < 0.12
     # And as a share of stars, bin by bin, on stars that the calibration was not found on.
-    inside = np.abs(answers.truth - answers.mean) < found.sigma(answers.stated, context)
+    inside = np.abs(answers.truth - answers.mean) < found.sigma(answers.sigma, context)
     assert inside.mean() == pytest.approx(0.6827, abs=0.02)
     for name, edges in (("logg", (0, 1, 2, 3, 3.5)), ("phot_g_mean_mag", (8, 11, 14, 16, 17))):
         place = np.digitize(context[name], edges)
         for one in np.unique(place):
             assert inside[place == one].mean() == pytest.approx(0.6827, abs=0.05), (name, one)
     # Without it, nothing of this holds: the check can fail.
-    plain = np.abs(answers.truth - answers.mean) < answers.stated
+    plain = np.abs(answers.truth - answers.mean) < answers.sigma
     assert abs(plain[context["logg"] < 1].mean() - 0.6827) > 0.1
 
 
 def test_heavy_tails_are_in_the_95_percent_and_not_in_the_68() -> None:
-    fitted = fit_calibration(*drawn(3, student=True)[:2])
+    fitted = fit_label_calibration(*drawn(3, student=True)[:2])
     assert fitted is not None
     answers, context, _ = drawn(4, student=True)
-    sigma = fitted.sigma(answers.stated, context)
+    sigma = fitted.sigma(answers.sigma, context)
     low, high = (fitted.percentile(answers.mean, sigma, p) for p in (0.025, 0.975))
     inside = (answers.truth > low) & (answers.truth < high)
     assert inside.mean() == pytest.approx(0.95, abs=0.01)
@@ -74,30 +81,33 @@ def test_a_larger_stated_sigma_is_never_made_a_smaller_one(found: LabelCalibrati
 
 def test_errors_of_the_truth_are_not_the_model_s() -> None:
     answers, context, sigma = drawn(5)
-    measured = Answered(
-        answers.mean, answers.stated, answers.inputs,
-        answers.truth + np.random.default_rng(6).normal(size=N) * answers.stated, answers.stated,
+    measured = LabelPredictions(
+        answers.mean, answers.sigma, answers.input_sigma,
+        answers.truth + np.random.default_rng(6).normal(size=N) * answers.sigma, answers.sigma,
     )  # fmt: skip
-    fitted = fit_calibration(measured, context)
-    naive = fit_calibration(Answered(*list(vars(measured).values())[:4], np.zeros(N)), context)
+    fitted = fit_label_calibration(measured, context)
+    exact = LabelPredictions(*list(vars(measured).values())[:4], np.zeros(N))
+    naive = fit_label_calibration(exact, context)
     assert fitted is not None
     assert naive is not None
-    ratio = np.median(fitted.sigma(answers.stated, context) / sigma)
+    ratio = np.median(fitted.sigma(answers.sigma, context) / sigma)
     assert abs(ratio - 1.0) < 0.1
-    assert np.median(naive.sigma(answers.stated, context) / sigma) > 1.25
+    assert np.median(naive.sigma(answers.sigma, context) / sigma) > 1.25
 
 
 def test_what_the_inputs_cause_is_not_added_to_what_was_found_with_them_in() -> None:
     # The stated sigma has the inputs' share in it, as a network has that was trained on noisy
     # stars: the whole is neither larger for it, nor smaller than it.
     answers, context, sigma = drawn(7)
-    share = Answered(*list(vars(answers).values())[:2], 0.6 * sigma, answers.truth, answers.error)
-    fitted = fit_calibration(share, context)
+    share = LabelPredictions(
+        answers.mean, answers.sigma, 0.6 * sigma, answers.truth, answers.truth_error
+    )
+    fitted = fit_label_calibration(share, context)
     assert fitted is not None
-    whole = np.maximum(fitted.sigma(answers.stated, context), share.inputs)
+    whole = np.maximum(fitted.sigma(answers.sigma, context), share.input_sigma)
     inside = np.abs(answers.truth - answers.mean) < whole
     assert inside.mean() == pytest.approx(0.6827, abs=0.01)
-    added = np.hypot(whole, share.inputs)
+    added = np.hypot(whole, share.input_sigma)
     assert (np.abs(answers.truth - answers.mean) < added).mean() > 0.73
 
 
@@ -105,11 +115,11 @@ def test_masses_are_positive_at_any_percentile_and_hold() -> None:
     random = np.random.default_rng(8)
     truth = np.exp(random.normal(0.0, 0.5, N))
     mean = truth * np.exp(random.normal(0.0, 0.35, N))
-    answers = Answered(mean, 0.3 * mean, np.zeros(N), truth, np.zeros(N))
-    fitted = fit_calibration(answers, {}, logarithmic=True)
+    answers = LabelPredictions(mean, 0.3 * mean, np.zeros(N), truth, np.zeros(N))
+    fitted = fit_label_calibration(answers, {}, logarithmic=True)
     assert fitted is not None
     assert fitted.logarithmic
-    sigma = fitted.sigma(answers.stated, {})
+    sigma = fitted.sigma(answers.sigma, {})
     assert (fitted.percentile(mean, 30 * sigma, 0.005) > 0).all()
     below, above = (fitted.percentile(mean, sigma, p) for p in (LOW, HIGH))
     assert np.mean(truth < below) == pytest.approx(LOW, abs=0.01)
@@ -119,7 +129,7 @@ def test_masses_are_positive_at_any_percentile_and_hold() -> None:
 def test_too_few_stars_tell_nothing() -> None:
     answers, context, _ = drawn(9)
     few = answers.rows(np.arange(N) < 499)
-    assert fit_calibration(few, {name: x[:499] for name, x in context.items()}) is None
+    assert fit_label_calibration(few, {name: x[:499] for name, x in context.items()}) is None
 
 
 def test_one_star_in_a_hundred_is_uncommon_and_tokens_that_lack_make_none_so() -> None:
@@ -164,13 +174,13 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     assert (folder / "learning_curve.csv").is_file()
     assert made.training["calibration_seed"] == 3
     with pytest.raises(BundleError, match="holds a bundle already"):
-        calibrated(plain, folder, 2000, 3)
+        recalibrate(plain, folder, 2000, 3)
 
 
 def test_what_cannot_be_calibrated_is_refused(plain: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="too few stars"):
-        calibrated(plain, tmp_path / "few", 100, 1)
+        recalibrate(plain, tmp_path / "few", 100, 1)
     of_real = Bundle(**vars(plain) | {"training": {"data": "APOGEE", "dataset_sha256": "0"}})
-    with pytest.raises(BundleError, match="at the end of its training"):
-        calibrated(of_real, tmp_path / "real", 2000, 1)
+    with pytest.raises(BundleError, match="trained on real stars"):
+        recalibrate(of_real, tmp_path / "real", 2000, 1)
     assert not list(tmp_path.iterdir())
