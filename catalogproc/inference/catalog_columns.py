@@ -1,15 +1,16 @@
-"""The catalog's columns from tokens and answers: small functions from columns to columns.
+"""The catalog's columns from tokens and predictions: functions from columns to columns.
 
-Three numbers say how far a label may be off:
+Each label X has three uncertainties:
 
-    e_X          the whole: within it lie 68 % of true values
-    e_X_input    the part that the errors of what was read cause (network/propagate.py)
-    e_X_model    the rest: what the model cannot tell even from perfect data
+    e_X          total uncertainty: 68 % of true values lie within it
+    e_X_input    input uncertainty: the part caused by the errors of the inputs
+                 (network/error_propagation.py)
+    e_X_model    model uncertainty: what would remain with error-free inputs
 
-with e_X^2 = e_X_model^2 + e_X_input^2. The network was trained on noisy inputs, so the sigma
-that it states, once calibrated, is the whole, with the inputs' errors in it as they commonly
-are: nothing is added to it. Only where the published errors of a star alone scatter its answer
-by more than that are they the whole. See docs/uncertainties.md for how well this holds.
+with e_X^2 = e_X_model^2 + e_X_input^2. The network was trained on noisy inputs, so its sigma,
+once calibrated, is the total uncertainty and includes input errors of the usual size: nothing
+is added to it. Only if the published errors of a star alone cause more than that, they are the
+total. docs/uncertainties.md has the measured coverage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.features import astrometry, extinction
-from catalogproc.network.uncertainty_calibration import Calibration
+from catalogproc.network.uncertainty_calibration import LabelCalibration
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
@@ -40,23 +41,29 @@ LABEL_COLUMNS = {
     "logebv": "ln_ebv",
     "g_fakemag": "g_fakemag",
 }
-"""The catalog's column of each label; its errors are in ``e_<name>`` and the like."""
+"""The catalog's column of each label; uncertainties are in ``e_<name>``, ``e_<name>_model``, ..."""
 
 POSITIVE = ("mass", "g_fakemag")
-"""Labels whose percentiles are taken in the logarithm: they are never negative."""
+"""Labels whose percentiles are computed in the logarithm, because they are positive."""
 
 CORRELATED = (("teff", "logg"), ("teff", "m_h"), ("logg", "m_h"), ("mass", "log_age"))
-"""Pairs of labels whose correlation the catalog has, the last as ``corr_mass_age``."""
+"""Pairs of labels whose correlation is a column of the catalog, the last ``corr_mass_age``."""
 
 CONTEXT = ("phot_g_mean_mag", "ln_ebv", "logg", "m_h")
-"""What a calibration may depend on besides the stated sigma, by the catalog's names."""
+"""Columns that a calibration may depend on besides the network's sigma."""
 
-LOW, HIGH = 0.158655, 0.841345  # one sigma of a Gaussian to either side
+LOW, HIGH = 0.158655, 0.841345  # -1 and +1 sigma of a Gaussian
 GYR = 9.0  # log10 of a Gyr in years
 
 
 def observed(tokens: Tokens) -> Columns:
-    """The columns that repeat what was read."""
+    """Return the columns that repeat inputs.
+
+    Parameters
+    ----------
+    tokens
+        The inputs of N stars.
+    """
     return {
         "_healpix_29": tokens.healpix29,
         "ra": tokens.ra,
@@ -76,76 +83,145 @@ def observed(tokens: Tokens) -> Columns:
     }
 
 
-def answers(
+def predicted_labels(
     prediction: Prediction,
     propagated: Propagated | None,
     published: Propagated | None,
-    calibration: Mapping[str, Calibration],
+    calibration: Mapping[str, LabelCalibration],
     known: Columns,
 ) -> Columns:
-    """Labels, their errors in three parts and their correlations; NaN where not asked for.
+    """Return labels, their three uncertainties and their correlations.
+
+    The input uncertainty is limited to the total one, because the calibration was measured with
+    errors of their real size, and the job may inflate them.
 
     Parameters
     ----------
+    prediction
+        The network's predictions for N stars.
     propagated, published
-        What the errors of what was read do to the answers, as the job takes these errors and
-        as they are published. Without them the parts are not known, and e_X is the calibrated
-        sigma alone.
+        Uncertainties caused by the input errors, as the job inflates them and as published.
+        If None, only the total uncertainty is known, the calibrated sigma alone.
+    calibration
+        By label.
     known
         Columns that calibrations may depend on.
 
-    Errors that are taken for larger than published never make an e_X_input larger than e_X,
-    which was found on stars whose errors are what they are.
+    Returns
+    -------
+    Columns (N,); NaN for labels that were not predicted.
     """
-    columns: Columns = {}
-    at = {label: place for place, label in enumerate(prediction.labels)}
-    unasked = np.full(len(prediction.mean), np.nan)
-    for label, name in LABEL_COLUMNS.items():
-        asked = label in at
-        columns[name] = prediction.mean[:, at[label]].astype(np.float64) if asked else unasked
-    # No star has no mass: the model speaks of nothing that it knows (INFER_FAIL).
-    columns["mass"] = np.where(columns["mass"] > 0, columns["mass"], np.nan)
+    index = {label: place for place, label in enumerate(prediction.labels)}
+    nan = np.full(len(prediction.mean), np.nan)
+    columns = label_columns(prediction)
     context = {name: (columns | known)[name] for name in CONTEXT if name in columns | known}
     for label, name in LABEL_COLUMNS.items():
-        whole = inputs = rest = unasked
-        if label in at:
-            stated = prediction.sigma[:, at[label]]
-            whole = calibration_of(calibration, label).sigma(stated, context)
-        if label in at and propagated is not None and published is not None:
-            whole = np.maximum(whole, published.sigma[:, at[label]])
-            inputs = np.minimum(propagated.sigma[:, at[label]], whole)
-            rest = np.sqrt(whole**2 - inputs**2)
-        columns |= {f"e_{name}": whole, f"e_{name}_model": rest, f"e_{name}_input": inputs}
+        total = model = inputs = nan
+        if label in index:
+            sigma = prediction.sigma[:, index[label]]
+            least = None if published is None else published.sigma[:, index[label]]
+            total = total_uncertainty(calibration, label, sigma, least, context)
+        if label in index and propagated is not None:
+            inputs = np.minimum(propagated.sigma[:, index[label]], total)
+            model = np.sqrt(total**2 - inputs**2)
+        columns |= {f"e_{name}": total, f"e_{name}_model": model, f"e_{name}_input": inputs}
     for pair in CORRELATED:
         one, other = (name.removeprefix("log_") for name in pair)
         columns[f"corr_{one}_{other}"] = (
-            propagated.correlation(*pair) if propagated and set(pair) <= set(at) else unasked
+            propagated.correlation(*pair) if propagated and set(pair) <= set(index) else nan
         )
     return columns
 
 
-def calibration_of(calibration: Mapping[str, Calibration], label: str) -> Calibration:
-    """A label's calibration; a Gaussian's where none is known."""
-    known = calibration.get(label, Calibration())
-    return known if known.terms else replace(known, logarithmic=label in POSITIVE)
+def label_columns(prediction: Prediction) -> Columns:
+    """Return the predictions of the catalog's labels (N,), by the catalog's names.
+
+    A mass that is not positive is unphysical: NaN, and the flag INFER_FAIL. A label that was
+    not predicted is NaN too.
+
+    Parameters
+    ----------
+    prediction
+        Of N stars.
+    """
+    index = {label: place for place, label in enumerate(prediction.labels)}
+    columns: Columns = {
+        name: prediction.mean[:, index[label]].astype(np.float64)
+        if label in index
+        else np.full(len(prediction.mean), np.nan)
+        for label, name in LABEL_COLUMNS.items()
+    }
+    columns["mass"] = np.where(columns["mass"] > 0, columns["mass"], np.nan)
+    return columns
 
 
-def evolution(columns: Columns, calibration: Mapping[str, Calibration]) -> Columns:
-    """Percentiles of mass and age, and the age in Gyr, from ``mass`` and ``log_age``.
+def total_uncertainty(
+    calibration: Mapping[str, LabelCalibration],
+    label: str,
+    network_sigma: NDArray[np.floating],
+    published: NDArray[np.float64] | None,
+    context: Mapping[str, NDArray[Any]],
+) -> NDArray[np.float64]:
+    """Return the total 1-sigma uncertainty (N,) of a label.
 
-    Both are taken in the logarithm, so neither is ever negative. ``age`` is the median where
-    log_age's is, and ``e_age`` half of what lies between age_16 and age_84: for a Gaussian
-    log_age that is age sinh(ln(10) e_log_age), to first order ln(10) age e_log_age.
+    Parameters
+    ----------
+    calibration
+        By label.
+    label
+        The label.
+    network_sigma
+        The sigma that the network predicts (N,).
+    published
+        The uncertainty (N,) that the published errors of the inputs cause; None if it was
+        not computed.
+    context
+        Columns (N,) that calibrations may depend on.
+    """
+    total = calibration_of(calibration, label).sigma(network_sigma, context)
+    return total if published is None else np.maximum(total, published)
+
+
+def calibration_of(calibration: Mapping[str, LabelCalibration], label: str) -> LabelCalibration:
+    """Return a label's calibration; without one, that of a Gaussian.
+
+    Parameters
+    ----------
+    calibration
+        By label.
+    label
+        A label; those of :data:`POSITIVE` get a Gaussian in the logarithm.
+    """
+    found = calibration.get(label, LabelCalibration())
+    return found if found.terms else replace(found, logarithmic=label in POSITIVE)
+
+
+def evolution(columns: Columns, calibration: Mapping[str, LabelCalibration]) -> Columns:
+    """Return percentiles of mass and age, and the age in Gyr.
+
+    Both are computed in the logarithm, so that none is negative. ``e_age`` is half of the
+    difference of age_84 and age_16: for a Gaussian log_age that is age sinh(ln(10) e_log_age),
+    to first order ln(10) age e_log_age.
+
+    Parameters
+    ----------
+    columns
+        With ``mass``, ``log_age`` and their uncertainties (N,).
+    calibration
+        By label.
     """
     mass, e_mass = columns["mass"], columns["e_mass"]
     log_age, e_log_age = columns["log_age"], columns["e_log_age"]
-    of_mass, of_age = (calibration_of(calibration, label) for label in ("mass", "log_age"))
+    mass_calibration, age_calibration = (
+        calibration_of(calibration, label) for label in ("mass", "log_age")
+    )
     young, old = (
-        10.0 ** (of_age.percentile(log_age, e_log_age, level) - GYR) for level in (LOW, HIGH)
+        10.0 ** (age_calibration.percentile(log_age, e_log_age, level) - GYR)
+        for level in (LOW, HIGH)
     )
     return {
-        "mass_16": of_mass.percentile(mass, e_mass, LOW),
-        "mass_84": of_mass.percentile(mass, e_mass, HIGH),
+        "mass_16": mass_calibration.percentile(mass, e_mass, LOW),
+        "mass_84": mass_calibration.percentile(mass, e_mass, HIGH),
         "age": 10.0 ** (log_age - GYR),
         "e_age": (old - young) / 2.0,
         "age_16": young,
@@ -153,15 +229,23 @@ def evolution(columns: Columns, calibration: Mapping[str, Calibration]) -> Colum
     }
 
 
-def reddening(columns: Columns, calibration: Mapping[str, Calibration]) -> Columns:
-    """E(B-V) on both scales and A_V, mag, from ``ln_ebv``."""
+def reddening(columns: Columns, calibration: Mapping[str, LabelCalibration]) -> Columns:
+    """Return E(B-V) on the SFD and on the true scale, and A_V, all in mag.
+
+    Parameters
+    ----------
+    columns
+        With ``ln_ebv`` and its uncertainty (N,).
+    calibration
+        By label.
+    """
     ln_ebv, error = columns["ln_ebv"], columns["e_ln_ebv"]
-    of_ebv = calibration_of(calibration, "logebv")
+    ebv_calibration = calibration_of(calibration, "logebv")
     ebv = np.exp(ln_ebv)
     return {
         "ebv": ebv,
-        "ebv_16": np.exp(of_ebv.percentile(ln_ebv, error, LOW)),
-        "ebv_84": np.exp(of_ebv.percentile(ln_ebv, error, HIGH)),
+        "ebv_16": np.exp(ebv_calibration.percentile(ln_ebv, error, LOW)),
+        "ebv_84": np.exp(ebv_calibration.percentile(ln_ebv, error, HIGH)),
         "ebv_true": extinction.true_ebv(ebv),
         "av": extinction.v_extinction(ebv),
     }
@@ -171,31 +255,45 @@ def luminosity(
     columns: Columns,
     tokens: Tokens,
     independent: NDArray[np.bool_],
-    calibration: Mapping[str, Calibration],
+    calibration: Mapping[str, LabelCalibration],
 ) -> Columns:
-    """Magnitudes, distances and parallax that follow from the model's pseudo-luminosity.
+    """Return magnitudes, distances and parallax from the predicted pseudo-luminosity.
 
-    Only where the model has not read the parallax (``independent``) is its answer compared
-    with it, and combined with it where the parallax is usable. Percentiles of the model's
-    distance are taken in the logarithm: none is negative, and each is finite. Those of the
-    combined one follow from a Gaussian parallax, and may have no upper limit.
+    Percentiles of the model's distance are computed in the logarithm: positive and finite.
+    Those of the combined distance assume a Gaussian parallax; the upper one may be infinite.
+
+    Parameters
+    ----------
+    columns
+        With ``g_fakemag``, its uncertainty, ``ebv`` and ``teff`` (N,).
+    tokens
+        The inputs.
+    independent
+        Stars whose parallax is not an input of the model (N,): only for these the prediction
+        is compared with the parallax, and combined with it if the parallax is usable.
+    calibration
+        By label.
     """
     f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
-    seen, e_seen = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
+    f_parallax, e_f_parallax = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
     mg_obs, _ = astrometry.absolute_magnitude(f, sigma)
     mg0 = mg_obs - extinction.g_extinction(columns["ebv"], columns["teff"])
-    of_f = calibration_of(calibration, "g_fakemag")
+    f_calibration = calibration_of(calibration, "g_fakemag")
     near, dist, far = (
         astrometry.distance(value, 0.0, tokens.g_mag)[1]
-        for value in (of_f.percentile(f, sigma, HIGH), f, of_f.percentile(f, sigma, LOW))
+        for value in (
+            f_calibration.percentile(f, sigma, HIGH),
+            f,
+            f_calibration.percentile(f, sigma, LOW),
+        )
     )
     parallax, e_parallax = astrometry.model_parallax(f, sigma, tokens.g_mag)
     both = independent & tokens.parallax_usable & np.isfinite(f)
-    f_both, e_both = astrometry.combine(f, sigma, seen, e_seen)
+    f_both, e_both = astrometry.combine(f, sigma, f_parallax, e_f_parallax)
     near_both, dist_both, far_both = astrometry.distance(
         np.where(both, f_both, np.nan), e_both, tokens.g_mag
     )
-    tension = astrometry.tension(f, sigma, seen, e_seen)
+    tension = astrometry.tension(f, sigma, f_parallax, e_f_parallax)
     return {
         "mg_obs": mg_obs,
         "mg0": mg0,

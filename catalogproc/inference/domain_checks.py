@@ -1,4 +1,4 @@
-"""Whether a spectrum is one that the model knows: within the box, and of a piece."""
+"""Out-of-domain checks: coefficient range and held-out chi-square."""
 
 from __future__ import annotations
 
@@ -16,31 +16,48 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 HELD_OUT = (1, 2, 4, 6, 8)
-"""Coefficients of a band that are predicted from the others: of high signal to noise, and so
-low that nearly every spectrum has them."""
+"""Coefficients of a band that are predicted from the others: of high signal to noise, and of so
+low order that nearly every spectrum has them."""
 
-FEWEST = 4
-"""Fewer than so many of them say nothing of a spectrum."""
+MIN_HELD_OUT = 4
+"""A chi-square of fewer coefficients is not meaningful: NaN."""
 
 
 def beyond_box(bundle: Bundle, values: NDArray[np.floating], coefficients: int) -> Float:
-    """How far outside the training stars' range each coefficient lies, in widths of the range.
+    """Return how far each coefficient lies outside the training stars' range.
 
-    (N, n) of the first ``coefficients`` of both bands of dense tokens (N, V); 0 where it lies
-    inside, is absent, or the range is not known.
+    Parameters
+    ----------
+    bundle
+        The model, with the range.
+    values
+        Tokens (N, V) in their units, NaN where absent.
+    coefficients
+        How many coefficients of each band are checked.
+
+    Returns
+    -------
+    (N, n) in widths of the range; 0 if the coefficient is within the range or absent, or if
+    the range is unknown.
     """
-    columns = [bundle.vocabulary.coefficient_columns(band)[:coefficients] for band in BANDS]
-    at = np.concatenate(columns)
-    low, high = bundle.domain.low[at], bundle.domain.high[at]
+    checked = [bundle.vocabulary.coefficient_columns(band)[:coefficients] for band in BANDS]
+    columns = np.concatenate(checked)
+    low, high = bundle.domain.low[columns], bundle.domain.high[columns]
     width = np.where((high > low) & np.isfinite(high - low), high - low, 1.0)
-    read = values[:, at]
-    beyond = np.maximum(low - read, read - high)
+    found = values[:, columns]
+    beyond = np.maximum(low - found, found - high)
     beyond /= width
-    return np.fmax(beyond, 0.0, out=beyond)  # NaN is 0
+    return np.fmax(beyond, 0.0, out=beyond)  # NaN becomes 0
 
 
 def held_out(vocabulary: Vocabulary) -> list[str]:
-    """The names of the coefficients that are predicted from the others."""
+    """Return the names of the coefficients that are predicted from the others.
+
+    Parameters
+    ----------
+    vocabulary
+        The model's tokens.
+    """
     return [
         token.name
         for token in vocabulary.tokens
@@ -49,27 +66,41 @@ def held_out(vocabulary: Vocabulary) -> list[str]:
 
 
 def checkable(bundle: Bundle) -> bool:
-    """Whether the model was trained to predict them."""
+    """Return whether the model was trained to predict the held-out coefficients.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    """
     return set(held_out(bundle.vocabulary)) <= set(bundle.requestable)
 
 
 def spectrum_chi2(
     predictor: Predictor, values: NDArray[np.floating], errors: NDArray[np.floating]
 ) -> Float:
-    """Reduced chi-square (N,) of some coefficients, predicted from all else that was read.
+    """Return the reduced chi-square of the held-out coefficients, predicted from the others.
 
-    ``values`` and ``errors`` are dense tokens (N, V). NaN for a star that has fewer than four
-    of these coefficients.
+    Parameters
+    ----------
+    predictor
+        The model.
+    values, errors
+        Tokens and their errors (N, V) in the tokens' units, NaN where absent.
+
+    Returns
+    -------
+    (N,); NaN for a star with fewer than four of these coefficients.
     """
     names = held_out(predictor.bundle.vocabulary)
     columns = predictor.bundle.vocabulary.columns(names)
-    shown = np.array(values, dtype=np.float64)
-    shown[:, columns] = np.nan
-    predicted = predictor.predict(shown, names)
+    inputs = np.array(values, dtype=np.float64)
+    inputs[:, columns] = np.nan
+    predicted = predictor.predict(inputs, names)
     with np.errstate(over="ignore", invalid="ignore"):
         variance = predicted.sigma.astype(np.float64) ** 2 + errors[:, columns] ** 2
         terms = (values[:, columns] - predicted.mean) ** 2 / variance
     known = np.isfinite(terms)
     count = known.sum(axis=1)
     total = np.where(known, terms, 0.0).sum(axis=1)
-    return np.where(count >= FEWEST, total / np.maximum(count, 1), np.nan)
+    return np.where(count >= MIN_HELD_OUT, total / np.maximum(count, 1), np.nan)

@@ -1,8 +1,8 @@
-"""From spectra to rows of the catalog: pure, no files, no Dask.
+"""From spectra to rows of the catalog, without files and without Dask.
 
-    spectra, companion ─ features ─ tokens ─ predict ─ answers ─ rows ─ the catalog's columns
+    spectra, gaia_source ─ features ─ tokens ─ predict ─ output ─ to_catalog ─ catalog rows
 
-Each step is a method, so that whoever drives the engine may time them or let them overlap.
+Each step is a method, so that the caller can time the steps or run them concurrently.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from catalogproc.features.input_errors import input_noise
 from catalogproc.inference import quality_flags
 from catalogproc.inference.catalog_columns import (
     LABEL_COLUMNS,
-    answers,
     evolution,
     luminosity,
     observed,
+    predicted_labels,
     reddening,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
@@ -40,20 +40,26 @@ if TYPE_CHECKING:
     from catalogproc.network.error_propagation import Propagated
     from catalogproc.network.predictor import Prediction
 
-__all__ = ["LABEL_COLUMNS", "Answer", "Engine", "check_job"]
+__all__ = ["LABEL_COLUMNS", "Engine", "ModelOutput", "check_job"]
 
-PIECE = 8192  # rows worked on at a time: bounds memory, whatever the table's length
+PIECE = 8192  # rows processed at a time: bounds memory, whatever the table's length
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model says of N stars.
+class ModelOutput:
+    """Predictions for N stars, with what else was computed of them.
 
-    ``propagated`` is what the errors of what was read do to the answers, and ``published``
-    the same of errors as published, to first order; both None where the job does not ask for
-    it. ``nonlinear`` (N,) are stars whose errors the two routes give differently, if both
-    were taken; ``chi2`` (N,) is how well some coefficients were predicted from the others,
-    NaN where that was not asked.
+    Attributes
+    ----------
+    prediction
+        Labels with the network's sigma.
+    propagated, published
+        Uncertainties caused by the input errors, as the job inflates them and by the job's
+        method, and as published and to first order; None if the job propagates no errors.
+    nonlinear
+        Stars for which the two methods of propagation disagree (N,), if both were used.
+    chi2
+        Reduced chi-square of the held-out coefficients (N,), NaN if the job does not check it.
     """
 
     prediction: Prediction
@@ -64,16 +70,16 @@ class Answer:
 
 
 class Engine:
-    """A trained model and a job on one device: spectra in, rows of the catalog out.
+    """A trained model and a job on one device: from spectra to rows of the catalog.
 
     Parameters
     ----------
     bundle, job
-        The trained model, and what is asked of it.
+        The trained model, and what to do with it.
     device
-        Where the network runs, in torch's words.
+        Where the network runs, as torch names it.
     run_id
-        What the catalog's column of that name says; by default the first 8 hexadecimal
+        The content of the catalog's column ``run_id``; by default the first 8 hexadecimal
         digits of the SHA-256 of the job's and the model's hash.
     dust_map
         The map that ``job.dust`` names.
@@ -81,14 +87,14 @@ class Engine:
     Raises
     ------
     JobError
-        A label that the model or the catalog does not have, an input that cannot be had, or a
-        dust map that is read and was not given.
+        A label that the model or the catalog does not have, an input that cannot be computed,
+        or a dust map that the job needs and that is missing.
 
     Notes
     -----
-    The same star gets the same numbers whatever its batch, its order and its chunk: bit for
-    bit in everything but the network's answers, which agree to the rounding of float32, and
-    to 1e-4 of their own sigma (see network.predictor).
+    The same star gets the same numbers in any batch, order and chunk: bit for bit, except for
+    the network's predictions, which agree to the rounding of float32 and to 1e-4 of their
+    sigma (see network.predictor).
     """
 
     def __init__(
@@ -103,7 +109,7 @@ class Engine:
 
         check_job(job, bundle)
         if job.dust and dust_map is None:
-            raise JobError("the job's dust map was not given", wanted=job.dust, where="job.dust")
+            raise JobError("the job's dust map is missing", wanted=job.dust, where="job.dust")
         self.dust_map = dust_map if job.dust else None
         self.bundle = bundle
         self.job = job
@@ -113,84 +119,101 @@ class Engine:
         self._predictor = Predictor(bundle, device)
 
     def self_check(self) -> None:
-        """Raise BundleError unless the device gives the bundle's stored answers."""
+        """Raise BundleError unless the device reproduces the bundle's stored predictions."""
         self._predictor.self_check()
 
     def process(
-        self, spectra: pa.RecordBatch | pa.Table, companion: pa.Table | None = None
+        self, spectra: pa.RecordBatch | pa.Table, gaia_source: pa.Table | None = None
     ) -> pa.Table:
-        """Rows of the contract catalog for screened spectra, one each, in their order.
+        """Return rows of the contract catalog, one for each spectrum, in their order.
+
+        A star without any token gets the model's prior, flagged NO_XP and FEW_TOKENS.
 
         Parameters
         ----------
         spectra
             N rows of the contract xp_continuous that
-            :func:`~catalogproc.inference.screening.screen` found good.
-        companion
-            N rows of the contract gaia_source, the same stars row by row; None where the
-            run has no such table.
-
-        A star of which the model can read nothing at all gets the model's prior, flagged
-        NO_XP and FEW_TOKENS.
+            :func:`~catalogproc.inference.screening.screen` accepted.
+        gaia_source
+            N rows of the contract gaia_source, the same stars row by row; None if the run has
+            no such table.
         """
         pieces = []
         for start in range(0, max(1, spectra.num_rows), PIECE):
             piece = spectra.slice(start, PIECE)
-            beside = None if companion is None else companion.slice(start, PIECE)
-            tokens = self.features(piece, beside)
-            pieces.append(self.rows(piece.column("source_id"), tokens, self.predict(tokens)))
+            matched = None if gaia_source is None else gaia_source.slice(start, PIECE)
+            tokens = self.features(piece, matched)
+            output = self.predict(tokens)
+            pieces.append(self.to_catalog(piece.column("source_id"), tokens, output))
         return pa.concat_tables(pieces)
 
     def features(
-        self, spectra: pa.RecordBatch | pa.Table, companion: pa.Table | None = None
+        self, spectra: pa.RecordBatch | pa.Table, gaia_source: pa.Table | None = None
     ) -> Tokens:
-        """What the model reads of each star."""
+        """Return the inputs of the model for each star.
+
+        Parameters
+        ----------
+        spectra, gaia_source
+            As for :meth:`process`.
+        """
         vocabulary = self.bundle.vocabulary
-        found = features.tokens(spectra, companion, vocabulary, self.job)
+        found = features.tokens(spectra, gaia_source, vocabulary, self.job)
         if self.dust_map is None:
             return found
         return reddened(found, self.dust_map, vocabulary, self.job)
 
-    def predict(self, tokens: Tokens) -> Answer:
-        """What the model answers for each star, and what the errors of what it read do to it."""
+    def predict(self, tokens: Tokens) -> ModelOutput:
+        """Predict the job's labels, with their uncertainties from input errors.
+
+        Parameters
+        ----------
+        tokens
+            The inputs of N stars, as :meth:`features` returns them.
+        """
         found = propagate(self._predictor, tokens, self.job.labels, self.job)
-        return Answer(
-            found.prediction, found.propagated, found.published, found.nonlinear,
-            self._chi2(tokens),
-        )  # fmt: skip
+        return ModelOutput(**vars(found), chi2=self._chi2(tokens))
 
     def _chi2(self, tokens: Tokens) -> NDArray[np.float64]:
         if not self.job.check_spectrum:
             return np.full(len(tokens), np.nan)
-        # Inflated whatever the job says: the limit was found so.
+        # Always inflated, because the limit was measured with inflated errors.
         inflated = replace(self.job, inflate_errors=True)
         noise = input_noise(tokens, self.bundle.vocabulary, inflated)
         return spectrum_chi2(self._predictor, tokens.values, noise.errors)
 
-    def rows(
-        self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, answer: Answer
+    def to_catalog(
+        self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, output: ModelOutput
     ) -> pa.Table:
-        """The catalog's columns from tokens and answers."""
+        """Return the rows of the catalog.
+
+        Parameters
+        ----------
+        source_ids
+            Identifiers of the N stars.
+        tokens, output
+            As :meth:`features` and :meth:`predict` return them.
+        """
         calibration = self.bundle.calibration.by_label
         beyond = beyond_box(self.bundle, tokens.values, self.job.coefficients)
-        # Answers may be absurd far from the training stars; they become NaN, not warnings.
+        # Far from the training stars predictions may overflow: NaN, without a warning.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
-            columns |= answers(
-                answer.prediction, answer.propagated, answer.published, calibration, columns
+            columns |= predicted_labels(
+                output.prediction, output.propagated, output.published, calibration, columns
             )
             columns |= evolution(columns, calibration) | reddening(columns, calibration)
             columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
             columns |= {
                 "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
-                "ood_mahal": np.asarray(answer.prediction.distance, dtype=np.float64),
-                "xp_chi2_red": answer.chi2,
+                "ood_mahal": np.asarray(output.prediction.distance, dtype=np.float64),
+                "xp_chi2_red": output.chi2,
                 "in_training": self.bundle.calibration.in_training(tokens.source_id),
             }
             columns = {name: _storable(name, values) for name, values in columns.items()}
-            flags = quality_flags.flags(columns, self._evidence(tokens, answer, beyond))
+            flags = quality_flags.flags(columns, self._evidence(tokens, output, beyond))
         count = len(tokens)
-        given = columns | {
+        content = columns | {
             "source_id": source_ids,
             "quality_flags": flags,
             "good_params": quality_flags.good_params(flags),
@@ -198,26 +221,27 @@ class Engine:
             "model_id": pa.repeat(pa.scalar(self.model_id), count),
             "run_id": pa.repeat(pa.scalar(self.run_id), count),
         }
-        return load_contract("catalog").assemble(given, count)
+        return load_contract("catalog").assemble(content, count)
 
     def _independent(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Stars whose parallax the model has not read (N,)."""
-        # The parallax says how far into the dust a star is: ln E(B-V) of a map has read it.
+        """Return the stars whose parallax is not an input of the model (N,)."""
+        # E(B-V) from a dust map depends on the distance, and so on the parallax.
         independent = ~tokens.ebv_by_parallax
         if "g_fakemag" in self.job.inputs:
             independent &= np.isnan(tokens.values[:, self.bundle.vocabulary.column("g_fakemag")])
         return independent
 
     def _evidence(
-        self, tokens: Tokens, answer: Answer, beyond: NDArray[np.float64]
+        self, tokens: Tokens, output: ModelOutput, beyond: NDArray[np.float64]
     ) -> quality_flags.Evidence:
-        prediction = answer.prediction
+        """Return what the rules of the flags need besides the catalog's columns."""
+        prediction = output.prediction
         vocabulary, domain = self.bundle.vocabulary, self.bundle.domain
-        at = {label: vocabulary.column(label) for label in LABEL_COLUMNS if label in vocabulary}
+        index = {label: vocabulary.column(label) for label in LABEL_COLUMNS if label in vocabulary}
         finite = (np.isfinite(prediction.mean) & np.isfinite(prediction.sigma)).all(axis=1)
         if "mass" in prediction.labels:
             finite &= prediction.mean[:, prediction.labels.index("mass")] > 0
-        reliability = self.bundle.calibration
+        calibration = self.bundle.calibration
         return quality_flags.Evidence(
             bp=tokens.bp,
             rp=tokens.rp,
@@ -227,26 +251,34 @@ class Engine:
             multiple_or_variable=tokens.multiple_or_variable,
             synthetic=tokens.synthetic,
             failed=np.logical_not(finite),
-            nonlinear=answer.nonlinear,
-            latent_limit=reliability.latent.limit if reliability.latent else np.inf,
+            nonlinear=output.nonlinear,
+            latent_limit=calibration.latent.limit if calibration.latent else np.inf,
             beyond_box=beyond.max(axis=1, initial=0.0),
-            margin=reliability.margin,
-            chi2_limit=reliability.chi2,
+            margin=calibration.margin,
+            chi2_limit=calibration.chi2,
             limits={
                 LABEL_COLUMNS[label]: (float(domain.low[i]), float(domain.high[i]))
-                for label, i in at.items()
+                for label, i in index.items()
             },
         )
 
 
 def check_job(job: Job, bundle: Bundle) -> None:
-    """Raise JobError unless the model can answer the job, and the catalog hold the answers."""
-    wanted = [label for label in LABEL_COLUMNS if label in bundle.requestable]
-    unknown = [label for label in job.labels if label not in wanted]
+    """Raise JobError unless model and catalog have what the job names.
+
+    Parameters
+    ----------
+    job
+        Its labels, inputs and checks are looked at.
+    bundle
+        The model.
+    """
+    possible = [label for label in LABEL_COLUMNS if label in bundle.requestable]
+    unknown = [label for label in job.labels if label not in possible]
     if unknown:
         raise JobError(
             "labels that this model and the catalog do not have",
-            wanted=" | ".join(wanted),
+            wanted=" | ".join(possible),
             found=", ".join(unknown),
             where=f"job.labels, model {bundle.name}",
         )
@@ -259,12 +291,12 @@ def check_job(job: Job, bundle: Bundle) -> None:
 
 
 def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """In the type of the catalog's column; floats that are not finite are not known.
+    """Convert to the type of the catalog's column; floats that are not finite become NaN.
 
-    Done before the flags are set, so that they follow from what a reader of the file sees.
+    Done before the flags are set, so that they follow from the numbers in the file.
     """
     stored = values.astype(load_contract("catalog")[name].type, copy=False)
     if not np.issubdtype(stored.dtype, np.floating):
         return stored
-    known = np.isfinite(stored)
-    return stored if known.all() else np.where(known, stored, stored.dtype.type(np.nan))
+    finite = np.isfinite(stored)
+    return stored if finite.all() else np.where(finite, stored, stored.dtype.type(np.nan))

@@ -123,10 +123,12 @@ class Model:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=columns))
 
     def _labels(self, inputs: TableInputs) -> tuple[str, ...]:
-        named = {name.lower() for name in inputs.used}
         job = inputs.job or default_job(inputs.vocabulary)
         return tuple(
-            label for label in job.labels if label in self.bundle.requestable and label not in named
+            label
+            for label in job.labels
+            if label in self.bundle.requestable
+            and inputs.named.get(label, "").lower() != label.lower()
         )
 
 

@@ -1,8 +1,8 @@
-"""One chunk of the input: read, screened, answered, written, counted, and signed for.
+"""Process one chunk of the input: read, screen, predict, write parts, count rows, write a receipt.
 
-Spectra pass through in batches, so memory does not grow with the chunk. Parts get their
-names only when every row is accounted for; the receipt comes last. Whatever goes wrong on
-the way, no part and no receipt remain.
+Spectra are processed in batches, so memory does not grow with the chunk. Parts are renamed to
+their final names only when every row is accounted for; the receipt is written last. If anything
+fails, neither a part nor a receipt is left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -42,30 +43,62 @@ LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
 
 
 class Stopwatch:
-    """Wall time by stage, in seconds."""
+    """Wall time since its creation, in all and by stage, in seconds."""
 
     def __init__(self) -> None:
+        self.started = datetime.now(UTC)
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._begin = time.perf_counter()
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage.
+
+        Parameters
+        ----------
+        stage
+            One of :data:`STAGES`.
+        """
         started = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - started
 
+    def elapsed(self) -> float:
+        """Return the time since the creation."""
+        return time.perf_counter() - self._begin
+
+
+@dataclass(frozen=True)
+class ChunkWorker:
+    """Who processes a chunk.
+
+    Attributes
+    ----------
+    name, device
+        For the receipt; the device is the engine's if empty.
+    progress
+        Called with the number of rows of each batch when it is done.
+    """
+
+    name: str = ""
+    device: str = ""
+    progress: Callable[[int], None] | None = None
+
+
+CALLER = ChunkWorker()
+"""The process that calls :func:`process_chunk`, without a name."""
+
 
 def process_chunk(
     engine: Engine,
     chunk: Chunk,
-    companion: Companion | None,
+    gaia_source: Companion | None,
     output: Path,
-    worker: str = "",
-    device: str = "",
-    progress: Callable[[int], None] | None = None,
+    worker: ChunkWorker = CALLER,
 ) -> Receipt:
-    """Turn one chunk of an input file into its parts of the catalog, and sign for it.
+    """Turn one chunk of an input file into its parts of the catalog and a receipt.
 
     Parameters
     ----------
@@ -73,15 +106,13 @@ def process_chunk(
         The model and the job.
     chunk
         Which rows of which file, and the fingerprint that the file must have.
-    companion
-        Where gaia_source columns are found; None where the run has none.
+    gaia_source
+        The gaia_source table; None if the run has none.
     output
-        The run's folder. Written are ``catalog/<file>-<chunk>.parquet``, and
-        ``rejected/`` of the same name if any row is rejected, then the receipt.
-    worker, device
-        Names for the receipt; the device is the engine's where none is given.
-    progress
-        Called with the number of rows of each batch when it is done.
+        The run folder. Written are ``catalog/<file>-<chunk>.parquet``, and ``rejected/`` of
+        the same name if any row is rejected, then the receipt.
+    worker
+        Who processes the chunk.
 
     Raises
     ------
@@ -92,72 +123,64 @@ def process_chunk(
     CatalogprocError
         The parts cannot be written.
     """
-    started, watch = datetime.now(UTC), Stopwatch()
-    begin = time.perf_counter()
-    stem = f"{Path(chunk.file).name.split('.')[0]}-{chunk.id[:8]}"
-    described = _metadata(engine, chunk)
-    reasons: Counter[str] = Counter()
-    rows_read = 0
-    catalog = PartWriter(output, "catalog", stem, load_contract("catalog"), described)
-    rejected = PartWriter(
-        output, "rejected", stem, load_contract("rejected"), described, allow_empty=False
-    )
+    watch = Stopwatch()
+    parts = _Parts(engine, chunk, output)
     _check_fingerprint(chunk, "is not the one that the run was planned with")
     try:
-        with catalog, rejected:
-            for count, answered, refused in _stream(engine, chunk, companion, watch):
+        with parts.catalog, parts.rejected:
+            for count, rows, rejected in _stream(engine, chunk, gaia_source, watch):
                 with watch.time("write"):
-                    catalog.write(answered)
-                    if refused.num_rows:
-                        rejected.write(refused)
-                        reasons.update(_counts(refused.column("reason")))
-                rows_read += count
-                if progress is not None:
-                    progress(count)
+                    parts.write(count, rows, rejected)
+                if worker.progress is not None:
+                    worker.progress(count)
             _check_fingerprint(chunk, "was changed while it was read")
             with watch.time("read"):
-                content = chunks.content_sha256(chunk)
-            _check_counts(chunk, rows_read, catalog.rows, rejected.rows)
+                parts.input_sha256 = chunks.content_sha256(chunk)
+            _check_counts(chunk, parts)
             closing = time.perf_counter()
         watch.seconds["write"] += time.perf_counter() - closing
-        receipt = Receipt(
-            chunk_id=chunk.id,
-            file=named(chunk.file),
-            first_row=chunk.first_row,
-            rows_read=rows_read,
-            rows_written=catalog.rows,
-            rows_rejected=rejected.rows,
-            rejected_by_reason=dict(sorted(reasons.items())),
-            job_hash=engine.job.hash,
-            bundle_hash=engine.bundle.hash,
-            input_fingerprint=chunk.fingerprint,
-            input_sha256=content,
-            catalog_part=_path(catalog.part),
-            catalog_sha256=_sha256(catalog.part),
-            rejected_part=_path(rejected.part),
-            rejected_sha256=_sha256(rejected.part),
-            device=device or engine.device,
-            worker=worker,
-            host=socket.gethostname(),
-            versions=versions(),
-            started=started.isoformat(),
-            finished=datetime.now(UTC).isoformat(),
-            seconds=time.perf_counter() - begin,
-            stage_seconds=watch.seconds,
-        )
+        receipt = _receipt(engine, chunk, parts, worker, watch)
         write_receipt(output, receipt)
     except BaseException:
-        for part in (catalog.part, rejected.part):
-            if part is not None:
-                (output / part.path).unlink(missing_ok=True)
+        parts.remove()
         raise
     return receipt
 
 
+class _Parts:
+    """The output files of a chunk, and the counts of its rows."""
+
+    def __init__(self, engine: Engine, chunk: Chunk, output: Path) -> None:
+        stem = f"{Path(chunk.file).name.split('.')[0]}-{chunk.id[:8]}"
+        metadata = _metadata(engine, chunk)
+        self.output = output
+        self.rows_read = 0
+        self.reasons: Counter[str] = Counter()
+        self.input_sha256 = ""
+        self.catalog = PartWriter(output, "catalog", stem, load_contract("catalog"), metadata)
+        self.rejected = PartWriter(
+            output, "rejected", stem, load_contract("rejected"), metadata, allow_empty=False
+        )
+
+    def write(self, count: int, rows: pa.Table, rejected: pa.Table) -> None:
+        """Write a batch of which ``count`` rows were read."""
+        self.catalog.write(rows)
+        if rejected.num_rows:
+            self.rejected.write(rejected)
+            self.reasons.update(_counts(rejected.column("reason")))
+        self.rows_read += count
+
+    def remove(self) -> None:
+        """Remove the files that have their final names."""
+        for part in (self.catalog.part, self.rejected.part):
+            if part is not None:
+                (self.output / part.path).unlink(missing_ok=True)
+
+
 def _stream(
-    engine: Engine, chunk: Chunk, companion: Companion | None, watch: Stopwatch
+    engine: Engine, chunk: Chunk, gaia_source: Companion | None, watch: Stopwatch
 ) -> Iterator[tuple[int, pa.Table, pa.Table]]:
-    """Batch by batch: rows read, rows of the catalog, rejected rows."""
+    """Yield for each batch: number of rows read, rows of the catalog, rejected rows."""
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
         batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
@@ -168,38 +191,39 @@ def _stream(
         if batch is None:
             return
         with watch.time("screen"):
-            good, refused = screen(batch, engine.bundle.vocabulary, seen, file)
+            good, rejected = screen(batch, engine.bundle.vocabulary, seen, file)
         with watch.time("match"):
-            beside = None if companion is None else companion.match(good.column("source_id"))
+            matched = None if gaia_source is None else gaia_source.match(good.column("source_id"))
         with watch.time("features"):
-            tokens = engine.features(good, beside)
+            tokens = engine.features(good, matched)
             readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
             if not readable.all():
                 g_known = np.isfinite(tokens.g_flux)
                 good, without = screen_tokens(good, readable, g_known, file)
-                refused = pa.concat_tables([refused, without]).sort_by("row")
-                beside = None if beside is None else beside.filter(pa.array(readable))
-                tokens = engine.features(good, beside)
+                rejected = pa.concat_tables([rejected, without]).sort_by("row")
+                matched = None if matched is None else matched.filter(pa.array(readable))
+                tokens = engine.features(good, matched)
         with watch.time("predict"):
-            prediction = engine.predict(tokens)
+            output = engine.predict(tokens)
         with watch.time("rows"):
-            answered = engine.rows(good.column("source_id"), tokens, prediction)
-        yield batch.num_rows, answered, refused
+            rows = engine.to_catalog(good.column("source_id"), tokens, output)
+        yield batch.num_rows, rows, rejected
 
 
 def _reads_correlations(engine: Engine) -> bool:
+    """Return whether the correlations of coefficients are needed."""
     return engine.job.correlations and engine.job.propagation != "none"
 
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Versions of catalogproc, Python and the libraries that a number depends on."""
+    """Return versions of catalogproc, Python and the libraries that determine the numbers."""
     found = {"catalogproc": __version__, "python": platform.python_version()}
     return found | {name: metadata.version(name) for name in LIBRARIES}
 
 
 def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
-    """What a part says of itself, besides its columns."""
+    """Return the metadata of a part."""
     bundle = engine.bundle
     return {
         "catalogproc": __version__,
@@ -215,11 +239,12 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
     }
 
 
-def _check_fingerprint(chunk: Chunk, words: str) -> None:
+def _check_fingerprint(chunk: Chunk, problem: str) -> None:
+    """Raise InputError unless the file is the one that was planned."""
     found = chunks.fingerprint(Path(chunk.file))
     if found != chunk.fingerprint:
         raise InputError(
-            f"the input file {words}",
+            f"the input file {problem}",
             wanted=f"fingerprint {chunk.fingerprint[:16]}…",
             found=f"{found[:16]}…",
             where=chunk.file,
@@ -228,8 +253,9 @@ def _check_fingerprint(chunk: Chunk, words: str) -> None:
         )
 
 
-def _check_counts(chunk: Chunk, read: int, written: int, rejected: int) -> None:
+def _check_counts(chunk: Chunk, parts: _Parts) -> None:
     """Raise CountError unless every row of the chunk, as the file counts them, is accounted for."""
+    read, written, rejected = parts.rows_read, parts.catalog.rows, parts.rejected.rows
     wanted = read if chunk.rows is None else chunk.rows
     if read != wanted or written + rejected != wanted:
         raise CountError(
@@ -240,8 +266,39 @@ def _check_counts(chunk: Chunk, read: int, written: int, rejected: int) -> None:
         )
 
 
-def _counts(words: pa.ChunkedArray) -> dict[str, int]:
-    return {item["values"]: item["counts"] for item in words.value_counts().to_pylist()}
+def _receipt(
+    engine: Engine, chunk: Chunk, parts: _Parts, worker: ChunkWorker, watch: Stopwatch
+) -> Receipt:
+    catalog, rejected = parts.catalog, parts.rejected
+    return Receipt(
+        chunk_id=chunk.id,
+        file=named(chunk.file),
+        first_row=chunk.first_row,
+        rows_read=parts.rows_read,
+        rows_written=catalog.rows,
+        rows_rejected=rejected.rows,
+        rejected_by_reason=dict(sorted(parts.reasons.items())),
+        job_hash=engine.job.hash,
+        bundle_hash=engine.bundle.hash,
+        input_fingerprint=chunk.fingerprint,
+        input_sha256=parts.input_sha256,
+        catalog_part=_path(catalog.part),
+        catalog_sha256=_sha256(catalog.part),
+        rejected_part=_path(rejected.part),
+        rejected_sha256=_sha256(rejected.part),
+        device=worker.device or engine.device,
+        worker=worker.name,
+        host=socket.gethostname(),
+        versions=versions(),
+        started=watch.started.isoformat(),
+        finished=datetime.now(UTC).isoformat(),
+        seconds=watch.elapsed(),
+        stage_seconds=watch.seconds,
+    )
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in values.value_counts().to_pylist()}
 
 
 def _identifiers(column: pa.Array | pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,9 +1,9 @@
-"""The quality bits: what a user should know before trusting a row.
+"""The quality flags of a catalog row.
 
-The bits are declared in schemas/flags.toml; here stands the rule of each. A value that is
-not known raises nothing, except where the flag says that something is missing (NO_XP,
-XP_ONE_BAND, FEW_TOKENS, PLX_BAD, NO_TMASS, INFER_FAIL). OOD_LATENT and IN_TRAINING need what
-a bundle may carry, SPEC_CHI2 and NONLINEAR a job that asks for them.
+The flags are declared in schemas/flags.toml; this module has the rule of each. An unknown
+value raises no flag, except those that state that something is missing (NO_XP, XP_ONE_BAND,
+FEW_TOKENS, PLX_BAD, NO_TMASS, INFER_FAIL). OOD_LATENT and IN_TRAINING need data that not every
+bundle has, SPEC_CHI2 and NONLINEAR a job that computes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOLVED = (31, 95)  # five and six astrometric parameters; Lindegren et al. 2021
 MAX_PARALLAX_NSIG = 10.0  # Zhang, Green & Rix 2023, their bit 5
 MAX_EBV = 1.5  # mag, SFD scale; beyond it Leung & Bovy 2024 have few stars
 GIANT_LOGG = 3.5  # dex; DistMass ages end there
-GIANT_NSIG = 3.0  # errors of a parallax; log g of that much less is still a dwarf's
+GIANT_NSIG = 3.0  # sigma by which a parallax is lowered before log g is computed from it
 SUN_LOGG, SUN_TEFF = 4.438, 5772.0  # dex, K; IAU 2015 Resolution B3
 MAX_E_TEFF, MAX_E_LOGG, MAX_E_M_H = 500.0, 0.5, 0.5  # K, dex, dex; Leung & Bovy 2024
 MAX_MASS_ERROR = 0.3  # relative; three times the error of the mass labels
@@ -38,8 +38,8 @@ MAX_AGE_ERROR = 0.5  # relative; Kordopatis et al. 2023
 MAX_CHI2 = 2.0  # reduced; Zhang, Green & Rix 2023, their bit 3
 MAX_AGE = 13.8  # Gyr; age of the universe (Planck 2018)
 EDGE_LABELS = ("teff", "logg", "m_h", "mass", "log_age")
-"""Labels that LABEL_EDGE looks at. The reddening and the pseudo-luminosity are left out:
-zero is an ordinary value of the first, and the end of its range."""
+"""Labels that LABEL_EDGE checks. Reddening and pseudo-luminosity are left out, because zero is a
+usual value of the reddening and the end of its range."""
 
 Mask = NDArray[np.bool_]
 Columns = Mapping[str, NDArray[Any]]
@@ -47,33 +47,34 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules need besides the catalog's own columns, for N stars.
+    """What the rules need besides the catalog's columns, for N stars.
 
     Attributes
     ----------
     bp, rp
-        The model read at least one coefficient of the band (N,).
+        At least one coefficient of the band is an input (N,).
     excess_factor
         phot_bp_rp_excess_factor (N,), NaN where unknown.
     blended_fraction
-        Blended over all BP and RP transits (N,), NaN where unknown.
+        Blended transits divided by all BP and RP transits (N,), NaN where unknown.
     params_solved
         astrometric_params_solved (N,), 0 where unknown.
     multiple_or_variable
-        Gaia says non-single star, or variable (N,).
+        Gaia lists it as non-single or variable (N,).
     synthetic
-        G and BP - RP were made from the spectrum (N,).
+        G and BP - RP were computed from the spectrum (N,).
     failed
-        A label that was asked for, or its error, is not finite, or a mass not positive (N,).
+        A predicted label or its sigma is not finite, or a mass is not positive (N,).
     limits
         Lowest and highest value of each label among the training stars; NaN where unknown.
     nonlinear
-        Two routes give different errors (N,).
+        The two methods of error propagation disagree (N,).
     beyond_box
-        How far outside the training stars' range the farthest coefficient lies (N,), in
-        widths of the range; 0 or less where none does.
+        The largest distance of a coefficient outside the training stars' range (N,), in
+        widths of the range; 0 if none is outside.
     latent_limit, margin, chi2_limit
-        ood_mahal, ``beyond_box`` and xp_chi2_red that are still usual of training stars.
+        Limits of ood_mahal, ``beyond_box`` and xp_chi2_red, that 99 %, 99.5 % and 99.8 % of
+        training stars do not exceed.
     """
 
     bp: Mask
@@ -93,7 +94,19 @@ class Evidence:
 
 
 def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
-    """quality_flags (N,) from the catalog's columns and the evidence beside them."""
+    """Return quality_flags.
+
+    Parameters
+    ----------
+    columns
+        The catalog's columns (N,).
+    evidence
+        What the rules need besides.
+
+    Returns
+    -------
+    (N,), the bits of all flags that a star raises.
+    """
     declared = load_flags()
     value = np.zeros(len(evidence.bp), dtype=np.int32)
     for name, rule in RULES.items():
@@ -102,13 +115,25 @@ def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
 
 
 def good_params(value: NDArray[np.int32]) -> Mask:
-    """teff, logg and m_h may be used (N,)."""
+    """Return the stars whose teff, logg and m_h can be used (N,).
+
+    Parameters
+    ----------
+    value
+        quality_flags (N,).
+    """
     good: Mask = (value & load_flags().good_params) == 0
     return good
 
 
 def good_mass_age(value: NDArray[np.int32]) -> Mask:
-    """Mass and age may be used (N,)."""
+    """Return the stars whose mass and age can be used (N,).
+
+    Parameters
+    ----------
+    value
+        quality_flags (N,).
+    """
     good: Mask = (value & load_flags().good_mass_age) == 0
     return good
 
@@ -116,10 +141,18 @@ def good_mass_age(value: NDArray[np.int32]) -> Mask:
 def outside_mass_domain(
     teff: NDArray[np.floating], logg: NDArray[np.floating], m_h: NDArray[np.floating]
 ) -> Mask:
-    """Outside the part of the Kiel diagram in which the mass labels were trained (N,).
+    """Return the stars outside the part of the Kiel diagram that has mass labels.
 
-    teff in K, logg and m_h in dex; NaN is outside nothing. The polygon of APOGEE DR17's
-    DistMass catalogue (Stone-Martinez et al. 2024).
+    The polygon of APOGEE DR17's DistMass catalogue (Stone-Martinez et al. 2024).
+
+    Parameters
+    ----------
+    teff, logg, m_h
+        K, dex, dex (N,).
+
+    Returns
+    -------
+    (N,); False where a value is NaN.
     """
     t, g = np.asarray(teff, dtype=np.float64), np.asarray(logg, dtype=np.float64)
     outside: Mask = (
@@ -137,22 +170,31 @@ def outside_mass_domain(
 
 
 def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
-    """The least log g (N,) that G and the parallax leave a star of one solar mass, dex.
+    """Return log g, dex, for one solar mass at parallax - 3 sigma.
 
-    At the parallax less GIANT_NSIG of its errors, behind the most dust that the model leaves it
-    (84 %), with the model's Teff and the Sun's bolometric correction. NaN where one is unknown,
-    or such a parallax not positive. Cool dwarfs come out higher still; heavier giants lower.
+    Computed at the parallax lowered by GIANT_NSIG sigma and at the 84th percentile of E(B-V),
+    with the predicted Teff and the Sun's bolometric correction. It is too high for cool dwarfs,
+    which are flagged all the same, and too low for giants heavier than the Sun.
+
+    Parameters
+    ----------
+    c
+        The catalog's columns (N,).
+
+    Returns
+    -------
+    (N,); NaN where a value is unknown, or the lowered parallax is not positive.
     """
     parallax = c["parallax_zpc"].astype(np.float64) - GIANT_NSIG * c["e_parallax"]
     f, _ = astrometry.pseudo_luminosity(parallax, 0.0, c["phot_g_mean_mag"])
     teff = np.where(c["teff"] > 0, c["teff"], np.nan).astype(np.float64)
     m_g = astrometry.absolute_magnitude(f, 0.0)[0] - extinction.g_extinction(c["ebv_84"], teff)
-    heat = 4.0 * np.log10(teff / SUN_TEFF)
-    return np.asarray(SUN_LOGG + heat - astrometry.log_luminosity(m_g))
+    log_t4 = 4.0 * np.log10(teff / SUN_TEFF)
+    return np.asarray(SUN_LOGG + log_t4 - astrometry.log_luminosity(m_g))
 
 
 def _not_giant(c: Columns, e: Evidence) -> Mask:
-    # A model that knows giants alone takes many a dwarf for one. Its luminosity tells.
+    # A model trained on giants alone predicts a giant's log g for many dwarfs; the parallax helps.
     return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c) >= GIANT_LOGG)
 
 
@@ -171,7 +213,7 @@ def _age_limit(c: Columns, e: Evidence) -> Mask:
 
 
 def _parallax_bad(c: Columns, e: Evidence) -> Mask:
-    # Said of what is missing too: an unknown parallax is no good parallax.
+    # Raised for an unknown parallax too.
     precise = c["e_parallax"] <= MAX_PARALLAX_ERROR
     return ~(precise & np.isin(e.params_solved, SOLVED) & np.isfinite(c["parallax_zp"]))
 
@@ -207,4 +249,4 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "XP_PHOTOMETRY": lambda c, e: e.synthetic,
     "NONLINEAR": lambda c, e: e.nonlinear,
 }
-"""The rule of each flag, from the catalog's columns and the evidence beside them."""
+"""The rule of each flag, from the catalog's columns and the evidence."""

@@ -21,7 +21,7 @@ from support.paths import CORRELATED, EXAMPLES
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.errors import CatalogprocError, CountError, InputError
 from catalogproc.inference.engine import LABEL_COLUMNS, Engine
-from catalogproc.inference.process_chunk import STAGES, process_chunk
+from catalogproc.inference.process_chunk import STAGES, ChunkWorker, process_chunk
 from catalogproc.job import Job
 from catalogproc.readers import chunks
 from catalogproc.readers.chunks import Chunk
@@ -87,7 +87,8 @@ def same_numbers(a: pa.Table, b: pa.Table) -> None:
 
 def test_a_real_file_becomes_a_part_and_a_receipt(engine, tmp_path):
     done: list[int] = []
-    receipt = process_chunk(engine, only(REAL), None, tmp_path, worker="w1", progress=done.append)
+    worker = ChunkWorker("w1", progress=done.append)
+    receipt = process_chunk(engine, only(REAL), None, tmp_path, worker)
     assert files(tmp_path) == [
         f"catalog/xp_continuous_000-{receipt.chunk_id[:8]}.parquet",
         f"receipts/{receipt.chunk_id}.json",
@@ -259,7 +260,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(engine, tmp_path):
         os.replace(other, path)
 
     with pytest.raises(InputError, match="changed while it was read"):
-        process_chunk(engine, chunk, None, tmp_path / "out", progress=swap)
+        process_chunk(engine, chunk, None, tmp_path / "out", ChunkWorker(progress=swap))
     assert files(tmp_path / "out") == []
 
 
@@ -273,8 +274,8 @@ def test_rows_that_are_lost_are_counted(engine, tmp_path):
 class Lossy(Engine):
     """An engine that loses a row."""
 
-    def rows(self, *given):  # type: ignore[no-untyped-def]
-        return super().rows(*given).slice(1)
+    def to_catalog(self, *given):  # type: ignore[no-untyped-def]
+        return super().to_catalog(*given).slice(1)
 
 
 def test_a_row_that_the_engine_loses_is_counted(engine, tmp_path):
@@ -304,7 +305,7 @@ def test_an_interruption_leaves_nothing(engine, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process_chunk(engine, only(REAL), None, tmp_path, progress=interrupt)
+        process_chunk(engine, only(REAL), None, tmp_path, ChunkWorker(progress=interrupt))
     assert files(tmp_path) == []
 
 

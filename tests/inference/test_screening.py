@@ -207,7 +207,7 @@ def test_spectra_of_which_nothing_can_be_read():
 def test_large_identifiers_stay_exact():
     top = 2**63 - 1
     seen = Duplicates(np.array([top - 1]))
-    assert seen.later(np.array([top, top - 1, top])).tolist() == [False, True, True]
+    assert seen.repeated(np.array([top, top - 1, top])).tolist() == [False, True, True]
 
 
 @settings(max_examples=200, deadline=None)
@@ -219,4 +219,4 @@ def test_duplicates_agree_with_a_plain_set(pieces):
         for identifier in piece:
             wanted.append(identifier in plain)
             plain.add(identifier)
-        assert seen.later(np.array(piece, dtype=np.int64)).tolist() == wanted
+        assert seen.repeated(np.array(piece, dtype=np.int64)).tolist() == wanted

@@ -100,6 +100,34 @@ def test_the_methods_disagree_where_the_network_is_not_linear(predictor):
     assert disagree(linear, drawn).mean() > 0.5
 
 
+def test_sampled_covariance_is_that_of_the_predictions_about_their_own_mean(predictor):
+    """By numpy, draw by draw, where the network is far from linear and the mean is shifted."""
+    values, errors = stars(predictor, 5)
+    noise, count = InputNoise(errors * 4), 60
+    prediction, drawn = sampled(predictor, values, noise, LABELS, draws(5, count))
+    keys = np.arange(5)
+    each = np.stack([
+        predictor.predict(values + draw_errors(noise, (), keys, number), LABELS).mean
+        for number in range(count)
+    ]).astype(float)  # fmt: skip
+    for star in range(5):
+        np.testing.assert_allclose(drawn.covariance[star], np.cov(each[:, star].T), rtol=1e-3,
+                                   atol=1e-4 * drawn.covariance[star].max())  # fmt: skip
+    shift = np.abs(each.mean(0) - prediction.mean) / drawn.sigma
+    assert np.median(shift) > 0.3
+
+
+def test_one_label_is_enough_for_the_methods_to_disagree():
+    """For 800 draws the tolerance is 0.3 + 4 / sqrt(1600) = 0.4 of the larger sigma."""
+    sigma = np.tile([100.0, 0.2, 0.1], (4, 1))
+    linear = Propagated(LABELS[:3], np.stack([np.diag(row**2) for row in sigma]))
+    sigma[1, 2] *= 1.7  # 0.41 of the larger one
+    sigma[2, 0] *= 1.6  # 0.375
+    sigma[3] *= 0.5
+    drawn = Propagated(LABELS[:3], np.stack([np.diag(row**2) for row in sigma]), 800)
+    assert disagree(linear, drawn).tolist() == [False, True, False, True]
+
+
 def test_draws_of_a_star_do_not_depend_on_the_other_stars(predictor):
     values, errors = stars(predictor, 9)
     keys = np.arange(9, dtype=np.int64) * 10**15 + 4_295_806_720

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from scipy.spatial.distance import mahalanobis
 from support.reference_network import plain_answer
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,8 +20,10 @@ from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network import predictor as module
 from catalogproc.network.bundle import Domain, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.predictor import Predictor, pack
 from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.uncertainty_calibration import Latent, UncertaintyCalibration
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -245,6 +248,36 @@ def test_a_star_without_tokens_gets_the_prior(bundle, predictor):
     answer = predictor.predict(np.full((3, V), np.nan), LABELS)
     assert np.isfinite(answer.mean).all()
     assert (answer.mean == answer.mean[0]).all()
+
+
+def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
+    """By scipy, from an encoding of each star alone: no padding, no batch, no Cholesky factor."""
+    rng = np.random.default_rng(12)
+    width = SHAPE.width
+    mixed = rng.normal(size=(width, width))
+    covariance = mixed @ mixed.T + 0.1 * np.eye(width)
+    latent = Latent(
+        mean=rng.normal(size=width),
+        shifts=rng.normal(size=(V, width)),
+        factor=np.linalg.inv(np.linalg.cholesky(covariance)),
+        limit=5.0,
+    )
+    bundle = make(tmp_path / "bundle", calibration=UncertaintyCalibration(latent=latent))
+    z = stars(40, seed=13, tokens=(1, 30))
+    found = [
+        Predictor(bundle).predict(physical(bundle, z), LABELS).distance,
+        differentiate(Predictor(bundle), physical(bundle, z), LABELS)[0].distance,
+    ]
+    network = bundle.network().double()
+    for row, star in enumerate(z):
+        present = np.flatnonzero(~np.isnan(star))
+        ids, x = torch.from_numpy(present + 1)[None], torch.from_numpy(star[present])[None]
+        summary = network.encode(ids, x)[0][0].mean(0).detach().numpy()
+        expected = latent.mean + latent.shifts[present].sum(axis=0)
+        wanted = mahalanobis(summary, expected, np.linalg.inv(covariance))
+        assert [one[row] for one in found] == pytest.approx([wanted, wanted], rel=1e-4)
+        there = np.isin(np.arange(V), present)
+        assert latent.distance(summary[None], there[None]) == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
