@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,22 +17,22 @@ from catalogproc.errors import InputError, Refusal, ResumeError
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
 from catalogproc.io.atomic import is_temporary
-from catalogproc.io.output import existing_parent
+from catalogproc.io.output import check_output_folder, existing_parent
 from catalogproc.io.remote import named
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
 from catalogproc.readers.gaia_source import open_companion
 from catalogproc.readers.xp import check_release
-from catalogproc.rundir.manifest import FOLDERS, RUN_FILE, read_identity, shown_path
-from catalogproc.rundir.receipts import (
+from catalogproc.rundir.manifest import (
+    FOLDERS,
+    RUN_FILE,
     InputFile,
     RunIdentity,
-    compare,
-    is_valid,
-    read_receipt,
-    receipt_files,
+    check_same_run,
+    shown_path,
 )
+from catalogproc.rundir.receipts import is_valid, read_receipt, receipt_files
 
 if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
@@ -264,21 +263,11 @@ def refuse_output(output: Path, identity: RunIdentity) -> None:
     ResumeError
         It holds a different run, and the fields that differ are listed; or other files.
     """
-    if output.exists() and not output.is_dir():
-        raise Refusal("the output is not a folder", wanted="a folder, or a new name", where=output)
-    place = existing_parent(output)
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise Refusal("the output cannot be written", where=place, advice="give another --output")
+    check_output_folder(output)
     if not output.exists():
         return
     if (output / RUN_FILE).exists():
-        if differing := compare(read_identity(output), identity):
-            raise ResumeError(
-                "the output folder holds a different run",
-                found="\n    ".join(["", *differing]),
-                where=output,
-                advice="give another --output, or the job, model and input of that run",
-            )
+        check_same_run(output, identity)
         return
     known = {LOCK_FILE, STAGING, *FOLDERS}
     # A start that was killed early leaves a temporary file; the next one removes it.

@@ -36,9 +36,9 @@ from catalogproc.io.atomic import remove_stale, write_error
 from catalogproc.io.locks import Lock
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.readers.gaia_source import Companion, open_companion
-from catalogproc.rundir.manifest import FOLDERS
+from catalogproc.rundir.manifest import FOLDERS, open_run
 from catalogproc.rundir.provenance import write_provenance, write_summary
-from catalogproc.rundir.receipts import claim, iterate_receipts
+from catalogproc.rundir.receipts import iterate_receipts
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -99,7 +99,7 @@ def run(
     if plan.spec.cluster.scheduler is None:
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
     with _sigterm_as_interrupt(), _exclusive(plan.output):
-        claim(plan.output, plan.identity)
+        open_run(plan.output, plan.identity)
         plan = plan.with_receipts()
         if not plan.todo:
             return _finish(plan, None, 0.0, {})

@@ -20,7 +20,7 @@ from catalogproc.cluster.result import Failure, RunResult
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import BundleError, InputError, JobError, Refusal, ReleaseError, ResumeError
 from catalogproc.readers.chunks import Chunk
-from catalogproc.rundir.manifest import RUN_FILE, claim
+from catalogproc.rundir.manifest import RUN_FILE, open_run
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_an_output_that_holds_something_else_is_refused(kit: Kit, tmp_path: Path
 
 def test_another_runs_folder_is_refused_by_field(kit: Kit, tmp_path: Path) -> None:
     plan = kit.plan(tmp_path / "out")
-    claim(tmp_path / "out", plan.identity)
+    open_run(tmp_path / "out", plan.identity)
     assert kit.plan(tmp_path / "out").todo
     job = tmp_path / "job.toml"
     job.write_text(JOB + "coefficients = 20\n")
