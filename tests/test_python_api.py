@@ -156,18 +156,20 @@ def test_what_the_table_gives_is_not_asked_for(model: Model) -> None:
     found = model.predict(pa.table({"teff": [4800.0], "logg": [2.4]}))
     asked = {name for name in found.column_names if not name.startswith("e_")}
     assert asked == set(LABELS) - {"teff", "logg"}
-    assert "bp54" in model.answers
+    assert "bp54" in model.labels
     assert "random 0" in repr(model)
 
 
 def test_a_table_that_cannot_be_read_is_refused(model: Model) -> None:
     with pytest.raises(ContractError, match="no column that the model can read"):
         model.predict(pa.table({"colour": [1.0]}))
-    with pytest.raises(ContractError, match="this is no table"):
+    with pytest.raises(ContractError, match="not a table"):
         model.predict([[1.0, 2.0]])
-    with pytest.raises(ContractError, match="a token must be a number"):
+    with pytest.raises(ContractError, match="must hold numbers"):
         model.predict(pa.table({"teff": ["hot"]}), labels=["logg"])
-    with pytest.raises(ContractError, match="a token's unit does not fit"):
+    with pytest.raises(
+        ContractError, match=r"unit of a column cannot be converted\n  wanted: K\n  found: m\n"
+    ):
         model.predict(Table({"teff": [1.0] * units.m}), labels=["logg"])
     with pytest.raises(ContractError, match="no such token"):
         model.predict(pa.table({"teff": [4800.0]}), labels=["colour"])

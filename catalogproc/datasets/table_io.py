@@ -1,7 +1,6 @@
-"""Tables of any columns, in and out, in the formats that astronomers use.
+"""Tables of any columns, read and written in the formats that astronomers use.
 
-What a file says is kept: an integer stays an integer, digit by digit, and never becomes a
-float; text stays text.
+Integers stay integers, digit by digit, and never pass through a float; text stays text.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ WRITTEN = {
     ".votable": "votable",
     ".xml": "votable",
 }
-"""Endings of the files that are written."""
+"""Formats that are written, by file extension."""
 
 _TYPES = (
     (pa.types.is_int64, "int64"),
@@ -54,12 +54,23 @@ _TYPES = (
 
 
 def output_format(path: Path) -> str:
-    """The format that a name to be written asks for. Raises JobError where it is none."""
+    """Return the format of a file to be written.
+
+    Parameters
+    ----------
+    path
+        Its extension is one of WRITTEN.
+
+    Raises
+    ------
+    JobError
+        Another extension.
+    """
     try:
         return WRITTEN[path.suffix.lower()]
     except KeyError:
         raise JobError(
-            "a table is written in the format that its name ends in",
+            "the file extension names no format that tables are written in",
             wanted=" | ".join(WRITTEN),
             found=path.name,
             where="--output",
@@ -67,10 +78,15 @@ def output_format(path: Path) -> str:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A whole table, every column of a plain type: integer, float, bool, string, or a list.
+    """Read a table, every column of a plain type: integer, float, bool, string, or a list.
 
-    Of text formats a column is of integers where every field is one, of floats where every
-    field is a number, else of strings; an empty field is null.
+    A column of a text format holds integers if every field is one, floats if every field is a
+    number, else strings; an empty field is null.
+
+    Parameters
+    ----------
+    path
+        A file in any format that is read.
 
     Raises
     ------
@@ -101,8 +117,8 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     if coerce.is_text(kind):
         return _typed(array)
     if coerce.is_integer(kind):
-        whole, unfit = coerce.identifiers(array)
-        return array.cast(pa.string()) if unfit.any() else whole
+        integers, unfit = coerce.numbers(array, pa.int64())
+        return array.cast(pa.string()) if unfit.any() else integers
     if pa.types.is_float16(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind):
         return array.cast(pa.float64())
     if any(test(kind) for test, _ in _TYPES):
@@ -114,22 +130,38 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _typed(text: pa.Array) -> pa.Array:
-    """Text as what all of it is."""
+    """Text as integers or floats if every field is one, else as it is."""
     written = coerce.words(text)
-    # "007" is a name, and an integer of 16 digits or more does not survive as a float.
-    name = pc.any(pc.match_substring_regex(written, r"^[+-]?0\d|^\+")).as_py()
-    whole, bad = coerce.identifiers(text)
-    if whole.null_count < len(whole) and not bad.any() and not name:
-        return whole
-    number, bad = coerce.numbers(text, pa.float64())
+    if written.null_count == len(written):
+        return written
+    # "007" is a name.
+    if pc.any(pc.match_substring_regex(written, r"^[+-]?0\d|^\+")).as_py():
+        return written
+    if pc.all(pc.match_substring_regex(written, r"^-?\d{1,19}$")).as_py():
+        integers, bad = coerce.numbers(text, pa.int64())
+        if not bad.any():
+            return integers
+    numbers, bad = coerce.numbers(text, pa.float64())
+    # An integer of 16 digits or more does not survive as a float.
     long = pc.any(pc.match_substring_regex(written, r"^[+-]?\d{16,}$")).as_py()
-    if number.null_count < len(number) and not bad.any() and not name and not long:
-        return number
-    return written
+    if numbers.null_count == len(numbers) or bad.any() or long:
+        return written
+    return numbers
 
 
 def read_units(path: Path) -> dict[str, str]:
-    """Units that a file states of its columns, by name; no text format but VOTable does."""
+    """Return the units that a file states of its columns, by name; CSV states none.
+
+    Parameters
+    ----------
+    path
+        A table in any format that is read.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
     kind = open_table(path).kind
     if kind == "Parquet":
         fields = pq.read_schema(path)
@@ -141,8 +173,27 @@ def read_units(path: Path) -> dict[str, str]:
             elements = ElementTree.iterparse(file, events=("start",))
             stated = dict(_votable_units(element for _, element in elements))
     else:
-        stated = {}
+        with open_bytes(path) as file:
+            stated = _ecsv_units(file)
     return {name: unit for name, unit in stated.items() if unit}
+
+
+def _ecsv_units(file: IO[bytes]) -> dict[str, str]:
+    """Units in the header of an ECSV file, none of any other text."""
+    header = []
+    for line in file:
+        if not line.startswith(b"#"):
+            break
+        header.append(line.decode("utf-8", "replace").lstrip("#").removeprefix(" ").rstrip("\r\n"))
+    if not header or not header[0].startswith("%ECSV"):
+        return {}
+    from astropy.table.meta import YamlParseError, get_header_from_yaml
+
+    try:
+        columns = get_header_from_yaml(header)["datatype"]
+        return {str(column["name"]): str(column.get("unit") or "") for column in columns}
+    except (YamlParseError, KeyError, TypeError, AttributeError):
+        return {}  # the rows are read without it
 
 
 def _fits_units(path: Path) -> dict[str, str]:
@@ -170,9 +221,18 @@ def contract_of(
     described: Mapping[str, Column],
     units: Mapping[str, str],
 ) -> Contract:
-    """A contract for a table's columns.
+    """Return a contract for the columns of a table.
 
-    Of those ``described``, unit and meaning are known, of others at most the unit.
+    Parameters
+    ----------
+    table
+        The table.
+    name, description
+        Of the contract.
+    described
+        Columns whose unit and meaning are known, by name.
+    units
+        Units of the others, by name.
     """
     made = []
     for field in table.schema:
@@ -191,14 +251,23 @@ def _kind(of: pa.DataType) -> str:
 
 
 def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[str, str]) -> None:
-    """Write a table of a contract in the format that the name ends in, whole or not at all.
+    """Write a table completely or not at all, in the format of the file extension.
 
-    ``facts`` say where it comes from, in the formats that have a place for them.
+    Parameters
+    ----------
+    path
+        The file; see :func:`output_format`.
+    table
+        The rows.
+    contract
+        Describes the columns.
+    facts
+        Provenance, for the formats that have a place for it.
 
     Raises
     ------
     JobError
-        The name ends in no known format.
+        Another file extension.
     ContractError
         A column that the format cannot hold.
     """

@@ -223,7 +223,9 @@ class TableColumns:
             return None
         array = self._array(position, "64-bit integers")
         kind = coerce.stored_type(array.type)
-        if coerce.is_integer(kind) or coerce.is_text(kind) or pa.types.is_null(kind):
+        if coerce.is_integer(kind):
+            return coerce.numbers(array, pa.int64())[0]
+        if coerce.is_text(kind) or pa.types.is_null(kind):
             return coerce.identifiers(array)[0]
         try:
             return array.cast(pa.int64())

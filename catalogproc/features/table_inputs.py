@@ -70,8 +70,10 @@ class TableInputs:
         Which tokens are made of spectra and gaia_source columns; None makes none.
     rows
         N.
+    named
+        By token: the column that is named so, or that it is derived from.
     given
-        By token: values and errors (N,) from columns that are named so, NaN where missing.
+        By token of ``named``: values and errors (N,), NaN where missing.
     spectra
         Columns of the contract xp_continuous (N rows), or None.
     auxiliary
@@ -86,6 +88,7 @@ class TableInputs:
     vocabulary: Vocabulary
     job: Job | None
     rows: int
+    named: Mapping[str, str]
     given: Mapping[str, Measured]
     spectra: pa.Table | None
     auxiliary: pa.Table | None
@@ -150,8 +153,9 @@ class TableInputs:
                 where=where,
             )
         used = roles.used
+        named = {token: columns.names[position] for token, (_, position) in roles.tokens.items()}
         return cls(
-            vocabulary, job, columns.rows, given, spectra, auxiliary,
+            vocabulary, job, columns.rows, named, given, spectra, auxiliary,
             tuple(columns.names[i] for i in range(len(columns.names)) if i in used),
             tuple(columns.names[i] for i in range(len(columns.names)) if i not in used),
             columns.identifiers("source_id"), not {*PHOTOMETRY}.isdisjoint(roles.auxiliary),

@@ -11,15 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc import __version__
-from catalogproc.datasets.table_io import read_table
+from catalogproc.datasets.table_io import read_table, read_units
 from catalogproc.errors import JobError
-from catalogproc.evaluation.metrics import available
+from catalogproc.evaluation.metrics import resolve_device
+from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import DRAWS, correlations
 from catalogproc.spectra.files import check_name, write_flux, write_spectra
 from catalogproc.spectra.generated import TEN_PARSEC, apparent_magnitude, generate_spectra
-from catalogproc.spectra.infer import token_columns, token_values
 from catalogproc.spectra.label_inputs import isochrone, one_star, unlikely
 from catalogproc.spectra.plot import draw_spectra
 from catalogproc.vocabulary import Vocabulary
@@ -107,9 +107,10 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
     """
     _check_files(wanted)
     table, where = wanted.table(), str(wanted.stars or "the command line")
-    known = token_columns(table.column_names, bundle.vocabulary, where)
-    values = token_values(table, known, bundle.vocabulary, where)
-    predictor = Predictor(bundle, available(device))
+    units = read_units(wanted.stars) if wanted.stars else {}
+    inputs = TableInputs.of(table, bundle.vocabulary, units=units, where=where)
+    values, known = inputs.given_values, tuple(inputs.named.values())
+    predictor = Predictor(bundle, resolve_device(device))
     spectra, extra, ids = generate_spectra(predictor, values), _numbers(table), _ids(table)
     error, said = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
     if wanted.kpc is not None:
@@ -122,7 +123,7 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
                 "stars without a luminosity have no brightness",
                 wanted="a positive g_fakemag, known or answered, of every star",
                 found=f"{np.isnan(magnitude).sum():,} of {len(ids):,} without",
-                todo="leave them out, or ask for spectra over the G flux",
+                advice="leave them out, or ask for spectra over the G flux",
             )
     tension = unlikely(predictor, values)
     extra["label_tension"] = np.abs(np.nan_to_num(tension[2])).max(axis=1)
@@ -141,7 +142,7 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
         write_flux(wanted.flux, spectra, ids, facts, error)
     if wanted.plot is not None:
         title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
-        draw_spectra(wanted.plot, spectra, _names(table, tuple(known)), title)
+        draw_spectra(wanted.plot, spectra, _names(table, known), title)
     files = [str(path) for path in (wanted.output, wanted.flux, wanted.plot) if path is not None]
     return [*said, *files]
 

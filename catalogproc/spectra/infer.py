@@ -1,14 +1,15 @@
-"""Any question in the vocabulary, for the stars of any table.
+"""Prediction of any labels for the rows of a table.
 
-A table's columns that are named as tokens are what is known of each star; whatever is null or
-NaN is not. Everything else passes through as it is.
+Columns that the model reads (features/table_inputs.py) are inputs; every column of the table is
+also written again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,75 +24,76 @@ from catalogproc.datasets.table_io import (
     read_units,
     write_table,
 )
-from catalogproc.errors import InputError, JobError
-from catalogproc.evaluation.metrics import available
-from catalogproc.features import astrometry, extinction
+from catalogproc.errors import JobError
+from catalogproc.evaluation.metrics import resolve_device
+from catalogproc.features import astrometry
+from catalogproc.features.table_columns import shown
+from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
+from catalogproc.inference.catalog_columns import HIGH, LOW, calibration_of
+from catalogproc.inference.table_prediction import TablePrediction, predict_table
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.vocabulary import Token, Vocabulary
+from catalogproc.network.uncertainty_calibration import LabelCalibration
+from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
-SLICE = 16_384
-"""Stars answered between two reports of progress."""
-
-G_MAGNITUDE = "phot_g_mean_mag"
-"""Column that a distance needs besides the pseudo-luminosity."""
-
-GIGAYEAR = 9.0
-"""log10 of a Gyr in years."""
-
 
 @dataclass(frozen=True)
-class Derived:
-    """A label that follows from a token: its name, the token, and what it is.
-
-    As an input it is turned into the token, if the table has not got that itself.
-    """
+class DerivedLabel:
+    """A label that is computed from a token: its name, the token, and its unit and meaning."""
 
     name: str
     token: str
     unit: str
     meaning: str
-    readable: bool = True
 
 
 DERIVED = {
     item.name: item
     for item in (
-        Derived("age", "log_age", "Gyr", "age"),
-        Derived("ebv", "logebv", "mag", "E(B-V) on the SFD scale"),
-        Derived("dist", "g_fakemag", "kpc", "distance", readable=False),
+        DerivedLabel("age", "log_age", "Gyr", "age"),
+        DerivedLabel("ebv", "logebv", "mag", "E(B-V) on the SFD scale"),
+        DerivedLabel("dist", "g_fakemag", "kpc", "distance"),
     )
 }
 
 
 @dataclass(frozen=True)
-class Account:
+class InferResult:
     """What was read and written.
 
-    ``answered`` rows had at least one token; the others have NaN for an answer.
+    Attributes
+    ----------
+    rows, predicted
+        Rows of the table, and those with at least one token; the others get NaN.
+    used, ignored
+        Columns of the table that the model read, and all others; both are written again.
+    columns
+        Columns that were added.
+    output
+        The file.
     """
 
     rows: int
-    answered: int
-    inputs: tuple[str, ...]
-    passed: tuple[str, ...]
+    predicted: int
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
     columns: tuple[str, ...]
     output: Path
 
     def lines(self) -> list[str]:
-        """For people."""
-        said = [
-            f"read as known: {_words(self.inputs)}",
-            f"passed through: {_words(self.passed) or 'nothing'}",
-            f"answered: {_words(self.columns)}",
-            f"{self.rows:,} rows written to {self.output}",
+        """Return the result as lines of text."""
+        text = [
+            f"used as inputs: {shown(self.used)}",
+            f"not used: {shown(self.ignored) or 'none'}",
+            f"predicted: {shown(self.columns)}",
+            f"{_rows(self.rows)} written to {self.output}",
         ]
-        if self.answered < self.rows:
-            said.append(f"{self.rows - self.answered:,} rows have nothing to go by: no answer")
-        return said
+        if self.predicted < self.rows:
+            text.append(f"{_rows(self.rows - self.predicted)} without any input: no prediction")
+        return text
 
 
 def infer(
@@ -102,105 +104,76 @@ def infer(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Account:
-    """Answer ``labels`` for every row of a table, and write the table with the answers.
+) -> InferResult:
+    """Predict labels for every row of a table, and write the table with the predictions.
+
+    Each label adds two columns, ``label`` and ``e_label`` (total 1-sigma uncertainty, as in a
+    catalog); a derived one also ``label_16`` and ``label_84``, percentiles. Where the table has
+    a column of such a name, that of the prediction ends in ``_model``.
 
     Parameters
     ----------
     path
-        A table in any format that is read. Columns named as tokens (``teff, logg, m_h, bprp,
-        jh, jk, logebv, g_fakemag, bp0, …``, in capitals or not), or ``age`` in Gyr and ``ebv``
-        in mag, are read; all columns are kept.
+        A table in any format that is read. Inputs are the columns named as tokens (``teff,
+        logg, m_h, bprp, jh, jk, logebv, g_fakemag, bp0, …``, in any case), ``age`` [Gyr], ``ebv``
+        [mag], their errors (``e_teff`` or ``teff_error``), spectra and gaia_source columns, in
+        the units that the file states. All columns are kept.
     labels
-        Tokens, or ``age`` [Gyr], ``ebv`` [mag], ``dist`` [kpc], which needs the column
-        ``phot_g_mean_mag``.
+        Tokens, or ``age`` [Gyr], ``ebv`` [mag], ``dist`` [kpc], which needs G magnitudes.
     output
-        The format follows from its ending.
-
-    Each label has two columns, ``label`` and ``e_label`` (one standard deviation), and a
-    derived one besides ``label_16`` and ``label_84``, percentiles. Where the table has a
-    column of such a name already, the answer's has ``_model`` at its end.
+        The format follows from the file extension.
+    bundle
+        The trained model.
+    device
+        A torch device, or "auto".
+    progress
+        Called with the number of rows predicted, the number of rows, and an empty text.
 
     Raises
     ------
     JobError
-        No column is a token; a label that there is not; a distance without magnitudes.
+        An unknown label; a distance without magnitudes.
+    ContractError
+        No column is an input; two columns are the same token; a column that does not hold
+        numbers, or in a unit that cannot be converted.
     BundleError
-        A label that the model was not trained to answer.
+        A label that the model was not trained to predict.
     InputError
-        The table cannot be read, or a token column holds something other than numbers.
+        The table cannot be read.
     """
     output_format(output)
     wanted = _labels(labels, bundle.vocabulary)
-    table = read_table(path)
-    known = token_columns(table.column_names, bundle.vocabulary, path)
-    if "dist" in wanted and G_MAGNITUDE not in table.column_names:
+    table, units = read_table(path), read_units(path)
+    job = default_job(bundle.vocabulary)
+    inputs = TableInputs.of(table, bundle.vocabulary, job, units=units, where=path)
+    if "dist" in wanted and not inputs.has_magnitudes:
         raise JobError(
             "a distance needs the apparent magnitude",
-            wanted=f"a column {G_MAGNITUDE}",
-            found=_words(table.column_names),
-            where=path,
-        )
-    values = token_values(table, known, bundle.vocabulary, path)
-    asked = tuple(dict.fromkeys(_token(label) for label in wanted))
-    predictor = Predictor(bundle, available(device))
-    mean, sigma = _answers(predictor, values, asked, progress)
-    magnitude = _numbers(table, G_MAGNITUDE, path) if "dist" in wanted else None
+            wanted="a column phot_g_mean_mag", found=shown(table.column_names), where=path,
+        )  # fmt: skip
+    tokens = tuple(dict.fromkeys(_token(label) for label in wanted))
+    predictor = Predictor(bundle, resolve_device(device))
+    prediction = predict_table(predictor, inputs, tokens, progress)
     made: dict[str, tuple[Floats, tuple[str, str]]] = {}
     for label in wanted:
-        k = asked.index(_token(label))
-        made |= _columns(label, mean[:, k], sigma[:, k], magnitude, bundle.vocabulary)
-    suffix = _free_names(tuple(made), table.column_names)
+        made |= _columns(label, prediction, bundle)
+    names = _free_names(tuple(made), table.column_names)
     for name, (numbers, _) in made.items():
-        table = table.append_column(suffix[name], pa.array(numbers.astype(np.float32)))
-    described = {suffix[name]: _column(suffix[name], what) for name, (_, what) in made.items()}
-    described |= {
-        column: _column(column, _described(token, bundle.vocabulary))
-        for column, token in known.items()
-    }
-    meaning = f"Answers of the model {bundle.name}"
-    contract = contract_of(table, "inferred", meaning, described, read_units(path))
+        table = table.append_column(names[name], pa.array(numbers.astype(np.float32)))
+    described = _described_inputs(inputs, units)
+    described |= {names[name]: _column(names[name], *words) for name, (_, words) in made.items()}
+    meaning = f"Predictions of the model {bundle.name}"
+    contract = contract_of(table, "inferred", meaning, described, units)
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
     write_table(output, table, contract, facts)
-    return Account(
+    return InferResult(
         rows=table.num_rows,
-        answered=int(np.isfinite(values).any(axis=1).sum()),
-        inputs=tuple(known),
-        passed=tuple(n for n in table.column_names if n not in known and n not in described),
-        columns=tuple(suffix.values()),
+        predicted=int(prediction.read.sum()),
+        used=inputs.used,
+        ignored=inputs.ignored,
+        columns=tuple(names.values()),
         output=output,
     )
-
-
-def token_columns(names: Sequence[str], vocabulary: Vocabulary, where: object) -> dict[str, str]:
-    """Which columns are read, and the token or derived label that each is.
-
-    Raises JobError where none is, or where two are the same token.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        word = name if name in vocabulary else name.lower()
-        if word in vocabulary or (word in DERIVED and DERIVED[word].readable):
-            found[name] = word
-    # A token that stands there itself counts, not one that could be made of another column.
-    own = {word for word in found.values() if word in vocabulary}
-    found = {n: w for n, w in found.items() if w in vocabulary or DERIVED[w].token not in own}
-    taken: dict[str, str] = {}
-    for name, word in found.items():
-        other = taken.setdefault(word, name)
-        if other != name:
-            raise JobError(
-                "two columns are the same token", wanted="one", found=f"{other} and {name}",
-                where=where,
-            )  # fmt: skip
-    if not found:
-        raise JobError(
-            "the table has no column that the model knows",
-            wanted=f"one or more of {vocabulary.summary()}, age, ebv",
-            found=_words(names),
-            where=where,
-        )
-    return found
 
 
 def _labels(labels: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -208,9 +181,9 @@ def _labels(labels: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
     unknown = [label for label in wanted if label not in DERIVED and label not in vocabulary]
     if unknown or not wanted:
         raise JobError(
-            "labels that the model does not have" if unknown else "no label is asked for",
+            "labels that the model does not have" if unknown else "no label is requested",
             wanted=f"{vocabulary.summary()}, {', '.join(DERIVED)}",
-            found=_words(unknown) or "none",
+            found=shown(unknown) or "none",
             where="--labels",
         )
     return wanted
@@ -220,68 +193,25 @@ def _token(label: str) -> str:
     return DERIVED[label].token if label in DERIVED else label
 
 
-def token_values(
-    table: pa.Table, known: dict[str, str], vocabulary: Vocabulary, path: Path | str
-) -> Floats:
-    """Dense tokens (N, V) from the columns that are read, as :func:`token_columns` found them."""
-    values = np.full((table.num_rows, len(vocabulary)), np.nan)
-    for name, word in known.items():
-        given = _numbers(table, name, path)
-        if word == "age":
-            with np.errstate(divide="ignore", invalid="ignore"):
-                given = np.log10(np.where(given > 0, given, np.nan)) + GIGAYEAR
-        elif word == "ebv":
-            given = extinction.ln_ebv(given)
-        values[:, vocabulary.column(_token(word))] = given
-    return values
-
-
-def _numbers(table: pa.Table, name: str, path: Path | str) -> Floats:
-    """A numeric column (N,), NaN where null. Raises InputError where it is none."""
-    column = table[name]
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        if column.null_count == len(column):
-            return np.full(len(column), np.nan)
-        raise InputError(
-            "a column of that name must hold numbers",
-            wanted="numbers, or nothing where a value is not known",
-            found=f"{column.type}, such as {column.drop_null()[0].as_py()!r}",
-            where=f"{path}, column {name}",
-        )
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _answers(
-    predictor: Predictor, values: Floats, asked: tuple[str, ...], progress: Progress | None
-) -> tuple[Floats, Floats]:
-    """Mean and sigma (N, K); NaN for stars of which nothing is known."""
-    mean, sigma = np.full((2, len(values), len(asked)), np.nan)
-    for start in range(0, len(values), SLICE):
-        rows = slice(start, start + SLICE)
-        answer = predictor.predict(values[rows], asked)
-        mean[rows], sigma[rows] = answer.mean, answer.sigma
-        if progress is not None:
-            progress(min(start + SLICE, len(values)), len(values), "")
-    nothing = np.isnan(values).all(axis=1)
-    mean[nothing], sigma[nothing] = np.nan, np.nan
-    return mean, sigma
-
-
 def _columns(
-    label: str, mean: Floats, sigma: Floats, magnitude: Floats | None, vocabulary: Vocabulary
+    label: str, prediction: TablePrediction, bundle: Bundle
 ) -> dict[str, tuple[Floats, tuple[str, str]]]:
     """Columns of one label by name: numbers (N,), and their unit and meaning."""
-    unit, meaning = _described(label, vocabulary)
-    error = (unit, f"error (1 sigma) of the {meaning}")
+    token = _token(label)
+    mean, sigma = prediction.mean[token], prediction.sigma[token]
+    unit, meaning = _described(label, bundle.vocabulary)
+    error = (unit, f"total 1-sigma uncertainty of the {meaning}")
     if label not in DERIVED:
         return {label: (mean, (unit, meaning)), f"e_{label}": (sigma, error)}
-    if label == "dist":
-        low, middle, high = astrometry.distance(mean, sigma, np.asarray(magnitude))
-        # To first order; the percentiles are exact.
-        e_middle = middle * sigma / np.where(mean > 0, mean, np.nan)
-    else:
-        low, middle, high = (_undo(label, mean + shift * sigma) for shift in (-1, 0, 1))
-        e_middle = middle * sigma * (np.log(10.0) if label == "age" else 1.0)
+    calibration = calibration_of(bundle.calibration.by_label, token)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        low, middle, high = _percentiles(label, mean, sigma, prediction.g_mag, calibration)
+        if label == "age":
+            e_middle = (high - low) / 2.0  # as in a catalog
+        else:  # to first order
+            e_middle = (
+                middle * sigma / (1.0 if label == "ebv" else np.where(mean > 0, mean, np.nan))
+            )
     return {
         label: (middle, (unit, meaning)),
         f"e_{label}": (e_middle, error),
@@ -290,12 +220,22 @@ def _columns(
     }
 
 
-def _undo(label: str, token: Floats) -> Floats:
-    return np.asarray(10.0 ** (token - GIGAYEAR) if label == "age" else np.exp(token))
+def _percentiles(
+    label: str, mean: Floats, sigma: Floats, g_mag: Floats, calibration: LabelCalibration
+) -> tuple[Floats, Floats, Floats]:
+    """16th percentile, prediction and 84th percentile (N,) of a derived label, as in a catalog."""
+    low, high = (calibration.percentile(mean, sigma, level) for level in (LOW, HIGH))
+    if label == "dist":
+        far, middle, near = (astrometry.distance(f, 0.0, g_mag)[1] for f in (low, mean, high))
+        return near, middle, far
+    if label == "age":
+        young, middle, old = (10.0 ** (value - GIGAYEAR) for value in (low, mean, high))
+        return young, middle, old
+    return np.exp(low), np.exp(mean), np.exp(high)
 
 
 def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
-    """The names, with ``_model`` at the end where one is taken; FITS knows no case."""
+    """The names, with ``_model`` at the end where one is taken; FITS ignores case."""
     used = {name.lower() for name in taken}
     free = {}
     for name in names:
@@ -305,19 +245,25 @@ def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
     return free
 
 
+def _described_inputs(inputs: TableInputs, units: Mapping[str, str]) -> dict[str, Column]:
+    """The table's columns that are tokens, in the unit that the file states or else the token's."""
+    described = {}
+    for token, name in inputs.named.items():
+        word = name.lower() if name.lower() in DERIVED else token
+        unit, meaning = _described(word, inputs.vocabulary)
+        described[name] = _column(name, units.get(name) or unit, meaning)
+    return described
+
+
 def _described(word: str, vocabulary: Vocabulary) -> tuple[str, str]:
     """Unit and meaning of a token or derived label."""
-    if word in DERIVED:
-        return DERIVED[word].unit, DERIVED[word].meaning
-    token: Token = vocabulary.tokens[vocabulary.column(word)]
-    return token.unit, token.description
+    item: Any = DERIVED[word] if word in DERIVED else vocabulary.tokens[vocabulary.column(word)]
+    return item.unit, item.meaning if word in DERIVED else item.description
 
 
-def _column(name: str, described: tuple[str, str]) -> Column:
-    unit, meaning = described
+def _column(name: str, unit: str, meaning: str) -> Column:
     return Column(name, "float32", meaning, unit=unit, nullable=True)
 
 
-def _words(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:30])
-    return f"{shown} and {len(names) - 30} more" if len(names) > 30 else shown
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

@@ -1,4 +1,4 @@
-"""Any question, for any table: what is read, what is answered, what passes through."""
+"""infer: which columns are read, what is predicted, and what is written again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from support.bundles import tiny_bundle
 
 from catalogproc.datasets.table_io import read_table
-from catalogproc.errors import BundleError, InputError, JobError
+from catalogproc.errors import BundleError, ContractError, InputError, JobError
+from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.spectra.infer import Account, infer, token_columns
+from catalogproc.spectra.infer import InferResult, infer
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -84,9 +85,9 @@ def test_a_row_is_answered_as_if_it_stood_alone(bundle: Bundle, tmp_path: Path) 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_in_and_out(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
     plain = answered(bundle, tmp_path, "mass,age")
-    account = infer(tmp_path / "in.parquet", ["mass", "age"], tmp_path / f"first.{suffix}", bundle)
-    assert isinstance(account, Account)
-    assert (account.rows, account.answered) == (4, 3)
+    result = infer(tmp_path / "in.parquet", ["mass", "age"], tmp_path / f"first.{suffix}", bundle)
+    assert isinstance(result, InferResult)
+    assert (result.rows, result.predicted) == (4, 3)
     # Its own output, less the answers, as the next one's input.
     again = read_table(tmp_path / f"first.{suffix}")
     assert again["source_id"].type == pa.int64()
@@ -132,8 +133,9 @@ def test_ages_dust_and_distances_follow_from_their_tokens(bundle: Bundle, tmp_pa
     log_age, e_log_age = value["log_age"], value["e_log_age"]
     np.testing.assert_allclose(value["age_model"], 10 ** (log_age - 9), rtol=1e-5)
     np.testing.assert_allclose(value["age_84"], 10 ** (log_age + e_log_age - 9), rtol=1e-5)
+    # As in a catalog: half of the difference of the percentiles of a Gaussian log_age.
     np.testing.assert_allclose(
-        value["e_age"], np.log(10) * value["age_model"] * e_log_age, rtol=1e-5
+        value["e_age"], value["age_model"] * np.sinh(np.log(10) * e_log_age), rtol=1e-5
     )
     np.testing.assert_allclose(value["ebv_model"], np.exp(value["logebv"]), rtol=1e-5)
     np.testing.assert_allclose(
@@ -159,22 +161,24 @@ def test_what_is_asked_and_given_stands_beside(bundle: Bundle, tmp_path: Path) -
     assert {"TEFF", "teff_model", "E_TEFF", "e_teff_model", "mass"} < set(out.column_names)
 
 
-def test_an_account_says_what_was_read(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_result_names_the_columns_that_were_used(bundle: Bundle, tmp_path: Path) -> None:
     pq.write_table(stars(), tmp_path / "in.parquet")
-    account = infer(tmp_path / "in.parquet", ["mass"], tmp_path / "o.csv", bundle)
-    assert account.inputs == ("teff", "logg", "bp0", "ebv", "age")
-    assert account.passed == ("source_id", "name", "e_teff", "phot_g_mean_mag")
-    words = "\n".join(account.lines())
-    assert "read as known: teff, logg, bp0, ebv, age" in words
-    assert "passed through: source_id, name, e_teff" in words
-    assert "1 rows have nothing to go by" in words
+    result = infer(tmp_path / "in.parquet", ["mass"], tmp_path / "o.csv", bundle)
+    assert result.used == ("teff", "e_teff", "logg", "bp0", "ebv", "age", "phot_g_mean_mag")
+    assert result.ignored == ("source_id", "name")
+    text = "\n".join(result.lines())
+    assert "used as inputs: teff, e_teff, logg, bp0, ebv, age, phot_g_mean_mag" in text
+    assert "not used: source_id, name" in text
+    assert "1 row without any input" in text
 
 
 def test_a_token_counts_before_what_could_be_made_of_another_column() -> None:
-    found = token_columns(["ebv", "logebv", "Age"], VOCABULARY, "x")
-    assert found == {"logebv": "logebv", "Age": "age"}
-    with pytest.raises(JobError, match=r"two columns are the same token\n.*\n.*TEFF and Teff"):
-        token_columns(["TEFF", "Teff"], VOCABULARY, "x")
+    columns = {"ebv": [0.1], "logebv": [-3.0], "Age": [4.0], "e_ebv": [0.1]}
+    found = TableInputs.of(pa.table(columns), VOCABULARY)
+    assert found.named == {"logebv": "logebv", "log_age": "Age"}
+    assert found.used == ("logebv", "Age")
+    with pytest.raises(ContractError, match=r"two columns are the same token\n.*\n.*TEFF and Teff"):
+        TableInputs.of(pa.table({"TEFF": [1.0], "Teff": [1.0]}), VOCABULARY)
 
 
 def test_questions_that_cannot_be_answered(bundle: Bundle, tmp_path: Path) -> None:
@@ -185,18 +189,18 @@ def test_questions_that_cannot_be_answered(bundle: Bundle, tmp_path: Path) -> No
         JobError, match=r"labels that the model does not have\n.*bp0 … bp54.*\n.*vsini"
     ):
         infer(table, ["mass", "vsini"], out, bundle)
-    with pytest.raises(JobError, match="no label is asked for"):
+    with pytest.raises(JobError, match="no label is requested"):
         infer(table, [" "], out, bundle)
-    with pytest.raises(JobError, match=r"its name ends in\n.*\.parquet"):
+    with pytest.raises(JobError, match=r"file extension(.|\n)*.*\.parquet"):
         infer(table, ["mass"], tmp_path / "out.xlsx", bundle)
     pq.write_table(stars().drop_columns(["phot_g_mean_mag"]), table)
     with pytest.raises(JobError, match=r"needs the apparent magnitude\n.*phot_g_mean_mag"):
         infer(table, ["dist"], out, bundle)
     pq.write_table(pa.table({"source_id": [1], "ra": [2.0]}), table)
-    with pytest.raises(JobError, match=r"no column that the model knows\n.*\n.*source_id, ra"):
+    with pytest.raises(ContractError, match=r"no column that the model can(.|\n)*source_id, ra"):
         infer(table, ["mass"], out, bundle)
     pq.write_table(pa.table({"teff": ["hot", None]}), table)
-    with pytest.raises(InputError, match=r"must hold numbers\n.*\n.*'hot'\n.*teff"):
+    with pytest.raises(ContractError, match=r"must hold numbers\n.*\n.*'hot'\n.*teff"):
         infer(table, ["mass"], out, bundle)
     (tmp_path / "broken.csv").write_text("a,teff\n1,4800\n2\n")
     with pytest.raises(InputError, match=r"a row of the table is broken\n.*\n.*row 1"):
@@ -209,7 +213,7 @@ def test_a_label_that_a_model_was_not_trained_for(tmp_path: Path, bundle: Bundle
 
     pq.write_table(stars(), tmp_path / "in.parquet")
     narrow = replace(bundle, requestable=("teff",))
-    with pytest.raises(BundleError, match="not trained to answer"):
+    with pytest.raises(BundleError, match="not trained to predict"):
         infer(tmp_path / "in.parquet", ["age"], tmp_path / "o.csv", narrow)
 
 
