@@ -47,6 +47,8 @@ class Column:
         The column may hold nulls.
     minimum, maximum
         Inclusive limits of the values; NaN and null are not compared with them.
+    also
+        Other names, in small letters, under which an input column of this meaning is read.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Column:
     nullable: bool = False
     minimum: float | None = None
     maximum: float | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -244,12 +247,15 @@ class Contract:
 
     def markdown(self) -> str:
         """Return the columns as a Markdown table, for the documentation."""
-        lines = ["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|"]
+        aliases = any(column.also for column in self.columns)
+        head = ["column", "type", "unit", "UCD", "meaning", *(["also read as"] if aliases else [])]
+        lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         for column in self.columns:
-            lines.append(
-                f"| `{column.name}` | {column.type} | {column.unit or '-'} "
-                f"| {column.ucd or '-'} | {column.description} |"
-            )
+            cells = [f"`{column.name}`", column.type, column.unit or "-", column.ucd or "-"]
+            cells.append(column.description)
+            if aliases:
+                cells.append(", ".join(f"`{name}`" for name in column.also) or "-")
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
 
@@ -302,7 +308,7 @@ def declared_contract(path: Path) -> Contract:
     columns = []
     for row in _tables(declared, "column", path):
         try:
-            column = Column(**row)
+            column = Column(**row | {"also": tuple(row.get("also", ()))})
         except TypeError as error:
             raise ContractError(f"a column is declared wrongly: {error}", where=path) from None
         _check_types(column, path)
@@ -340,7 +346,9 @@ def _tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str
 
 def _check_types(declared: Any, path: Path) -> None:
     """Raise ContractError unless each field has the type that its dataclass declares."""
-    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "bool": (bool,), "tuple[str, ...]": (tuple,),
+    }  # fmt: skip
     for item in fields(declared):
         value = getattr(declared, item.name)
         wanted = kinds.get(str(item.type), (int, float, type(None)))

@@ -18,9 +18,25 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-# How text tables, pandas, astropy and JSON write "nothing".
+# How text tables, pandas, R, astropy and JSON write that a value is missing.
 _NOTHING = pa.array(
-    [b"", b"null", b"NULL", b"None", b"nan", b"NaN", b"NAN", b"--", b"[]", b"()", b"\\N"],
+    [
+        b"",
+        b"null",
+        b"NULL",
+        b"None",
+        b"nan",
+        b"NaN",
+        b"NAN",
+        b"--",
+        b"[]",
+        b"()",
+        b"\\N",
+        b"NA",
+        b"N/A",
+        b"n/a",
+        b"<NA>",
+    ],
     pa.binary(),
 )
 _LONGEST_NOTHING = 4
@@ -71,17 +87,36 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def identifiers(array: pa.Array) -> tuple[pa.Array, Mask]:
-    """Integers, or text of digits, as int64 without a float on the way.
+    """Return Gaia source identifiers as int64, without a float on the way.
 
-    Returns the array (N,), null where nothing stands or what stands cannot be read, and a
-    mask (N,) of the latter.
+    Parameters
+    ----------
+    array
+        Integers or text (N,): digits, or a designation such as ``Gaia DR3 4295806720``.
+
+    Returns
+    -------
+    Array
+        (N,); null where there is none (null, empty, 0 or negative) or it cannot be read.
+    Mask
+        (N,), true where there is something that cannot be read.
     """
     array = _plain(array)
     if pt.is_null(array.type):
         return array.cast(pa.int64()), np.zeros(len(array), bool)
     if is_text(array.type):
-        return _integers_from_text(array)
-    return _cast_or_mark(array, pa.int64())
+        ids, bad = _integers_from_text(_without_designation(_as_binary(array)))
+    else:
+        ids, bad = _cast_or_mark(array, pa.int64())
+    return pc.if_else(pc.less_equal(ids, 0), pa.scalar(None, pa.int64()), ids), bad
+
+
+def _without_designation(text: pa.Array) -> pa.Array:
+    """The digits of designations of EDR3 and DR3, which share their identifiers."""
+    starts = pc.fill_null(pc.starts_with(text, b"Gaia "), False)
+    if not pc.any(starts).as_py():
+        return text
+    return pc.replace_substring_regex(text, rb"^\s*Gaia E?DR3 (\d+)\s*$", rb"\1")
 
 
 def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
@@ -162,15 +197,43 @@ def matrix_lists(matrix: NDArray[Any], kind: pa.DataType, lost: Mask | None = No
 
 
 def list_array(values: Any, counts: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
-    """Lists of the given lengths (N,) from all their elements; no elements means null."""
+    """Build lists from all their elements.
+
+    Parameters
+    ----------
+    values
+        The elements of all lists, one list after the other.
+    counts
+        The number of elements (N,) of each list. A list without elements, or with nothing but
+        NaN, becomes null.
+    kind
+        The type of an element.
+    """
     if not isinstance(values, pa.Array):
         values = pa.array(values, kind)
     if values.null_count:
         values = pc.fill_null(values, float("nan"))
+    if pt.is_floating(values.type):
+        values, counts = _without_missing(values, counts)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     empty = counts == 0
     mask = pa.array(empty) if empty.any() else None
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
+
+
+def _without_missing(
+    values: pa.Array, counts: NDArray[np.int64]
+) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Elements and lengths without the lists that hold nothing but NaN."""
+    numbers = values.to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[rows]
+    if not np.isnan(numbers[starts]).any():
+        return values, counts
+    missing = rows[np.add.reduceat(~np.isnan(numbers), starts) == 0]
+    kept = np.ones(len(counts), bool)
+    kept[missing] = False
+    return values.filter(pa.array(np.repeat(kept, counts))), np.where(kept, counts, 0)
 
 
 def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:

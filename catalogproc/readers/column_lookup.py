@@ -7,9 +7,13 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from catalogproc.contract import Column, load_contract
 from catalogproc.errors import InputError
 from catalogproc.readers import coerce
 from catalogproc.readers.formats import Table
+
+SUFFIXES = ("_gaia", "_xp", "_dr3", "_gaiadr3", "_gaia_source")
+"""What a crossmatch adds to a name that two tables have; the first one found is read."""
 
 _NUMBER = r"(?:(\d{1,4})|[\[(](\d{1,4})[\])])"
 
@@ -30,6 +34,38 @@ def named(table: Table, name: str) -> str | None:
             where=table.path,
         )
     return same[0] if same else None
+
+
+def find_column(table: Table, column: Column) -> str | None:
+    """Return the table's column that is one of a contract, under any of its names.
+
+    Parameters
+    ----------
+    table
+        The table of a file.
+    column
+        The column of the contract. Its own name comes first, then its other names
+        (``also``), then all of these with a suffix of a crossmatch. Case does not matter, but
+        for names of one letter: B and L are magnitudes and luminosities.
+
+    Returns
+    -------
+    str or None
+        None where the table has no such column.
+
+    Raises
+    ------
+    InputError
+        Two columns differ in case alone.
+    """
+    if len(column.name) == 1:
+        return column.name if column.name in table.types else None
+    for suffix in ("", *SUFFIXES):
+        for name in (column.name, *column.also):
+            found = named(table, name + suffix)
+            if found is not None:
+                return found
+    return None
 
 
 def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
@@ -70,7 +106,7 @@ def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
 
 def source_id_column(table: Table) -> str:
     """Which column of a table is its source_id. Raises InputError where none can be."""
-    held = named(table, "source_id")
+    held = find_column(table, load_contract("xp_continuous")["source_id"])
     if held is None:
         raise InputError(
             "a column is missing",

@@ -1,23 +1,14 @@
 """gaia_source and 2MASS columns beside the spectra, joined by source_id.
 
-Any format is read that spectra come in. Names are matched without regard to case;
-besides its own, a column of ours is found by these:
+Tables of all formats are read. Column names, other names and crossmatch suffixes are matched
+without regard to case (see schemas/gaia_source.toml); units that a file states are converted.
+Columns that the contract does not have are ignored, those that a file does not have are null;
+masked values, NaN and null are all null.
 
-===========  ===============================================
-ours         also read
-===========  ===============================================
-ks_m         k_m (IRSA's tables)
-ks_msigcom   k_msigcom (IRSA's tables)
-===========  ===============================================
-
-Columns that the contract gaia_source does not have are ignored, those that a file does not
-have are null; masked values, NaN and null are all null.
-
-A companion can have as many rows as Gaia has stars. It is therefore never held: of Parquet
-files that are in order, only the row groups are read in which a wanted source_id can be,
-by the least and greatest ones that the footer tells. Any other file is first rewritten so,
-once. Finding the partners of sorted spectra, as the archive has them, then reads each row
-group once.
+A table can have as many rows as Gaia has stars and is never held in memory. Of Parquet files
+that are sorted by source_id only the row groups are read whose range, as the footer states it,
+includes a wanted star. Any other file is rewritten so once. For sorted spectra, as the archive
+has them, each row group is then read once.
 """
 
 from __future__ import annotations
@@ -40,7 +31,7 @@ from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers import coerce
 from catalogproc.readers.chunks import fingerprint
-from catalogproc.readers.column_lookup import check_identifier, named, shortened
+from catalogproc.readers.column_lookup import check_identifier, find_column, shortened
 from catalogproc.readers.formats import ParquetTable, Rows, Table, open_table
 from catalogproc.readers.formats.base import reading
 from catalogproc.readers.formats.parquet import ranges
@@ -48,7 +39,6 @@ from catalogproc.readers.units import unit_factor
 
 Ids = NDArray[np.int64]
 
-_ALSO = {"ks_m": ("k_m",), "ks_msigcom": ("k_msigcom",)}
 # A staged file is sorted this many rows at a time, and written in row groups of so many.
 _RUN_ROWS, _GROUP_ROWS = 1 << 20, 1 << 15
 # A row group of more rows than this takes too much memory to be read at once.
@@ -138,8 +128,9 @@ class Companion:
         contract = load_contract("gaia_source")
         none = contract.arrow_schema().empty_table().select(["source_id"])
         found = pa.concat_tables([none, *self._found(wanted)], promote_options="default")
+        if pc.count_distinct(found.column("source_id")).as_py() < found.num_rows:
+            found = _distinct(found.sort_by("source_id"), self._holding(found))
         known = found.column("source_id").combine_chunks()
-        self._refuse_twice(known)
         aligned = found.take(pc.index_in(source_ids, value_set=known))
         values = dict(zip(aligned.column_names, aligned.columns, strict=True))
         return contract.assemble(values | {"source_id": source_ids}, len(source_ids))
@@ -160,22 +151,16 @@ class Companion:
                 if hit.any():
                     yield rows.take(pa.array(place[hit]))
 
-    def _refuse_twice(self, known: pa.Array) -> None:
-        if len(known) == pc.count_distinct(known).as_py():
-            return
-        counts = pc.value_counts(known)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        raise _twice(twice[0].as_py(), " and ".join(map(str, self._holding(twice[0].as_py()))))
-
-    def _holding(self, star: int) -> list[Path]:
-        """The files whose ranges take in a star."""
-        return list(
-            dict.fromkeys(
-                part.origin
-                for part in self.parts
-                if ((part.low <= star) & (star <= part.high)).any()
-            )
-        )
+    def _holding(self, found: pa.Table) -> str:
+        """The files whose ranges include a star that was found more than once."""
+        counts = pc.value_counts(found.column("source_id"))
+        more = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_numpy()
+        holding = [
+            str(part.origin)
+            for part in self.parts
+            if any(((part.low <= star) & (star <= part.high)).any() for star in more[:100])
+        ]
+        return " and ".join(dict.fromkeys(holding))
 
 
 def open_companion(files: Sequence[str | Path], staging: str | Path | None) -> Companion:
@@ -217,10 +202,9 @@ def _used_columns(table: Table) -> tuple[UsedColumn, ...]:
     contract = load_contract("gaia_source")
     found: list[UsedColumn] = []
     for column in contract.columns:
-        held = [named(table, name) for name in (column.name, *_ALSO.get(column.name, ()))]
-        held = [name for name in held if name is not None]
-        if held:
-            found.append(_used(table, column, str(held[0])))
+        stored = find_column(table, column)
+        if stored is not None:
+            found.append(_used(table, column, stored))
     if not found or found[0].name != "source_id" or len(found) == 1:
         raise InputError(
             "the file is no companion table",
@@ -304,24 +288,45 @@ def _runs(table: Table, columns: tuple[UsedColumn, ...]) -> Iterator[pa.Table]:
 
 
 def _sorted(rows: pa.Table, origin: Path) -> pa.Table:
-    """The rows by source_id, in one piece. Raises InputError where a star stands twice."""
+    """The rows by source_id, each star once, in one piece. Raises InputError; see _distinct."""
     ids = rows.column("source_id").to_numpy()
     if len(ids) and not (ids[1:] > ids[:-1]).all():
-        order = np.argsort(ids, kind="stable")
-        again = np.flatnonzero(np.diff(ids[order]) == 0)
-        if len(again):
-            raise _twice(int(ids[order[again[0]]]), origin)
-        rows = rows.take(pa.array(order))
+        rows = _distinct(rows.take(pa.array(np.argsort(ids, kind="stable"))), origin)
     return rows.combine_chunks()
 
 
-def _twice(star: int, where: object) -> InputError:
+def _distinct(rows: pa.Table, where: object) -> pa.Table:
+    """Rows sorted by source_id without those that repeat another one in every column.
+
+    Raises InputError where two rows of a star differ.
+    """
+    ids = rows.column("source_id").to_numpy()
+    again = np.flatnonzero(ids[1:] == ids[:-1])
+    if not len(again):
+        return rows
+    first, second = (rows.take(pa.array(place)) for place in (again, again + 1))
+    same = np.ones(len(again), bool)
+    for name in rows.column_names:
+        one, other = first.column(name), second.column(name)
+        equal = pc.or_(
+            pc.fill_null(pc.equal(one, other), False), pc.and_(pc.is_null(one), pc.is_null(other))
+        )
+        same &= equal.to_numpy()
+    if not same.all():
+        differing = np.unique(ids[again[~same]])
+        raise _twice(int(differing[0]), len(differing), where)
+    kept = np.ones(len(ids), bool)
+    kept[again + 1] = False
+    return rows.filter(pa.array(kept))
+
+
+def _twice(star: int, stars: int, where: object) -> InputError:
     return InputError(
-        "a star stands twice in the companion tables",
-        wanted="each source_id once",
+        f"{stars} star{'s' if stars > 1 else ''} with different rows in the gaia_source table",
+        wanted="each source_id once, or rows that agree in every column",
         found=f"source_id {star} more than once",
         where=where,
-        advice="keep one row a star; columns from several tables must be joined into one",
+        advice="keep one row per star; columns of several tables must be joined into one",
     )
 
 

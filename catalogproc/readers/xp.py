@@ -7,10 +7,10 @@ written out as text, or in one column an element:
 array                                  spellings, for the element k of BP (RP likewise)
 =====================================  ======================================================
 bp_coefficients                        bp_coefficients_k, bp_coefficient_k, bp_coeffs_k,
-                                       bp_coeff_k, bp_k, bpk
-bp_coefficient_errors                  bp_coefficient_errors_k, bp_coefficient_error_k,
-                                       bp_coeff_errors_k, bp_coeff_error_k, bp_errors_k,
-                                       bp_error_k, bp_err_k, e_bp_k
+                                       bp_coeff_k, bp_coef_k, bp_k, bpk
+bp_coefficient_errors                  bp_coefficient_errors_k, bp_coeff_error_k,
+                                       bp_coeff_err_k, bp_coef_err_k, bp_error_k,
+                                       bp_err_k, e_bp_coeff_k, e_bp_coef_k, e_bp_k
 bp_coefficient_correlations            bp_coefficient_correlations_k,
                                        bp_coefficient_correlation_k, bp_correlations_k
 =====================================  ======================================================
@@ -35,7 +35,7 @@ from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import (
     check_identifier,
     check_type,
-    named,
+    find_column,
     numbered,
     shortened,
 )
@@ -48,9 +48,12 @@ _LOOK = 1024
 # With correlations a row takes 15 times the memory.
 _CORRELATED_ROWS = 1024
 
+_COEFFICIENT = "(?:coefficients?|coeffs?|coefs?)"
 _ELEMENTS = {
-    "coefficients": "{b}(?:_coefficients?|_coeffs?)?_?",
-    "coefficient_errors": "(?:{b}_(?:(?:coefficient_|coeff_)?errors?|err)|e_{b})_?",
+    "coefficients": f"{{b}}(?:_{_COEFFICIENT})?_?",
+    "coefficient_errors": (
+        f"(?:{{b}}_(?:{_COEFFICIENT}_)?(?:errors?|err)|e_{{b}}(?:_{_COEFFICIENT})?)_?"
+    ),
     "coefficient_correlations": "{b}_(?:coefficient_)?correlations?_?",
 }
 
@@ -282,7 +285,7 @@ def _scaled(array: pa.Array, factor: float) -> pa.Array:
 
 def _holders(table: Table, name: str) -> tuple[str, ...]:
     """The file's columns that hold one of ours."""
-    held = named(table, name)
+    held = find_column(table, load_contract("xp_continuous")[name])
     if held is not None:
         return (held,)
     band, _, word = name.partition("_")
