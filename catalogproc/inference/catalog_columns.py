@@ -252,15 +252,11 @@ def reddening(columns: Columns, calibration: Mapping[str, LabelCalibration]) -> 
 
 
 def luminosity(
-    columns: Columns,
-    tokens: Tokens,
-    independent: NDArray[np.bool_],
-    calibration: Mapping[str, LabelCalibration],
+    columns: Columns, tokens: Tokens, calibration: Mapping[str, LabelCalibration]
 ) -> Columns:
     """Return magnitudes, distances and parallax from the predicted pseudo-luminosity.
 
-    Percentiles of the model's distance are computed in the logarithm: positive and finite.
-    Those of the combined distance assume a Gaussian parallax; the upper one may be infinite.
+    Percentiles of the distance are computed in the logarithm: positive and finite.
 
     Parameters
     ----------
@@ -268,32 +264,16 @@ def luminosity(
         With ``g_fakemag``, its uncertainty, ``ebv`` and ``teff`` (N,).
     tokens
         The inputs.
-    independent
-        Stars whose parallax is not an input of the model (N,): only for these the prediction
-        is compared with the parallax, and combined with it if the parallax is usable.
     calibration
         By label.
     """
     f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
-    f_parallax, e_f_parallax = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
+    f_calibration = calibration_of(calibration, "g_fakemag")
+    high, low = (f_calibration.percentile(f, sigma, level) for level in (HIGH, LOW))
+    near, dist, far = (astrometry.distance(value, 0.0, tokens.g_mag)[1] for value in (high, f, low))
     mg_obs, _ = astrometry.absolute_magnitude(f, sigma)
     mg0 = mg_obs - extinction.g_extinction(columns["ebv"], columns["teff"])
-    f_calibration = calibration_of(calibration, "g_fakemag")
-    near, dist, far = (
-        astrometry.distance(value, 0.0, tokens.g_mag)[1]
-        for value in (
-            f_calibration.percentile(f, sigma, HIGH),
-            f,
-            f_calibration.percentile(f, sigma, LOW),
-        )
-    )
     parallax, e_parallax = astrometry.model_parallax(f, sigma, tokens.g_mag)
-    both = independent & tokens.parallax_usable & np.isfinite(f)
-    f_both, e_both = astrometry.combine(f, sigma, f_parallax, e_f_parallax)
-    near_both, dist_both, far_both = astrometry.distance(
-        np.where(both, f_both, np.nan), e_both, tokens.g_mag
-    )
-    tension = astrometry.tension(f, sigma, f_parallax, e_f_parallax)
     return {
         "mg_obs": mg_obs,
         "mg0": mg0,
@@ -303,8 +283,33 @@ def luminosity(
         "dist_84": far,
         "nn_parallax": parallax,
         "e_nn_parallax": e_parallax,
-        "dist_comb": dist_both,
-        "dist_comb_16": near_both,
-        "dist_comb_84": far_both,
+    }
+
+
+def combined_distance(columns: Columns, tokens: Tokens, independent: NDArray[np.bool_]) -> Columns:
+    """Return the distance from prediction and parallax together, and their difference.
+
+    Percentiles assume a Gaussian parallax; the upper one may be infinite.
+
+    Parameters
+    ----------
+    columns
+        With ``g_fakemag`` and its uncertainty (N,).
+    tokens
+        The inputs, with the parallax.
+    independent
+        Stars whose parallax is not an input of the model (N,): only for these the prediction
+        is compared with the parallax, and combined with it if the parallax is usable.
+    """
+    f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
+    f_parallax, e_f_parallax = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
+    usable = independent & tokens.parallax_usable & np.isfinite(f)
+    f_both, e_both = astrometry.combine(f, sigma, f_parallax, e_f_parallax)
+    near, dist, far = astrometry.distance(np.where(usable, f_both, np.nan), e_both, tokens.g_mag)
+    tension = astrometry.tension(f, sigma, f_parallax, e_f_parallax)
+    return {
+        "dist_comb": dist,
+        "dist_comb_16": near,
+        "dist_comb_84": far,
         "plx_nsig": np.where(independent, tension, np.nan),
     }

@@ -22,6 +22,7 @@ from catalogproc.features.input_errors import input_noise
 from catalogproc.inference import quality_flags
 from catalogproc.inference.catalog_columns import (
     LABEL_COLUMNS,
+    combined_distance,
     evolution,
     luminosity,
     observed,
@@ -203,7 +204,8 @@ class Engine:
                 output.prediction, output.propagated, output.published, calibration, columns
             )
             columns |= evolution(columns, calibration) | reddening(columns, calibration)
-            columns |= luminosity(columns, tokens, self._independent(tokens), calibration)
+            columns |= luminosity(columns, tokens, calibration)
+            columns |= combined_distance(columns, tokens, self._independent(tokens))
             columns |= {
                 "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
                 "ood_mahal": np.asarray(output.prediction.distance, dtype=np.float64),

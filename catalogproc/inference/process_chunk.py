@@ -102,10 +102,8 @@ def process_chunk(
 
     Parameters
     ----------
-    engine
-        The model and the job.
-    chunk
-        Which rows of which file, and the fingerprint that the file must have.
+    engine, chunk
+        The model with the job; which rows of which file, with the file's fingerprint.
     gaia_source
         The gaia_source table; None if the run has none.
     output
@@ -118,13 +116,10 @@ def process_chunk(
     ------
     InputError
         The file cannot be read, or is not, or is no longer, the one that was planned.
-    CountError
-        Rows in the input and rows written and rejected disagree.
-    CatalogprocError
-        The parts cannot be written.
+    CountError, CatalogprocError
+        Rows read and rows written disagree; the parts cannot be written.
     """
-    watch = Stopwatch()
-    parts = _Parts(engine, chunk, output)
+    watch, parts = Stopwatch(), _Parts(engine, chunk, output)
     _check_fingerprint(chunk, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected:
@@ -141,10 +136,10 @@ def process_chunk(
         watch.seconds["write"] += time.perf_counter() - closing
         receipt = _receipt(engine, chunk, parts, worker, watch)
         write_receipt(output, receipt)
+        return receipt
     except BaseException:
         parts.remove()
         raise
-    return receipt
 
 
 class _Parts:
@@ -157,9 +152,9 @@ class _Parts:
         self.rows_read = 0
         self.reasons: Counter[str] = Counter()
         self.input_sha256 = ""
-        self.catalog = PartWriter(output, "catalog", stem, load_contract("catalog"), metadata)
+        self.catalog = PartWriter(output, stem, load_contract("catalog"), metadata)
         self.rejected = PartWriter(
-            output, "rejected", stem, load_contract("rejected"), metadata, allow_empty=False
+            output, stem, load_contract("rejected"), metadata, allow_empty=False
         )
 
     def write(self, count: int, rows: pa.Table, rejected: pa.Table) -> None:

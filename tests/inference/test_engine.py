@@ -1,4 +1,4 @@
-"""Rows of the catalog: each number by a second route, and no star seeing its neighbours."""
+"""Rows of the catalog: each number by a second method, and independent of other stars."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def engine(bundle):
 
 @pytest.fixture(scope="module")
 def faint(engine):
-    """1,500 real stars without companion, in one piece."""
+    """1,500 real stars without gaia_source, in one piece."""
     return engine.process(real_stars.faint())
 
 
@@ -42,12 +42,12 @@ def array(table: pa.Table, name: str) -> np.ndarray:
     return table.column(name).to_numpy()
 
 
-def words(table: pa.Table, row: int = 0) -> list[str]:
+def flag_names(table: pa.Table, row: int = 0) -> list[str]:
     return load_flags().words(int(array(table, "quality_flags")[row]))
 
 
 def gaia(rows: int) -> pa.Table:
-    """gaia_source and 2MASS columns of real red giants, lent to other stars' spectra.
+    """gaia_source and 2MASS columns of real red giants, combined with other stars' spectra.
 
     For what follows from photometry and parallax alone: no spectra of these giants are here.
     """
@@ -64,26 +64,26 @@ def gaia(rows: int) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def lent(engine):
+def combined(engine):
     companion = gaia(300)
     return engine.process(real_stars.faint().slice(0, 300), companion), companion
 
 
-def test_the_table_is_the_contract_s_and_in_the_order_of_the_spectra(faint):
+def test_the_table_follows_the_contract_in_the_order_of_the_spectra(faint):
     load_contract("catalog").check(faint)
     assert faint.num_rows == 1500
     assert array(faint, "source_id").tolist() == array(real_stars.faint(), "source_id").tolist()
 
 
-def test_every_real_star_gets_finite_answers(faint):
+def test_every_real_star_gets_finite_predictions(faint):
     for name in LABEL_COLUMNS.values():
         assert np.isfinite(array(faint, name)).all()
         assert (array(faint, f"e_{name}") > 0).all()
-    assert not any("INFER_FAIL" in words(faint, row) for row in range(1500))
+    assert not any("INFER_FAIL" in flag_names(faint, row) for row in range(1500))
 
 
 def agree(a: pa.Table, b: pa.Table) -> None:
-    """Bit for bit what was observed; answers to 2e-4 of their sigma (1e-4 each) and float32."""
+    """Inputs bit for bit; predictions to 2e-4 of their sigma (1e-4 each) and float32 rounding."""
     load_contract("catalog").check(b)
     answered = set()
     for name in LABEL_COLUMNS.values():
@@ -111,7 +111,7 @@ def agree(a: pa.Table, b: pa.Table) -> None:
         ), name
 
 
-def test_order_does_not_matter(engine, faint):
+def test_the_order_of_the_stars_does_not_matter(engine, faint):
     order = pa.array(np.random.default_rng(1).permutation(1500))
     agree(faint.take(order), engine.process(real_stars.faint().take(order)))
 
@@ -130,20 +130,20 @@ def test_the_engine_s_own_pieces_do_not_matter(engine, faint, monkeypatch):
     agree(faint, engine.process(real_stars.faint()))
 
 
-def test_pieces_and_companion_stay_together(engine, lent, monkeypatch):
-    table, companion = lent
+def test_pieces_of_spectra_and_gaia_source_stay_matched(engine, combined, monkeypatch):
+    table, companion = combined
     monkeypatch.setattr(module, "PIECE", 64)
     agree(table, engine.process(real_stars.faint().slice(0, 300), companion))
 
 
-def test_no_rows(engine):
+def test_no_rows_give_an_empty_table(engine):
     empty = engine.process(real_stars.faint().slice(0, 0))
     load_contract("catalog").check(empty)
     assert empty.num_rows == 0
 
 
-def test_percentiles_by_drawing(engine, faint):
-    """16th, 50th and 84th percentile from a million draws of what the model says."""
+def test_percentiles_equal_those_of_random_draws(engine, faint):
+    """16th, 50th and 84th percentile from a million draws of the predicted distribution."""
     rng = np.random.default_rng(3)
     unit = rng.standard_normal(1_000_000)
     for row in (3, 77, 1234):
@@ -165,7 +165,7 @@ def test_percentiles_by_drawing(engine, faint):
             np.testing.assert_allclose(found, wanted, rtol=tolerance)
 
 
-def test_nothing_is_negative_and_the_age_s_error_is_beyond_first_order():
+def test_mass_and_age_percentiles_are_positive_and_the_age_error_is_not_first_order():
     columns = evolution(
         {
             "mass": np.array([1.0, 0.2, np.nan]), "e_mass": np.array([0.1, 0.5, 0.3]),
@@ -208,7 +208,7 @@ def test_luminosity_distance_and_parallax_agree(faint):
                                atol=2e-4)  # fmt: skip
 
 
-def test_without_companion_nothing_is_known_of_it(faint):
+def test_without_gaia_source_its_columns_are_nan(faint):
     for name in ("ra", "l", "parallax_zpc", "ruwe", "dist_comb", "plx_nsig"):
         assert np.isnan(array(faint, name)).all()
     assert (array(faint, "_healpix_29") == -1).all()
@@ -219,7 +219,7 @@ def test_without_companion_nothing_is_known_of_it(faint):
     assert (flags & never == 0).all()
 
 
-def test_real_stars_with_their_own_companion(engine):
+def test_real_stars_with_their_gaia_source_rows(engine):
     spectra, companion = real_stars.bright(), real_stars.bright_companion()
     table = engine.process(spectra, companion)
     g = companion.column("phot_g_mean_mag").to_numpy()
@@ -235,19 +235,19 @@ def test_real_stars_with_their_own_companion(engine):
     assert np.median(shift) < 0.2
 
 
-def test_companion_tokens_are_read_and_said(lent):
-    table, companion = lent
+def test_gaia_source_tokens_are_read_and_written(combined):
+    table, companion = combined
     assert array(table, "has_tmass").all()
     assert (array(table, "n_tokens") >= 4).all()
-    assert "NO_TMASS" not in words(table)
+    assert "NO_TMASS" not in flag_names(table)
     parallax = companion.column("parallax").to_numpy()
     corrected, zp = array(table, "parallax_zpc"), array(table, "parallax_zp")
     np.testing.assert_allclose(corrected + zp, parallax, rtol=1e-5)
     assert (np.abs(zp) < 0.1).all()
 
 
-def test_combined_distance_is_the_weighted_mean_of_parallaxes(lent):
-    table, _ = lent
+def test_combined_distance_is_the_weighted_mean_of_parallaxes(combined):
+    table, _ = combined
     ours, e_ours = array(table, "nn_parallax"), array(table, "e_nn_parallax")
     gaias, e_gaias = array(table, "parallax_zpc"), array(table, "e_parallax")
     weights = [1 / e_ours**2, 1 / e_gaias**2]
@@ -260,8 +260,8 @@ def test_combined_distance_is_the_weighted_mean_of_parallaxes(lent):
     np.testing.assert_allclose(array(table, "plx_nsig"), tension, rtol=1e-3, atol=1e-4)
 
 
-def test_a_parallax_that_was_read_is_not_used_again(bundle, lent):
-    _, companion = lent
+def test_a_parallax_that_is_an_input_is_not_combined_again(bundle, combined):
+    _, companion = combined
     reading = Engine(bundle, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
     table = reading.process(real_stars.faint().slice(0, 300), companion)
     for name in ("dist_comb", "dist_comb_84", "plx_nsig"):
@@ -273,25 +273,25 @@ def test_a_parallax_that_was_read_is_not_used_again(bundle, lent):
     assert (array(table, "n_tokens") - array(again, "n_tokens") == 1).all()
 
 
-def test_one_band_with_photometry_is_answered_and_flagged(engine):
+def test_a_star_of_one_band_with_photometry_is_predicted_and_flagged(engine):
     spectra = real_stars.nulled(real_stars.bright(), "bp", [0, 1])
     table = engine.process(spectra, real_stars.bright_companion())
     for row in (0, 1):
         assert array(table, "n_bp_relevant")[row] == 0
-        assert "XP_ONE_BAND" in words(table, row)
-        assert "NO_XP" not in words(table, row)
-    assert "XP_ONE_BAND" not in words(table, 2)
+        assert "XP_ONE_BAND" in flag_names(table, row)
+        assert "NO_XP" not in flag_names(table, row)
+    assert "XP_ONE_BAND" not in flag_names(table, 2)
     assert np.isfinite(array(table, "teff")).all()
 
 
-def test_a_star_of_which_nothing_can_be_read_is_flagged(engine):
+def test_a_star_without_tokens_is_flagged(engine):
     spectra = real_stars.nulled(real_stars.bright(), "bp", [0])
     table = engine.process(spectra)
     assert array(table, "n_tokens")[0] == 0
-    assert {"NO_XP", "FEW_TOKENS"} <= set(words(table, 0))
+    assert {"NO_XP", "FEW_TOKENS"} <= set(flag_names(table, 0))
 
 
-def test_an_answer_that_fails_is_nan_and_flagged_and_alone(engine):
+def test_a_failed_prediction_is_nan_and_flagged_and_changes_no_other_star(engine):
     spectra = real_stars.bright().select(
         ["source_id"] + [f"{b}_{n}" for b in ("bp", "rp")
                          for n in ("coefficients", "coefficient_errors", "n_relevant_bases")]
@@ -303,7 +303,7 @@ def test_an_answer_that_fails_is_nan_and_flagged_and_alone(engine):
     table = engine.process(broken, real_stars.bright_companion())
     load_contract("catalog").check(table)
     assert np.isnan(array(table, "teff")[4])
-    assert "INFER_FAIL" in words(table, 4)
+    assert "INFER_FAIL" in flag_names(table, 4)
     assert not array(table, "good_params")[4]
     agree(
         engine.process(spectra, real_stars.bright_companion()).filter(pa.array(np.arange(30) != 4)),
@@ -311,7 +311,7 @@ def test_an_answer_that_fails_is_nan_and_flagged_and_alone(engine):
     )
 
 
-def test_labels_that_are_not_asked_for_are_not_known(bundle):
+def test_labels_that_are_not_in_the_job_are_nan(bundle):
     table = Engine(bundle, replace(JOB, labels=("logg", "teff"))).process(real_stars.faint())
     load_contract("catalog").check(table)
     full = Engine(bundle, JOB).process(real_stars.faint())
@@ -324,7 +324,7 @@ def test_labels_that_are_not_asked_for_are_not_known(bundle):
     assert (array(table, "quality_flags") & absent == 0).all()
 
 
-def test_the_box_counts_what_lies_outside_and_was_read(bundle):
+def test_coefficients_outside_the_range_are_counted(bundle):
     narrow = replace(bundle, domain=replace(
         bundle.domain,
         low=np.where(np.arange(120) == 0, 0.05, -np.inf), high=np.full(120, np.inf),
@@ -342,7 +342,7 @@ def test_the_box_counts_what_lies_outside_and_was_read(bundle):
     assert (raised == (array(table, "tgt_box_nout") > 0)).all()
 
 
-def test_the_flags_of_gaia_s_own_columns(engine):
+def test_flags_from_gaia_source_columns(engine):
     spectra, companion = real_stars.bright(), real_stars.bright_companion()
     extra = {
         "ruwe": pa.array([2.0] + [1.0] * 29, pa.float32()),
@@ -378,7 +378,7 @@ def test_identifiers_of_model_and_run(bundle, engine, faint):
         ({"inputs": ("bprp", "w1")}, "found: w1"),
     ],
 )
-def test_a_job_that_the_model_cannot_answer_is_refused(bundle, changed, words):
+def test_a_job_with_unknown_labels_or_inputs_is_refused(bundle, changed, words):
     with pytest.raises(JobError, match=words):
         Engine(bundle, replace(JOB, **changed))
 
@@ -389,5 +389,5 @@ def test_labels_that_the_model_was_not_trained_for_are_refused(bundle):
         Engine(untrained, JOB)
 
 
-def test_self_check(engine):
+def test_the_self_check_passes(engine):
     engine.self_check()

@@ -1,4 +1,4 @@
-"""A chunk from file to receipt: every row accounted for, and nothing left where it fails."""
+"""A chunk from file to receipt: every row is accounted for, and a failure leaves no files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def edit(table: pa.Table, row: int, **values: object) -> pa.Table:
 
 
 def same_numbers(a: pa.Table, b: pa.Table) -> None:
-    """To 2e-4 of sigma in what the network answers, as network.predictor promises."""
+    """Predictions to 2e-4 of sigma, as network.predictor states."""
     assert a.column("source_id").equals(b.column("source_id"))
     assert a.column("quality_flags").equals(b.column("quality_flags"))
     for name in LABEL_COLUMNS.values():
@@ -105,7 +105,7 @@ def test_a_real_file_becomes_a_part_and_a_receipt(engine, tmp_path):
     assert is_valid(receipt, tmp_path, JOB.hash, engine.bundle.hash, fingerprint)
 
 
-def test_the_part_is_the_contract_s_and_says_where_it_comes_from(engine, tmp_path):
+def test_the_part_follows_the_contract_and_has_its_provenance(engine, tmp_path):
     (receipt,) = run(engine, REAL, tmp_path)
     table = pq.read_table(tmp_path / receipt.catalog_part)
     load_contract("catalog").check(table)
@@ -125,7 +125,7 @@ def test_the_same_chunk_gives_the_same_bytes(engine, tmp_path):
     assert first.catalog_part == second.catalog_part
 
 
-def test_chunks_do_not_matter(engine, tmp_path):
+def test_the_size_of_chunks_does_not_matter(engine, tmp_path):
     path = write(tmp_path / "in" / "stars.parquet", real_stars.faint(), row_group=100)
     whole = run(engine, path, tmp_path / "whole", 10_000)
     cut = run(engine, path, tmp_path / "cut", 300)
@@ -173,7 +173,7 @@ def test_a_duplicate_is_found_across_chunks_whichever_runs_first(engine, tmp_pat
     assert row["row"] == 55
 
 
-def test_everything_rejected(engine, tmp_path):
+def test_a_chunk_of_rejected_rows_has_an_empty_part(engine, tmp_path):
     table = real_stars.faint().slice(0, 5)
     for row in range(5):
         table = edit(table, row, bp_coefficients=[float("nan")] * 54 + [1.0])
@@ -185,7 +185,7 @@ def test_everything_rejected(engine, tmp_path):
     assert is_valid(receipt, tmp_path / "out", JOB.hash, engine.bundle.hash, fingerprint)
 
 
-def test_no_rows_at_all(engine, tmp_path):
+def test_a_chunk_without_rows_has_an_empty_part(engine, tmp_path):
     path = write(tmp_path / "in" / "stars.parquet", real_stars.faint().slice(0, 0))
     (receipt,) = run(engine, path, tmp_path / "out")
     assert (receipt.rows_read, receipt.rows_written, receipt.rows_rejected) == (0, 0, 0)
@@ -214,8 +214,8 @@ def test_a_star_of_one_band_needs_its_g_magnitude(engine, tmp_path):
     assert np.flatnonzero(raised).tolist() == [4, 9]
 
 
-def test_the_companion_is_matched_by_source_id(engine, tmp_path):
-    """Spectra in another order than the companion, and two stars that it does not have."""
+def test_gaia_source_is_matched_by_source_id(engine, tmp_path):
+    """Spectra in another order than gaia_source, and two stars that it does not have."""
     spectra = pa.concat_tables(
         [
             real_stars.bright().select(real_stars.faint().column_names),
@@ -264,7 +264,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(engine, tmp_path):
     assert files(tmp_path / "out") == []
 
 
-def test_rows_that_are_lost_are_counted(engine, tmp_path):
+def test_rows_lost_by_the_reader_fail_the_chunk(engine, tmp_path):
     chunk = only(REAL)
     with pytest.raises(CountError, match=r"501 rows of the input\n.*500 written \+ 0 rejected"):
         process_chunk(engine, replace(chunk, rows=501), None, tmp_path)
@@ -278,7 +278,7 @@ class Lossy(Engine):
         return super().to_catalog(*given).slice(1)
 
 
-def test_a_row_that_the_engine_loses_is_counted(engine, tmp_path):
+def test_a_row_lost_by_the_engine_fails_the_chunk(engine, tmp_path):
     with pytest.raises(CountError, match="499 written"):
         process_chunk(Lossy(engine.bundle, JOB), only(REAL), None, tmp_path)
     assert files(tmp_path) == []
@@ -318,7 +318,7 @@ def test_an_output_that_cannot_be_written_leaves_nothing(engine, tmp_path, block
 
 
 def test_memory_does_not_grow_with_the_chunk(engine, tmp_path, monkeypatch):
-    """At any time at most one batch is on its way, whatever the chunk's size."""
+    """At most one batch is processed at a time, for chunks of any size."""
     many = pa.concat_tables([real_stars.faint()] * 12)
     unique = pa.array(np.arange(1, many.num_rows + 1))
     path = write(tmp_path / "in" / "stars.parquet", many.set_column(0, "source_id", unique))

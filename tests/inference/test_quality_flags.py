@@ -1,4 +1,4 @@
-"""Every quality bit, raised alone, on a row that is clean in everything else."""
+"""Each quality flag on a row that raises no other flag."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def evidence(**changed: object) -> Evidence:
     )
 
 
-def raised(changed: dict[str, object] | None = None, **beside: object) -> list[str]:
-    value = flags(columns(**(changed or {})), evidence(**beside))
+def raised(changed: dict[str, object] | None = None, **changes: object) -> list[str]:
+    value = flags(columns(**(changed or {})), evidence(**changes))
     assert value.dtype == np.int32
     return load_flags().words(int(value[0]))
 
 
-def test_a_clean_star_raises_nothing():
+def test_a_clean_star_raises_no_flag():
     assert raised() == []
 
 
@@ -100,21 +100,21 @@ BY_EVIDENCE = {
 OTHERWISE = {"G_RANGE", "NOT_GIANT"}  # tested by themselves below
 
 
-def test_every_declared_flag_has_its_test_and_its_rule():
+def test_every_declared_flag_has_a_test_and_a_rule():
     names = {flag.name for flag in load_flags().flags}
     assert names == set(BY_COLUMN) | set(BY_EVIDENCE) | OTHERWISE
     assert set(quality_flags.RULES) == names
 
 
 @pytest.mark.parametrize("name", BY_COLUMN)
-def test_a_column_raises_its_flag_alone(name):
+def test_a_column_raises_only_its_flag(name):
     beyond, within = BY_COLUMN[name]
     assert raised(beyond) == [name]
     assert raised(within) == []
 
 
 @pytest.mark.parametrize("name", BY_EVIDENCE)
-def test_evidence_raises_its_flag_alone(name):
+def test_evidence_raises_only_its_flag(name):
     beyond, within = BY_EVIDENCE[name]
     assert raised(**beyond) == [name]
     assert raised(**within) == []
@@ -129,13 +129,13 @@ def test_magnitude_range(magnitude, words):
     assert raised({"phot_g_mean_mag": magnitude, "parallax_zpc": parallax}) == words
 
 
-def test_a_dwarf_is_no_giant():
+def test_a_dwarf_is_flagged_by_log_g():
     # Teff 5800 K, logg 4.4 is inside the domain of the mass labels: the flag comes alone.
     assert raised({"teff": 5800.0, "logg": 4.4, "e_logg": 0.05}) == ["NOT_GIANT"]
     assert raised({"teff": 5200.0, "logg": 3.49}) == []
 
 
-def test_a_dwarf_that_the_model_takes_for_a_giant_is_known_by_its_parallax():
+def test_a_dwarf_with_a_giant_s_predicted_log_g_is_flagged_by_its_parallax():
     # At 250 pc this star has M_G 5 before dust: log g 4.1. At 1 kpc it is in the clump.
     assert raised({"parallax_zpc": 4.0}) == ["NOT_GIANT"]
     # So it may be still, if the parallax is that much too large.
@@ -145,7 +145,7 @@ def test_a_dwarf_that_the_model_takes_for_a_giant_is_known_by_its_parallax():
     assert raised({"parallax_zpc": -0.1}) == []
 
 
-def test_the_sun_has_the_sun_s_gravity():
+def test_log_g_from_parallax_is_right_for_the_sun():
     sun = columns(phot_g_mean_mag=4.67, parallax_zpc=100.0, e_parallax=0.0, ebv_84=0.0, teff=5772.0)
     assert quality_flags.gravity_by_parallax(sun) == pytest.approx(4.438, abs=1e-3)
     # Ten times its luminosity at its Teff: one less.
@@ -182,7 +182,7 @@ def test_only_five_and_six_parameter_solutions_count(solved, words):
     assert raised(params_solved=solved) == words
 
 
-def test_what_is_unknown_raises_nothing_else():
+def test_unknown_values_raise_only_plx_bad():
     nothing = {name: np.nan for name, value in CLEAN.items() if isinstance(value, float)}
     words = raised(nothing, excess_factor=np.nan, blended_fraction=np.nan)
     assert words == ["PLX_BAD"]
@@ -196,19 +196,19 @@ def test_what_is_unknown_raises_nothing_else():
     ],
 )  # fmt: skip
 def test_each_edge_of_the_mass_domain(teff, logg):
-    """One star beyond each edge of the polygon, in the order in which it is published."""
+    """One star outside each edge of the polygon, in the order of its publication."""
     assert quality_flags.outside_mass_domain(np.array([teff]), np.array([logg]), np.array([0.0]))[0]
 
 
-def test_the_mass_domain_holds_the_giant_branch_and_the_clump():
+def test_the_mass_domain_contains_the_giant_branch_and_the_clump():
     teff = np.array([4000.0, 4300.0, 4600.0, 4800.0, 5000.0, 5800.0])
     logg = np.array([1.2, 1.6, 2.3, 2.5, 3.0, 4.4])
     inside = ~quality_flags.outside_mass_domain(teff, logg, np.zeros(6))
     assert inside.all()
 
 
-def test_the_mass_domain_against_the_published_words_one_star_at_a_time():
-    """The same polygon, written as a plain sentence, on a grid of the Kiel diagram."""
+def test_the_mass_domain_equals_the_published_definition():
+    """The polygon written with if-statements, on a grid of the Kiel diagram."""
 
     def plain(t: float, g: float, m: float) -> bool:
         if g > 4.9 or t > 6800 or g < 1.1 or m < -0.5:
@@ -246,7 +246,7 @@ def test_the_summaries_follow_the_declared_masks():
     assert good_mass_age(no_photometry)[0]
 
 
-def test_a_bundle_that_knows_nothing_of_its_stars_has_none_far_from_them():
+def test_limits_that_a_bundle_lacks_raise_no_flag():
     assert raised({"ood_mahal": 1e9}, latent_limit=np.inf) == []
     assert raised({"ood_mahal": np.nan, "xp_chi2_red": np.nan}) == []
     assert raised({"xp_chi2_red": 2.1}, chi2_limit=0.0) == ["SPEC_CHI2"]
@@ -254,13 +254,13 @@ def test_a_bundle_that_knows_nothing_of_its_stars_has_none_far_from_them():
     assert raised(beyond_box=0.01, margin=0.0) == ["XP_BOX"]
 
 
-def test_rows_do_not_see_each_other():
+def test_flags_of_a_row_do_not_depend_on_others():
     many = {name: np.repeat(value, 3) for name, value in columns().items()}
     many["ruwe"] = np.array([1.0, 2.0, 1.0], np.float32)
-    beside = {
+    changes = {
         name: np.repeat(getattr(EVIDENCE, name), 3)
         for name in ("bp", "rp", "excess_factor", "blended_fraction", "params_solved",
                      "multiple_or_variable", "synthetic", "failed", "nonlinear", "beyond_box")
     }  # fmt: skip
-    value = flags(many, replace(EVIDENCE, **beside))
+    value = flags(many, replace(EVIDENCE, **changes))
     assert value.tolist() == [0, load_flags()["RUWE"].value, 0]

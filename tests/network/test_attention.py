@@ -24,7 +24,7 @@ def question(tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
-def by_torch(network: Transformer, ids: np.ndarray, x: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def by_torch(network: Transformer, ids: np.ndarray, x: np.ndarray, requests: np.ndarray) -> np.ndarray:
     block, width = network.decoder[-1], 16
     module = block.attention
     other = torch.nn.MultiheadAttention(width, module.heads, add_bias_kv=True, batch_first=True)
@@ -34,7 +34,7 @@ def by_torch(network: Transformer, ids: np.ndarray, x: np.ndarray, asked: np.nda
     other.bias_k.copy_(key.view(1, 1, -1))
     other.bias_v.copy_(value.view(1, 1, -1))
     memory, present = network.encode(torch.from_numpy(ids[None]), torch.from_numpy(x[None]))
-    query = torch.nn.functional.embedding(torch.from_numpy(asked), network.weight)[None]
+    query = torch.nn.functional.embedding(torch.from_numpy(requests), network.weight)[None]
     for earlier in network.decoder[:-1]:
         query = earlier(query, memory, None)
     assert present.all()
@@ -42,14 +42,14 @@ def by_torch(network: Transformer, ids: np.ndarray, x: np.ndarray, asked: np.nda
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 20])
-def test_shares_are_torchs_and_add_up(network: Transformer, tokens: int) -> None:
-    ids, x, asked = question(tokens)
-    found = attention(network, ids, x, asked)
+def test_weights_equal_those_of_torch_and_sum_to_one(network: Transformer, tokens: int) -> None:
+    ids, x, requests = question(tokens)
+    found = attention(network, ids, x, requests)
     assert found.shape == (3, tokens + 1)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
-    np.testing.assert_allclose(found, by_torch(network, ids, x, asked), atol=1e-6)
+    np.testing.assert_allclose(found, by_torch(network, ids, x, requests), atol=1e-6)
 
 
-def test_it_leaves_the_network_as_it_was(network: Transformer) -> None:
+def test_the_network_is_left_without_hooks(network: Transformer) -> None:
     attention(network, *question(5))
     assert not network.decoder[-1].attention._forward_pre_hooks

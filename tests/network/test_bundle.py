@@ -1,4 +1,4 @@
-"""A bundle comes back as it was written, or not at all."""
+"""A bundle is read exactly as it was written, or refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.reference_network import plain_answer
+from support.reference_network import reference_prediction
 
 from catalogproc.errors import BundleError
 from catalogproc.network import bundle as module
@@ -67,7 +67,7 @@ def copy(written, tmp_path):
     return shutil.copytree(written[1].path, tmp_path / "copy")
 
 
-def test_it_comes_back_as_it_was_written_bit_for_bit(written):
+def test_a_bundle_is_read_as_it_was_written_bit_for_bit(written):
     given, bundle = written
     assert bundle.name == given.name
     assert bundle.description == given.description
@@ -91,7 +91,7 @@ def test_it_comes_back_as_it_was_written_bit_for_bit(written):
         assert torch.equal(loaded.state_dict()[name], weight), name
 
 
-def test_the_stored_answers_are_those_of_the_plain_network(written):
+def test_the_stored_predictions_are_those_of_the_reference_network(written):
     given, bundle = written
     weights = {k: v.double().numpy() for k, v in given.network.state_dict().items()}
     columns = VOCABULARY.columns(bundle.self_check.labels)
@@ -101,12 +101,12 @@ def test_the_stored_answers_are_those_of_the_plain_network(written):
     ):
         there = np.flatnonzero(~np.isnan(star))
         tokens = [(column + 1, (star[column] - center[column]) / scale[column]) for column in there]
-        z, log_variance = plain_answer(weights, [4], [4, 2], tokens, columns + 1)
+        z, log_variance = reference_prediction(weights, [4], [4, 2], tokens, columns + 1)
         np.testing.assert_allclose(mean, z * scale[columns] + center[columns], rtol=1e-10)
         np.testing.assert_allclose(sigma, np.exp(log_variance / 2) * scale[columns], rtol=1e-10)
 
 
-def test_the_hash_is_of_the_content_not_of_the_place(written, copy, tmp_path):
+def test_the_hash_depends_on_the_content_and_not_on_the_folder(written, copy, tmp_path):
     given, bundle = written
     assert load_bundle(copy).hash == load_bundle(str(copy)).hash == bundle.hash
     assert write_bundle(tmp_path / "again", given).hash == bundle.hash
@@ -136,7 +136,7 @@ def test_a_changed_byte_is_refused_and_the_file_is_named(copy, file):
     load_bundle(copy)
 
 
-def test_one_bundles_weights_do_not_go_with_another(written, copy, tmp_path):
+def test_weights_of_another_bundle_are_refused(written, copy, tmp_path):
     with torch.no_grad():
         other = write_bundle(tmp_path / "other", content(network=Transformer(SHAPE)))
     shutil.copy(other.path / "weights.safetensors", copy)
@@ -147,15 +147,15 @@ def test_one_bundles_weights_do_not_go_with_another(written, copy, tmp_path):
         load_bundle(copy)
 
 
-def test_another_format_is_refused_by_name(copy):
+def test_another_format_is_refused(copy):
     path = copy / "bundle.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("format = 1", "format = 2"), "utf-8")
     with pytest.raises(BundleError, match=r"another format\n  wanted: format 1\n  found: format 2"):
         load_bundle(copy)
 
 
-def test_no_place_is_named_inside(written):
-    """So that nothing inside can point out of the folder: wherever it lies, it is the same."""
+def test_no_path_is_stored_in_a_bundle(written):
+    """So that a bundle cannot refer to files outside of its folder."""
     text = (written[1].path / "bundle.toml").read_text(encoding="utf-8")
     assert "safetensors" not in text
     assert str(written[1].path.parent) not in text
@@ -176,7 +176,7 @@ def models(written, tmp_path, monkeypatch):
     return tmp_path / "model"
 
 
-def test_names_are_those_that_ship_and_default_is_one_of_them(models):
+def test_shipped_names_and_default_are_found(models):
     assert shipped_bundles() == ("one", "two")
     assert load_bundle("one").name == "one"
     assert load_bundle("default").name == "two"
@@ -186,7 +186,7 @@ def test_names_are_those_that_ship_and_default_is_one_of_them(models):
     assert load_bundle("./one").name == "two"
 
 
-def test_an_unknown_name_lists_those_that_ship(models):
+def test_an_unknown_name_is_refused_with_the_shipped_names(models):
     with pytest.raises(BundleError, match=r"no such model\n  wanted: .*one, two\n  found: three"):
         load_bundle("three")
     (models / "DEFAULT").write_text("../model/one\n")
@@ -198,7 +198,7 @@ def test_an_unknown_name_lists_those_that_ship(models):
         load_bundle("default")
 
 
-def test_a_bundle_is_not_overwritten_unless_asked(written, copy):
+def test_a_bundle_is_overwritten_only_with_replace(written, copy):
     given, bundle = written
     (copy / "CARD.md").write_text("a card")
     with pytest.raises(BundleError, match="holds a bundle already"):
@@ -228,7 +228,7 @@ def test_a_crash_while_writing_leaves_no_bundle(written, tmp_path, monkeypatch, 
         load_bundle(tmp_path / "new")
 
 
-def test_weights_may_be_stored_at_half_the_size_and_are_read_as_float32(written, tmp_path):
+def test_weights_stored_as_float16_are_half_the_size_and_read_as_float32(written, tmp_path):
     given, bundle = written
     half = write_bundle(tmp_path / "half", given, dtype="float16")
     sizes = [(b.path / "weights.safetensors").stat().st_size for b in (half, bundle)]
@@ -238,7 +238,7 @@ def test_weights_may_be_stored_at_half_the_size_and_are_read_as_float32(written,
     assert 0 < off.max() < 0.01
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_parts_that_do_not_fit_each_other_are_refused(tmp_path):
     shorter = Vocabulary(VOCABULARY.tokens[:-1])
     flat = np.ones(V)
     flat[3] = 0.0
@@ -264,8 +264,8 @@ def test_weights_of_another_shape_are_refused_when_loaded(written):
         bundle.network()
 
 
-def test_a_release_with_fewer_coefficients_needs_no_code(tmp_path):
-    """DR4 has 51 BP coefficients: a bundle of 116 tokens is a bundle like any other."""
+def test_a_release_with_fewer_coefficients_is_written_and_read(tmp_path):
+    """DR4 has 51 BP coefficients: a bundle of 116 tokens."""
     kept = [t for t in VOCABULARY.tokens if not (t.band == "bp" and t.index >= 51)]
     dr4 = Vocabulary(tuple(replace(t, number=n) for n, t in enumerate(kept, start=1)))
     size = len(dr4)

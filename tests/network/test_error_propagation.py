@@ -154,7 +154,7 @@ def test_first_order_does_not_depend_on_the_other_stars(predictor):
         np.testing.assert_allclose(found, whole[rows], rtol=1e-4)
 
 
-def test_normals_are_normal_and_independent():
+def test_standard_normals_are_normal_and_independent():
     keys = np.arange(2000, dtype=np.int64) + 5_853_498_713_190_525_696
     z = np.stack([standard_normals(keys, number, 20) for number in range(5)])
     assert stats.kstest(z.ravel(), "norm").pvalue > 1e-3

@@ -1,4 +1,4 @@
-"""Derivatives of the answers: automatic differentiation's, and finite differences'."""
+"""Derivatives of the predictions against automatic differentiation and finite differences."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def by_autograd(net: Transformer, ids: torch.Tensor, values: torch.Tensor) -> to
     ids=["small", "paper", "no encoder, no head", "deep decoder"],
 )
 @pytest.mark.parametrize("counts", [[9, 9], [12, 7, 1]], ids=["alike", "padded"])
-def test_it_is_what_automatic_differentiation_gives(shape, counts):
+def test_derivatives_equal_those_of_automatic_differentiation(shape, counts):
     net = network(shape).double()
     ids, values = stars(counts)
     found = ReversePass(net)(ids, values, REQUESTS)
@@ -56,7 +56,7 @@ def test_it_is_what_automatic_differentiation_gives(shape, counts):
     assert found.jacobian.shape == (len(counts), len(REQUESTS), ids.shape[1])
 
 
-def test_it_is_what_small_steps_give():
+def test_derivatives_equal_finite_differences():
     net = network(SMALL).double()
     ids, values = stars([8, 5])
     jacobian = ReversePass(net)(ids, values, REQUESTS).jacobian
@@ -68,7 +68,7 @@ def test_it_is_what_small_steps_give():
         torch.testing.assert_close(jacobian[:, :, token], slope, rtol=1e-6, atol=1e-9)
 
 
-def test_a_star_without_tokens_has_an_answer_that_nothing_changes():
+def test_a_star_without_tokens_has_zero_derivatives():
     net = network(SMALL).double()
     ids, values = stars([0, 4])
     found = ReversePass(net)(ids, values, REQUESTS)
@@ -96,7 +96,7 @@ def test_single_precision_by_onednn_gives_the_same():
     assert error.max() < 1e-4
 
 
-def test_half_precision_is_good_to_a_few_percent_and_leaves_the_answers_alone():
+def test_half_precision_is_good_to_a_few_percent_and_does_not_change_the_means():
     net = network(SMALL)
     ids, values = stars([9] * 50)
     whole, half = (ReversePass(net, half)(ids, values.float(), REQUESTS) for half in (False, True))

@@ -1,4 +1,4 @@
-"""Any tokens in, any labels out: the plain network's numbers, whatever the company."""
+"""Predictions against the reference network, in batches of any kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy.spatial.distance import mahalanobis
-from support.reference_network import plain_answer
+from support.reference_network import reference_prediction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalogproc.errors import BundleError, ContractError, JobError
@@ -90,7 +90,7 @@ def rows_of(prediction, rows):
 
 
 @pytest.mark.parametrize("shape", [SHAPE, Shape(V)], ids=["small", "paper"])
-def test_it_answers_as_the_plain_network_does(tmp_path, shape):
+def test_predictions_are_those_of_the_reference_network(tmp_path, shape):
     bundle = make(tmp_path / "bundle", shape)
     z = stars(12, seed=2)
     z[3] = np.nan
@@ -101,7 +101,7 @@ def test_it_answers_as_the_plain_network_does(tmp_path, shape):
     scale, center = bundle.standardisation.scale[columns], bundle.standardisation.center[columns]
     for row, star in enumerate(z):
         tokens = [(number + 1, star[number]) for number in np.flatnonzero(~np.isnan(star))]
-        mean, log_variance = plain_answer(weights, *heads, tokens, columns + 1)
+        mean, log_variance = reference_prediction(weights, *heads, tokens, columns + 1)
         sigma = np.exp(log_variance / 2)
         off = np.abs(answer.mean[row] - (mean * scale + center))
         assert (off <= SAME * sigma * scale + np.spacing(np.abs(answer.mean[row]))).all(), row
@@ -111,9 +111,7 @@ def test_it_answers_as_the_plain_network_does(tmp_path, shape):
     assert answer.mean.shape == answer.sigma.shape == (12, len(LABELS))
 
 
-def test_fault_8_a_star_gets_the_same_numbers_in_any_batch_order_and_company(
-    bundle, predictor, monkeypatch
-):
+def test_a_star_gets_the_same_numbers_in_any_batch_and_order(bundle, predictor, monkeypatch):
     values = physical(bundle, stars(300, seed=3))
     whole = predictor.predict(values, LABELS)
     order = np.random.default_rng(4).permutation(300)
@@ -128,7 +126,7 @@ def test_fault_8_a_star_gets_the_same_numbers_in_any_batch_order_and_company(
         assert_same(predictor.predict(values, LABELS), whole)
 
 
-def test_fault_11_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monkeypatch):
+def test_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monkeypatch):
     monkeypatch.setitem(module.BUDGET, "cpu", (640, 70))
     monkeypatch.setattr(module, "SLICE", 32)
     for n in (0, 1, 9, 10, 11, 31, 32, 33, 65):
@@ -139,7 +137,7 @@ def test_fault_11_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monke
         assert (answer.sigma > 0).all()
 
 
-def test_a_label_gets_the_same_numbers_in_any_company(bundle, predictor):
+def test_a_label_gets_the_same_numbers_with_any_other_labels(bundle, predictor):
     values = physical(bundle, stars(50, seed=5))
     whole = predictor.predict(values, VOCABULARY.names)
     for labels in (LABELS, LABELS[::-1], ("mass",), ("bp0", "teff", "bp0")):
@@ -147,7 +145,7 @@ def test_a_label_gets_the_same_numbers_in_any_company(bundle, predictor):
         assert_same(answer, rows_of(whole, (slice(None), VOCABULARY.columns(labels))))
 
 
-def test_fault_15_every_token_that_was_trained_can_be_asked_and_no_other(tmp_path, predictor):
+def test_every_trained_token_can_be_predicted_and_no_other(tmp_path, predictor):
     bundle = make(tmp_path / "bundle", requestable=["teff", "mass"])
     values = physical(bundle, stars(3))
     assert np.isfinite(predictor.predict(values, VOCABULARY.names).mean).all()
@@ -155,9 +153,7 @@ def test_fault_15_every_token_that_was_trained_can_be_asked_and_no_other(tmp_pat
         Predictor(bundle).predict(values, ["teff", "bprp"])
 
 
-def test_faults_5_and_6_a_star_is_encoded_once_and_all_labels_are_asked_at_once(
-    bundle, predictor, monkeypatch
-):
+def test_a_star_is_encoded_once_and_all_labels_are_decoded_together(bundle, predictor, monkeypatch):
     values = physical(bundle, stars(100, seed=6))
     network = predictor.network
     calls = {"encode": [], "decode": []}
@@ -181,7 +177,7 @@ def test_faults_5_and_6_a_star_is_encoded_once_and_all_labels_are_asked_at_once(
             assert memory.shape[0] * len(labels) <= max(module.BUDGET["cpu"][1], len(labels))
 
 
-def test_fault_10_absent_tokens_are_not_computed(bundle, predictor, monkeypatch):
+def test_absent_tokens_are_not_computed(bundle, predictor, monkeypatch):
     seen = []
     network = predictor.network
     encode = network.encode
@@ -203,7 +199,9 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_fault_3_no_work_is_done_row_by_row(bundle, predictor, monkeypatch):
+def test_the_number_of_operations_does_not_depend_on_the_number_of_rows(
+    bundle, predictor, monkeypatch
+):
     monkeypatch.setitem(module.BUDGET, "cpu", (10**6, 10**6))
     counts = []
     for n in (10, 1000):
@@ -213,7 +211,7 @@ def test_fault_3_no_work_is_done_row_by_row(bundle, predictor, monkeypatch):
     assert counts[0] == counts[1]
 
 
-def test_threads_share_it(bundle, predictor):
+def test_threads_share_a_predictor(bundle, predictor):
     tables = [physical(bundle, stars(200, seed=seed)) for seed in range(8)]
     wanted = [predictor.predict(table, LABELS) for table in tables]
     start = threading.Barrier(len(tables))
@@ -227,7 +225,7 @@ def test_threads_share_it(bundle, predictor):
             assert_same(found, right)
 
 
-def test_memory_does_not_grow_with_the_table_but_for_the_answer(bundle, predictor, monkeypatch):
+def test_memory_grows_with_the_table_by_the_predictions_alone(bundle, predictor, monkeypatch):
     monkeypatch.setattr(module, "SLICE", 500)
     peaks = []
     for n in (1000, 8000):
@@ -239,7 +237,7 @@ def test_memory_does_not_grow_with_the_table_but_for_the_answer(bundle, predicto
     assert peaks[1] < 1.2 * peaks[0]
 
 
-def test_float32_input_is_read_as_well(bundle, predictor):
+def test_float32_input_gives_the_same_predictions(bundle, predictor):
     values = physical(bundle, stars(50, seed=8)).astype(np.float32)
     assert_same(predictor.predict(values, LABELS), predictor.predict(values.astype(float), LABELS))
 
@@ -281,7 +279,7 @@ def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
-def test_an_infinite_value_spoils_its_own_star_alone(bundle, predictor, value):
+def test_an_infinite_value_makes_only_its_own_star_nan(bundle, predictor, value):
     values = physical(bundle, stars(20, seed=9, tokens=(30, 30)))
     clean = predictor.predict(values, LABELS)
     values[4, np.flatnonzero(~np.isnan(values[4]))[0]] = value
@@ -292,7 +290,7 @@ def test_an_infinite_value_spoils_its_own_star_alone(bundle, predictor, value):
     assert_same(rows_of(answer, others), rows_of(clean, others))
 
 
-def test_what_it_cannot_answer_is_refused(bundle, predictor):
+def test_unknown_labels_wrong_shapes_and_precisions_are_refused(bundle, predictor):
     with pytest.raises(ContractError, match=r"no such token(.|\n)*found: colour"):
         predictor.predict(stars(2), ["teff", "colour"])
     for wrong in (np.zeros((2, V - 1)), np.zeros(V)):
@@ -302,7 +300,7 @@ def test_what_it_cannot_answer_is_refused(bundle, predictor):
         Predictor(bundle, precision="float8")
 
 
-def test_it_finds_its_stored_answers_and_says_so_when_it_does_not(bundle):
+def test_the_self_check_passes_and_fails_with_changed_weights(bundle):
     predictor = Predictor(bundle)
     predictor.self_check()
     weight = predictor.network.head[1].weight
@@ -335,7 +333,7 @@ def test_the_weights_on_disk_are_never_written_to(bundle):
         elements=st.one_of(st.just(np.nan), st.floats(-9, 9, width=32)),
     )
 )
-def test_packing_leaves_out_what_is_absent_and_nothing_else(values):
+def test_packing_drops_absent_tokens_and_nothing_else(values):
     ids, x = pack(values)
     assert ids.shape == x.shape
     assert ids.dtype == np.int64

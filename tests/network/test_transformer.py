@@ -1,4 +1,4 @@
-"""The network against its description, written again plainly, and against PyTorch's own parts."""
+"""The network against a reference implementation and against PyTorch's own layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.reference_network import plain_answer
+from support.reference_network import reference_prediction
 
 from catalogproc.errors import JobError
 from catalogproc.network.transformer import Attention, Shape, Transformer
@@ -18,7 +18,7 @@ SMALL = Shape(9, 12, ((4, 20), (2, 10)), ((6, 24), (3, 8)), (16, 8), dropout=0.1
 
 
 def network(shape: Shape, seed: int = 0) -> Transformer:
-    """A network in which every weight matters: none is left at the 0 or 1 it starts with."""
+    """A network in which no weight is left at its initial 0 or 1, so that each has an effect."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = Transformer(shape)
@@ -32,7 +32,7 @@ def network(shape: Shape, seed: int = 0) -> Transformer:
 def plain(made: Transformer, tokens, requests):
     weights = {key: value.double().numpy() for key, value in made.state_dict().items()}
     heads = [[h for h, _ in blocks] for blocks in (made.shape.encoder, made.shape.decoder)]
-    return plain_answer(weights, *heads, tokens, requests)
+    return reference_prediction(weights, *heads, tokens, requests)
 
 
 def star(shape: Shape, count: int, seed: int):
@@ -50,7 +50,7 @@ def answer(made: Transformer, ids, values, requests):
     return torch.stack(out)[:, 0].double().numpy()
 
 
-def test_the_papers_shape_has_its_number_of_parameters_in_every_part():
+def test_the_papers_shape_has_its_number_of_parameters_in_each_part():
     made = Transformer(PAPER)
     counts = {"embedding": 0, "encoder": 0, "decoder": 0, "head": 0}
     for name, weight in made.named_parameters():
@@ -67,7 +67,7 @@ def test_the_papers_shape_has_its_number_of_parameters_in_every_part():
 
 
 @pytest.mark.parametrize("count", [1, 13, 63])
-def test_the_papers_network_is_the_plain_one_to_float32_rounding(count):
+def test_the_papers_network_equals_the_reference_to_float32_rounding(count):
     made = network(PAPER)
     ids, values = star(PAPER, count, seed=count)
     requests = [114, 115, 116, 119, 120, 1, 110]
@@ -89,7 +89,7 @@ def test_the_papers_network_is_the_plain_one_to_float32_rounding(count):
     count=st.integers(0, 12),
     seed=st.integers(0, 99),
 )
-def test_any_shape_is_the_plain_one(tokens, heads, inner, head, count, seed):
+def test_any_shape_equals_the_reference(tokens, heads, inner, head, count, seed):
     blocks = tuple((h, inner) for h in heads)
     shape = Shape(tokens, 8, blocks[1:], blocks, tuple(head))
     made = network(shape, seed).double()
@@ -101,7 +101,7 @@ def test_any_shape_is_the_plain_one(tokens, heads, inner, head, count, seed):
     np.testing.assert_allclose(answer(made, ids, values, requests), wanted, atol=1e-10)
 
 
-def test_attention_is_pytorchs_own_with_add_bias_kv():
+def test_attention_equals_pytorchs_with_add_bias_kv():
     torch.manual_seed(1)
     ours = Attention(12, 3, dropout=0.0).double().eval()
     theirs = torch.nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True).double().eval()
@@ -121,8 +121,8 @@ def test_attention_is_pytorchs_own_with_add_bias_kv():
         torch.testing.assert_close(ours(x, memory, mask), wanted, rtol=0, atol=1e-12)
 
 
-def test_fault_9_attention_shares_add_up_to_one_over_the_keys_that_are_there():
-    """Where all values are the same, a weighted mean of them is that, whatever the weights."""
+def test_attention_weights_sum_to_one_over_the_present_keys():
+    """The weighted mean of equal values is that value."""
     torch.manual_seed(2)
     attention = Attention(8, 2, dropout=0.0).eval()
     constant = torch.randn(8)
@@ -138,7 +138,7 @@ def test_fault_9_attention_shares_add_up_to_one_over_the_keys_that_are_there():
     torch.testing.assert_close(y, wanted, rtol=0, atol=1e-6)
 
 
-def test_fault_7_no_attention_weights_are_made_fused_attention_answers(monkeypatch):
+def test_fused_attention_is_used_in_every_block(monkeypatch):
     calls = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -150,7 +150,7 @@ def test_fault_7_no_attention_weights_are_made_fused_attention_answers(monkeypat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_order_of_tokens_leaves_the_answer(dtype):
+def test_the_order_of_tokens_does_not_change_the_prediction(dtype):
     made = network(PAPER).to(dtype)
     ids, values = star(PAPER, 40, seed=3)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(4))
@@ -159,7 +159,7 @@ def test_the_order_of_tokens_leaves_the_answer(dtype):
     np.testing.assert_allclose(first, second, atol=5e-6 if dtype is torch.float32 else 1e-13)
 
 
-def test_padding_leaves_the_answer():
+def test_padding_does_not_change_the_prediction():
     made = network(PAPER)
     ids, values = star(PAPER, 20, seed=5)
     alone = answer(made, ids, values, [114, 119])
@@ -167,7 +167,7 @@ def test_padding_leaves_the_answer():
     np.testing.assert_allclose(answer(made, padded_ids, padded, [114, 119]), alone, atol=5e-6)
 
 
-def test_a_neighbour_leaves_the_answer_even_one_that_is_broken():
+def test_another_star_does_not_change_the_prediction_even_if_it_is_nan():
     made = network(SMALL)
     ids, values = zip(*(star(SMALL, 6, seed) for seed in range(4)), strict=True)
     ids, values = torch.stack(ids), torch.stack(values).float()
@@ -183,7 +183,7 @@ def test_a_neighbour_leaves_the_answer_even_one_that_is_broken():
     assert beside[:, 1].isnan().all()
 
 
-def test_a_request_leaves_the_others_answers():
+def test_a_request_does_not_change_the_others_predictions():
     made = network(SMALL)
     ids, values = star(SMALL, 6, seed=7)
     together = answer(made, ids, values, range(1, 10))
@@ -202,7 +202,7 @@ def test_requests_may_differ_from_star_to_star():
         np.testing.assert_allclose(rows[:, row], alone, atol=2e-6)
 
 
-def test_a_star_without_tokens_gets_a_finite_prior_whatever_the_padding():
+def test_a_star_without_tokens_gets_a_finite_prior_with_any_padding():
     made = network(PAPER)
     wanted = np.stack(plain(made, [], [114, 119]))
     for width in (1, 7, 64):
@@ -236,7 +236,7 @@ def test_padding_rows_start_at_zero_and_dropout_is_off_in_inference():
     assert not np.array_equal(answer(made, ids, values, [1]), answer(made, ids, values, [1]))
 
 
-def test_a_shape_survives_a_file_and_refuses_nonsense():
+def test_a_shape_is_stored_and_read_and_invalid_ones_are_refused():
     assert Shape.from_dict(PAPER.to_dict()) == PAPER
     assert Shape.from_dict(SMALL.to_dict()) == SMALL
     assert Shape.from_dict({"tokens": 120}) == PAPER

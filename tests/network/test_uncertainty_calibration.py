@@ -1,4 +1,4 @@
-"""What a bundle says of its own errors: found from stars of known truth, and put back on others."""
+"""Uncertainty calibration: fitted on stars with known labels, applied to others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOW, HIGH = 0.158655, 0.841345
 def drawn(
     seed: int, student: bool = False
 ) -> tuple[LabelPredictions, dict[str, np.ndarray], np.ndarray]:
-    """Answers whose stated sigma is wrong by factors of magnitude and gravity; the true sigma."""
+    """Predictions whose sigma is wrong by factors of magnitude and gravity; the true sigma."""
     random = np.random.default_rng(seed)
     logg, magnitude = random.uniform(0.0, 3.5, N), random.uniform(8.0, 17.0, N)
     stated = np.exp(random.normal(4.0, 0.6, N))
@@ -45,7 +45,9 @@ def found() -> LabelCalibration:
     return calibration
 
 
-def test_sigma_is_the_true_one_wherever_a_star_stands(found: LabelCalibration) -> None:
+def test_calibrated_sigma_is_the_true_one_at_any_magnitude_and_gravity(
+    found: LabelCalibration,
+) -> None:
     answers, context, sigma = drawn(2)
     ratio = found.sigma(answers.sigma, context) / sigma
     assert abs(np.median(ratio) - 1.0) < 0.02
@@ -62,7 +64,7 @@ def test_sigma_is_the_true_one_wherever_a_star_stands(found: LabelCalibration) -
     assert abs(plain[context["logg"] < 1].mean() - 0.6827) > 0.1
 
 
-def test_heavy_tails_are_in_the_95_percent_and_not_in_the_68() -> None:
+def test_heavy_tails_widen_the_95_percent_interval_and_not_the_68_percent_one() -> None:
     fitted = fit_label_calibration(*drawn(3, student=True)[:2])
     assert fitted is not None
     answers, context, _ = drawn(4, student=True)
@@ -74,12 +76,12 @@ def test_heavy_tails_are_in_the_95_percent_and_not_in_the_68() -> None:
     assert (np.abs(answers.truth - answers.mean) < 1.96 * sigma).mean() < 0.94
 
 
-def test_a_larger_stated_sigma_is_never_made_a_smaller_one(found: LabelCalibration) -> None:
+def test_calibrated_sigma_increases_with_the_network_s_sigma(found: LabelCalibration) -> None:
     stated = np.geomspace(1.0, 5_000.0, 500)
     assert (np.diff(found.sigma(stated, {})) > 0).all()
 
 
-def test_errors_of_the_truth_are_not_the_model_s() -> None:
+def test_errors_of_the_true_labels_are_not_counted_as_the_model_s() -> None:
     answers, context, sigma = drawn(5)
     measured = LabelPredictions(
         answers.mean, answers.sigma, answers.input_sigma,
@@ -95,7 +97,7 @@ def test_errors_of_the_truth_are_not_the_model_s() -> None:
     assert np.median(naive.sigma(answers.sigma, context) / sigma) > 1.25
 
 
-def test_what_the_inputs_cause_is_not_added_to_what_was_found_with_them_in() -> None:
+def test_input_uncertainty_is_part_of_the_total_and_not_added_to_it() -> None:
     # The stated sigma has the inputs' share in it, as a network has that was trained on noisy
     # stars: the whole is neither larger for it, nor smaller than it.
     answers, context, sigma = drawn(7)
@@ -111,7 +113,7 @@ def test_what_the_inputs_cause_is_not_added_to_what_was_found_with_them_in() -> 
     assert (np.abs(answers.truth - answers.mean) < added).mean() > 0.73
 
 
-def test_masses_are_positive_at_any_percentile_and_hold() -> None:
+def test_mass_percentiles_are_positive_and_have_their_coverage() -> None:
     random = np.random.default_rng(8)
     truth = np.exp(random.normal(0.0, 0.5, N))
     mean = truth * np.exp(random.normal(0.0, 0.35, N))
@@ -126,13 +128,13 @@ def test_masses_are_positive_at_any_percentile_and_hold() -> None:
     assert np.mean(truth > above) == pytest.approx(LOW, abs=0.01)
 
 
-def test_too_few_stars_tell_nothing() -> None:
+def test_too_few_stars_give_no_calibration() -> None:
     answers, context, _ = drawn(9)
     few = answers.rows(np.arange(N) < 499)
     assert fit_label_calibration(few, {name: x[:499] for name, x in context.items()}) is None
 
 
-def test_one_star_in_a_hundred_is_uncommon_and_tokens_that_lack_make_none_so() -> None:
+def test_one_percent_of_stars_exceed_the_latent_limit_with_any_missing_tokens() -> None:
     random = np.random.default_rng(10)
     present = random.random((N, 6)) < 0.7
     moved = present @ random.normal(0.0, 3.0, (6, 4))

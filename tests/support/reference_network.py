@@ -1,4 +1,4 @@
-"""The network written again, plainly, from its published description: NumPy, float64.
+"""A reference implementation of the network from its published description: NumPy, float64.
 
 One star, one label, one head at a time, with no batches, no padding and no masks. It
 shares nothing with catalogproc.network but the names under which weights are stored.
@@ -18,7 +18,7 @@ Weights = Mapping[str, Array]
 _erf = np.vectorize(erf, otypes=[np.float64])
 
 
-def plain_answer(
+def reference_prediction(
     weights: Weights,
     encoder_heads: Sequence[int],
     decoder_heads: Sequence[int],
@@ -69,7 +69,7 @@ def _block(weights: Weights, name: str, heads: int, x: Array, memory: Array) -> 
 
 
 def _attention(weights: Weights, name: str, heads: int, x: Array, memory: Array) -> Array:
-    """Every row of x looks at every row of memory and at one learned key and value."""
+    """Every row of x attends to every row of memory and to one learned key and value."""
     width = x.shape[1]
     size = width // heads
     query = _linear(weights, f"{name}.query", x)
