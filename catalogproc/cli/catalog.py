@@ -47,20 +47,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 def verify(folder: RunFolder, as_json: AsJson = False) -> None:
     """Recount and rehash a finished catalog."""
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.sync import pull
     from catalogproc.rundir.verify import verify as verify_catalog
 
     with show_progress("chunks") as progress:
-        found = verify_catalog(at_hand(folder), progress)
+        found = verify_catalog(pull(folder), progress)
     result(found, as_json)
 
 
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
     """How a run stands, also while it goes on: from its receipts alone."""
     from catalogproc.rundir.status import status as status_of
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.sync import pull
 
-    result(status_of(at_hand(folder, parts=False)), as_json)
+    result(status_of(pull(folder, parts=False)), as_json)
 
 
 def export(
@@ -85,13 +85,13 @@ def export(
     """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
     from catalogproc.export.export import export_catalog
     from catalogproc.io.output import check_output_file, check_output_folder
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.sync import pull
 
     (check_output_folder if format is Format.hats else check_output_file)(output)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with show_progress("stars") as progress:
         rows = export_catalog(
-            at_hand(folder),
+            pull(folder),
             format.value,
             output,
             columns=names,
@@ -113,9 +113,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
-    from catalogproc.rundir.sync import kept
+    from catalogproc.rundir.sync import synced
 
-    with kept(folder, note) as held:
+    with synced(folder, note) as held:
         show_report(held, model, output)
 
 
@@ -136,17 +136,17 @@ def explain(
 ) -> None:
     """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
     from catalogproc.report.explain import explain as explain_star
-    from catalogproc.report.explain_plot import write_picture
-    from catalogproc.report.explain_text import lines
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.report.explain_plot import write_explain_plot
+    from catalogproc.report.explain_text import explanation_lines
+    from catalogproc.rundir.sync import pull
 
     beside = [Path(name) for name in gaia_source or ()]
-    held = at_hand(folder)
-    star = explain_star(held, source_id, model=model, spectra=input, companions=beside)
-    for line in lines(star):
+    held = pull(folder)
+    star = explain_star(held, source_id, model=model, spectra=input, gaia_source=beside)
+    for line in explanation_lines(star):
         say(line)
     if not star.rejected:
-        say(f"picture: {write_picture(star, output or held / 'stars' / f'{source_id}.png')}")
+        say(f"picture: {write_explain_plot(star, output or held / 'stars' / f'{source_id}.png')}")
 
 
 def show_report(

@@ -1,1 +1,1 @@
-"""A finished catalog as files that other programs open; one module per format."""
+"""Finished catalogs: opened in Python, and written in the formats of other programs."""

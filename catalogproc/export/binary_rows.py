@@ -1,4 +1,4 @@
-"""Arrow batches as big-endian records, which is how FITS and VOTable's BINARY2 hold rows."""
+"""Arrow batches as big-endian records: the rows of FITS binary tables and VOTable BINARY2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ _NUMBERS = {"int64": ">i8", "int32": ">i4", "int16": ">i2", "float64": ">f8", "f
 
 
 def string_widths(contract: Contract, batches: Iterable[pa.RecordBatch]) -> dict[str, int]:
-    """The longest string of each string column, in bytes; 1 where there is none."""
+    """Return the bytes of the longest string of each string column, at least 1.
+
+    Parameters
+    ----------
+    contract
+        The columns.
+    batches
+        All rows, with at least the string columns.
+    """
     widths = {column.name: 1 for column in contract.columns if column.type == "string"}
     for batch in batches:
         for name in widths:
@@ -26,7 +34,13 @@ def string_widths(contract: Contract, batches: Iterable[pa.RecordBatch]) -> dict
 
 
 def null_integer(column: Column) -> int | None:
-    """What stands for a null in an integer column that may hold nulls: the lowest integer."""
+    """Return the value for nulls of an integer column (TNULL): the lowest integer of its type.
+
+    Parameters
+    ----------
+    column
+        Any column; None is returned where it is no integer or cannot be null.
+    """
     if column.nullable and column.type.startswith("int"):
         return int(np.iinfo(column.type).min)
     return None
@@ -35,15 +49,24 @@ def null_integer(column: Column) -> int | None:
 def record_dtype(
     contract: Contract, widths: Mapping[str, int], null_bytes: int = 0
 ) -> np.dtype[np.void]:
-    """The dtype of one row, packed; the first ``null_bytes`` bytes, if any, are named ``nulls``.
+    """Return the dtype of one row, packed and big-endian.
+
+    Parameters
+    ----------
+    contract
+        The columns.
+    widths
+        Bytes of each string column.
+    null_bytes
+        Bytes of the field ``nulls``, which comes first; no such field where 0.
 
     Raises
     ------
     ContractError
         A column holds lists.
     """
-    head = [("nulls", f"({null_bytes},)u1")] if null_bytes else []
-    return np.dtype(head + [(column.name, _format(column, widths)) for column in contract.columns])
+    first = [("nulls", f"({null_bytes},)u1")] if null_bytes else []
+    return np.dtype(first + [(column.name, _format(column, widths)) for column in contract.columns])
 
 
 def _format(column: Column, widths: Mapping[str, int]) -> str:
@@ -60,14 +83,24 @@ def _format(column: Column, widths: Mapping[str, int]) -> str:
         ) from None  # fmt: skip
 
 
-def records(
+def to_records(
     batch: pa.RecordBatch, contract: Contract, dtype: np.dtype[np.void]
 ) -> NDArray[np.void]:
-    """The rows of a batch as records of a dtype that :func:`record_dtype` made.
+    """Convert rows to records.
 
-    Integers and floats keep every bit. A bool is the letter T or F, and 0 where it is null;
-    a null float is NaN, a null string empty, a null integer :func:`null_integer`. Where the
-    dtype has ``nulls``, bit i of it (from the left) says that column i is null.
+    Integers and floats keep every bit. A bool becomes the letter T or F, or 0 where it is
+    null; a null float NaN, a null string empty, a null integer :func:`null_integer`. In the
+    field ``nulls`` bit i, the most significant first, is set where column i is null
+    (VOTable 1.4, section 5.4).
+
+    Parameters
+    ----------
+    batch
+        The rows (N).
+    contract
+        The columns.
+    dtype
+        What :func:`record_dtype` returned; (N,) records of it are returned.
 
     Raises
     ------
@@ -95,15 +128,17 @@ def _values(values: pa.Array, column: Column) -> NDArray[np.generic]:
 
 
 def _strings(values: pa.Array, column: Column) -> NDArray[np.bytes_]:
-    """Each distinct string is encoded once: a catalog's strings are few."""
-    coded = pc.fill_null(values, "").dictionary_encode()
+    """Encode each distinct string once: a catalog has few."""
+    encoded = pc.fill_null(values, "").dictionary_encode()
     try:
-        words = np.array([word.encode("ascii") for word in coded.dictionary.to_pylist()], dtype="S")
+        distinct = np.array(
+            [text.encode("ascii") for text in encoded.dictionary.to_pylist()], dtype="S"
+        )
     except UnicodeEncodeError as error:
         raise ContractError(
             "FITS and VOTable hold ASCII strings only", found=error.object, where=column.name
         ) from None
-    return words[_numpy(coded.indices)] if len(words) else np.empty(0, dtype="S1")
+    return distinct[_numpy(encoded.indices)] if len(distinct) else np.empty(0, dtype="S1")
 
 
 def _mark_nulls(rows: NDArray[np.void], batch: pa.RecordBatch, contract: Contract) -> None:

@@ -1,9 +1,9 @@
-"""CSV, and ECSV which keeps units and meanings, written as streams.
+"""CSV, and ECSV with units and descriptions, written as streams.
 
 ECSV is version 1.0 of Astropy's Enhanced Character Separated Values (Aldcroft, APE 6): YAML
-in comments above a CSV table. A float that is not known is an empty field in CSV, which
-every reader takes for null, and NaN in ECSV, which has types. The digits of a float are the
-fewest from which the same float comes back.
+in comments above a CSV table. An unknown float (NaN) is an empty field in CSV, which every
+reader takes for null, and NaN in ECSV, which has types. Floats have the fewest digits that
+give the same float when read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from catalogproc.io.atomic import AtomicFile
 
 
 def write_csv(file: AtomicFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write the rows as comma-separated values under a line of names (RFC 4180)."""
+    """Write rows as comma-separated values under a line of names (RFC 4180).
+
+    Parameters
+    ----------
+    file
+        Where to write.
+    contract
+        The columns, in order.
+    batches
+        The rows.
+    """
     _write(file, contract, (_plain(batch) for batch in batches))
 
 
@@ -32,9 +42,18 @@ def write_ecsv(
     *,
     facts: Mapping[str, str],
 ) -> None:
-    """Write the rows as ECSV: name, type, unit, UCD and description of each column, then CSV.
+    """Write rows as ECSV: name, type, unit, UCD and description of each column, then CSV.
 
-    ``facts`` say where the table comes from; they become the table's ``meta``.
+    Parameters
+    ----------
+    file
+        Where to write.
+    contract
+        The columns, in order.
+    batches
+        The rows.
+    facts
+        Statements about the origin of the table; they become its ``meta``.
     """
     file.write(_ecsv_header(contract, facts).encode())
     _write(file, contract, (_typed(batch) for batch in batches))
@@ -42,20 +61,21 @@ def write_ecsv(
 
 def _write(file: AtomicFile, contract: Contract, batches: Iterable[pa.RecordBatch]) -> None:
     file.write((",".join(contract.names) + "\n").encode())
-    # Arrow quotes all texts or none; NaN and True are texts to it, and must not be quoted.
+    # Arrow quotes all strings or none. NaN and True are strings here and must not be quoted.
     options = csv.WriteOptions(include_header=False, quoting_style="none")
     for batch in batches:
         try:
             csv.write_csv(batch, file, write_options=options)
         except pa.ArrowInvalid as error:
             raise ContractError(
-                "a text that would break comma-separated values", found=error, where=file.path,
+                "a text with a comma, quote or line break cannot be written as CSV", found=error,
+                where=file.path,
                 advice="choose other columns, or another format",
             ) from None  # fmt: skip
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """NaN as null, which is written as nothing."""
+    """Replace NaN by null, which becomes an empty field."""
     arrays = [
         pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         if pa.types.is_floating(column.type)
@@ -66,12 +86,12 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """NaN, True and False as Python and Java both spell them."""
+    """Replace NaN and booleans by the words NaN, True and False, as Python and Java read them."""
     arrays = []
     for column in batch.columns:
         if pa.types.is_floating(column.type):
-            spelt = pc.if_else(pc.is_nan(column), "NaN", column.cast(pa.string()))
-            column = spelt if pc.any(pc.is_nan(column)).as_py() else column
+            if pc.any(pc.is_nan(column)).as_py():
+                column = pc.if_else(pc.is_nan(column), "NaN", column.cast(pa.string()))
         elif pa.types.is_boolean(column.type):
             column = pc.if_else(column, "True", "False")
         arrays.append(column)
@@ -81,21 +101,21 @@ def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _ecsv_header(contract: Contract, facts: Mapping[str, str]) -> str:
     lines = ["%ECSV 1.0", "---", "delimiter: ','", "datatype:"]
     lines += [f"- {_described(column)}" for column in contract.columns]
-    stated = {"description": contract.description} | dict(facts)
-    lines += ["meta: !!omap", *(f"- {_flow({name: text})}" for name, text in stated.items())]
+    meta = {"description": contract.description} | dict(facts)
+    lines += ["meta: !!omap", *(f"- {_flow({name: text})}" for name, text in meta.items())]
     lines.append("schema: astropy-2.0")
     return "".join(f"# {line}\n" for line in lines)
 
 
 def _described(column: Column) -> str:
-    stated = {"name": column.name, "unit": column.unit, "datatype": column.type}
-    stated |= {"description": column.description}
-    words = {name: text for name, text in stated.items() if text}
+    properties = {"name": column.name, "unit": column.unit, "datatype": column.type}
+    properties |= {"description": column.description}
+    present = {name: text for name, text in properties.items() if text}
     meta = f", meta: !!omap [{_flow({'ucd': column.ucd})}]" if column.ucd else ""
-    return f"{_flow(words)[:-1]}{meta}}}"
+    return f"{_flow(present)[:-1]}{meta}}}"
 
 
 def _flow(content: Mapping[str, str]) -> str:
-    """A mapping in YAML's flow style: texts as JSON writes them are YAML's too."""
-    words = (f"{name}: {json.dumps(text)}" for name, text in content.items())
-    return "{" + ", ".join(words) + "}"
+    """Write a mapping in YAML's flow style; JSON strings are valid YAML."""
+    items = (f"{name}: {json.dumps(text)}" for name, text in content.items())
+    return "{" + ", ".join(items) + "}"

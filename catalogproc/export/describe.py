@@ -1,4 +1,4 @@
-"""What a table, the flags, a model, a job or a finished catalog is, for people to read."""
+"""Descriptions of tables, flags, models, jobs and finished catalogs for people to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTRACTS = ("catalog", "xp_continuous", "gaia_source", "rejected", "receipt")
 
 @dataclass(frozen=True)
 class Section:
-    """A title, some words, and a table under them; any of the last two may be empty."""
+    """A title with a text and a table, either of which may be empty."""
 
     title: str
     text: str = ""
@@ -26,10 +26,11 @@ class Section:
     rows: tuple[tuple[str, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
         return asdict(self)
 
     def markdown(self) -> str:
-        """The section as Markdown, its table with names in the first column as code."""
+        """Return the section as Markdown, with the names in the table as code."""
         lines = [f"# {self.title}", "", self.text]
         if self.rows:
             lines += ["", f"| {' | '.join(self.header)} |", "|---" * len(self.header) + "|"]
@@ -42,12 +43,18 @@ class Section:
 
 
 def describe(what: str) -> list[Section]:
-    """Sections that explain a contract, ``flags``, a model, a job or a run's folder.
+    """Return sections that describe a contract, the flags, a model, a job or a run.
+
+    Parameters
+    ----------
+    what
+        Name of a contract, ``flags``, name or folder of a model, name or file of a job, or a
+        run folder.
 
     Raises
     ------
     JobError
-        Nothing of that name is known; the message lists what is.
+        Nothing has that name; the message lists the names.
     """
     path = Path(what)
     if what in CONTRACTS:
@@ -90,7 +97,11 @@ def _flags() -> list[Section]:
         (str(f.bit), str(f.value), f.name, f.description, f.source, _excluded_from(f.value))
         for f in flags.flags
     )
-    return [Section("quality_flags", "A set bit warns; clear bits promise nothing.", header, rows)]
+    return [
+        Section(
+            "quality_flags", "A set bit is a warning; a clear bit is no guarantee.", header, rows
+        )
+    ]
 
 
 def _excluded_from(value: int) -> str:
@@ -124,21 +135,23 @@ def _model(what: str) -> list[Section]:
     sections = [Section(bundle.name, bundle.description, ("field", "value"), facts)]
     card = bundle.path / "CARD.md"
     if card.is_file():
-        sections.append(Section("its card", card.read_text(encoding="utf-8")))
+        sections.append(Section("model card", card.read_text(encoding="utf-8")))
     return sections
 
 
 def _run(folder: Path) -> list[Section]:
     summary = folder / "summary.json"
     if not summary.is_file():
-        return [Section(str(folder), "This run has not ended: the same command goes on with it.")]
+        return [
+            Section(str(folder), "This run has not ended; run the same command again to resume.")
+        ]
     content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
     rows = tuple((name, _text(value)) for name, value in _flat(content))
     return [Section(str(folder), "A run of catalogproc.", ("field", "value"), rows)]
 
 
 def _flat(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables as one list: ``model.name``, ``model.hash``, …"""
+    """Flatten nested tables: ``model.name``, ``model.hash``, …"""
     for name, value in content.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{path}{name}.")

@@ -1,4 +1,4 @@
-"""A finished catalog as files that TOPCAT, STILTS, Astropy, LSDB and others open."""
+"""Export of a finished catalog to files for TOPCAT, STILTS, Astropy, LSDB and others."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def export_catalog(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Write a catalog as one file, whole or not at all; the number of rows.
+    """Write a catalog as one file, completely or not at all, and return the number of rows.
 
-    Memory holds one batch of rows (of HATS one partition), however large the catalog.
-    source_id and the flags keep every bit; units, UCDs, descriptions and the run's hashes
-    are in the file, but in CSV, which has no place for them.
+    Memory holds one batch of rows (HATS: one partition), however large the catalog.
+    source_id and the flags keep every bit. The file holds units, UCDs, descriptions and the
+    run's hashes, except for CSV, which has no place for them.
 
     Parameters
     ----------
     folder
-        The output folder of a run.
+        The run folder.
     format
         ``fits`` (binary table), ``votable`` (1.4, BINARY2), ``parquet`` (with VOParquet's
-        metadata), ``csv``, ``ecsv``, or ``hats`` (a folder, parted on the sky, for LSDB).
+        metadata), ``csv``, ``ecsv``, or ``hats`` (a folder, partitioned on the sky, for LSDB).
     output
         The file, or the folder.
     columns
-        Which columns, in which order; all of the contract by default. HATS has the columns
-        of the position in any case.
+        Which columns, in which order; all of the contract by default. HATS always has the
+        columns of the position.
     where
-        Which stars, as ``good_mass_age and m_h > -0.5``: see
+        Which stars, such as ``good_mass_age and m_h > -0.5``: see
         :mod:`catalogproc.export.where`.
     overwrite
         Whether a file of that name may be replaced.
     progress
-        Called with (rows done, rows in all, "").
+        Called with (rows done, all rows, "").
 
     Raises
     ------
     JobError
-        No such format, a column is named twice, the condition is none, or HATS is wanted of
-        a run without positions.
+        No such format, a column is named twice, the condition cannot be parsed, or HATS is
+        requested of a run without positions.
     ContractError
         No such column, or the catalog's contract has another version.
     ResumeError
@@ -96,12 +96,12 @@ def _to_votable(rows: Rows, output: Path, overwrite: bool) -> None:
             rows.stream(),
             widths=rows.widths,
             rows=rows.count,
-            infos=rows.words,
+            infos=rows.metadata,
         )
 
 
 def _to_parquet(rows: Rows, output: Path, overwrite: bool) -> None:
-    with TableWriter(output, rows.contract, rows.words, overwrite=overwrite) as writer:
+    with TableWriter(output, rows.contract, rows.metadata, overwrite=overwrite) as writer:
         for batch in rows.stream():
             writer.write(pa.Table.from_batches([batch]))
 
@@ -113,7 +113,7 @@ def _to_csv(rows: Rows, output: Path, overwrite: bool) -> None:
 
 def _to_ecsv(rows: Rows, output: Path, overwrite: bool) -> None:
     with AtomicFile(output, overwrite=overwrite) as file:
-        write_ecsv(file, rows.contract, rows.stream(), facts=rows.words)
+        write_ecsv(file, rows.contract, rows.stream(), facts=rows.metadata)
 
 
 Writer = Callable[[Rows, Path, bool], None]
@@ -125,4 +125,4 @@ FORMATS: dict[str, Writer] = {
     "ecsv": _to_ecsv,
     "hats": write_hats,
 }
-"""How each format is written; a new one is a function and a line here."""
+"""The writer of each format."""

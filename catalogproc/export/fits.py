@@ -1,9 +1,9 @@
 """A FITS binary table, written as a stream.
 
-FITS 4.0 (Pence et al. 2010, A&A 524, A42; version 4.0, 2018). astropy makes the headers; the
-rows are written block by block, because astropy's own way holds the whole table in memory.
-TUCD and TCOMM are the cards in which STILTS and TOPCAT look for UCDs and descriptions;
-astropy's Table.write does not write them.
+FITS 4.0 (Pence et al. 2010, A&A 524, A42; version 4.0, 2018). astropy makes the headers. The
+rows are written batch by batch, because astropy holds the whole table in memory. STILTS and
+TOPCAT read UCDs and descriptions from the cards TUCD and TCOMM, which astropy's Table.write
+does not write.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from catalogproc.contract import Column, Contract
-from catalogproc.export.binary_rows import null_integer, record_dtype, records
+from catalogproc.export.binary_rows import null_integer, record_dtype, to_records
 from catalogproc.io.atomic import AtomicFile
 
 BLOCK = 2880
 CARD_ROOM = 64
-"""Characters of a card for a value and its comment, less quotes and signs."""
+"""Characters of a card for value and comment, without quotes and separators."""
 
 _FORMATS = {
     "int64": ("K", "I20"),
@@ -44,15 +44,19 @@ def write_fits(
 
     Parameters
     ----------
+    file
+        Where to write.
     contract
         The columns, in order; each becomes TTYPE, TFORM, TUNIT, TUCD, TCOMM, TDISP, and TNULL
         where it is an integer that may be null.
     batches
-        The rows, ``rows`` of them.
+        The rows.
     widths
         Bytes of each string column.
+    rows
+        Number of rows.
     cards
-        Further cards of the table's header: keyword to (value, comment).
+        More cards of the table's header: keyword to (value, comment).
     """
     from astropy.io import fits
 
@@ -63,7 +67,7 @@ def write_fits(
     file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
     file.write(header.tostring().encode("ascii"))
     for batch in batches:
-        file.write(records(batch, contract, dtype).data)
+        file.write(to_records(batch, contract, dtype).data)
     file.write(bytes(-rows * dtype.itemsize % BLOCK))
 
 
@@ -84,7 +88,7 @@ def _table_header(contract: Contract, widths: Mapping[str, int], rows: int, widt
 
 
 def _card(value: str | int, comment: str) -> tuple[str | int, str]:
-    """A card's value in ASCII, with its comment where there is room for it."""
+    """Return a card's value in ASCII, and its comment if there is room for it."""
     if isinstance(value, str):
         value = value.encode("ascii", "replace").decode()
     return value, comment if len(str(value)) + len(comment) <= CARD_ROOM else ""

@@ -1,4 +1,4 @@
-"""HATS: the catalog parted on the sky, as LSDB opens it.
+"""HATS: a catalog partitioned on the sky, as LSDB opens it.
 
 The layout is that of HATS 1.0 (IVOA Note; github.com/astronomy-commons/hats), written with
 Arrow and astropy-healpix alone:
@@ -6,7 +6,7 @@ Arrow and astropy-healpix alone:
     DIR/collection.properties
     DIR/NAME/hats.properties  partition_info.csv  point_map.fits  skymap.fits
     DIR/NAME/dataset/_metadata  _common_metadata  Norder=K/Dir=D/Npix=P.parquet
-    DIR/NAME_5arcs/…            the margin cache: of each partition the stars just outside it
+    DIR/NAME_5arcs/…            the margin cache: the stars just outside of each partition
 
 Each partition is sorted by ``_healpix_29``. Memory holds one partition.
 """
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from catalogproc.errors import CatalogprocError, JobError
 from catalogproc.export import hats_partitions, range_reader
 from catalogproc.export.hats_partitions import Partitions, Pixels
+from catalogproc.export.range_reader import RowGroups, Sorter
 from catalogproc.export.reader import Rows
 from catalogproc.io import atomic
 from catalogproc.io.parquet_writer import ROW_GROUP, described_schema, parquet_writer
@@ -33,26 +34,27 @@ from catalogproc.io.parquet_writer import ROW_GROUP, described_schema, parquet_w
 KEY = "_healpix_29"
 POSITION = (KEY, "ra", "dec")
 """The columns that HATS needs."""
-MOST_ROWS = 1_000_000
-"""The threshold of stars a partition, as hats-import has it."""
+MAX_ROWS = 1_000_000
+"""Limit of stars per partition, the default of hats-import."""
 VERSION = {"hats_release_date": "2025-08-22", "hats_version": "v1.0"}
-"""Which HATS is written."""
-TARGET = "_partition"
+"""The version of HATS that is written."""
+MARGIN_OF = "_partition"
+"""Column of a star in a margin: which partition's margin it is."""
 
 
-def write_hats(rows: Rows, output: Path, overwrite: bool, *, most: int = MOST_ROWS) -> None:
-    """Write rows as a HATS collection: a folder, whole or not at all.
+def write_hats(rows: Rows, output: Path, overwrite: bool, *, max_rows: int = MAX_ROWS) -> None:
+    """Write rows as a HATS collection, completely or not at all.
 
     Parameters
     ----------
     rows
-        With the columns :data:`POSITION`.
+        Rows with the columns :data:`POSITION`.
     output
-        The folder; its name becomes the catalog's.
+        The folder; its name becomes the name of the catalog.
     overwrite
         Whether a HATS collection of that name may be replaced.
-    most
-        Stars a partition at most; only pixels of the highest order may hold more.
+    max_rows
+        Limit of stars per partition; only pixels of the highest order may exceed it.
 
     Raises
     ------
@@ -62,102 +64,102 @@ def write_hats(rows: Rows, output: Path, overwrite: bool, *, most: int = MOST_RO
         The folder exists already, or cannot be written.
     """
     counts = hats_partitions.count_stars(_indices(rows))
-    parts = hats_partitions.partitions(counts, most)
+    partitions = hats_partitions.choose_partitions(counts, max_rows)
     name = re.sub(r"[^\w.-]", "_", output.resolve().name)
-    with _whole_folder(output, overwrite) as folder:
+    with _new_folder(output, overwrite) as folder:
         scratch = folder / "scratch"
-        held = _held(rows, parts, scratch)
-        schema = described_schema(rows.contract, rows.words, rows.widths)
-        margins = range_reader.Sorter(scratch / "margin", TARGET)
+        schema = described_schema(rows.contract, rows.metadata, rows.widths)
+        source = _row_source(rows, partitions, scratch)
+        margin_rows = Sorter(scratch / "margin", MARGIN_OF)
         catalog = _Dataset(folder / name, schema)
-        for number in range(len(parts)):
-            table = held.between(int(parts.low[number]), int(parts.high[number]))
-            table = table.sort_by([(column, "ascending") for column in _order(table)])
-            catalog.write(parts, number, table)
-            margins.add(_margin(table, parts, number))
+        for number in range(len(partitions)):
+            limits = int(partitions.low[number]), int(partitions.high[number])
+            table = _in_order(source.read_range(*limits))
+            catalog.write(partitions, number, table)
+            margin_rows.add(_margin_stars(table, partitions, number))
             if rows.progress is not None:
                 rows.progress(catalog.rows, rows.count, "")
-        common = _common(rows)
-        catalog.finish(common | _of_object(name), counts)
-        margin = _write_margin(folder / f"{name}_5arcs", schema, parts, margins)
-        stated = {"obs_collection": name, "hats_primary_table_url": name}
+        common = _common_properties(rows)
+        catalog.finish(common | _object_properties(name), counts)
+        margin = _write_margin(folder / f"{name}_5arcs", schema, partitions, margin_rows)
+        properties = {"obs_collection": name, "hats_primary_table_url": name}
         if margin.rows:
-            margin.finish(common | _of_margin(name))
-            stated |= {"all_margins": f"{name}_5arcs", "default_margin": f"{name}_5arcs"}
-        _write_properties(folder / "collection.properties", stated | common)
+            margin.finish(common | _margin_properties(name))
+            properties |= {"all_margins": f"{name}_5arcs", "default_margin": f"{name}_5arcs"}
+        _write_properties(folder / "collection.properties", properties | common)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _indices(rows: Rows) -> Iterator[Pixels]:
-    """The stars' positions; refuses stars that have none."""
-    found, lost = 0, 0
+    """Yield the stars' HEALPix indices. Raises JobError where a star has none."""
+    placed, unplaced = 0, 0
     for batch in rows.batches([KEY]):
         index = batch.column(KEY).to_numpy()
         known = index >= 0
-        found, lost = found + int(known.sum()), lost + int((~known).sum())
+        placed, unplaced = placed + int(known.sum()), unplaced + int((~known).sum())
         yield index[known]
-    if lost or not found:
+    if unplaced or not placed:
         raise JobError(
             "a HATS catalog needs the stars' positions",
             wanted="a run with ra and dec (--gaia-source)",
-            found=f"{found:,} stars with a position, {lost:,} without",
-            advice=f'leave those out: --where "{KEY} >= 0"' if found else None,
+            found=f"{placed:,} stars with a position, {unplaced:,} without",
+            advice=f'leave those out: --where "{KEY} >= 0"' if placed else None,
         )
 
 
-def _held(rows: Rows, parts: Partitions, scratch: Path) -> range_reader.Pieces:
-    """Where each partition's stars are taken from: the catalog's parts, or sorted runs."""
+def _row_source(rows: Rows, partitions: Partitions, scratch: Path) -> RowGroups:
+    """Return the catalog's parts if they are nearly in the order of the sky, else sorted files."""
     names = rows.contract.names
-    held = range_reader.pieces(rows.parts, KEY, names, rows.condition)
-    if range_reader.is_cheap(held, parts.low, parts.high):
-        return held
-    sorter = range_reader.Sorter(scratch / "catalog", KEY)
+    row_groups = range_reader.list_row_groups(rows.parts, KEY, names, rows.condition)
+    if range_reader.needs_no_sorting(row_groups, partitions.low, partitions.high):
+        return row_groups
+    sorter = Sorter(scratch / "catalog", KEY)
     for batch in rows.batches():
         sorter.add(pa.Table.from_batches([batch]))
-    return sorter.pieces(names)
+    return sorter.row_groups(names)
 
 
-def _order(table: pa.Table) -> list[str]:
-    """What decides the order of rows, whatever order they were read in."""
-    return [name for name in (KEY, "source_id", "ra", "dec") if name in table.column_names]
+def _in_order(table: pa.Table) -> pa.Table:
+    """Return the rows in an order that does not depend on the order they were read in."""
+    names = (KEY, "source_id", "ra", "dec")
+    return table.sort_by([(name, "ascending") for name in names if name in table.column_names])
 
 
-def _margin(table: pa.Table, parts: Partitions, number: int) -> pa.Table:
-    """The stars of a partition that others need in their margins, with whose margin it is."""
-    stars, targets = parts.near(table.column(KEY).to_numpy(), number)
-    return table.take(pa.array(stars)).append_column(TARGET, pa.array(targets, pa.int64()))
+def _margin_stars(table: pa.Table, partitions: Partitions, number: int) -> pa.Table:
+    """Return the stars of a partition that are in other margins, with the column MARGIN_OF."""
+    stars, others = partitions.margin_stars(table.column(KEY).to_numpy(), number)
+    return table.take(pa.array(stars)).append_column(MARGIN_OF, pa.array(others, pa.int64()))
 
 
 def _write_margin(
-    folder: Path, schema: pa.Schema, parts: Partitions, margins: range_reader.Sorter
+    folder: Path, schema: pa.Schema, partitions: Partitions, margin_rows: Sorter
 ) -> _Dataset:
     margin = _Dataset(folder, schema)
-    if margins.rows:
-        held = margins.pieces(schema.names)
-        for number in range(len(parts)):
-            table = held.between(number, number)
+    if margin_rows.rows:
+        source = margin_rows.row_groups(schema.names)
+        for number in range(len(partitions)):
+            table = source.read_range(number, number)
             if table.num_rows:
-                table = table.sort_by([(column, "ascending") for column in _order(table)])
-                margin.write(parts, number, table)
+                margin.write(partitions, number, _in_order(table))
     return margin
 
 
 class _Dataset:
-    """One catalog of a collection: its partitions, then what describes them."""
+    """One catalog of a collection: its partitions, then the files that describe them."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder = folder
         self.schema = schema
         self.rows = 0
-        self._most = 0
+        self._max_rows = 0
         self._bytes = 0
         self._orders: list[int] = []
         self._pixels: list[int] = []
         self._footers: list[pq.FileMetaData] = []
 
-    def write(self, parts: Partitions, number: int, table: pa.Table) -> None:
+    def write(self, partitions: Partitions, number: int, table: pa.Table) -> None:
         """Write the file of a partition."""
-        path = self.folder / parts.path(number)
+        path = self.folder / partitions.path(number)
         with atomic.AtomicFile(path) as file:
             with parquet_writer(file, self.schema, store_schema=True) as parquet:
                 table = pa.Table.from_arrays(table.columns, schema=self.schema)
@@ -166,13 +168,13 @@ class _Dataset:
         footer.set_file_path(path.relative_to(self.folder / "dataset").as_posix())
         self._footers.append(footer)
         self.rows += table.num_rows
-        self._most = max(self._most, table.num_rows)
+        self._max_rows = max(self._max_rows, table.num_rows)
         self._bytes += file.bytes
-        self._orders.append(int(parts.orders[number]))
-        self._pixels.append(int(parts.pixels[number]))
+        self._orders.append(int(partitions.orders[number]))
+        self._pixels.append(int(partitions.pixels[number]))
 
     def finish(self, properties: Mapping[str, str], counts: Pixels | None = None) -> None:
-        """Write what describes the partitions; the sky map where stars are counted."""
+        """Write index, properties and, from ``counts`` of the stars, the sky map."""
         dataset = self.folder / "dataset"
         pq.write_metadata(self.schema, dataset / "_metadata", metadata_collector=self._footers)
         pq.write_metadata(self.schema, dataset / "_common_metadata")
@@ -182,34 +184,34 @@ class _Dataset:
         if counts is not None:
             for name in ("point_map.fits", "skymap.fits"):
                 atomic.write_atomic(self.folder / name, _sky_map(counts))
-        own = Partitions(np.array(self._orders), np.array(self._pixels))
-        stated = dict(properties) | {
+        partitions = Partitions(np.array(self._orders), np.array(self._pixels))
+        content = dict(properties) | {
             "hats_nrows": str(self.rows),
-            "hats_max_rows": str(self._most),
+            "hats_max_rows": str(self._max_rows),
             "hats_estsize": str(max(1, self._bytes >> 10)),
             "hats_order": str(max(self._orders)),
-            "moc_sky_fraction": f"{own.sky_fraction:.6g}",
+            "moc_sky_fraction": f"{partitions.sky_fraction:.6g}",
         }
         for name in ("hats.properties", "properties"):
-            _write_properties(self.folder / name, stated)
+            _write_properties(self.folder / name, content)
 
 
-def _common(rows: Rows) -> dict[str, str]:
-    """What every properties file says of where the catalog comes from."""
-    words = rows.words
+def _common_properties(rows: Rows) -> dict[str, str]:
+    """Return what every properties file states about the origin of the catalog."""
+    facts = rows.metadata
     return {
-        "hats_builder": words["origin"],
-        "hats_creation_date": words["date"][:16] + "UTC",
+        "hats_builder": facts["origin"],
+        "hats_creation_date": facts["date"][:16] + "UTC",
         **VERSION,
         "obs_description": rows.contract.description,
-        "bib_reference": words["references"],
-        "prov_progenitor": f"run {words['run_hash']}, model {words['model']} "
-        f"{words['model_hash']}, job {words['job']} {words['job_hash']}",
-        **({"selection": words["where"]} if "where" in words else {}),
+        "bib_reference": facts["references"],
+        "prov_progenitor": f"run {facts['run_hash']}, model {facts['model']} "
+        f"{facts['model_hash']}, job {facts['job']} {facts['job_hash']}",
+        **({"selection": facts["where"]} if "where" in facts else {}),
     }
 
 
-def _of_object(name: str) -> dict[str, str]:
+def _object_properties(name: str) -> dict[str, str]:
     return {
         "obs_collection": name,
         "dataproduct_type": "object",
@@ -222,7 +224,7 @@ def _of_object(name: str) -> dict[str, str]:
     }
 
 
-def _of_margin(name: str) -> dict[str, str]:
+def _margin_properties(name: str) -> dict[str, str]:
     return {
         "obs_collection": f"{name}_5arcs",
         "dataproduct_type": "margin",
@@ -235,7 +237,7 @@ def _of_margin(name: str) -> dict[str, str]:
 
 
 def _write_properties(path: Path, content: Mapping[str, str]) -> None:
-    """A Java properties file: Latin letters, everything else escaped."""
+    """Write a Java properties file: ASCII, everything else escaped."""
     lines = ["#HATS", *(f"{name}={_escaped(text)}" for name, text in content.items()), ""]
     atomic.write_atomic(path, "\n".join(lines).encode("ascii"))
 
@@ -248,34 +250,34 @@ def _escaped(text: str) -> str:
 
 
 def _sky_map(counts: Pixels) -> bytes:
-    """Stars in each pixel that has some, as a HEALPix map in FITS."""
+    """Return a HEALPix map in FITS of the pixels that have stars."""
     import io
 
     from astropy.io import fits
 
-    seen = np.flatnonzero(counts)
+    occupied = np.flatnonzero(counts)
     columns = [
-        fits.Column("PIXEL", "K", array=seen),
-        fits.Column("VALUE", "K", array=counts[seen]),
+        fits.Column("PIXEL", "K", array=occupied),
+        fits.Column("VALUE", "K", array=counts[occupied]),
     ]
     table = fits.BinTableHDU.from_columns(columns)
-    stated = {
+    cards = {
         "PIXTYPE": "HEALPIX",
         "INDXSCHM": "EXPLICIT",
         "ORDERING": "NESTED",
         "COORDSYS": "C",
         "NSIDE": 1 << hats_partitions.MAP_ORDER,
-        "OBS_NPIX": len(seen),
+        "OBS_NPIX": len(occupied),
     }
-    table.header.update(stated)
+    table.header.update(cards)
     file = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(file)
     return file.getvalue()
 
 
 @contextmanager
-def _whole_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to write into, that gets its name only when the block is left normally."""
+def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder that gets its final name only when the block ends without an error."""
     exists = output.exists()
     if exists and not (overwrite and (output / "collection.properties").is_file()):
         raise CatalogprocError(

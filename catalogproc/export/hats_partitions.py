@@ -1,4 +1,4 @@
-"""How a catalog is parted on the sky: HEALPix pixels, nested, none with too many stars."""
+"""Partitions of a catalog on the sky: nested HEALPix pixels with a limited number of stars."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 INDEX_ORDER = 29
+"""HEALPix order of the column _healpix_29."""
 MAP_ORDER = 8
 """Order of the sky map, and the highest of a partition: 786,432 pixels of 0.05 square degrees."""
 MARGIN_ORDER = 14
@@ -21,7 +22,13 @@ Pixels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Partitions:
-    """Pixels that hold all stars, sorted by where they lie; orders and pixels are (P,)."""
+    """Pixels without overlap that hold all stars, sorted by their indices of order 29.
+
+    Attributes
+    ----------
+    orders, pixels
+        HEALPix order and nested pixel of each (P,).
+    """
 
     orders: Pixels
     pixels: Pixels
@@ -31,42 +38,55 @@ class Partitions:
 
     @cached_property
     def low(self) -> Pixels:
-        """The least index of order 29 in each."""
+        """Least index of order 29 in each (P,)."""
         return np.asarray(self.pixels << 2 * (INDEX_ORDER - self.orders))
 
     @cached_property
     def high(self) -> Pixels:
-        """The greatest index of order 29 in each."""
+        """Greatest index of order 29 in each (P,)."""
         return np.asarray(((self.pixels + 1) << 2 * (INDEX_ORDER - self.orders)) - 1)
 
     @cached_property
     def sky_fraction(self) -> float:
+        """Their share of the sphere."""
         return float((0.25**self.orders / 12.0).sum())
 
     def path(self, number: int) -> str:
-        """Where the file of a partition lies in a HATS catalog."""
+        """Return the path of a partition's file in a HATS catalog.
+
+        Parameters
+        ----------
+        number
+            Which partition.
+        """
         order, pixel = int(self.orders[number]), int(self.pixels[number])
         return f"dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
 
-    def holding(self, index: Pixels) -> Pixels:
-        """The partition of each index of order 29; -1 where none is."""
-        place = np.searchsorted(self.low, index, side="right") - 1
-        inside = (place >= 0) & (index <= self.high[place])
-        return np.where(inside, place, -1)
-
-    def near(self, index: Pixels, own: int) -> tuple[Pixels, Pixels]:
-        """Stars of one partition that lie in the margin of others.
-
-        A star is in the margin of a partition if a pixel of :data:`MARGIN_ORDER` beside its
-        own belongs to it: then every star within :data:`MARGIN_ARCSEC` of the partition is,
-        and some up to about 25 arcsec away.
+    def partition_of(self, index: Pixels) -> Pixels:
+        """Return the partition that holds each index; -1 where none does.
 
         Parameters
         ----------
         index
-            Indices of order 29 of the stars (N,).
-        own
-            Their own partition.
+            Indices of order 29, of any shape.
+        """
+        number = np.searchsorted(self.low, index, side="right") - 1
+        inside = (number >= 0) & (index <= self.high[number])
+        return np.where(inside, number, -1)
+
+    def margin_stars(self, index: Pixels, number: int) -> tuple[Pixels, Pixels]:
+        """Find the stars of one partition that are in the margins of others.
+
+        A star is in the margin of a partition if a neighbour of its pixel of
+        :data:`MARGIN_ORDER` belongs to it. That includes every star within
+        :data:`MARGIN_ARCSEC` of the partition, and some up to about 25 arcsec away.
+
+        Parameters
+        ----------
+        index
+            Indices of order 29 of the partition's stars (N,).
+        number
+            The partition.
 
         Returns
         -------
@@ -76,42 +96,53 @@ class Partitions:
         from astropy_healpix import neighbours
 
         shift = 2 * (INDEX_ORDER - MARGIN_ORDER)
-        cells, inverse = np.unique(index >> shift, return_inverse=True)
-        beside = neighbours(cells, 1 << MARGIN_ORDER, order="nested").astype(np.int64)  # (8, C)
-        other = np.where(beside < 0, -1, self.holding(np.maximum(beside, 0) << shift))
-        other[other == own] = -1
+        cells, cell_of_star = np.unique(index >> shift, return_inverse=True)
+        adjacent = neighbours(cells, 1 << MARGIN_ORDER, order="nested").astype(np.int64)  # (8, C)
+        other = np.where(adjacent < 0, -1, self.partition_of(np.maximum(adjacent, 0) << shift))
+        other[other == number] = -1
         foreign = other >= 0
         if not foreign.any():
             return np.empty(0, np.int64), np.empty(0, np.int64)
         pairs = np.unique(np.column_stack([np.nonzero(foreign)[1], other[foreign]]), axis=0)
-        rows = np.argsort(inverse, kind="stable")
-        begin = np.searchsorted(inverse[rows], pairs[:, 0], side="left")
-        end = np.searchsorted(inverse[rows], pairs[:, 0], side="right")
+        rows = np.argsort(cell_of_star, kind="stable")
+        begin = np.searchsorted(cell_of_star[rows], pairs[:, 0], side="left")
+        end = np.searchsorted(cell_of_star[rows], pairs[:, 0], side="right")
         stars = [rows[a:b] for a, b in zip(begin, end, strict=True)]
         return np.concatenate(stars), np.repeat(pairs[:, 1], end - begin)
 
 
 def count_stars(indices: Iterable[Pixels]) -> Pixels:
-    """Stars in each pixel of :data:`MAP_ORDER`, from their indices of order 29."""
-    total = np.zeros(12 << 2 * MAP_ORDER, dtype=np.int64)
+    """Return the number of stars in each pixel of :data:`MAP_ORDER`.
+
+    Parameters
+    ----------
+    indices
+        Indices of order 29 of the stars, in batches.
+    """
+    counts = np.zeros(12 << 2 * MAP_ORDER, dtype=np.int64)
     for index in indices:
-        total += np.bincount(index >> 2 * (INDEX_ORDER - MAP_ORDER), minlength=len(total))
-    return total
+        counts += np.bincount(index >> 2 * (INDEX_ORDER - MAP_ORDER), minlength=len(counts))
+    return counts
 
 
-def partitions(counts: Pixels, most: int) -> Partitions:
-    """The largest pixels with at most so many stars, or of :data:`MAP_ORDER`.
+def choose_partitions(counts: Pixels, max_stars: int) -> Partitions:
+    """Return the largest pixels with at most so many stars; pixels without stars are left out.
 
-    ``counts`` are the stars in each pixel of that order. Pixels without stars are left out.
+    Parameters
+    ----------
+    counts
+        Stars in each pixel of :data:`MAP_ORDER` (786432,).
+    max_stars
+        The limit; only pixels of :data:`MAP_ORDER` may exceed it.
     """
     chosen: list[tuple[Pixels, Pixels]] = []
-    left = np.arange(12, dtype=np.int64)
+    candidates = np.arange(12, dtype=np.int64)
     for order in range(MAP_ORDER + 1):
-        stars = counts.reshape(12 << 2 * order, -1).sum(axis=1)[left]
-        fits = (stars <= most) | (order == MAP_ORDER)
-        found = left[fits & (stars > 0)]
-        chosen.append((np.full(len(found), order, dtype=np.int64), found))
-        left = (left[~fits][:, None] * 4 + np.arange(4)).ravel()
-    orders, pixels = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
-    sorting = np.argsort(pixels << 2 * (INDEX_ORDER - orders))
-    return Partitions(orders[sorting], pixels[sorting])
+        stars = counts.reshape(12 << 2 * order, -1).sum(axis=1)[candidates]
+        small_enough = (stars <= max_stars) | (order == MAP_ORDER)
+        pixels = candidates[small_enough & (stars > 0)]
+        chosen.append((np.full(len(pixels), order, dtype=np.int64), pixels))
+        candidates = (candidates[~small_enough][:, None] * 4 + np.arange(4)).ravel()
+    all_orders, all_pixels = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+    sorting = np.argsort(all_pixels << 2 * (INDEX_ORDER - all_orders))
+    return Partitions(all_orders[sorting], all_pixels[sorting])

@@ -1,4 +1,4 @@
-"""A finished catalog, open in Python: as Arrow, pandas or Astropy, whole or in part."""
+"""A finished catalog opened in Python: as Arrow, pandas or Astropy, in full or in part."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import pyarrow as pa
 
 from catalogproc.contract import Contract
 from catalogproc.errors import ResumeError
-from catalogproc.export.reader import Rows, open_rows
-from catalogproc.rundir.manifest import RunIdentity, read_identity
-from catalogproc.rundir.provenance import SUMMARY_FILE, read_summary
-from catalogproc.rundir.sync import at_hand
+from catalogproc.export.reader import Rows, ScanCache
+from catalogproc.rundir.manifest import RunIdentity
+from catalogproc.rundir.provenance import PROVENANCE_FILE, SUMMARY_FILE, read_summary
+from catalogproc.rundir.sync import pull
 
 
 @dataclass(frozen=True)
 class Catalog:
     """The catalog of a run.
 
-    ``columns`` and ``where`` in its methods mean what ``--columns`` and ``--where`` mean on
-    the command line: which columns, in which order, and a condition on the stars. Nothing is
-    read before it is asked for, and nothing but what is asked for.
+    Receipts and the footers of parts are read once, and again when a file has changed. Stars
+    are read when they are requested, and only the requested columns.
 
     Attributes
     ----------
     folder
-        The output folder of the run.
+        The run folder.
     """
 
     folder: Path
 
     def __len__(self) -> int:
-        return self._rows().count
+        return self._cache.current().total
 
     def __repr__(self) -> str:
-        model, run = self.identity.model.get("name"), self.identity.run_id
-        return f"<catalog {self.folder}: {len(self):,} stars, model {model}, run {run}>"
+        scan = self._cache.current()
+        model, run = scan.identity.model.get("name"), scan.identity.run_id
+        return f"<catalog {self.folder}: {scan.total:,} stars, model {model}, run {run}>"
 
-    @cached_property
+    @property
     def identity(self) -> RunIdentity:
         """Job, model and input of the run."""
-        return read_identity(self.folder)
+        return self._cache.current().identity
 
     @property
     def contract(self) -> Contract:
@@ -54,51 +54,75 @@ class Catalog:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of all columns."""
         return self.contract.names
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What summary.json says: counts, reasons, speed, model, versions, failures."""
-        found = read_summary(self.folder)
-        if found is None:
+        """Content of summary.json: counts, reasons, speed, model, versions, failures."""
+        summary = read_summary(self.folder)
+        if summary is None:
             raise ResumeError(
                 "the run has not ended", wanted=SUMMARY_FILE, where=self.folder,
-                advice="give the run's command again: it goes on where it stopped",
+                advice="run the same command again to resume",
             )  # fmt: skip
-        return found
+        return summary
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """provenance.json: W3C PROV with IVOA's terms, as prov.model reads it."""
-        content = json.loads((self.folder / "provenance.json").read_bytes())
+        """Content of provenance.json: W3C PROV with IVOA's terms, as prov.model reads it."""
+        content = json.loads((self.folder / PROVENANCE_FILE).read_bytes())
         return dict(content)
 
     def batches(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """The stars in batches of at most 65,536, for catalogs of any size."""
+        """Yield the stars in batches of at most 65,536, for catalogs of any size.
+
+        Parameters
+        ----------
+        columns
+            Which columns, in which order, as ``--columns``; all by default.
+        where
+            Which stars, as ``--where``: ``"good_mass_age and m_h > -0.5"``; all by default.
+        """
         return self._rows(columns, where).batches()
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """A pyarrow Table; each field's metadata holds unit, UCD and description."""
-        rows = self._rows(columns, where)
-        schema = rows.contract.arrow_schema(rows.words)
-        arrays = (pa.Table.from_arrays(batch.columns, schema=schema) for batch in rows.batches())
-        return pa.concat_tables([schema.empty_table(), *arrays])
+        """Return a pyarrow Table; each field's metadata holds unit, UCD and description.
+
+        Parameters
+        ----------
+        columns, where
+            As in :meth:`batches`.
+        """
+        return _to_arrow(self._rows(columns, where))
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> Any:
-        """A pandas DataFrame; source_id is int64. pandas knows no units: see ``contract``."""
+        """Return a pandas DataFrame. pandas has no units: see :attr:`contract`.
+
+        Parameters
+        ----------
+        columns, where
+            As in :meth:`batches`.
+        """
         return self.to_arrow(columns, where).to_pandas()
 
     def to_astropy(self, columns: Sequence[str] | None = None, where: str | None = None) -> Any:
-        """An astropy Table with units, descriptions and UCDs (``table[name].meta["ucd"]``)."""
+        """Return an astropy Table with units, descriptions and UCDs (``meta["ucd"]``).
+
+        Parameters
+        ----------
+        columns, where
+            As in :meth:`batches`.
+        """
         from astropy.table import Column, Table
 
         rows = self._rows(columns, where)
-        found = self.to_arrow(columns, where)
-        made = [
+        arrow = _to_arrow(rows)
+        table_columns = [
             Column(
-                _numpy(found.column(column.name)),
+                _numpy(arrow.column(column.name)),
                 name=column.name,
                 unit=column.unit or None,
                 description=column.description,
@@ -106,10 +130,20 @@ class Catalog:
             )
             for column in rows.contract.columns
         ]
-        return Table(made, meta=rows.words)
+        return Table(table_columns, meta=rows.metadata)
+
+    @cached_property
+    def _cache(self) -> ScanCache:
+        return ScanCache(self.folder)
 
     def _rows(self, columns: Sequence[str] | None = None, where: str | None = None) -> Rows:
-        return open_rows(self.folder, columns, where)
+        return self._cache.current().rows(columns, where)
+
+
+def _to_arrow(rows: Rows) -> pa.Table:
+    schema = rows.contract.arrow_schema(rows.metadata)
+    tables = (pa.Table.from_arrays(batch.columns, schema=schema) for batch in rows.batches())
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def _numpy(column: pa.ChunkedArray) -> Any:
@@ -124,7 +158,7 @@ def open_catalog(folder: str | Path) -> Catalog:
     Parameters
     ----------
     folder
-        The output folder of the run, or its address (s3://…).
+        The run folder, or its address (s3://…).
 
     Raises
     ------
@@ -139,6 +173,6 @@ def open_catalog(folder: str | Path) -> Catalog:
     >>> stars = catalogproc.open_catalog("output/demo")            # doctest: +SKIP
     >>> stars.to_pandas(["source_id", "mass", "age"], where="good_mass_age")  # doctest: +SKIP
     """
-    catalog = Catalog(at_hand(folder))
+    catalog = Catalog(pull(folder))
     len(catalog)
     return catalog

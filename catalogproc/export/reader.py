@@ -1,9 +1,11 @@
-"""The rows of a finished catalog, some columns, some stars, in the order of the input."""
+"""Rows of a finished catalog: selected columns and stars, in the order of the input."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogproc.contract import Contract, load_contract
-from catalogproc.errors import ContractError, JobError, VerifyError
+from catalogproc.errors import JobError
 from catalogproc.export.binary_rows import string_widths
+from catalogproc.export.part_check import PartCheck, other_contract, unreadable_part
 from catalogproc.export.where import Condition, parse
-from catalogproc.rundir.manifest import CATALOG, RunIdentity, read_identity
+from catalogproc.rundir.manifest import CATALOG, RECEIPTS, RUN_FILE, RunIdentity, read_identity
 from catalogproc.rundir.provenance import REFERENCES, versions
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
@@ -26,9 +29,18 @@ Progress = Callable[[int, int | None, str], None]
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that a file says of where it comes from.
+    """One statement about the origin of a file.
 
-    ``keyword`` is its name in FITS, ``name`` elsewhere.
+    Attributes
+    ----------
+    keyword
+        Its name in FITS.
+    name
+        Its name in other formats.
+    value
+        The statement.
+    meaning
+        Its comment in FITS.
     """
 
     keyword: str
@@ -39,40 +51,49 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a finished catalog, some of its columns, in the order of the input.
+    """Selected rows and columns of a finished catalog, in the order of the input.
 
     Attributes
     ----------
     contract
-        The columns that are wanted.
+        The selected columns.
     parts
-        The catalog's parts.
+        All parts of the catalog.
+    total
+        Rows of all parts, selected or not.
     facts
-        What a file should say of where it comes from.
+        What a file states about its origin.
     condition
-        Which stars are wanted; all where None.
+        Which stars are selected; all where None.
     progress
-        Called by :meth:`stream` with (rows read, rows of all parts, "").
+        Called by :meth:`stream` with (rows read, total, "").
     """
 
     contract: Contract
     parts: tuple[Path, ...]
+    total: int
     facts: tuple[Fact, ...]
     condition: Condition | None = None
     progress: Progress | None = None
 
     @cached_property
-    def words(self) -> dict[str, str]:
-        """The facts as text by name."""
+    def metadata(self) -> dict[str, str]:
+        """The facts as text, by name."""
         return {fact.name: str(fact.value) for fact in self.facts}
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows in batches of at most :data:`BATCH`, read one after the other."""
+        """Yield the rows in batches of at most :data:`BATCH`.
+
+        Parameters
+        ----------
+        columns
+            Which columns; all selected ones by default.
+        """
         for _, batch in self._read(self.contract.names if columns is None else columns):
             yield batch
 
     def stream(self) -> Iterator[pa.RecordBatch]:
-        """All columns, as :meth:`batches` gives them, with progress."""
+        """Yield what :meth:`batches` does, and report progress."""
         done = 0
         for read, batch in self._read(self.contract.names):
             yield batch
@@ -81,26 +102,21 @@ class Rows:
                 self.progress(done, self.total, "")
 
     def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """How many rows were read, and those of them that are wanted."""
+        """Yield the number of rows read, and the selected ones of them."""
         names, condition = list(columns), self.condition
         needed = names if condition is None else list(dict.fromkeys([*names, *condition.columns]))
         for part in self.parts:
             try:
                 with pq.ParquetFile(part) as file:
                     for batch in file.iter_batches(BATCH, columns=needed):
-                        kept = batch if condition is None else batch.filter(condition.expression)
-                        yield batch.num_rows, kept.select(names)
+                        chosen = batch if condition is None else batch.filter(condition.expression)
+                        yield batch.num_rows, chosen.select(names)
             except (OSError, pa.ArrowException) as error:
-                raise _unreadable(part, error) from None
-
-    @cached_property
-    def total(self) -> int:
-        """Rows of all parts, wanted or not."""
-        return sum(pq.read_metadata(part).num_rows for part in self.parts)
+                raise unreadable_part(part, error) from None
 
     @cached_property
     def count(self) -> int:
-        """How many rows are wanted; where there is a condition its columns are read for it."""
+        """Number of selected rows; a condition's columns are read to count them."""
         if self.condition is None:
             return self.total
         first = self.condition.columns[:1] or self.contract.names[:1]
@@ -108,9 +124,117 @@ class Rows:
 
     @cached_property
     def widths(self) -> dict[str, int]:
-        """The longest string of each string column, in bytes: these columns are read twice."""
+        """Bytes of the longest string of each string column; these columns are read twice."""
         strings = [column.name for column in self.contract.columns if column.type == "string"]
         return string_widths(self.contract, self.batches(strings) if strings else ())
+
+
+@dataclass(frozen=True)
+class CatalogScan:
+    """A run's catalog as its receipts describe it, with every part checked.
+
+    Attributes
+    ----------
+    identity
+        Job, model and input of the run.
+    receipts
+        In the order of the input.
+    parts
+        The files of the catalog in the same order.
+    """
+
+    identity: RunIdentity
+    receipts: tuple[Receipt, ...]
+    parts: tuple[Path, ...]
+
+    @cached_property
+    def total(self) -> int:
+        """Rows of all parts."""
+        return sum(receipt.rows_written for receipt in self.receipts if receipt.catalog_part)
+
+    def rows(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        progress: Progress | None = None,
+    ) -> Rows:
+        """Select rows and columns; see :func:`open_rows`.
+
+        Parameters
+        ----------
+        columns, where, progress
+            As in :func:`open_rows`.
+        """
+        contract = load_contract(CATALOG)
+        selected = _selected(contract, columns)
+        condition = None if where is None else parse(where, contract)
+        facts = _facts(self.identity, self.receipts, condition)
+        return Rows(selected, self.parts, self.total, facts, condition, progress)
+
+
+def scan_catalog(folder: Path) -> CatalogScan:
+    """Read the receipts of a run and check each part's columns and number of rows.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+
+    Raises
+    ------
+    ContractError
+        The catalog's contract has another version.
+    ResumeError
+        The folder holds no run.
+    VerifyError
+        A part that a receipt names is missing or has other rows than it says.
+    """
+    identity = read_identity(folder)
+    contract, version = load_contract(CATALOG), identity.contracts.get(CATALOG)
+    if version != contract.version:
+        raise other_contract(f"version {contract.version}", f"version {version}", folder)
+    number = {file.fingerprint: number for number, file in enumerate(identity.inputs)}
+    receipts = sorted(
+        iterate_receipts(folder),
+        key=lambda r: (number.get(r.input_fingerprint, len(number)), r.first_row, r.chunk_id),
+    )
+    parts, checker = [], PartCheck(contract)
+    for receipt in receipts:
+        if receipt.catalog_part:
+            parts.append(folder / receipt.catalog_part)
+            checker.check(parts[-1], receipt.rows_written)
+    return CatalogScan(identity, tuple(receipts), tuple(parts))
+
+
+class ScanCache:
+    """The scan of a run folder, repeated only when a file that it read has changed.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._scan: CatalogScan | None = None
+        self._files: list[tuple[str, int, int, int]] = []
+
+    def current(self) -> CatalogScan:
+        """Return the scan of the folder as it is now; raises as :func:`scan_catalog`."""
+        # Listed before they are read: a change in between is noticed the next time.
+        files = [*self._listed(".", RUN_FILE), *self._listed(RECEIPTS), *self._listed(CATALOG)]
+        if self._scan is None or files != self._files:
+            self._scan, self._files = scan_catalog(self.folder), files
+        return self._scan
+
+    def _listed(self, subfolder: str, name: str = "") -> Iterator[tuple[str, int, int, int]]:
+        """Yield name, inode, size and time of change of files."""
+        with suppress(OSError):
+            for entry in os.scandir(self.folder / subfolder):
+                if not name or entry.name == name:
+                    stat = entry.stat()
+                    yield entry.name, stat.st_ino, stat.st_size, stat.st_ctime_ns
 
 
 def open_rows(
@@ -119,23 +243,23 @@ def open_rows(
     where: str | None = None,
     progress: Progress | None = None,
 ) -> Rows:
-    """The rows of a run's catalog, to be read in order.
+    """Select rows and columns of a run's catalog.
 
     Parameters
     ----------
     folder
-        The output folder of a run.
+        The run folder.
     columns
         Which columns, in which order; all of the contract by default.
     where
-        Which stars: a condition as :mod:`catalogproc.export.where` has it.
+        Which stars: a condition as in :mod:`catalogproc.export.where`.
     progress
-        What the stream of the rows reports to.
+        Called by :meth:`Rows.stream`.
 
     Raises
     ------
     JobError
-        A column is named twice, or the condition is none.
+        A column is named twice, or the condition cannot be parsed.
     ContractError
         No such column, or the catalog's contract has another version.
     ResumeError
@@ -143,67 +267,16 @@ def open_rows(
     VerifyError
         A part that a receipt names is missing or has other rows than it says.
     """
-    folder = Path(folder)
-    identity = read_identity(folder)
-    place = {file.fingerprint: number for number, file in enumerate(identity.inputs)}
-    receipts = sorted(
-        iterate_receipts(folder),
-        key=lambda r: (place.get(r.input_fingerprint, len(place)), r.first_row, r.chunk_id),
-    )
-    known, stated = load_contract(CATALOG), identity.contracts.get(CATALOG)
-    if stated != known.version:
-        raise _other_contract(f"version {known.version}", f"version {stated}", folder)
-    contract = _selected(known, columns)
-    parts = tuple(_part(folder, receipt, known) for receipt in receipts if receipt.catalog_part)
-    condition = None if where is None else parse(where, known)
-    return Rows(contract, parts, _facts(identity, receipts, condition), condition, progress)
+    return scan_catalog(Path(folder)).rows(columns, where, progress)
 
 
 def _selected(contract: Contract, columns: Sequence[str] | None) -> Contract:
     if columns is None:
         return contract
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice or not columns:
-        raise JobError("each column must be named once", found=twice or "none", where="columns")
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated or not columns:
+        raise JobError("each column must be named once", found=repeated or "none", where="columns")
     return replace(contract, columns=tuple(contract[name] for name in columns))
-
-
-def _other_contract(wanted: str, found: str, where: Path) -> ContractError:
-    return ContractError(
-        "this catalog was written with another version of its contract",
-        wanted=wanted,
-        found=found,
-        where=where,
-        advice="use the catalogproc that wrote it: summary.json names its version",
-    )
-
-
-def _part(folder: Path, receipt: Receipt, contract: Contract) -> Path:
-    path = folder / receipt.catalog_part
-    try:
-        footer = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from None
-    rows, names = footer.num_rows, footer.schema.names
-    if names != list(contract.names):
-        other = sorted(set(names) ^ set(contract.names))
-        raise _other_contract("the same columns in the same order", f"other: {other}", path)
-    if rows != receipt.rows_written:
-        raise VerifyError(
-            "a part of the catalog has other rows than its receipt says",
-            wanted=receipt.rows_written, found=rows, where=path,
-            advice="give the run's command again: the chunk is done anew",
-        )  # fmt: skip
-    return path
-
-
-def _unreadable(part: Path, error: Exception) -> VerifyError:
-    return VerifyError(
-        "a part of the catalog cannot be read",
-        found=error,
-        where=part,
-        advice="give the run's command again: the chunk is done anew",
-    )
 
 
 def _facts(
@@ -212,7 +285,7 @@ def _facts(
     end = max((receipt.finished for receipt in receipts), default="")[:19]
     read = sum(receipt.rows_read for receipt in receipts)
     rejected = sum(receipt.rows_rejected for receipt in receipts)
-    job, model = (str(stated.get("name", "")) for stated in (identity.job, identity.model))
+    job, model = (str(part.get("name", "")) for part in (identity.job, identity.model))
     writer = f"catalogproc {versions()['catalogproc']}"
     facts = [
         Fact("ORIGIN", "origin", writer, "software that wrote this file"),
@@ -226,7 +299,7 @@ def _facts(
         Fact("MODLHASH", "model_hash", identity.model_hash, "its SHA-256"),
         Fact("NFILES", "input_files", len(identity.inputs), "input files"),
         Fact("NREAD", "rows_read", read, "rows read from them"),
-        Fact("NREJECT", "rows_rejected", rejected, "of these, rows without an answer"),
+        Fact("NREJECT", "rows_rejected", rejected, "of these, rejected rows"),
         Fact("REFERENC", "references", REFERENCES, "method"),
     ]
     counts = [file.rows for file in identity.inputs if file.rows is not None]
@@ -234,5 +307,5 @@ def _facts(
     if missing:
         facts.append(Fact("NMISSING", "rows_missing", missing, "input rows of failed chunks"))
     if condition is not None:
-        facts.append(Fact("WHERE", "where", condition.text, "only rows for which this holds"))
+        facts.append(Fact("WHERE", "where", condition.text, "condition on the rows"))
     return tuple(facts)

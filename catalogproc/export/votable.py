@@ -1,8 +1,8 @@
-"""VOTable's words for our columns, and BINARY2 written as a stream.
+"""VOTable with BINARY2 data, written as a stream.
 
-VOTable 1.4 (IVOA Recommendation 2019). Written here and not through astropy because
-astropy builds a whole table in memory, and gives bool columns the datatype "bit", on
-which STILTS and TOPCAT stop with a ClassCastException.
+VOTable 1.4 (IVOA Recommendation 2019). astropy is not used because it builds the whole table
+in memory, and gives bool columns the datatype "bit", on which STILTS and TOPCAT stop with a
+ClassCastException.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from catalogproc.contract import Contract
-from catalogproc.export.binary_rows import record_dtype, records
+from catalogproc.export.binary_rows import record_dtype, to_records
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.votable_header import votable_frame
 
 LINE = 49_152
-"""Bytes that make one line of base64: a multiple of three, so that no line is padded."""
+"""Bytes per line of base64: a multiple of three, so that no line is padded."""
 
 
 def write_votable(
@@ -30,16 +30,20 @@ def write_votable(
     rows: int,
     infos: Mapping[str, str],
 ) -> None:
-    """Write a table of a contract as a VOTable in BINARY2, block by block.
+    """Write a table of a contract as a VOTable in BINARY2.
 
     Parameters
     ----------
+    file
+        Where to write.
     contract
         The columns, in order.
     batches
-        The rows, ``rows`` of them.
+        The rows.
     widths
         Bytes of each string column.
+    rows
+        Number of rows.
     infos
         INFO elements of the RESOURCE.
     """
@@ -48,10 +52,10 @@ def write_votable(
     dtype = record_dtype(contract, widths, null_bytes=-(-len(contract.columns) // 8))
     rest = b""
     for batch in batches:
-        data = rest + records(batch, contract, dtype).tobytes()
-        whole = len(data) // LINE * LINE
-        for start in range(0, whole, LINE):
+        data = rest + to_records(batch, contract, dtype).tobytes()
+        full_lines = len(data) // LINE * LINE
+        for start in range(0, full_lines, LINE):
             file.write(binascii.b2a_base64(data[start : start + LINE]))
-        rest = data[whole:]
+        rest = data[full_lines:]
     file.write(binascii.b2a_base64(rest) if rest else b"")
     file.write(f"</STREAM></BINARY2></DATA>\n{tail}".encode())

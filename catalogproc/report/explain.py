@@ -1,8 +1,8 @@
-"""One star of a catalog, explained: what was read of it, what the model made of it, and why.
+"""One star of a catalog explained: its inputs, the predictions, and the model's attention.
 
-The star is looked up in the catalog, its spectrum in the input file that the receipt names,
-and everything on the way from the one to the other is done again, by the code that made the
-catalog; the answers must come out the same.
+The star is looked up in the catalog and its spectrum in the input file that the receipt names.
+The code that made the catalog then processes the spectrum again, and the predictions must be
+equal to those of the catalog.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
-from catalogproc.export.where import Condition
 from catalogproc.io.remote import local
 from catalogproc.job import Job
+from catalogproc.report.run_model import find_bundle
 from catalogproc.rundir.manifest import RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -35,25 +35,32 @@ Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the catalog says of one label, in the token's unit.
+class LabelPrediction:
+    """The catalog's prediction of one label, in the unit of its token.
 
-    ``sigma`` is its whole error, ``inputs`` the part of it that the errors of what was read
-    cause, and ``rest`` the other; ``attention`` (T + 1,) is where the answer was looked for:
-    the star's T tokens, and the learned key.
+    Attributes
+    ----------
+    label
+        Name of the token.
+    mean, sigma
+        The value and its total uncertainty.
+    input_sigma, model_sigma
+        Input and model uncertainty; NaN where the run did not separate them.
+    attention
+        Shares (T + 1,) of the attention that the star's T tokens and the learned key get.
     """
 
     label: str
     mean: float
     sigma: float
-    inputs: float
-    rest: float
+    input_sigma: float
+    model_sigma: float
     attention: Float
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A calibrated spectrum: flux and its error (L,) in W m-2 nm-1."""
+    """A calibrated spectrum: flux and its uncertainty (L,) in W m-2 nm-1."""
 
     flux: Float
     error: Float
@@ -61,55 +68,58 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A star and what became of it.
+    """How a star was processed.
 
     Attributes
     ----------
+    source_id
+        The star.
     row
         Its row in the catalog, by column; empty where it was rejected.
     rejected
-        Its row among the rejected; empty where it was answered.
-    file, place
+        Its row among the rejected ones; empty where it was not rejected.
+    file, row_number
         The input file, and the row in it.
     identity, receipt
-        The run, and the receipt of its chunk.
-    again
-        How many other rows of the catalog have this source_id.
+        The run, and the receipt of the star's chunk.
+    duplicates
+        Number of other rows of the run with this source_id.
     tokens
-        The names (T,) of the tokens that the model read.
-    values, errors, standardised, low, high
-        Theirs (T,): in their units, standardised, and the limits of the training stars,
-        standardised; NaN where unknown.
-    answers
-        By label.
+        Names (T,) of the tokens that the model read.
+    values, errors
+        Their values and uncertainties (T,) in their units; NaN where unknown.
+    standardised, low, high
+        Their values, and the limits of the training stars, standardised (T,).
+    predictions
+        One for each label.
     wavelengths
         In nm (L,).
-    observed, believed
-        The spectrum as observed, and as the model expects it of a star with these answers;
-        None where GaiaXPy cannot calibrate it.
-    believed_from
-        How many coefficients of each band the model was asked for.
+    observed, predicted
+        The observed spectrum, and the one that the model predicts from its own labels; None
+        where the spectrum cannot be calibrated.
+    predicted_coefficients
+        Number of predicted coefficients of each band.
     """
 
     source_id: int
     row: Mapping[str, Any]
     rejected: Mapping[str, Any]
     file: Path
-    place: int
+    row_number: int
     identity: RunIdentity
     receipt: Receipt
-    again: int = 0
+    duplicates: int = 0
     tokens: tuple[str, ...] = ()
     values: Float | None = None
     errors: Float | None = None
     standardised: Float | None = None
     low: Float | None = None
     high: Float | None = None
-    answers: tuple[Answer, ...] = ()
+    predictions: tuple[LabelPrediction, ...] = ()
     wavelengths: Float | None = None
     observed: Spectrum | None = None
-    believed: Spectrum | None = None
-    believed_from: Mapping[str, int] | None = None
+    predicted: Spectrum | None = None
+    predicted_coefficients: Mapping[str, int] | None = None
 
 
 def explain(
@@ -118,67 +128,66 @@ def explain(
     *,
     model: str | Path | None = None,
     spectra: Path | None = None,
-    companions: Sequence[Path] = (),
+    gaia_source: Sequence[Path] = (),
 ) -> Explanation:
     """Explain one star of a run.
 
     Parameters
     ----------
     folder
-        The output folder of the run.
+        The run folder.
+    source_id
+        The star.
     model
-        Where the run's model is, if it is not one that ships.
-    spectra, companions
-        Where the input files are, if they are not where the run found them.
+        Folder or shipped name of the run's model, if it is not the default one.
+    spectra, gaia_source
+        The input files and gaia_source tables, if they were moved since the run.
 
     Raises
     ------
     JobError
         The run has no such star.
     InputError
-        The input file is gone or was changed.
+        An input file is missing or was changed.
     BundleError
-        The run's model is not at hand.
+        The run's model was not found.
     VerifyError
-        The answers do not come out as the catalog has them.
+        The predictions differ from those of the catalog.
     """
     folder = Path(folder)
     identity = read_identity(folder)
-    found = list(_rows(folder, source_id))
-    if not found:
+    rows = list(_rows(folder, source_id))
+    if not rows:
         raise JobError("no such star in this run", wanted=folder, found=source_id, where="explain")
-    # An answer comes before a rejection: the same star may stand in the input twice.
-    receipt, row, refused = min(found, key=lambda item: item[2])
-    file = local(spectra or receipt.file)
+    # The same star may occur twice in the input: a predicted row is preferred to a rejected one.
+    receipt, row, is_rejected = min(rows, key=lambda item: item[2])
+    file, duplicates = local(spectra or receipt.file), len(rows) - 1
     _check_file(file, receipt)
-    if refused:
-        return Explanation(
-            source_id, {}, row, file, int(row["row"]), identity, receipt, again=len(found) - 1
-        )
+    if is_rejected:
+        return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
     engine = _engine(identity, _bundle(identity, model))
-    place, spectrum = _spectrum(file, receipt, source_id, engine.bundle.vocabulary)
-    beside = _companion(folder, identity, companions, source_id)
-    read = engine.features(spectrum, beside)
-    _check_same(engine.process(spectrum, beside).to_pylist()[0], row)
-    base = Explanation(source_id, row, {}, file, place, identity, receipt, again=len(found) - 1)
-    return _explained(base, engine, spectrum, read)
+    row_number, spectrum = _spectrum(file, receipt, source_id, engine.bundle.vocabulary)
+    auxiliary = _auxiliary_row(folder, identity, gaia_source, source_id)
+    tokens = engine.features(spectrum, auxiliary)
+    _check_equal(engine.process(spectrum, auxiliary).to_pylist()[0], row)
+    star = Explanation(source_id, row, {}, file, row_number, identity, receipt, duplicates)
+    return _with_predictions(star, engine, spectrum, tokens)
 
 
 def _rows(folder: Path, source_id: int) -> Iterator[tuple[Receipt, dict[str, Any], bool]]:
-    """Each row of the star, with its receipt, and whether it was rejected."""
-    this = Condition("", (), pc.field("source_id") == source_id)
+    """Yield each row of the star with its receipt, and whether it was rejected."""
     for receipt in iterate_receipts(folder):
-        for name, refused in ((receipt.catalog_part, False), (receipt.rejected_part, True)):
+        for name, is_rejected in ((receipt.catalog_part, False), (receipt.rejected_part, True)):
             if not name:
                 continue
             with pq.ParquetFile(folder / name) as part:
-                at = part.schema_arrow.names.index("source_id")
+                column = part.schema_arrow.names.index("source_id")
                 for group in range(part.metadata.num_row_groups):
-                    told = part.metadata.row_group(group).column(at).statistics
-                    if told and told.has_min_max and not told.min <= source_id <= told.max:
+                    limits = part.metadata.row_group(group).column(column).statistics
+                    if limits and limits.has_min_max and not limits.min <= source_id <= limits.max:
                         continue
-                    rows = part.read_row_group(group).filter(this.expression)
-                    yield from ((receipt, row, refused) for row in rows.to_pylist())
+                    rows = part.read_row_group(group).filter(pc.field("source_id") == source_id)
+                    yield from ((receipt, row, is_rejected) for row in rows.to_pylist())
 
 
 def _check_file(file: Path, receipt: Receipt) -> None:
@@ -197,21 +206,15 @@ def _check_file(file: Path, receipt: Receipt) -> None:
 
 
 def _bundle(identity: RunIdentity, model: str | Path | None) -> Bundle:
-    from catalogproc.network.bundle import load_bundle
-
-    for place in (model, identity.model.get("name"), "default"):
-        try:
-            bundle = load_bundle(place) if place else None
-        except BundleError:
-            continue
-        if bundle is not None and bundle.hash == identity.model_hash:
-            return bundle
-    raise BundleError(
-        "the run's model is not at hand",
-        wanted=f"{identity.model.get('name')} {identity.model_hash[:16]}…",
-        found=model or "none of that hash ships",
-        advice="name its folder: --model DIR",
-    )
+    bundle = find_bundle(identity, model)
+    if bundle is None:
+        raise BundleError(
+            "the run's model was not found",
+            wanted=f"{identity.model.get('name')} {identity.model_hash[:16]}…",
+            found=model or "no shipped model has that hash",
+            advice="name its folder: --model DIR",
+        )
+    return bundle
 
 
 def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
@@ -219,12 +222,12 @@ def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
     from catalogproc.inference.engine import Engine
 
     known = {field.name for field in fields(Job)}
-    stated: dict[str, Any] = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in identity.job.items()
         if name in known
     }
-    job = Job(**stated)
+    job = Job(**values)
     dust_map = open_dust_map() if job.dust else None
     return Engine(bundle, job, run_id=identity.run_id, dust_map=dust_map)
 
@@ -232,139 +235,160 @@ def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
 def _spectrum(
     file: Path, receipt: Receipt, source_id: int, vocabulary: Vocabulary
 ) -> tuple[int, pa.RecordBatch]:
-    """The star's row in the input, screened, and its number."""
+    """Return the number of the star's row in the input, and the row after screening."""
     from catalogproc.inference.screening import Duplicates, screen
     from catalogproc.readers.xp import read_spectra
 
     batches = read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read)
     for batch in batches:
-        found = batch.filter(pc.equal(batch.column("source_id"), source_id))
-        if found.num_rows:
-            good, _ = screen(found.slice(0, 1), vocabulary, Duplicates(), str(file))
-            return found.column("row")[0].as_py(), good
+        rows = batch.filter(pc.equal(batch.column("source_id"), source_id))
+        if rows.num_rows:
+            accepted, _ = screen(rows.slice(0, 1), vocabulary, Duplicates(), str(file))
+            return rows.column("row")[0].as_py(), accepted
     raise VerifyError("the star's spectrum is not in the file that its receipt names", where=file)
 
 
-def _companion(
-    folder: Path, identity: RunIdentity, given: Sequence[Path], source_id: int
+def _auxiliary_row(
+    folder: Path, identity: RunIdentity, moved_to: Sequence[Path], source_id: int
 ) -> pa.Table | None:
     from catalogproc.features.dust_map import FACTS
     from catalogproc.readers.gaia_source import open_companion
 
-    named = [file.path for file in identity.companions if not file.path.endswith(FACTS)]
-    if not named:
+    """Return the star's row of the gaia_source tables; None where the run had none."""
+    paths = [file.path for file in identity.companions if not file.path.endswith(FACTS)]
+    if not paths:
         return None
-    files = [local(path) for path in given or named]
+    files = [local(path) for path in moved_to or paths]
     for path in files:
         if not path.is_file():
             raise InputError(
-                "a companion file is not where the run found it", wanted=path,
+                "a gaia_source table is not where the run found it", wanted=path,
                 advice="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
     companion = open_companion(files, folder)
     return companion.match(pa.array([source_id], pa.int64()))
 
 
-def _check_same(made: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    """The answers are those of the catalog, to a hundredth of their errors."""
+def _check_equal(repeated: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """Raise VerifyError unless the predictions agree within 1 % of their uncertainties."""
     for name in ("teff", "logg", "m_h", "mass", "log_age"):
-        if not abs(made[name] - row[name]) <= 0.01 * max(row[f"e_{name}"], 1e-6):
-            if np.isnan(made[name]) and np.isnan(row[name]):
+        if not abs(repeated[name] - row[name]) <= 0.01 * max(row[f"e_{name}"], 1e-6):
+            if np.isnan(repeated[name]) and np.isnan(row[name]):
                 continue
             raise VerifyError(
-                "the star's answer does not come out as the catalog has it",
-                wanted=f"{name} {row[name]}", found=made[name],
-                advice="catalogproc verify; and the same version of catalogproc as the run's",
+                "the repeated prediction differs from the one in the catalog",
+                wanted=f"{name} {row[name]}", found=repeated[name],
+                advice="run catalogproc verify; use the version of catalogproc that made the run",
             )  # fmt: skip
 
 
-def _explained(
-    base: Explanation, engine: Engine, spectrum: pa.RecordBatch, read: Tokens
+def _with_predictions(
+    star: Explanation, engine: Engine, spectrum: pa.RecordBatch, tokens: Tokens
 ) -> Explanation:
+    """Return the explanation with tokens, predictions and spectra filled in."""
     bundle, vocabulary = engine.bundle, engine.bundle.vocabulary
-    present = np.flatnonzero(np.isfinite(read.values[0]))
+    present = np.flatnonzero(np.isfinite(tokens.values[0]))
     center, scale = (getattr(bundle.standardisation, n)[present] for n in ("center", "scale"))
-    answers = _answers(engine, read, present, base.row)
-    wavelengths, observed, believed, asked = _spectra(bundle, spectrum, read, answers)
-    return replace(
-        base,
+    star = replace(
+        star,
         tokens=tuple(vocabulary.names[i] for i in present),
-        values=read.values[0, present],
-        errors=read.errors[0, present],
-        standardised=(read.values[0, present] - center) / scale,
+        values=tokens.values[0, present],
+        errors=tokens.errors[0, present],
+        standardised=(tokens.values[0, present] - center) / scale,
         low=(bundle.domain.low[present] - center) / scale,
         high=(bundle.domain.high[present] - center) / scale,
-        answers=answers,
-        wavelengths=wavelengths,
-        observed=observed,
-        believed=believed,
-        believed_from=asked,
+        predictions=_predictions(engine, tokens, star.row),
     )
+    return _with_spectra(star, bundle, spectrum, float(tokens.g_flux[0]))
 
 
-def _answers(
-    engine: Engine, read: Tokens, present: NDArray[np.int64], row: Mapping[str, Any]
-) -> tuple[Answer, ...]:
+def _predictions(
+    engine: Engine, tokens: Tokens, row: Mapping[str, Any]
+) -> tuple[LabelPrediction, ...]:
+    """Return the predictions in the catalog's row, with the attention behind each."""
     from catalogproc.inference.engine import LABEL_COLUMNS
     from catalogproc.network.attention import attention
     from catalogproc.network.predictor import pack
 
     bundle, labels = engine.bundle, engine.job.labels
-    ids, x = pack((read.values - bundle.standardisation.center) / bundle.standardisation.scale)
-    count = len(present)
-    asked = bundle.vocabulary.columns(labels) + 1
-    looked = attention(bundle.network(), ids[0, :count], x[0, :count], asked)
-    answers = []
-    for label, shares in zip(labels, looked, strict=True):
-        name = LABEL_COLUMNS[label]
-        parts = (f"e_{name}", f"e_{name}_input", f"e_{name}_model")
-        sigma, inputs, rest = (row.get(part, np.nan) for part in parts)
-        answers.append(Answer(label, row[name], sigma, inputs, rest, shares))
-    return tuple(answers)
+    scale = bundle.standardisation
+    ids, x = pack((tokens.values - scale.center) / scale.scale)
+    count = int(np.isfinite(tokens.values[0]).sum())
+    requests = bundle.vocabulary.columns(labels) + 1
+    shares = attention(bundle.network(), ids[0, :count], x[0, :count], requests)
+    predictions = []
+    for label, share in zip(labels, shares, strict=True):
+        column = LABEL_COLUMNS[label]
+        names = (f"e_{column}", f"e_{column}_input", f"e_{column}_model")
+        sigmas = (row.get(name, np.nan) for name in names)
+        predictions.append(LabelPrediction(label, row[column], *sigmas, share))
+    return tuple(predictions)
 
 
-def _spectra(
-    bundle: Bundle, spectrum: pa.RecordBatch, read: Tokens, answers: Sequence[Answer]
-) -> tuple[Float | None, Spectrum | None, Spectrum | None, Mapping[str, int] | None]:
-    """The star's spectrum as observed, and as the model expects it of its own answers."""
+def _with_spectra(
+    star: Explanation, bundle: Bundle, spectrum: pa.RecordBatch, g_flux: float
+) -> Explanation:
+    """Return the explanation with the observed and the predicted spectrum.
+
+    The coefficients that the model predicts are relative to the G flux of the star.
+    """
     from catalogproc.errors import ReleaseError
     from catalogproc.features import spectra as xp
     from catalogproc.features.flux_calibration import calibration
+
+    vocabulary = bundle.vocabulary
+    values, errors = {}, {}
+    for band in BANDS:
+        column, count = spectrum.column(f"{band}_coefficients"), vocabulary.coefficients(band)
+        if column.null_count:
+            return star
+        values[band] = np.asarray(xp.matrix(column, count), dtype=np.float64)
+        error_column = spectrum.column(f"{band}_coefficient_errors")
+        errors[band] = np.asarray(xp.matrix(error_column, count), dtype=np.float64)
+    requested = {band: _requestable(bundle, band) for band in BANDS}
+    means, sigmas = _predicted_coefficients(bundle, star.predictions, requested)
+    try:
+        made = calibration()
+        observed = Spectrum(made.flux(values)[0], made.error(errors)[0])
+    except ReleaseError:
+        return star
+    means = {band: mean * g_flux for band, mean in means.items()}
+    sigmas = {band: sigma * g_flux for band, sigma in sigmas.items()}
+    predicted = Spectrum(made.flux(means)[0], made.error(sigmas)[0])
+    return replace(
+        star,
+        wavelengths=made.wavelengths,
+        observed=observed,
+        predicted=predicted if any(requested.values()) else None,
+        predicted_coefficients={band: len(names) for band, names in requested.items()},
+    )
+
+
+def _predicted_coefficients(
+    bundle: Bundle, predictions: Sequence[LabelPrediction], requested: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Float], dict[str, Float]]:
+    """Return mean and sigma (1, n) of each band's coefficients; 0 where not requested."""
     from catalogproc.network.predictor import Predictor
 
     vocabulary = bundle.vocabulary
-    bands: dict[str, dict[str, Float]] = {"value": {}, "error": {}, "mean": {}, "sigma": {}}
-    told = np.full((1, len(vocabulary)), np.nan)
-    for answer in answers:
-        told[0, vocabulary.column(answer.label)] = answer.mean
-    asked = {band: _requestable(bundle, vocabulary, band) for band in BANDS}
-    names = [name for band in BANDS for name in asked[band]]
-    answer_of = Predictor(bundle).predict(told, names) if names else None
-    for band in BANDS:
-        count = vocabulary.coefficients(band)
-        column = spectrum.column(f"{band}_coefficients")
-        if column.null_count:
-            return None, None, None, None
-        bands["value"][band] = np.asarray(xp.matrix(column, count), dtype=np.float64)
-        errors = xp.matrix(spectrum.column(f"{band}_coefficient_errors"), count)
-        bands["error"][band] = np.asarray(errors, dtype=np.float64)
-        mean, sigma = np.zeros((1, count)), np.zeros((1, count))
-        for name in asked[band]:
-            assert answer_of is not None
-            at = vocabulary.tokens[vocabulary.column(name)].index
-            mean[0, at] = answer_of.mean[0, names.index(name)]
-            sigma[0, at] = answer_of.sigma[0, names.index(name)]
-        bands["mean"][band], bands["sigma"][band] = (v * read.g_flux[0] for v in (mean, sigma))
-    try:
-        made = calibration()
-        observed = Spectrum(made.flux(bands["value"])[0], made.error(bands["error"])[0])
-    except ReleaseError:
-        return None, None, None, None
-    believed = Spectrum(made.flux(bands["mean"])[0], made.error(bands["sigma"])[0])
-    counts = {band: len(asked[band]) for band in BANDS}
-    return made.wavelengths, observed, believed if names else None, counts
+    labels = np.full((1, len(vocabulary)), np.nan)
+    for prediction in predictions:
+        labels[0, vocabulary.column(prediction.label)] = prediction.mean
+    names = [name for band in BANDS for name in requested[band]]
+    shapes = {band: (1, vocabulary.coefficients(band)) for band in BANDS}
+    means = {band: np.zeros(shape) for band, shape in shapes.items()}
+    sigmas = {band: np.zeros(shape) for band, shape in shapes.items()}
+    if names:
+        output = Predictor(bundle).predict(labels, names)
+        for band in BANDS:
+            for name in requested[band]:
+                index = vocabulary.tokens[vocabulary.column(name)].index
+                means[band][0, index] = output.mean[0, names.index(name)]
+                sigmas[band][0, index] = output.sigma[0, names.index(name)]
+    return means, sigmas
 
 
-def _requestable(bundle: Bundle, vocabulary: Vocabulary, band: str) -> list[str]:
-    at = vocabulary.coefficient_columns(band)
-    return [vocabulary.names[i] for i in at if vocabulary.names[i] in bundle.requestable]
+def _requestable(bundle: Bundle, band: str) -> list[str]:
+    """Return the coefficients of a band that the model can predict."""
+    names = (bundle.vocabulary.names[i] for i in bundle.vocabulary.coefficient_columns(band))
+    return [name for name in names if name in bundle.requestable]

@@ -1,8 +1,9 @@
-"""A star's explanation as a picture: spectrum, tokens, attention, answers."""
+"""The explanation of a star as a plot: spectrum, tokens, attention, predictions."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from catalogproc.report.explain_text import outside_training
 from catalogproc.report.figures import BLUE, MAP, ORANGE
 
 _STYLE = {
-    "text.usetex": False,  # GaiaXPy, where it was imported, asks for LaTeX
+    "text.usetex": False,  # GaiaXPy, where it was imported, turns LaTeX on
     "font.family": "sans-serif", "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#dde1e8", "grid.linewidth": 0.5, "axes.axisbelow": True,
     "legend.frameon": False, "text.parse_math": False,
 }  # fmt: skip
-_SHOWN = {
+_LABELS = {
     "teff": ("Teff", "{:.0f} ± {:.0f} K"),
     "logg": ("log g", "{:.2f} ± {:.2f}"),
     "m_h": ("[M/H]", "{:+.2f} ± {:.2f}"),
@@ -30,11 +31,29 @@ _SHOWN = {
     "logebv": ("ln E(B-V)", "{:.2f} ± {:.2f}"),
     "g_fakemag": ("pseudo-luminosity", "{:.3g} ± {:.2g}"),
 }
-MOST_FLAGS = 9
+"""Label: (its name, format of value and uncertainty)."""
+MAX_FLAGS = 9
+"""How many flags are named."""
+
+_Line = tuple[str, str, str]
+"""Text at the left, text at the right, and title, plain or flag."""
 
 
-def write_picture(star: Explanation, path: Path) -> Path:
-    """Write the picture of a star that was answered as PNG. Raises CatalogprocError."""
+def write_explain_plot(star: Explanation, path: Path) -> Path:
+    """Write the plot of a star as PNG and return its path.
+
+    Parameters
+    ----------
+    star
+        The explained star; it was not rejected.
+    path
+        The file.
+
+    Raises
+    ------
+    CatalogprocError
+        The file cannot be written.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,13 +61,13 @@ def write_picture(star: Explanation, path: Path) -> Path:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(12, 9), layout="constrained", dpi=130, facecolor="white")
         FigureCanvasAgg(figure)
-        parts: Any = figure.subfigures(1, 2, width_ratios=(2.6, 1))
-        left, right = parts
-        above, middle, below = left.subplots(3, 1, height_ratios=(1.5, 1, 1.1))
-        _spectrum(above, star)
+        columns: Any = figure.subfigures(1, 2, width_ratios=(2.6, 1))
+        left, right = columns
+        top, middle, bottom = left.subplots(3, 1, height_ratios=(1.5, 1, 1.1))
+        _spectrum(top, star)
         _tokens(middle, star)
-        _attention(left, below, star)
-        _answers(right, star)
+        _attention(left, bottom, star)
+        _values(right, star)
         file = io.BytesIO()
         figure.savefig(file, format="png")
     write_atomic(path, file.getvalue())
@@ -62,10 +81,10 @@ def _spectrum(axes: Any, star: Explanation) -> None:
                   transform=axes.transAxes)  # fmt: skip
         return
     scale = 10.0 ** np.floor(np.log10(np.nanmax(np.abs(star.observed.flux))))
-    drawn = [(star.observed, BLUE, "observed")]
-    if star.believed is not None:
-        drawn.append((star.believed, ORANGE, "as the model expects it of its own answers"))
-    for spectrum, colour, label in drawn:
+    spectra = [(star.observed, BLUE, "observed")]
+    if star.predicted is not None:
+        spectra.append((star.predicted, ORANGE, "predicted by the model from its labels"))
+    for spectrum, colour, label in spectra:
         flux, error = spectrum.flux / scale, spectrum.error / scale
         axes.fill_between(star.wavelengths, flux - error, flux + error, color=colour, alpha=0.25,
                           linewidth=0)  # fmt: skip
@@ -80,87 +99,88 @@ def _tokens(axes: Any, star: Explanation) -> None:
     assert star.standardised is not None
     assert star.low is not None
     assert star.high is not None
-    at, out = np.arange(len(star.tokens)), outside_training(star)
+    x, outside = np.arange(len(star.tokens)), outside_training(star)
     shown = np.clip(star.standardised, -8, 8)
     low, high = np.clip(star.low, -8, 8), np.clip(star.high, -8, 8)
     axes.fill_between(
-        at, low, high, step="mid", color="#999999", alpha=0.2, linewidth=0,
+        x, low, high, step="mid", color="#999999", alpha=0.2, linewidth=0,
         label="99.6 % of training stars",
     )  # fmt: skip
-    axes.plot(at[~out], shown[~out], "o", color=BLUE, markersize=4, label="read")
-    if out.any():
-        axes.plot(at[out], shown[out], "o", color=ORANGE, markersize=4, label="read, outside")
-    axes.set(ylabel="standardised", title="What the model read")
-    axes.set_xlim(-0.7, len(at) + 0.7)
+    axes.plot(x[~outside], shown[~outside], "o", color=BLUE, markersize=4, label="inside")
+    if outside.any():
+        axes.plot(x[outside], shown[outside], "o", color=ORANGE, markersize=4, label="outside")
+    axes.set(ylabel="standardised value", title="Input tokens")
+    axes.set_xlim(-0.7, len(x) + 0.7)
     _name_tokens(axes, star)
     axes.legend(loc="upper right", ncols=3, fontsize=8.5)
 
 
 def _attention(figure: Any, axes: Any, star: Explanation) -> None:
-    shares = np.stack([answer.attention for answer in star.answers])
-    drawn = axes.imshow(shares, aspect="auto", cmap=MAP, vmin=0, interpolation="nearest")
-    axes.set_yticks(range(len(star.answers)), [_SHOWN[a.label][0] for a in star.answers])
-    axes.set_title("Where it looked for each answer")
+    shares = np.stack([prediction.attention for prediction in star.predictions])
+    image = axes.imshow(shares, aspect="auto", cmap=MAP, vmin=0, interpolation="nearest")
+    axes.set_yticks(range(len(shares)), [_LABELS[p.label][0] for p in star.predictions])
+    axes.set_title("Attention for each prediction")
     axes.set_xlim(-0.7, len(star.tokens) + 0.7)
     axes.grid(False)
-    _name_tokens(axes, star, "none")
-    figure.colorbar(drawn, ax=axes, pad=0.01, aspect=18, label="share of attention")
+    _name_tokens(axes, star, "no token")
+    figure.colorbar(image, ax=axes, pad=0.01, aspect=18, label="share of attention")
 
 
-def _name_tokens(axes: Any, star: Explanation, *more: str) -> None:
-    """Every fifth coefficient by its name, every other token."""
-    names = (*star.tokens, *more)
+def _name_tokens(axes: Any, star: Explanation, *extra: str) -> None:
+    """Label the ticks: every fifth coefficient, and every other token."""
+    names = (*star.tokens, *extra)
     named = [
-        (place, name)
-        for place, name in enumerate(names)
+        (x, name)
+        for x, name in enumerate(names)
         if not name[2:].isdigit() or int(name[2:]) % 5 == 0
     ]
-    axes.set_xticks([place for place, _ in named], [name for _, name in named], rotation=60,
+    axes.set_xticks([x for x, _ in named], [name for _, name in named], rotation=60,
                     fontsize=8)  # fmt: skip
 
 
-def _answers(figure: Any, star: Explanation) -> None:
+def _values(figure: Any, star: Explanation) -> None:
+    """Write predictions, inputs and flags as text."""
     axes = figure.subplots()
     axes.axis("off")
     row = star.row
-    said: list[tuple[str, str, str]] = [("", "What it answered", "title")]
-    for answer in star.answers:
-        name, form = _SHOWN[answer.label]
-        said.append((name, form.format(answer.mean, answer.sigma), "plain"))
+    lines: list[_Line] = [("", "Predictions", "title")]
+    for prediction in star.predictions:
+        name, form = _LABELS[prediction.label]
+        lines.append((name, form.format(prediction.mean, prediction.sigma), "plain"))
     if np.isfinite(row["age"]):
-        said.append(
-            ("age", f"{row['age']:.1f} ({row['age_16']:.1f} to {row['age_84']:.1f}) Gyr", "plain")
-        )
+        age = f"{row['age']:.1f} ({row['age_16']:.1f} to {row['age_84']:.1f}) Gyr"
+        lines.append(("age", age, "plain"))
     if np.isfinite(row["dist"]):
-        said.append(("distance", f"{row['dist']:.2f} kpc", "plain"))
-    if any(np.isfinite(answer.inputs) for answer in star.answers):
-        said.append(("", "Errors of what it read cause", "title"))
-        for answer in star.answers:
-            share = answer.inputs**2 / answer.sigma**2 if answer.sigma > 0 else np.nan
-            said.append((_SHOWN[answer.label][0], f"{share:.0%} of its variance", "plain"))
-    said.append(("", "Known of it", "title"))
+        lines.append(("distance", f"{row['dist']:.2f} kpc", "plain"))
+    if any(np.isfinite(prediction.input_sigma) for prediction in star.predictions):
+        lines.append(("", "Share of variance from input errors", "title"))
+        for prediction in star.predictions:
+            sigma = prediction.sigma if prediction.sigma > 0 else np.nan
+            share = (prediction.input_sigma / sigma) ** 2
+            lines.append((_LABELS[prediction.label][0], f"{share:.0%}", "plain"))
+    lines.append(("", "Inputs", "title"))
     for name in ("phot_g_mean_mag", "bp_rp", "parallax_zpc"):
         unit = load_contract("catalog")[name].unit
-        value = "not known" if np.isnan(row[name]) else f"{row[name]:.3f} {unit}"
-        said.append((name, value, "plain"))
-    flags = load_flags().words(int(row["quality_flags"]))
-    good = [f"good_params: {_yes(row['good_params'])}", f"mass, age: {_yes(row['good_mass_age'])}"]
-    said.append(("", "Flags", "title"))
-    said.append((good[0], good[1], "plain"))
-    more = len(flags) - MOST_FLAGS
-    said += [(name, "", "flag") for name in flags[:MOST_FLAGS]]
-    said += [(f"and {more} more", "", "flag")] if more > 0 else []
-    _column(axes, said)
+        value = "unknown" if np.isnan(row[name]) else f"{row[name]:.3f} {unit}"
+        lines.append((name, value, "plain"))
+    _write_lines(axes, [*lines, *_flags(row)])
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _flags(row: Mapping[str, Any]) -> list[_Line]:
+    names = load_flags().words(int(row["quality_flags"]))
+    good_params, good_mass_age = (
+        f"{sample}: {'yes' if row[sample] else 'no'}" for sample in ("good_params", "good_mass_age")
+    )
+    lines: list[_Line] = [("", "Flags", "title"), (good_params, good_mass_age, "plain")]
+    lines += [(name, "", "flag") for name in names[:MAX_FLAGS]]
+    more = len(names) - MAX_FLAGS
+    return [*lines, (f"and {more} more", "", "flag")] if more > 0 else lines
 
 
-def _column(axes: Any, said: list[tuple[str, str, str]]) -> None:
-    step = 1.0 / max(len(said) + 4, 34)
+def _write_lines(axes: Any, lines: Sequence[_Line]) -> None:
+    step = 1.0 / max(len(lines) + 4, 34)
     y = 1.0
-    for left, right, kind in said:
+    for left, right, kind in lines:
         if kind == "title":
             y -= 0.6 * step
             axes.text(0, y, right, weight="bold", size=11, va="top", transform=axes.transAxes)

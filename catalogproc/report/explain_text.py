@@ -1,13 +1,14 @@
-"""A star's explanation in words, a line each, for a terminal."""
+"""The explanation of a star as lines of text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from catalogproc.contract import load_contract, load_flags
-from catalogproc.report.explain import Answer, Explanation
+from catalogproc.report.explain import Explanation, LabelPrediction
 from catalogproc.vocabulary import BANDS
 
 _COLUMNS = {
@@ -19,26 +20,33 @@ _COLUMNS = {
     "logebv": ("ln_ebv", "ln mag", ".3f"),
     "g_fakemag": ("g_fakemag", "", ".3g"),
 }
-MOST_TOKENS = 12
-"""How many tokens outside of the training stars' range are named."""
+MAX_NAMED_TOKENS = 12
+"""How many tokens outside of the training range are named."""
 
 
-def lines(star: Explanation) -> Iterator[str]:
-    """The explanation, section by section."""
+def explanation_lines(star: Explanation) -> Iterator[str]:
+    """Yield the explanation line by line.
+
+    Parameters
+    ----------
+    star
+        The explained star.
+    """
     yield f"source_id {star.source_id}"
-    yield f"  {star.file}, row {star.place:,}; chunk {star.receipt.chunk_id}"
+    yield f"  {star.file}, row {star.row_number:,}; chunk {star.receipt.chunk_id}"
     yield (
         f"  run {star.identity.run_id}, model {star.identity.model.get('name')} "
         f"({star.identity.model_id}), job {star.identity.job.get('name')}"
     )
-    if star.again:
-        yield f"  stands {star.again} times more in this run: overlapping input files"
+    if star.duplicates:
+        rows = f"{star.duplicates} other row{'s' * (star.duplicates != 1)}"
+        yield f"  {rows} of this run with the same source_id: overlapping input files"
     if star.rejected:
         yield f"rejected: {star.rejected['reason']}"
         yield f"  {star.rejected['detail']}"
         return
     yield from _input(star)
-    yield from _answers(star)
+    yield from _predictions(star)
     yield from _attention(star)
     yield from _flags(int(star.row["quality_flags"]))
     yield from _spectrum(star)
@@ -46,98 +54,114 @@ def lines(star: Explanation) -> Iterator[str]:
 
 def _input(star: Explanation) -> Iterator[str]:
     row = star.row
-    yield "what was known of it"
+    yield "inputs"
     for name in ("ra", "dec", "phot_g_mean_mag", "bp_rp", "parallax_zpc", "ruwe"):
         unit = load_contract("catalog")[name].unit
         value = row[name]
-        told = "not known" if np.isnan(value) else f"{value:.6g} {unit}".rstrip()
-        yield f"  {name:16} {told}"
-    bands = {band: sum(name.startswith(band) for name in star.tokens
-                       if name[2:].isdigit()) for band in BANDS}  # fmt: skip
-    others = [name for name in star.tokens if not name[2:].isdigit()]
+        text = "unknown" if np.isnan(value) else f"{value:.6g} {unit}".rstrip()
+        yield f"  {name:16} {text}"
+    coefficients = [name for name in star.tokens if name[2:].isdigit()]
+    number = {band: sum(name.startswith(band) for name in coefficients) for band in BANDS}
+    others = [name for name in star.tokens if name not in coefficients]
     yield (
-        f"  the model read {len(star.tokens)} tokens: {bands['bp']} BP and {bands['rp']} RP "
-        f"coefficients, {', '.join(others) or 'nothing besides'}"
+        f"  {len(star.tokens)} tokens: {number['bp']} BP and {number['rp']} RP coefficients, "
+        f"{', '.join(others) or 'no others'}"
     )
     outside = [name for name, out in zip(star.tokens, outside_training(star), strict=True) if out]
     if outside:
-        more = len(outside) - MOST_TOKENS
+        more = len(outside) - MAX_NAMED_TOKENS
         yield (
-            "  outside of the training stars' range: "
-            + ", ".join(outside[:MOST_TOKENS])
+            "  outside of the training range: "
+            + ", ".join(outside[:MAX_NAMED_TOKENS])
             + (f" and {more} more" if more > 0 else "")
         )
 
 
 def outside_training(star: Explanation) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of its tokens (T,) lie outside of the range of the training stars."""
+    """Return which of a star's tokens (T,) are outside of the range of the training stars.
+
+    Parameters
+    ----------
+    star
+        The explained star; it was not rejected.
+    """
     assert star.standardised is not None
     assert star.low is not None
     assert star.high is not None
     return np.asarray((star.standardised < star.low) | (star.standardised > star.high))
 
 
-def _answers(star: Explanation) -> Iterator[str]:
-    yield "what the model answered, its error, and of that the errors of what it read and the rest"
-    for answer in star.answers:
-        name, unit, form = _COLUMNS[answer.label]
-        parts = f"input ± {answer.inputs:{form}}, rest ± {answer.rest:{form}}"
+def _predictions(star: Explanation) -> Iterator[str]:
+    yield "predictions: value ± total uncertainty, and its two parts"
+    for prediction in star.predictions:
+        name, unit, form = _COLUMNS[prediction.label]
+        parts = f" input ± {prediction.input_sigma:{form}}, model ± {prediction.model_sigma:{form}}"
         yield (
-            f"  {name:10} {answer.mean:>10{form}} ± {answer.sigma:<8{form}} {unit:8}"
-            + (f" {parts}" if np.isfinite(answer.inputs) else "")
+            f"  {name:10} {prediction.mean:>10{form}} ± {prediction.sigma:<8{form}} {unit:8}"
+            + (parts if np.isfinite(prediction.input_sigma) else "")
         )
     row = star.row
     if np.isfinite(row["age"]):
         yield f"  age {row['age']:.2f} Gyr, 16 to 84 %: {row['age_16']:.2f} to {row['age_84']:.2f}"
     if np.isfinite(row["dist"]):
-        yield f"  distance {row['dist']:.2f} kpc, 16 to 84 %: {row['dist_16']:.2f} to {_far(row)}"
+        limits = f"{row['dist_16']:.2f} to {_upper_limit(row)}"
+        yield f"  distance {row['dist']:.2f} kpc, 16 to 84 %: {limits}"
 
 
-def _far(row: object) -> str:
-    value = row["dist_84"]  # type: ignore[index]
+def _upper_limit(row: Mapping[str, Any]) -> str:
+    value = row["dist_84"]
     return "no limit" if np.isnan(value) else f"{value:.2f}"
 
 
-def attended(star: Explanation, answer: Answer) -> dict[str, float]:
-    """The shares of attention by kind of token: BP, RP, each other token, and none."""
+def attention_shares(star: Explanation, prediction: LabelPrediction) -> dict[str, float]:
+    """Return the shares of attention by kind: BP, RP, each other token, and no token.
+
+    Parameters
+    ----------
+    star
+        The explained star.
+    prediction
+        One of its predictions.
+    """
     shares: dict[str, float] = {}
-    for name, share in zip((*star.tokens, "no token"), answer.attention, strict=True):
+    for name, share in zip((*star.tokens, "no token"), prediction.attention, strict=True):
         kind = name[:2].upper() if name[2:].isdigit() else name
         shares[kind] = shares.get(kind, 0.0) + float(share)
     return shares
 
 
 def _attention(star: Explanation) -> Iterator[str]:
-    yield "where it looked (attention of the last block; it tells where, not why)"
-    for answer in star.answers:
-        shares = sorted(attended(star, answer).items(), key=lambda item: -item[1])
-        told = ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.01)
-        yield f"  {_COLUMNS[answer.label][0]:10} {told}"
+    yield "attention of the last block (which tokens were used, not why)"
+    for prediction in star.predictions:
+        shares = sorted(attention_shares(star, prediction).items(), key=lambda item: -item[1])
+        text = ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.01)
+        yield f"  {_COLUMNS[prediction.label][0]:10} {text}"
 
 
 def _flags(value: int) -> Iterator[str]:
     flags = load_flags()
     names = flags.words(value)
-    yield "flags" if names else "flags: none is set"
+    yield "flags" if names else "flags: none"
     for name in names:
         flag = flags[name]
-        out = "good_params, good_mass_age" if flag.value & flags.good_params else ""
-        out = out or ("good_mass_age" if flag.value & flags.good_mass_age else "")
-        yield f"  {name:17} {flag.description}" + (f"; keeps out of {out}" if out else "")
-    for rule in ("good_params", "good_mass_age"):
-        word = "no" if value & getattr(flags, rule) else "yes"
-        yield f"  {rule}: {word}"
+        samples = "good_params, good_mass_age" if flag.value & flags.good_params else ""
+        samples = samples or ("good_mass_age" if flag.value & flags.good_mass_age else "")
+        yield f"  {name:17} {flag.description}" + (f"; excluded from {samples}" * bool(samples))
+    for sample in ("good_params", "good_mass_age"):
+        yield f"  {sample}: {'no' if value & getattr(flags, sample) else 'yes'}"
 
 
 def _spectrum(star: Explanation) -> Iterator[str]:
-    if star.observed is None or star.believed is None or star.believed_from is None:
+    observed, predicted = star.observed, star.predicted
+    if observed is None or predicted is None or star.predicted_coefficients is None:
         return
-    both = np.hypot(star.observed.error, star.believed.error)
-    apart = np.abs(star.observed.flux - star.believed.flux)
-    share = float(np.median(apart / np.abs(star.observed.flux)))
-    counts = " and ".join(f"{n} {band.upper()}" for band, n in star.believed_from.items())
-    yield "the spectrum that the model expects of a star with these answers"
+    joint_error = np.hypot(observed.error, predicted.error)
+    difference = np.abs(observed.flux - predicted.flux)
+    relative = float(np.median(difference / np.abs(observed.flux)))
+    in_sigma = float(np.median(difference / joint_error))
+    counts = " and ".join(f"{n} {b.upper()}" for b, n in star.predicted_coefficients.items())
+    yield "spectrum that the model predicts from these labels"
     yield (
-        f"  from {counts} coefficients: median difference to the observed flux {share:.1%}, "
-        f"{float(np.median(apart / both)):.1f} of their joint error"
+        f"  from {counts} coefficients: median difference to the observed flux {relative:.1%}, "
+        f"{in_sigma:.1f} of the joint uncertainty"
     )

@@ -17,7 +17,7 @@ from catalogproc.contract import Column, Contract
 from catalogproc.errors import (
     ContractError,
 )
-from catalogproc.export.binary_rows import null_integer, record_dtype, records, string_widths
+from catalogproc.export.binary_rows import null_integer, record_dtype, string_widths, to_records
 from catalogproc.export.fits import write_fits
 from catalogproc.export.votable import LINE, write_votable
 
@@ -91,7 +91,7 @@ def test_strings_that_the_formats_cannot_hold_are_refused() -> None:
     batch = pa.record_batch([pa.array(["plain", "é"])], names=["s"])
     widths = string_widths(contract, [batch])
     with pytest.raises(ContractError, match="ASCII strings only"):
-        records(batch, contract, record_dtype(contract, widths))
+        to_records(batch, contract, record_dtype(contract, widths))
 
 
 def test_lists_are_refused() -> None:

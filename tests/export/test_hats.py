@@ -25,13 +25,13 @@ from support.paths import ROOT
 from catalogproc.errors import CatalogprocError, JobError
 from catalogproc.export import hats, range_reader
 from catalogproc.export.export import export_catalog
-from catalogproc.export.hats_partitions import Partitions, partitions
+from catalogproc.export.hats_partitions import Partitions, choose_partitions
 from catalogproc.export.reader import open_rows
 from catalogproc.features.astrometry import healpix
 from catalogproc.readers.chunks import cut, expand
 from catalogproc.readers.xp import read_spectra
 
-MOST = 150
+MAX_ROWS = 150
 
 
 def placed(rows: int, seed: int) -> pa.Table:
@@ -81,7 +81,7 @@ def rows(run: Path) -> pa.Table:
 @pytest.fixture(scope="module")
 def catalog(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hats") / "giants"
-    hats.write_hats(open_rows(run), folder, False, most=MOST)
+    hats.write_hats(open_rows(run), folder, False, max_rows=MAX_ROWS)
     return folder
 
 
@@ -116,7 +116,7 @@ def test_every_star_is_once_in_its_pixel_with_every_bit(catalog: Path, rows: pa.
         assert set(sky.skycoord_to_healpix(where)) == {pixel}
         index = table["_healpix_29"].to_numpy()
         assert (np.diff(index) >= 0).all()
-        assert 0 < table.num_rows <= MOST
+        assert 0 < table.num_rows <= MAX_ROWS
         tables.append(table)
     found = pa.concat_tables(tables).sort_by("source_id")
     wanted = rows.sort_by("source_id")
@@ -128,7 +128,7 @@ def test_every_star_is_once_in_its_pixel_with_every_bit(catalog: Path, rows: pa.
     # As large as may be: a pixel's parent would hold too many.
     for order, pixel in files:
         siblings = rows["_healpix_29"].to_numpy() >> 2 * (30 - order) == pixel >> 2
-        assert order == 0 or siblings.sum() > MOST
+        assert order == 0 or siblings.sum() > MAX_ROWS
 
 
 def test_margins_hold_every_star_within_five_arcsec_of_a_border(
@@ -205,11 +205,11 @@ def test_sorted_runs_and_parts_in_order_give_the_same_bytes(
     run: Path, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts in the order of the sky are read in place, others are sorted on the disk first."""
-    monkeypatch.setattr(range_reader, "SMALL", 0)
-    monkeypatch.setattr(range_reader, "MOST_READS", 0)
-    monkeypatch.setattr(range_reader, "RUN", 400)
-    monkeypatch.setattr(range_reader, "GROUP", 40)
-    hats.write_hats(open_rows(run), tmp_path / "giants", False, most=MOST)
+    monkeypatch.setattr(range_reader, "MIN_ROWS_TO_SORT", 0)
+    monkeypatch.setattr(range_reader, "MAX_READS", 0)
+    monkeypatch.setattr(range_reader, "ROWS_PER_SORT", 400)
+    monkeypatch.setattr(range_reader, "ROWS_PER_GROUP", 40)
+    hats.write_hats(open_rows(run), tmp_path / "giants", False, max_rows=MAX_ROWS)
     for path in sorted(catalog.rglob("*")):
         other = tmp_path / path.relative_to(catalog.parent)
         assert path.is_dir() == other.is_dir()
@@ -221,19 +221,19 @@ def test_sorted_runs_and_parts_in_order_give_the_same_bytes(
 def test_only_parts_out_of_order_are_sorted_first() -> None:
     parts = Partitions(np.full(12, 0), np.arange(12))
     width = 1 << 58
-    in_order = range_reader.Pieces(
+    in_order = range_reader.RowGroups(
         "k", (), None, pa.schema([]), (Path("x"),) * 24, tuple(range(24)),
         low=np.arange(24) * width // 2, high=np.arange(1, 25) * width // 2 - 1,
         rows=np.full(24, 1 << 20),
     )  # fmt: skip
-    assert in_order.cost(parts.low, parts.high) == 24 << 20
-    assert range_reader.is_cheap(in_order, parts.low, parts.high)
-    anywhere = range_reader.Pieces(
+    assert in_order.rows_to_read(parts.low, parts.high) == 24 << 20
+    assert range_reader.needs_no_sorting(in_order, parts.low, parts.high)
+    anywhere = range_reader.RowGroups(
         "k", (), None, pa.schema([]), (Path("x"),) * 24, tuple(range(24)),
         low=np.zeros(24, np.int64), high=np.full(24, 12 * width - 1), rows=np.full(24, 1 << 20),
     )  # fmt: skip
-    assert anywhere.cost(parts.low, parts.high) == 12 * 24 << 20
-    assert not range_reader.is_cheap(anywhere, parts.low, parts.high)
+    assert anywhere.rows_to_read(parts.low, parts.high) == 12 * 24 << 20
+    assert not range_reader.needs_no_sorting(anywhere, parts.low, parts.high)
 
 
 def test_partitions_cover_all_stars_once_and_split_only_what_is_too_full() -> None:
@@ -241,10 +241,10 @@ def test_partitions_cover_all_stars_once_and_split_only_what_is_too_full() -> No
     counts = np.zeros(12 << 16, np.int64)
     np.add.at(counts, (rng.beta(0.3, 3, 20_000) * len(counts)).astype(int), 1)
     counts[77] = 5_000  # more than may be, in a pixel of the highest order
-    parts = partitions(counts, 1_000)
+    parts = choose_partitions(counts, 1_000)
     assert (parts.low[1:] > parts.high[:-1]).all()
     index = np.arange(len(counts), dtype=np.int64) << 2 * 21
-    home = parts.holding(index)
+    home = parts.partition_of(index)
     assert (home[counts > 0] >= 0).all()
     held = np.bincount(home[home >= 0], counts[home >= 0].astype(float), minlength=len(parts))
     assert (held > 0).all()
@@ -258,8 +258,8 @@ def test_memory_is_that_of_a_partition(tmp_path: Path, monkeypatch: pytest.Monke
     from catalogproc.export import reader as module
 
     monkeypatch.setattr(module, "BATCH", 500)
-    monkeypatch.setattr(range_reader, "RUN", 1_000)
-    monkeypatch.setattr(range_reader, "SMALL", 0)
+    monkeypatch.setattr(range_reader, "ROWS_PER_SORT", 1_000)
+    monkeypatch.setattr(range_reader, "MIN_ROWS_TO_SORT", 0)
     names = [*hats.POSITION, "source_id", "teff", "logg", "m_h", "mass", "age", "run_id"]
     peaks = []
     for chunks in (2, 12):
@@ -268,7 +268,7 @@ def test_memory_is_that_of_a_partition(tmp_path: Path, monkeypatch: pytest.Monke
         finished_run(folder, files=1, chunks=chunks, rejected=0, tables=tables)
         tracemalloc.start()
         before = pa.total_allocated_bytes()
-        hats.write_hats(open_rows(folder, names), folder / "out", False, most=1_000)
+        hats.write_hats(open_rows(folder, names), folder / "out", False, max_rows=1_000)
         peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - before)
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]

@@ -1,4 +1,4 @@
-"""One star explained: what was read and answered is what the catalog holds; words and picture."""
+"""One star explained: tokens and predictions equal those of the catalog; text and plot."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from catalogproc.job import Job
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import open_companion
 from catalogproc.report.explain import Explanation, explain
-from catalogproc.report.explain_plot import write_picture
-from catalogproc.report.explain_text import attended, lines
-from catalogproc.rundir.manifest import InputFile, RunIdentity, claim
+from catalogproc.report.explain_plot import write_explain_plot
+from catalogproc.report.explain_text import attention_shares, explanation_lines
+from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
 
 JOB = Job("test")
 
 
 class Case:
-    """A run over the thirty real bright stars, and one spectrum whose coefficients are lost."""
+    """A run of thirty real bright stars, one of them with its coefficients removed."""
 
     def __init__(self, folder: Path) -> None:
         self.model, self.output = folder / "model", folder / "out"
@@ -43,7 +43,7 @@ class Case:
         broken = {name: spectra[name].to_pylist() for name in spectra.column_names}
         for name in ("bp_coefficients", "rp_coefficients"):
             broken[name][4] = None
-        self.lost = self.ids[4]
+        self.rejected_id = self.ids[4]
         pq.write_table(pa.table(broken, schema=spectra.schema), self.input)
         pq.write_table(real_stars.bright_companion(), self.companion)
         companion = open_companion([self.companion], None)
@@ -53,7 +53,7 @@ class Case:
             [InputFile(str(self.input), chunks.fingerprint(self.input), 30)],
             [InputFile(str(self.companion), chunks.fingerprint(self.companion))],
         )
-        claim(self.output, run)
+        open_run(self.output, run)
         engine = Engine(bundle, JOB, run_id=run.run_id)
         for chunk in chunks.cut([self.input], 10):
             process_chunk(engine, chunk, companion, self.output)
@@ -76,22 +76,22 @@ def copy(case: Case, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_the_star_is_the_one_of_the_catalog(case: Case, star: Explanation) -> None:
+def test_explained_values_are_those_of_the_catalog(case: Case, star: Explanation) -> None:
     table = pa.concat_tables(pq.read_table(p) for p in (case.output / "catalog").glob("*.parquet"))
     place = table["source_id"].to_pylist().index(case.ids[7])
     assert star.row["teff"] == table["teff"][place].as_py()
-    assert (star.file, star.place, star.again) == (case.input, 7, 0)
+    assert (star.file, star.row_number, star.duplicates) == (case.input, 7, 0)
     assert star.row["n_tokens"] == len(star.tokens) == len(star.values)
-    told = {answer.label: answer for answer in star.answers}
-    assert set(told) == set(JOB.labels)
-    assert told["teff"].mean == star.row["teff"]
-    assert told["teff"].sigma == star.row["e_teff"]
-    for answer in star.answers:
-        np.testing.assert_allclose(answer.attention.sum(), 1.0, atol=1e-6)
-        assert sum(attended(star, answer).values()) == pytest.approx(1.0)
+    by_label = {prediction.label: prediction for prediction in star.predictions}
+    assert set(by_label) == set(JOB.labels)
+    assert by_label["teff"].mean == star.row["teff"]
+    assert by_label["teff"].sigma == star.row["e_teff"]
+    for prediction in star.predictions:
+        np.testing.assert_allclose(prediction.attention.sum(), 1.0, atol=1e-6)
+        assert sum(attention_shares(star, prediction).values()) == pytest.approx(1.0)
 
 
-def test_the_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> None:
+def test_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> None:
     """By hand: coefficients over the G flux of gaia_source."""
     spectra, source = real_stars.bright(), real_stars.bright_companion()
     assert source["source_id"][7].as_py() == case.ids[7]
@@ -108,78 +108,80 @@ def test_the_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> 
     assert star.standardised[star.tokens.index("bp0")] == pytest.approx(wanted)
 
 
-def test_the_spectrum_is_the_observed_one_and_what_the_model_says_of_it(
+def test_spectra_are_the_observed_one_and_the_one_predicted_from_the_labels(
     case: Case, star: Explanation
 ) -> None:
     spectra = real_stars.bright()
     values = {band: np.array([spectra[f"{band}_coefficients"][7].as_py()]) for band in ("bp", "rp")}
     np.testing.assert_allclose(star.observed.flux, calibration().flux(values)[0], rtol=1e-6)
     assert (star.observed.error > 0).all()
-    # By hand: its answers asked for the coefficients, and back on the scale of the star.
+    # By hand: coefficients predicted from its labels, scaled to the flux of the star.
     from catalogproc.network.predictor import Predictor
 
     vocabulary = case.bundle.vocabulary
-    told = np.full((1, len(vocabulary)), np.nan)
-    for answer in star.answers:
-        told[0, vocabulary.column(answer.label)] = answer.mean
+    labels = np.full((1, len(vocabulary)), np.nan)
+    for prediction in star.predictions:
+        labels[0, vocabulary.column(prediction.label)] = prediction.mean
     names = [f"{band}{k}" for band in ("bp", "rp") for k in range(55)]
-    mean = Predictor(case.bundle).predict(told, names).mean.astype(float)
+    mean = Predictor(case.bundle).predict(labels, names).mean.astype(float)
     flux = star.values[star.tokens.index("bp0")]
     scale = values["bp"][0, 0] / flux
     wanted = calibration().flux({"bp": mean[:, :55] * scale, "rp": mean[:, 55:] * scale})[0]
     np.testing.assert_allclose(
-        star.believed.flux, wanted, rtol=1e-4, atol=np.abs(wanted).max() * 1e-5
+        star.predicted.flux, wanted, rtol=1e-4, atol=np.abs(wanted).max() * 1e-5
     )
 
 
-def test_the_words_say_it_all(case: Case, star: Explanation) -> None:
-    said = "\n".join(lines(star))
-    assert said.startswith(f"source_id {case.ids[7]}\n")
-    for words in ("row 7", "random 0", "what the model answered", "where it looked", "BP and",
+def test_text_has_every_section(case: Case, star: Explanation) -> None:
+    text = "\n".join(explanation_lines(star))
+    assert text.startswith(f"source_id {case.ids[7]}\n")
+    for part in ("row 7", "random 0", "predictions:", "attention", "inputs", "BP and",
                   f"{star.row['phot_g_mean_mag']:.6g} mag", "from 55 BP and 55 RP"):  # fmt: skip
-        assert words in said, words
+        assert part in text, part
     flags = load_flags()
     for name in flags.words(star.row["quality_flags"]):
-        assert f"{name:17} {flags[name].description}" in said
+        assert f"{name:17} {flags[name].description}" in text
     good = "yes" if star.row["good_params"] else "no"
-    assert f"good_params: {good}" in said
+    assert f"good_params: {good}" in text
 
 
-def test_the_picture_shows_something(star: Explanation, tmp_path: Path) -> None:
-    """Leaves output/star.png to be looked at."""
-    path = write_picture(star, ROOT / "output" / "star.png")
+def test_plot_is_not_blank_and_is_reproducible(star: Explanation, tmp_path: Path) -> None:
+    """Leaves output/star.png for inspection."""
+    path = write_explain_plot(star, ROOT / "output" / "star.png")
     image = imread(path)
     assert image.shape[:2] == (1170, 1560)
     assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 200
-    again = write_picture(star, tmp_path / "again.png")
+    again = write_explain_plot(star, tmp_path / "again.png")
     assert path.read_bytes() == again.read_bytes()
 
 
-def test_a_star_without_a_calibrated_spectrum_has_a_picture_too(
-    star: Explanation, tmp_path: Path
-) -> None:
+def test_a_star_without_a_calibrated_spectrum_has_a_plot(star: Explanation, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    bare = replace(star, observed=None, believed=None, wavelengths=None, believed_from=None)
-    assert write_picture(bare, tmp_path / "x.png").stat().st_size > 10_000
-    assert "the spectrum that the model" not in "\n".join(lines(bare))
+    bare = replace(
+        star, observed=None, predicted=None, wavelengths=None, predicted_coefficients=None
+    )
+    assert write_explain_plot(bare, tmp_path / "x.png").stat().st_size > 10_000
+    assert "spectrum that the model predicts" not in "\n".join(explanation_lines(bare))
 
 
 def test_a_rejected_star_is_explained_by_its_reason(case: Case) -> None:
-    star = explain(case.output, case.lost)
-    said = "\n".join(lines(star))
-    assert "rejected: wrong_length" in said
-    assert "found 0 coefficients" in said
-    assert "row 4" in said
-    assert star.answers == ()
+    star = explain(case.output, case.rejected_id)
+    text = "\n".join(explanation_lines(star))
+    assert "rejected: wrong_length" in text
+    assert "found 0 coefficients" in text
+    assert "row 4" in text
+    assert star.predictions == ()
 
 
-def test_what_is_missing_is_said(case: Case, copy: Path, tmp_path: Path) -> None:
+def test_missing_stars_runs_models_and_files_are_refused(
+    case: Case, copy: Path, tmp_path: Path
+) -> None:
     with pytest.raises(JobError, match="no such star"):
         explain(case.output, 123)
     with pytest.raises(ResumeError, match="holds no run"):
         explain(tmp_path / "nowhere", case.ids[7])
-    with pytest.raises(BundleError, match="model is not at hand"):
+    with pytest.raises(BundleError, match="model was not found"):
         explain(case.output, case.ids[7])
     moved = tmp_path / "moved.parquet"
     shutil.copy(case.input, moved)
@@ -192,7 +194,7 @@ def test_what_is_missing_is_said(case: Case, copy: Path, tmp_path: Path) -> None
         explain(case.output, case.ids[7], model=case.model, spectra=moved)
 
 
-def test_an_answer_that_does_not_come_out_again_is_told(case: Case, copy: Path) -> None:
+def test_a_prediction_that_differs_from_the_catalog_is_an_error(case: Case, copy: Path) -> None:
     (receipt,) = [
         path for path in (copy / "receipts").glob("*.json")
         if json.loads(path.read_text())["first_row"] == 0
@@ -202,5 +204,5 @@ def test_an_answer_that_does_not_come_out_again_is_told(case: Case, copy: Path) 
     place = table.column_names.index("teff")
     other = pa.array(table["teff"].to_numpy() + 500, load_contract("catalog")["teff"].arrow_type)
     pq.write_table(table.set_column(place, table.schema.field(place), other), part)
-    with pytest.raises(VerifyError, match="does not come out"):
+    with pytest.raises(VerifyError, match="differs from the one in the catalog"):
         explain(copy, case.ids[7], model=case.model)

@@ -18,7 +18,7 @@ from catalogproc.contract import load_flags
 from catalogproc.errors import ResumeError
 from catalogproc.report.html_report import write_report
 from catalogproc.report.run_model import card_html
-from catalogproc.rundir.manifest import claim
+from catalogproc.rundir.manifest import open_run
 from catalogproc.rundir.provenance import write_summary
 
 EVIL = '<script>alert("x")</script>&<img src=https://example.org/x>'
@@ -122,7 +122,7 @@ def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
         model={"name": EVIL, "description": EVIL, "training": {EVIL: EVIL}},
         inputs=(replace(run.inputs[0], path=f"in/{EVIL}.parquet"),),
     )
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     write_chunk(tmp_path, run, 0, run.inputs[0], 0, catalog_table(50), 3)
     write_summary(tmp_path, [{"chunk": EVIL, "file": EVIL, "rows": EVIL, "cause": EVIL}])
     text = write_report(tmp_path, output=tmp_path / "x.html").read_text()
@@ -180,7 +180,7 @@ def test_card_is_shown_only_for_the_model_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "model" / "CARD.md").write_text("# A card\n\nWhat it is **not** for: `science`.\n")
     known = identity(1, 53)
     run = RunIdentity(known.job, known.job_hash, {"name": "x"}, bundle.hash, known.inputs)
-    claim(tmp_path / "run", run)
+    open_run(tmp_path / "run", run)
     write_chunk(tmp_path / "run", run, 0, run.inputs[0], 0, catalog_table(50), 3)
     page = Page(write_report(tmp_path / "run", model=tmp_path / "model").read_text())
     assert "What it is not for: science." in page.text
