@@ -119,8 +119,8 @@ def _measure(kit: Kit) -> Figures:
         (batch.column("source_id"), tokens, answer)
         for batch, tokens, answer in zip(good, found, answers, strict=True)
     ]
-    figures["rows"] = rate(sizes.table, lambda: [engine.rows(*given) for given in made])
-    tables = [engine.rows(*given) for given in made]
+    figures["rows"] = rate(sizes.table, lambda: [engine.to_catalog(*given) for given in made])
+    tables = [engine.to_catalog(*given) for given in made]
     figures["write"] = rate(sizes.table, _writing(kit.folder / "written", tables))
 
     few = kit.full(max(1, sizes.predict // 4), 33)
@@ -157,7 +157,7 @@ def _writing(folder: Path, tables: list[pa.Table]) -> Callable[[], None]:
     contract = load_contract("catalog")
 
     def work() -> None:
-        with PartWriter(folder, "catalog", "part", contract) as writer:
+        with PartWriter(folder, "part", contract) as writer:
             for table in tables:
                 writer.write(table)
 

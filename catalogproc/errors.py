@@ -52,6 +52,19 @@ def masked(text: str) -> str:
     return _SECRETS.sub(r"\1…", _CREDENTIALS.sub(r"\1…@", text))
 
 
+def plural(count: int, word: str) -> str:
+    """Return a number with its word: "1 row", "2 rows".
+
+    Parameters
+    ----------
+    count
+        The number.
+    word
+        The singular of a regular noun.
+    """
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
 class CatalogprocError(Exception):
     """An error with a message for the user.
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tomli_w
 from support.bundles import tiny_bundle
-from support.catalogs import catalog_table, claim, identity, write_chunk
+from support.catalogs import catalog_table, identity, open_run, write_chunk
 from support.paths import ROOT
 
 from catalogproc.cluster.event_log import LOG_FILE, Log
@@ -77,7 +77,7 @@ def test_a_card_that_leads_elsewhere_does_not_get_into_the_report(tmp_path: Path
     from dataclasses import replace
 
     run = replace(run, model_hash=bundle.hash)
-    claim(tmp_path / "out", run)
+    open_run(tmp_path / "out", run)
     write_chunk(tmp_path / "out", run, 0, run.inputs[0], 0, catalog_table(50), 3)
     write_summary(tmp_path / "out")
     card = bundle.path / "CARD.md"
@@ -221,7 +221,7 @@ def test_credentials_get_into_no_file_and_no_message(tmp_path: Path) -> None:
     address = "s3://AKIA12:wJalr/XUtn@bucket/xp.parquet?X-Amz-Signature=deadbeef"
     run = identity(1, 53)
     run = replace(run, inputs=(replace(run.inputs[0], path=address),))
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     write_chunk(tmp_path, run, 0, run.inputs[0], 0, catalog_table(50), 3)
     write_summary(tmp_path, [{"chunk": "0", "file": address, "cause": f"{address} is not there"}])
     write_provenance(tmp_path)

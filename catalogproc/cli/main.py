@@ -125,17 +125,17 @@ def run(
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
     from catalogproc.cluster.run import run as run_plan
-    from catalogproc.rundir.sync import at_hand, kept
+    from catalogproc.rundir.sync import pull, synced
 
     VOICE.quiet = VOICE.quiet or as_json
     if dry_run:
-        plan = make_plan(spec.with_output(at_hand(spec.output)), note)
+        plan = make_plan(spec.with_output(pull(spec.output)), note)
         checked = check_plan(plan)
         result(plan, as_json)
         for line in checked:
             note(line)
         raise typer.Exit
-    with kept(spec.output, note) as folder:
+    with synced(spec.output, note) as folder:
         plan = make_plan(spec.with_output(folder), note)
         for line in plan.lines(short=True):
             note(line)
@@ -152,9 +152,9 @@ def check(spec: RunSpec) -> None:
     """Test everything that can be refused before a run starts, and write nothing."""
     from catalogproc.cluster.plan import check as check_plan
     from catalogproc.cluster.plan import make_plan
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.sync import pull
 
-    for line in check_plan(make_plan(spec.with_output(at_hand(spec.output)), note)):
+    for line in check_plan(make_plan(spec.with_output(pull(spec.output)), note)):
         say(line)
     say("ready to run")
 
@@ -164,9 +164,9 @@ def check(spec: RunSpec) -> None:
 def plan(spec: RunSpec, as_json: AsJson = False) -> None:
     """List the chunks of a run: what is done, and what remains. Writes nothing."""
     from catalogproc.cluster.plan import make_plan
-    from catalogproc.rundir.sync import at_hand
+    from catalogproc.rundir.sync import pull
 
-    result(make_plan(spec.with_output(at_hand(spec.output))), as_json)
+    result(make_plan(spec.with_output(pull(spec.output))), as_json)
 
 
 app.command()(catalog.verify)

@@ -11,7 +11,7 @@ from catalogproc.cluster.run import run as run_plan
 from catalogproc.cluster.spec import ClusterConfig, Paths, RunSpec
 from catalogproc.job import Job
 from catalogproc.report.html_report import REPORT_FILE, write_report
-from catalogproc.rundir.sync import kept
+from catalogproc.rundir.sync import synced
 
 
 def run(
@@ -73,7 +73,7 @@ def run(
     """
     cluster = ClusterConfig(scheduler, workers, device)
     spec = RunSpec(input, output, gaia_source, model, job, cluster=cluster)
-    with kept(spec.output, announce) as folder:
+    with synced(spec.output, announce) as folder:
         plan = make_plan(spec.with_output(folder), announce)
         result = run_plan(plan, progress=progress, announce=announce)
         if result.chunks_run or not (folder / REPORT_FILE).is_file():

@@ -1,4 +1,4 @@
-"""Parquet parts of a contract, streamed, whole or not at all, described from within."""
+"""Parquet files of a table contract, written in batches and atomically, with their metadata."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ from catalogproc.io.atomic import BUFFER, AtomicFile
 from catalogproc.io.votable_header import dataless_votable
 
 ROW_GROUP = 65_536
+"""Number of rows of a row group."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished file: its path relative to the output folder, its rows and its SHA-256."""
+    """A finished file of a catalog.
+
+    Attributes
+    ----------
+    path
+        Relative to the output folder.
+    rows, bytes
+        Number of rows and of bytes.
+    sha256
+        Hash (hex) of its content.
+    """
 
     path: str
     rows: int
@@ -31,21 +42,21 @@ class Part:
 
 
 class TableWriter:
-    """A Parquet file of a contract, written batch by batch, whole or not at all.
+    """A Parquet file of a contract, written in batches and atomically.
 
-    Rows are gathered into row groups of :data:`ROW_GROUP` rows, so memory holds one row
-    group and one batch, however many rows the file gets. The same rows give the same bytes
-    whatever the batches they came in.
+    Rows are collected into row groups of ``row_group`` rows, so memory holds one row group
+    and one batch, whatever the size of the file. The bytes depend on the rows only, not on
+    how they are divided into batches.
 
     Parameters
     ----------
     path
         The file.
     contract
-        What every batch is checked against, and what describes each column in the file.
+        The contract that each batch is checked against and that describes the columns.
     metadata
-        Further lines for the file: model, run, provenance. They should hold nothing that
-        changes from one try to the next, or the same rows get other bytes.
+        Further metadata: model, run, provenance. Nothing in it may change between two tries,
+        or the same rows give other bytes.
     allow_empty
         Whether a file without rows is written.
     overwrite
@@ -53,10 +64,12 @@ class TableWriter:
 
     Attributes
     ----------
+    row_group
+        Number of rows of a row group.
     rows
-        Rows that were handed over.
+        Number of rows so far.
     written
-        Whether the file stands under its name.
+        Whether the file exists under its name.
 
     Raises
     ------
@@ -66,6 +79,8 @@ class TableWriter:
         A batch breaks the contract.
     """
 
+    row_group = ROW_GROUP
+
     def __init__(
         self,
         path: Path,
@@ -74,14 +89,12 @@ class TableWriter:
         *,
         allow_empty: bool = True,
         overwrite: bool = True,
-        row_group: int = ROW_GROUP,
     ) -> None:
         self.contract = contract
         self.rows = 0
         self.written = False
         self._metadata = dict(metadata or {})
         self._allow_empty = allow_empty
-        self._row_group = row_group
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._schema = contract.arrow_schema()
@@ -96,7 +109,18 @@ class TableWriter:
         return self
 
     def write(self, table: pa.Table) -> None:
-        """Append the rows of a table of the contract."""
+        """Append rows.
+
+        Parameters
+        ----------
+        table
+            Rows of the contract, in any number.
+
+        Raises
+        ------
+        ContractError
+            They break the contract.
+        """
         self.contract.check(table, where=self._file.path)
         self._waiting.append(pa.Table.from_arrays(table.columns, schema=self._schema))
         self._waiting_rows += table.num_rows
@@ -104,14 +128,14 @@ class TableWriter:
         for name, width in self._widths.items():
             longest = pc.max(pc.utf8_length(table.column(name))).as_py()
             self._widths[name] = max(width, longest or 0)
-        if self._waiting_rows >= self._row_group:
-            self._write_groups(self._waiting_rows // self._row_group * self._row_group)
+        if self._waiting_rows >= self.row_group:
+            self._write_groups(self._waiting_rows // self.row_group * self.row_group)
 
     def _write_groups(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)
-        # One chunk a column, or the pages would follow the batches that the rows came in.
+        # One chunk per column, else the pages would depend on the batches.
         group = waiting.slice(0, rows).combine_chunks()
-        self._parquet.write_table(group, row_group_size=self._row_group)
+        self._parquet.write_table(group, row_group_size=self.row_group)
         rest = waiting.slice(rows)
         self._waiting, self._waiting_rows = [rest], rest.num_rows
 
@@ -136,53 +160,49 @@ class TableWriter:
         self.written = True
 
     def _final_metadata(self) -> dict[bytes, bytes]:
-        """The file's metadata and its Arrow schema, once the strings' widths are known.
+        """Return the file's metadata and its Arrow schema, with the widths of the strings.
 
-        astropy needs the widths, and looks for them in the VOTable document and in the Arrow
-        schema; pyarrow by itself would store the schema when the file is begun.
+        astropy looks for the widths in the VOTable document and in the Arrow schema; pyarrow
+        would store the schema at the start, when the widths are unknown.
         """
         schema = described_schema(self.contract, self._metadata, self._widths)
         stored = base64.b64encode(schema.serialize().to_pybytes())
         return dict(schema.metadata) | {b"ARROW:schema": stored}
 
     def _discard(self) -> None:
-        # Else pyarrow's writer would try to write a footer when it is collected.
+        # Else pyarrow would try to write a footer when the writer is garbage-collected.
         self._parquet.is_open = False
         self._file.discard()
 
 
 class PartWriter(TableWriter):
-    """A part of a catalog: ``folder/subfolder/stem.parquet``.
+    """A part of a catalog: ``<contract's name>/<stem>.parquet`` in the output folder.
 
-    The other parameters are those of :class:`TableWriter`. ``part`` is the finished part
-    once the ``with`` block has been left without an exception, and None before and where
-    there was no row and ``allow_empty`` is False.
+    Parameters
+    ----------
+    folder
+        The output folder.
+    stem
+        The file's name without its suffix.
+    contract, metadata, allow_empty
+        As for :class:`TableWriter`.
     """
 
     def __init__(
         self,
         folder: Path,
-        subfolder: str,
         stem: str,
         contract: Contract,
         metadata: Mapping[str, str] | None = None,
         *,
         allow_empty: bool = True,
-        overwrite: bool = True,
-        row_group: int = ROW_GROUP,
     ) -> None:
-        self._path = f"{subfolder}/{stem}.parquet"
-        super().__init__(
-            Path(folder) / self._path,
-            contract,
-            metadata,
-            allow_empty=allow_empty,
-            overwrite=overwrite,
-            row_group=row_group,
-        )
+        self._path = f"{contract.name}/{stem}.parquet"
+        super().__init__(Path(folder) / self._path, contract, metadata, allow_empty=allow_empty)
 
     @property
     def part(self) -> Part | None:
+        """The finished part; None before the end, and where no file was written."""
         if not self.written:
             return None
         return Part(self._path, self.rows, self._file.sha256, self._file.bytes)
@@ -191,11 +211,19 @@ class PartWriter(TableWriter):
 def described_schema(
     contract: Contract, metadata: Mapping[str, str], widths: Mapping[str, int]
 ) -> pa.Schema:
-    """The contract's Arrow schema with VOParquet's, astropy's and the given metadata.
+    """Return a contract's Arrow schema with the metadata of VOParquet and astropy.
 
-    VOParquet (IVOA note, version 1.0) keeps a VOTable without data in the file's metadata;
+    VOParquet (IVOA note, version 1.0) has a VOTable without data in the file's metadata;
     astropy reads units, UCDs and descriptions from it with ``format="parquet.votable"``.
-    ``widths`` are the characters of the string columns.
+
+    Parameters
+    ----------
+    contract
+        The table contract.
+    metadata
+        Further metadata of the file.
+    widths
+        Number of characters of each string column.
     """
     voparquet = {
         "IVOA.VOTable-Parquet.version": "1.0",

@@ -1,10 +1,10 @@
-"""Object storage and other distant file systems: what lies there is staged on a disk here.
+"""Object storage and other remote file systems: their files are staged on a local disk.
 
-Readers know files alone, and so do writers. What has an address (``s3://bucket/xp/*.parquet``) is
-fetched whole before it is read, into a folder that $CATALOGPROC_STAGE names. Arrow speaks s3, gs,
-abfs and hdfs; ``fsspec+NAME://`` is any file system of fsspec, where that is installed.
-Credentials, regions and endpoints are found where these look for them: in the environment
-(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and their like) and in their own files, never in an address.
+Readers and writers use local files only. A file at an address (``s3://bucket/xp/*.parquet``) is
+fetched completely before it is read, into the folder $CATALOGPROC_STAGE. Arrow has s3, gs, abfs
+and hdfs; ``fsspec+NAME://`` is any file system of fsspec. Credentials, regions and endpoints come
+from where these libraries look for them: the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL
+and others) and their own files, never from an address.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal, masked
+from catalogproc.io.archives import SCHEME, is_archive, unpack
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.output import existing_parent
 
@@ -34,21 +35,27 @@ STAGE = "CATALOGPROC_STAGE"
 THREADS = 8
 TRIES = 3
 PAUSE = 1.0
-"""Seconds before the second try, twice as many before the third."""
+"""Seconds before the second try; before the third, twice as many."""
 _BLOCK = 8 << 20
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# A file there appears whole or not at all; elsewhere it is written under another name first.
-_WHOLE = {"s3", "gcs", "abfs"}
+# Their writes are atomic; elsewhere a file is written under another name first.
+_ATOMIC = {"s3", "gcs", "abfs"}
 _T = TypeVar("_T")
 
 
 def is_address(word: str | Path) -> bool:
-    """Whether a word names something in a distant file system: ``scheme://…``."""
+    """Return whether a text is the address of a remote file system: ``scheme://…``.
+
+    Parameters
+    ----------
+    word
+        A text or a path; paths are local.
+    """
     return isinstance(word, str) and _ADDRESS.match(word) is not None
 
 
 def stage() -> Path:
-    """Where distant files are staged: $CATALOGPROC_STAGE, or a folder among the user's caches.
+    """Return the folder for staged files: $CATALOGPROC_STAGE, or one in the user's caches.
 
     On a cluster of several hosts it must be on storage that they share.
     """
@@ -57,7 +64,13 @@ def stage() -> Path:
 
 
 def named(path: Path) -> str:
-    """A file as the user named it: by its address where it was staged."""
+    """Return a file's name as the user gave it: for a staged file, its address.
+
+    Parameters
+    ----------
+    path
+        A local file.
+    """
     if not path.is_relative_to(stage()):
         return str(path)
     scheme, *rest = path.relative_to(stage()).parts
@@ -65,12 +78,22 @@ def named(path: Path) -> str:
 
 
 def local(name: str | Path) -> Path:
-    """Where the file of a name lies here: it is staged first where the name is an address.
+    """Return the local file of a name; that of an address is staged first.
 
-    Raises CatalogprocError where an address cannot be read, or no file lies there.
+    Parameters
+    ----------
+    name
+        A path or an address.
+
+    Raises
+    ------
+    CatalogprocError
+        The address cannot be read, or has no file.
     """
     if not is_address(name):
         return Path(name).expanduser()
+    if str(name).startswith(f"{SCHEME}://"):
+        return _member(str(name).removeprefix(f"{SCHEME}://"))
     address = Address(str(name))
     found = address.files()
     if len(found) != 1:
@@ -78,9 +101,33 @@ def local(name: str | Path) -> Path:
     return address.fetch(found)[0]
 
 
+def _member(name: str) -> Path:
+    """The unpacked file of a ZIP archive, by the name that :func:`named` gives it."""
+    path = stage() / SCHEME / name
+    above = (Path("/", *parent.parts) for parent in PurePosixPath(name).parents)
+    archive = next((parent for parent in above if is_archive(parent)), None)
+    if not path.is_file() and archive is not None and archive.is_file():
+        unpack(archive, stage())
+    if not path.is_file():
+        raise InputError(
+            "the ZIP archive of a file is gone", wanted=f"/{name}", found="nothing", where=archive
+        )
+    return path
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A file at an address: its path in its file system, its bytes, when it was changed (ns)."""
+    """A file at an address.
+
+    Attributes
+    ----------
+    path
+        In its file system.
+    size
+        Number of bytes.
+    changed
+        Time of its last change, in ns since 1970.
+    """
 
     path: str
     size: int
@@ -89,9 +136,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Address:
-    """A place in a distant file system, a file or a folder, and what can be done there.
+    """A file or folder in a remote file system.
 
-    Every method raises CatalogprocError, in the user's words, where the other side refuses.
+    Every method raises CatalogprocError if the remote side refuses.
+
+    Parameters
+    ----------
+    text
+        The address, without credentials.
     """
 
     text: str
@@ -99,11 +151,11 @@ class Address:
     def __post_init__(self) -> None:
         if masked(self.text) != self.text:
             raise Refusal(
-                "an address with credentials in it",
-                wanted="an address alone",
+                "an address contains credentials",
+                wanted="an address without them",
                 found=masked(self.text),
-                advice="give them by the environment or the vendor's own file: an address is "
-                "written down with the catalog",
+                advice="give them in the environment or in the provider's own file: an address is "
+                "stored with the catalog",
             )
         _refuse_leaving(self.text, self.text)
 
@@ -114,7 +166,7 @@ class Address:
     def _place(self) -> tuple[fs.FileSystem, str]:
         scheme, _, rest = self.text.partition("://")
         path, mark, options = rest.partition("?")
-        # Arrow takes addresses as the standard writes them, fsspec as they stand.
+        # Arrow takes quoted addresses, fsspec plain ones.
         plain = path if scheme.startswith("fsspec+") else quote(path)
         try:
             files, path = fs.FileSystem.from_uri(f"{scheme}://{plain}{mark}{options}")
@@ -122,7 +174,7 @@ class Address:
             raise _refused(self.text, "cannot be reached", error) from error
         except (pa.ArrowException, ImportError, ValueError) as error:
             raise Refusal(
-                "an address of no file system that can be used",
+                "the address is not of a supported file system",
                 wanted="s3://, gs://, abfs://, hdfs://, or fsspec+NAME:// with fsspec installed",
                 found=error,
                 where=self.text,
@@ -131,16 +183,16 @@ class Address:
 
     @property
     def path(self) -> str:
-        """The path in its file system; of s3 it begins with the bucket."""
+        """The path in its file system; for s3 it begins with the bucket."""
         return self._place[1]
 
     @property
     def folder(self) -> Path:
-        """Where it is staged."""
+        """The local folder or file in which it is staged."""
         return self._staged(self.path)
 
     def files(self) -> list[Entry]:
-        """The files that it stands for: itself, those in it and below, or those of a pattern."""
+        """Return the files of the address: itself, those in and below it, or of a pattern."""
         files, names = self._place[0], PurePosixPath(self.path).parts
         fixed = next((i for i, name in enumerate(names) if _is_pattern(name)), len(names))
         base, pattern = str(PurePosixPath(*names[:fixed])), names[fixed:]
@@ -153,51 +205,79 @@ class Address:
                 return [] if pattern else [found]
             return [one for one in files.get_file_info(chosen) if one.is_file]
 
-        held, skip = self._try(listed, "cannot be listed"), len(_parts(base))
-        fits = [one for one in held if not pattern or _fits(_parts(one.path)[skip:], pattern)]
+        found, skip = self._try(listed, "cannot be listed"), len(_parts(base))
+        fits = [one for one in found if not pattern or _fits(_parts(one.path)[skip:], pattern)]
         return sorted((_entry(one) for one in fits), key=lambda entry: entry.path)
 
     def fetch(self, entries: Sequence[Entry]) -> list[Path]:
-        """Stage files, those that are here already left out; where they are, in order.
+        """Stage files, unless a local file has the same size and time of change.
 
-        A file is here when a file of its size and its time of change is. It appears whole.
+        Parameters
+        ----------
+        entries
+            The files.
+
+        Returns
+        -------
+        list of Path
+            The local files, in order.
         """
         paths = [self._staged(entry.path) for entry in entries]
         missing = [
             (entry, path) for entry, path in zip(entries, paths, strict=True)
-            if not in_step(path, entry)
+            if not is_current(path, entry)
         ]  # fmt: skip
-        _refuse_room(self.text, sum(entry.size for entry, _ in missing))
+        _check_space(self.text, sum(entry.size for entry, _ in missing))
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(lambda one: self._fetch(*one), missing):
                 pass
         return paths
 
     def put(self, file: Path, name: str) -> Entry:
-        """Copy a file to a name below this address, and see that all of it came there.
+        """Upload a file, and check the number of bytes.
 
-        The file is given the time that its copy has there, so that :func:`in_step` holds.
+        The local file is given the time of change of the remote one, so that it
+        :func:`is_current`.
+
+        Parameters
+        ----------
+        file
+            The local file.
+        name
+            Its name below this address.
+
+        Returns
+        -------
+        Entry
+            The remote file.
         """
         files, target = self._place[0], f"{self.path}/{name}"
-        written = target if files.type_name in _WHOLE else f"{target}.{secrets.token_hex(4)}.tmp"
+        # Not io.atomic's write: it renames on a local disk.
+        written = target if files.type_name in _ATOMIC else f"{target}.{secrets.token_hex(4)}.tmp"
 
         def copy() -> Entry:
-            if files.type_name not in _WHOLE:
+            if files.type_name not in _ATOMIC:
                 files.create_dir(str(PurePosixPath(target).parent), recursive=True)
             with file.open("rb") as source, files.open_output_stream(written) as sink:
                 shutil.copyfileobj(source, sink, _BLOCK)
             if written != target:
                 files.move(written, target)
-            came = _entry(files.get_file_info(target))
-            if came.size != file.stat().st_size:
-                raise OSError(f"{came.size} bytes came there of {file.stat().st_size}")
-            os.utime(file, ns=(came.changed, came.changed))
-            return came
+            uploaded = _entry(files.get_file_info(target))
+            if uploaded.size != file.stat().st_size:
+                raise OSError(f"{uploaded.size} bytes of {file.stat().st_size} were uploaded")
+            os.utime(file, ns=(uploaded.changed, uploaded.changed))
+            return uploaded
 
         return self._try(copy, f"cannot be written: {name}")
 
     def read(self, name: str) -> tuple[bytes, Entry] | None:
-        """A small file below this address, and what is known of it; None where there is none."""
+        """Return a small file's content and its entry, None if it does not exist.
+
+        Parameters
+        ----------
+        name
+            Its name below this address.
+        """
         files, path = self._place[0], f"{self.path}/{name}"
 
         def look() -> tuple[bytes, Entry] | None:
@@ -210,11 +290,19 @@ class Address:
         return self._try(look, f"cannot be read: {name}")
 
     def write(self, name: str, data: bytes) -> Entry:
-        """Write a small file below this address."""
+        """Write a small file.
+
+        Parameters
+        ----------
+        name
+            Its name below this address.
+        data
+            Its content.
+        """
         files, path = self._place[0], f"{self.path}/{name}"
 
         def put() -> Entry:
-            if files.type_name not in _WHOLE:
+            if files.type_name not in _ATOMIC:
                 files.create_dir(self.path, recursive=True)
             with files.open_output_stream(path) as sink:
                 sink.write(data)
@@ -223,7 +311,13 @@ class Address:
         return self._try(put, f"cannot be written: {name}")
 
     def remove(self, name: str) -> None:
-        """Remove a file below this address."""
+        """Remove a file.
+
+        Parameters
+        ----------
+        name
+            Its name below this address.
+        """
         files, path = self._place[0], f"{self.path}/{name}"
         self._try(lambda: files.delete_file(path), f"cannot be removed: {name}")
 
@@ -235,12 +329,12 @@ class Address:
             ):
                 shutil.copyfileobj(source, file, _BLOCK)
                 if file.bytes != entry.size:
-                    raise OSError(f"{file.bytes} bytes came of {entry.size}")
+                    raise OSError(f"{file.bytes} bytes of {entry.size} were fetched")
 
         self._try(copy, f"cannot be fetched: {entry.path}")
 
     def _try(self, do: Callable[[], _T], words: str) -> _T:
-        """Do it, three times where need be: a network's faults pass."""
+        """Return the result of a call; it is tried three times, since network faults may pass."""
         for number in range(TRIES):
             try:
                 return do()
@@ -256,8 +350,16 @@ class Address:
         return stage().joinpath(scheme, *_parts(path))
 
 
-def in_step(path: Path, entry: Entry) -> bool:
-    """Whether a file here is the one there: by its size and its time of change."""
+def is_current(path: Path, entry: Entry) -> bool:
+    """Return whether a local file equals a remote one, by its size and time of change.
+
+    Parameters
+    ----------
+    path
+        The local file.
+    entry
+        The remote file.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -270,28 +372,28 @@ def _refused(where: str, words: str, error: OSError) -> CatalogprocError:
         f"an address {words}",
         found=masked(str(error)),
         where=where,
-        advice="see to the address, the credentials in the environment and the network, then give "
+        advice="check the address, the credentials in the environment and the network, then run "
         "the same command again",
     )
 
 
 def _refuse_leaving(path: str, where: str) -> None:
-    """Names there are free: one with steps that lead elsewhere on a disk is not followed."""
+    """Refuse a path with steps that would lead out of the folder for staged files."""
     if {".", ".."} & set(_parts(path)):
         raise Refusal("a path that leaves its folder", found=path, where=where)
 
 
-def _refuse_room(where: str, needed: int) -> None:
+def _check_space(where: str, needed: int) -> None:
     place = existing_parent(stage())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(
-            "too little room to stage what lies at an address",
+            "too little space to stage the files of an address",
             wanted=f"{needed / 1e9:.1f} GB",
             found=f"{free / 1e9:.1f} GB free at {place}",
             where=where,
-            advice=f"make room, name a folder on a larger disk in ${STAGE}, or take fewer files at "
-            "a time",
+            advice=f"free some space, set ${STAGE} to a folder on a larger disk, or take fewer "
+            "files at a time",
         )
 
 
@@ -308,7 +410,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the steps of a path fit those of a pattern, in which ** is any number of steps."""
+    """Return whether path steps match a pattern's; ** matches any number of steps."""
     if not pattern:
         return not names
     if pattern[0] == "**":

@@ -1,7 +1,6 @@
 """A table contract as VOTable XML: FIELDs, INFOs and COOSYS, without rows.
 
-VOTable 1.4 (IVOA Recommendation 2019). It stands in a VOTable file, and in the metadata of
-VOParquet.
+VOTable 1.4 (IVOA Recommendation 2019); used by VOTable files and by the metadata of VOParquet.
 """
 
 from __future__ import annotations
@@ -35,10 +34,16 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def dataless_votable(contract: Contract, widths: Mapping[str, int]) -> str:
-    """A VOTable document (XML text) that describes a contract's columns and holds no rows.
+    """Return a VOTable document (XML) that describes a contract's columns, without rows.
 
-    It is what VOParquet keeps in a Parquet file's metadata. ``widths`` are the characters
-    of the string columns.
+    VOParquet stores it in a Parquet file's metadata.
+
+    Parameters
+    ----------
+    contract
+        The table contract.
+    widths
+        Number of characters of each string column.
     """
     head, tail = votable_frame(contract, widths=widths)
     return head + tail
@@ -51,7 +56,7 @@ def votable_frame(
     infos: Mapping[str, str] | None = None,
     rows: int | None = None,
 ) -> tuple[str, str]:
-    """The XML before and after the place of a table's DATA element.
+    """Return the XML before and after a table's DATA element.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Which source_ids stand twice in a catalog, in bounded memory.
+"""Find the source_ids that occur more than once in a catalog, in bounded memory.
 
-The ids are counted in bins of their leading bits while the parts are read anyway; then the
-bins are gone through in groups that fit into memory, reading the source_id column again,
-of the row groups that can hold such ids only. Gaia's files are sorted by source_id, so
-that altogether each row group is read about once more.
+The ids are counted in bins of their leading bits while the parts are read for other checks.
+Then the bins are taken in groups that fit into memory: the source_id column is read again, of
+those row groups whose range meets the group's. Gaia files are sorted by source_id, so each row
+group is read about once more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 BINS_LOG2 = 16
 SHIFT = 63 - BINS_LOG2
 LIMIT = 8_000_000
-"""Ids that are sorted at a time: about 0.3 GB."""
-NAMED = 5
+"""Number of ids that are sorted at a time: about 0.3 GB."""
+SHOWN = 5
+"""Number of ids that a finding names."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,13 @@ class _Part:
 
 
 class DuplicateSearch:
-    """Count ids with :meth:`count`, name their parts with :meth:`add`, then :meth:`run`."""
+    """Search for duplicates: :meth:`count` the ids, :meth:`add` their parts, then :meth:`run`.
+
+    Parameters
+    ----------
+    limit
+        Number of ids held in memory at a time, unless one bin has more.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -41,23 +48,37 @@ class DuplicateSearch:
         self._names: list[str] = []
 
     def count(self, source_ids: pa.ChunkedArray) -> None:
-        """Note how many ids there are, by their leading bits."""
+        """Count ids by their leading bits.
+
+        Parameters
+        ----------
+        source_ids
+            Ids (N,) of a part.
+        """
         bins = _bins(source_ids.to_numpy())
         self._bins += np.bincount(bins, minlength=len(self._bins))
 
     def add(self, part: Path, fingerprint: str, name: str) -> None:
-        """Name a part of the catalog whose ids were counted, and the input file it answers."""
+        """Add a part of the catalog whose ids were counted.
+
+        Parameters
+        ----------
+        part
+            The Parquet file.
+        fingerprint, name
+            The input file that its rows come from.
+        """
         number = self._files.setdefault(fingerprint, len(self._files))
         if number == len(self._names):
             self._names.append(name)
         self._parts.append(_Part(part, number))
 
     def run(self) -> tuple[int, list[str]]:
-        """(ids that stand in more than one file, a sentence for each file with ids twice)."""
+        """Return the number of ids in several files, and a finding per file with duplicates."""
         across = 0
         within: dict[int, list[int]] = {}
         for low, high in self._groups():
-            ids, files = self._gather(low, high)
+            ids, files = self._read(low, high)
             order = np.lexsort((files, ids))
             ids, files = ids[order], files[order]
             same = ids[1:] == ids[:-1]
@@ -66,25 +87,26 @@ class DuplicateSearch:
             for file in np.unique(files[1:][same_file]):
                 twice = np.unique(ids[1:][same_file & (files[1:] == file)])
                 within.setdefault(int(file), []).extend(twice.tolist())
-        return across, sorted(self._sentence(file, ids) for file, ids in within.items())
+        return across, sorted(self._finding(file, ids) for file, ids in within.items())
 
-    def _sentence(self, file: int, ids: list[int]) -> str:
-        named = ", ".join(map(str, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
-        words = "source_id stands" if len(ids) == 1 else "source_ids stand"
-        return f"input {self._names[file]}: {len(ids)} {words} twice: {named}"
+    def _finding(self, file: int, ids: list[int]) -> str:
+        shown = ", ".join(map(str, ids[:SHOWN])) + (", …" if len(ids) > SHOWN else "")
+        words = "source_id occurs" if len(ids) == 1 else "source_ids occur"
+        return f"input {self._names[file]}: {len(ids)} {words} more than once: {shown}"
 
     def _groups(self) -> Iterator[tuple[int, int]]:
-        """Ranges of bins, the upper one exclusive, of at most ``limit`` ids where they can be."""
-        start, held = 0, 0
+        """Yield ranges of bins, end exclusive, with at most ``limit`` ids where possible."""
+        start, size = 0, 0
         for number in np.flatnonzero(self._bins):
-            if held and held + self._bins[number] > self._limit:
+            if size and size + self._bins[number] > self._limit:
                 yield start, int(number)
-                start, held = int(number), 0
-            held += int(self._bins[number])
-        if held:
+                start, size = int(number), 0
+            size += int(self._bins[number])
+        if size:
             yield start, len(self._bins)
 
-    def _gather(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _read(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return the ids of a range of bins, and the number of the input file of each."""
         ids: list[NDArray[np.int64]] = []
         files: list[NDArray[np.int32]] = []
         for part in self._parts:
@@ -101,6 +123,7 @@ def _bins(ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _ids_in(path: Path, low: int, high: int) -> Iterator[NDArray[np.int64]]:
+    """Yield a part's ids in the bins ``low`` to ``high - 1``, by row group."""
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.get_field_index("source_id")
         for number in range(file.num_row_groups):

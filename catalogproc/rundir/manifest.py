@@ -1,4 +1,4 @@
-"""Which run an output folder holds: run.json, written at the first start, then compared."""
+"""run.json: the run that an output folder holds; written at the first start, then compared."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, Refusal, ResumeError
 from catalogproc.io.atomic import as_json, remove_stale, write_atomic, write_error
 from catalogproc.io.hashes import sha256
+from catalogproc.io.output import check_output_folder
 
 if TYPE_CHECKING:
     from catalogproc.job import Job
@@ -24,12 +25,22 @@ CATALOG, REJECTED, RECEIPTS = "catalog", "rejected", "receipts"
 FOLDERS = (CATALOG, REJECTED, RECEIPTS)
 CONTRACTS = ("catalog", "rejected", "receipt")
 SHOWN = 5
-"""How many files a message names before it counts the rest."""
+"""Number of files that a message names; the others are counted."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file as the user named it, with its fingerprint; rows where known beforehand."""
+    """An input file.
+
+    Attributes
+    ----------
+    path
+        As the user named it.
+    fingerprint
+        Hash (hex) of its size and its ends; empty if it could not be read.
+    rows
+        Number of rows; None where only reading the whole file tells.
+    """
 
     path: str
     fingerprint: str
@@ -37,9 +48,13 @@ class InputFile:
 
 
 def shown_path(path: Path) -> str:
-    """A file's path as run.json and provenance.json may hold it: without a user's name.
+    """Return a path without the user's name, for run.json and provenance.json.
 
-    Below the working folder it is relative to it, below the home folder it starts with ~.
+    Parameters
+    ----------
+    path
+        The path. Below the working folder it is shown relative to it, below the home folder
+        it begins with ``~``.
     """
     path = Path(path)
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
@@ -50,10 +65,23 @@ def shown_path(path: Path) -> str:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run this run: job, model, input, companions and the contracts' versions.
+    """The job, model, input, auxiliary tables and contract versions that define a run.
 
-    ``job`` and ``model`` hold what people read (names, labels, what the model was trained
-    on); equality of runs is decided by hashes, fingerprints and versions.
+    ``job`` and ``model`` hold what people read (names, labels, training data); whether two
+    runs are the same is decided by hashes, fingerprints and versions.
+
+    Attributes
+    ----------
+    job, job_hash
+        The job's fields, and their hash.
+    model, model_hash
+        Name, description and training of the model, and the bundle's hash.
+    inputs
+        The files of spectra.
+    companions
+        The gaia_source and auxiliary tables, joined by source_id.
+    contracts
+        Version of each table contract.
     """
 
     job: Mapping[str, Any]
@@ -74,6 +102,15 @@ class RunIdentity:
         inputs: Sequence[InputFile],
         companions: Sequence[InputFile] = (),
     ) -> Self:
+        """Return the identity of a run.
+
+        Parameters
+        ----------
+        job, bundle
+            The job and the model.
+        inputs, companions
+            The files of spectra; the gaia_source and auxiliary tables.
+        """
         return cls(
             job={"name": job.name, "description": job.description} | job.to_dict(),
             job_hash=job.hash,
@@ -89,16 +126,15 @@ class RunIdentity:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of all that decides; where files lie and what they are called does not."""
-        decides = {
+        """SHA-256 (hex) of everything that defines the run; paths and names do not."""
+        content = {
             "job": self.job_hash,
             "model": self.model_hash,
             "inputs": sorted(file.fingerprint for file in self.inputs),
             "companions": sorted(file.fingerprint for file in self.companions),
             "contracts": dict(self.contracts),
         }
-        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
-        return sha256(text.encode())
+        return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
     @property
     def run_id(self) -> str:
@@ -111,31 +147,49 @@ class RunIdentity:
         return self.model_hash[:8]
 
     def to_dict(self) -> dict[str, Any]:
-        content = asdict(self)
-        return {"run_id": self.run_id, "hash": self.hash} | content
+        """Return the content of run.json."""
+        return {"run_id": self.run_id, "hash": self.hash} | asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Raises ValueError, TypeError or KeyError when it is not what to_dict wrote."""
-        known = {name: content[name] for name in (item.name for item in fields(cls))}
+        """Return the identity that a run.json holds.
+
+        Parameters
+        ----------
+        content
+            The content of run.json, as :meth:`to_dict` gives it.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            It is not what :meth:`to_dict` gave.
+        """
+        values = {name: content[name] for name in (item.name for item in fields(cls))}
         for name in ("inputs", "companions"):
-            known[name] = tuple(InputFile(**file) for file in known[name])
-            for file in known[name]:
-                words = (file.path, file.fingerprint)
-                if not all(isinstance(word, str) for word in words) or (
-                    type(file.rows) not in (int, type(None))
-                ):
-                    raise ValueError(f"{name} holds no file: {str(file)[:80]}")
-                if file.fingerprint and not file.fingerprint.isalnum():
-                    raise ValueError(f"{name} holds a file without a hash: {str(file)[:80]}")
-        identity = cls(**known)
+            values[name] = tuple(InputFile(**file) for file in values[name])
+            for file in values[name]:
+                _check_file(name, file)
+        identity = cls(**values)
         if identity.hash != content["hash"]:
             raise ValueError("its content does not have its hash")
         return identity
 
 
+def _check_file(name: str, file: InputFile) -> None:
+    texts = isinstance(file.path, str) and isinstance(file.fingerprint, str)
+    if not texts or type(file.rows) not in (int, type(None)):
+        raise ValueError(f"{name} has an entry that is no file: {str(file)[:80]}")
+    if file.fingerprint and not file.fingerprint.isalnum():
+        raise ValueError(f"{name} has a file without a hash: {str(file)[:80]}")
+
+
 def read_identity(folder: Path) -> RunIdentity:
-    """The run that an output folder holds.
+    """Return the run that an output folder holds.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
 
     Raises
     ------
@@ -145,7 +199,7 @@ def read_identity(folder: Path) -> RunIdentity:
     path = Path(folder) / RUN_FILE
     try:
         content = json.loads(path.read_bytes())
-        json.dumps(content, allow_nan=False)  # what follows is to be written as JSON again
+        json.dumps(content, allow_nan=False)  # parts of it are written as JSON again
         return RunIdentity.from_dict(content)
     except FileNotFoundError:
         raise ResumeError(
@@ -159,11 +213,18 @@ def read_identity(folder: Path) -> RunIdentity:
         ) from None  # fmt: skip
 
 
-def claim(folder: Path, identity: RunIdentity) -> bool:
-    """Make an output folder this run's, or find that it is already.
+def open_run(folder: Path, identity: RunIdentity) -> bool:
+    """Start a run in an output folder, or resume it.
 
-    At the first start the folder is made and run.json written; at a later one the two runs
-    are compared. Temporary files of killed processes are removed.
+    At the first start the folder is created and run.json written; later the two runs are
+    compared. Temporary files of processes that were killed are removed.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    identity
+        The run.
 
     Returns
     -------
@@ -173,37 +234,50 @@ def claim(folder: Path, identity: RunIdentity) -> bool:
     Raises
     ------
     ResumeError
-        The folder holds another run; every field that differs is named.
+        The folder holds a different run; the fields that differ are listed.
     Refusal
         The folder cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise Refusal(
-            "the output is not a folder", wanted="a folder, or a name that is free", where=folder,
-            advice="give another --output",
-        )  # fmt: skip
+    check_output_folder(folder, writable=False)
     resumed = (folder / RUN_FILE).exists()
     if not resumed:
-        _first_start(folder, identity)
-    old = read_identity(folder)
-    if differing := compare(old, identity):
-        raise ResumeError(
-            "the output folder holds another run",
-            found="\n    ".join(["", *differing]),
-            where=folder,
-            advice="give another --output, or the same job, model and input as before",
-        )
+        _start(folder, identity)
+    check_same_run(folder, identity)
     remove_stale([folder, *(folder / name for name in FOLDERS)])
     return resumed
 
 
-def _first_start(folder: Path, identity: RunIdentity) -> None:
-    held = [name for name in FOLDERS if any((folder / name).glob("[!.]*"))]
-    if held:
+def check_same_run(folder: Path, identity: RunIdentity) -> None:
+    """Refuse a folder that holds a different run.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    identity
+        The run that is to be resumed there.
+
+    Raises
+    ------
+    ResumeError
+        It holds a different run, and the fields that differ are listed; or none.
+    """
+    if differing := compare(read_identity(folder), identity):
         raise ResumeError(
-            "the output folder holds parts of a run, but not run.json that says which",
-            found=", ".join(held), where=folder, advice="give another --output",
+            "the output folder holds a different run",
+            found="\n    ".join(["", *differing]),
+            where=folder,
+            advice="give another --output, or the job, model and input of that run",
+        )
+
+
+def _start(folder: Path, identity: RunIdentity) -> None:
+    used = [name for name in FOLDERS if any((folder / name).glob("[!.]*"))]
+    if used:
+        raise ResumeError(
+            "the output folder holds parts of a run, but no run.json to say which",
+            found=", ".join(used), where=folder, advice="give another --output",
         )  # fmt: skip
     try:
         for name in FOLDERS:
@@ -213,13 +287,19 @@ def _first_start(folder: Path, identity: RunIdentity) -> None:
     try:
         write_atomic(folder / RUN_FILE, as_json(identity.to_dict()), overwrite=False)
     except CatalogprocError as error:
-        # Taken in the meantime: another start of, perhaps, the same run. It is compared.
+        # If another process wrote run.json in the meantime, the two runs are compared.
         if not (folder / RUN_FILE).exists():
             raise Refusal.of(error) from None
 
 
 def compare(old: RunIdentity, new: RunIdentity) -> list[str]:
-    """What differs between two runs, a line a field; empty where they are the same run."""
+    """Return the differences of two runs, one line per field; empty for the same run.
+
+    Parameters
+    ----------
+    old, new
+        The run in the folder, and the one to be started.
+    """
     lines = []
     if old.job_hash != new.job_hash:
         lines += _differing("job", old.job, new.job) or ["job.hash: differs"]
@@ -251,18 +331,18 @@ def _differing_files(word: str, old: Sequence[InputFile], new: Sequence[InputFil
     if before == now:
         return []
     # A file that only moved keeps its fingerprint, and is no difference.
-    gone = [file.path for file in old if file.fingerprint not in now]
+    removed = [file.path for file in old if file.fingerprint not in now]
     added = [file.path for file in new if file.fingerprint not in before]
-    changed = sorted(set(gone) & set(added))
-    said = (
+    changed = sorted(set(removed) & set(added))
+    lists = (
         ("added", [path for path in added if path not in changed]),
-        ("gone", [path for path in gone if path not in changed]),
+        ("removed", [path for path in removed if path not in changed]),
         ("changed", changed),
     )
-    words = [f"{verb} {_list(paths)}" for verb, paths in said if paths]
+    words = [f"{verb} {_shown(paths)}" for verb, paths in lists if paths]
     return [f"{word}: " + ("; ".join(words) or "a file is named more or fewer times")]
 
 
-def _list(paths: Sequence[str]) -> str:
+def _shown(paths: Sequence[str]) -> str:
     more = len(paths) - SHOWN
     return ", ".join(paths[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,9 +1,9 @@
-"""Who made this catalog, from what, and how: summary.json and provenance.json.
+"""summary.json and provenance.json: counts, and the origin of a catalog.
 
-Both follow from run.json and the receipts alone, so that they can be written again, and
-checked, at any time. provenance.json is W3C PROV (PROV-DM, 2013; PROV-JSON submission, 2013)
-with the terms of the IVOA Provenance Data Model 1.0 (2020) as namespaced attributes. Neither
-holds a user's name, a host or anything of the environment.
+Both follow from run.json and the receipts alone, so they can be written again and checked at
+any time. provenance.json is W3C PROV (PROV-DM, 2013; PROV-JSON submission, 2013) with the
+terms of the IVOA Provenance Data Model 1.0 (2020) as namespaced attributes. Neither file has
+the name of a user or host, or anything of the environment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
 SUMMARY_FILE, PROVENANCE_FILE = "summary.json", "provenance.json"
 DETAILED = 2_000
-"""Up to so many chunks each chunk stands in provenance.json; beyond, its receipt says it."""
+"""Up to this number of chunks, provenance.json lists each; beyond, the receipts do."""
 VOPROV = "http://www.ivoa.net/documents/ProvenanceDM/index.html#"
 TERMS = "urn:catalogproc:terms#"
 LIBRARIES = ("catalogproc", "torch", "numpy", "pyarrow", "astropy", "dask")
@@ -36,7 +36,7 @@ REFERENCES = "Zhang, Bu et al. 2026, arXiv:2603.03732; Leung & Bovy 2024, MNRAS 
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Versions of Python, catalogproc and its main libraries, none of which is imported."""
+    """Return the versions of Python, catalogproc and its libraries, without importing them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -51,10 +51,20 @@ def versions() -> dict[str, str]:
 
 
 def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """The run in numbers: rows, reasons, time, model, versions.
+    """Return the content of summary.json: rows, reasons, times, model, versions.
 
-    ``seconds`` is the wall time in which at least one chunk was being worked on, whatever
-    the number of starts that it took; ``stage_seconds`` adds up over all workers.
+    Parameters
+    ----------
+    identity
+        The run.
+    receipts
+        Its receipts.
+
+    Returns
+    -------
+    dict
+        ``seconds`` is the wall time during which at least one chunk was in work, over all
+        starts; ``stage_seconds`` is summed over all workers.
     """
     rows: Counter[str] = Counter({"read": 0, "written": 0, "rejected": 0})
     reasons: Counter[str] = Counter()
@@ -104,7 +114,7 @@ def _seconds(moment: str) -> float:
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
-    """The length of the union of intervals."""
+    """Return the length of the union of intervals."""
     total, reached = 0.0, float("-inf")
     for start, stop in sorted(spans):
         total += max(0.0, stop - max(start, reached))
@@ -113,14 +123,19 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 
 
 def write_summary(folder: Path, failures: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Write summary.json from run.json and the receipts; its content.
+    """Write summary.json from run.json and the receipts.
 
     Parameters
     ----------
     folder
         The output folder of a run.
     failures
-        The chunks that failed in this start, each as words by name: chunk, file, cause.
+        The chunks that failed in this start, each as texts by name: chunk, file, cause.
+
+    Returns
+    -------
+    dict
+        The content.
 
     Raises
     ------
@@ -136,7 +151,13 @@ def write_summary(folder: Path, failures: Sequence[Mapping[str, str]] = ()) -> d
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json, or None where there is none that can be read."""
+    """Return the content of summary.json, None if it cannot be read.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    """
     return _read(Path(folder) / SUMMARY_FILE)
 
 
@@ -149,7 +170,25 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def write_provenance(folder: Path) -> Path:
-    """Write provenance.json from run.json and the receipts. Raises as write_summary does."""
+    """Write provenance.json from run.json and the receipts.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ResumeError
+        The folder holds no run.
+    CatalogprocError
+        The file cannot be written.
+    """
     document = provenance(read_identity(folder), list(iterate_receipts(folder)))
     path = Path(folder) / PROVENANCE_FILE
     write_atomic(path, as_json(json.loads(document.serialize(format="json"))))
@@ -157,18 +196,32 @@ def write_provenance(folder: Path) -> Path:
 
 
 def receipts_digest(receipts: Iterable[Receipt]) -> str:
-    """SHA-256 (hex) over which chunks are done and what the hashes of their parts are."""
+    """Return the SHA-256 (hex) of the names of all chunks and the hashes of their parts.
+
+    Parameters
+    ----------
+    receipts
+        The receipts of a run, in any order.
+    """
     lines = sorted(f"{r.chunk_id} {r.catalog_sha256} {r.rejected_sha256}\n" for r in receipts)
     return sha256("".join(lines).encode())
 
 
 def provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> Any:
-    """The run as a prov.model.ProvDocument.
+    """Return the run as a prov.model.ProvDocument.
 
-    Entities are the input files, the model, the job, the contracts, the catalog, the rejected
-    rows, the receipts, and each part; activities the run and each of its chunks; agents the
-    versions of catalogproc that worked. With more than :data:`DETAILED` chunks, those and
-    their parts are left to the receipts, whose digest the document holds.
+    Entities are the input files, the gaia_source and auxiliary tables, the model, the job, the
+    contracts, the catalog, the rejected rows, the receipts, and each part; activities are the
+    run and each of its chunks; agents are the versions of catalogproc that ran. With more than
+    :data:`DETAILED` chunks, chunks and their parts are left out: the document holds the digest
+    of their receipts.
+
+    Parameters
+    ----------
+    identity
+        The run.
+    receipts
+        Its receipts.
     """
     from prov.model import ProvDocument
 
@@ -185,10 +238,10 @@ def provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> Any:
 
 
 def _add_agents(document: Any, receipts: Sequence[Receipt]) -> dict[str, str]:
-    """An agent for each version of catalogproc that worked; identifiers by version."""
-    worked = {receipt.versions.get("catalogproc", "unknown") for receipt in receipts}
+    """Add an agent for each version of catalogproc that ran; return identifiers by version."""
+    used = {receipt.versions.get("catalogproc", "unknown") for receipt in receipts}
     agents = {}
-    for number in sorted(worked or {versions()["catalogproc"]}):
+    for number in sorted(used or {versions()["catalogproc"]}):
         agents[number] = "run:catalogproc-" + re.sub(r"[^\w.-]", "-", number)
         document.agent(
             agents[number],
@@ -217,15 +270,15 @@ def _add_run(
         document.used("run:run", entity, other_attributes={"prov:role": role})
     for agent in agents.values():
         document.wasAssociatedWith("run:run", agent, plan="run:job")
-    made = (
+    products = (
         ("catalog", CATALOG, "rows_written", sum(r.rows_written for r in receipts)),
         ("rejected", REJECTED, "rows_rejected", sum(r.rows_rejected for r in receipts)),
     )
-    for name, location, counted, rows in made:
+    for name, location, counted, rows in products:
         _dataset(document, f"run:{name}", location, {f"cp:{counted}": rows}, collection=True)
         document.wasGeneratedBy(f"run:{name}", "run:run")
         for entity, role in used.items():
-            if role in ("spectra", "companion", "model"):
+            if role in ("spectra", "auxiliary table", "model"):
                 document.wasDerivedFrom(f"run:{name}", entity, activity="run:run")
     digest = {"cp:sha256": receipts_digest(receipts), "cp:chunks": len(receipts)}
     _dataset(document, "run:receipts", RECEIPTS, digest, collection=True)
@@ -233,16 +286,16 @@ def _add_run(
 
 
 def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
-    """Everything that the run used, as entities; their roles by identifier."""
+    """Add everything that the run used as entities; return their roles by identifier."""
     used = {}
     for word, role, files in (
         ("input", "spectra", identity.inputs),
-        ("companion", "companion", identity.companions),
+        ("auxiliary", "auxiliary table", identity.companions),
     ):
         for file in files:
             # A file that could not even be opened has no fingerprint.
-            mark = file.fingerprint or sha256(file.path.encode())
-            name = f"run:{word}-{mark[:16]}"
+            fingerprint = file.fingerprint or sha256(file.path.encode())
+            name = f"run:{word}-{fingerprint[:16]}"
             if name not in used:
                 _dataset(document, name, file.path, {"cp:fingerprint": file.fingerprint})
                 used[name] = role
@@ -302,13 +355,13 @@ def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> No
     document.used(activity, "run:model", other_attributes={"prov:role": "model"})
     agent = agents[receipt.versions.get("catalogproc", "unknown")]
     document.wasAssociatedWith(activity, agent, plan="run:job")
-    for path, sha256, rows in receipt.parts():
-        whole = path.split("/")[0]
-        part = f"run:{whole}-{receipt.chunk_id}"
-        _dataset(document, part, path, {"cp:sha256": sha256, "cp:rows": rows})
+    for path, checksum, rows in receipt.parts():
+        product = path.split("/")[0]
+        part = f"run:{product}-{receipt.chunk_id}"
+        _dataset(document, part, path, {"cp:sha256": checksum, "cp:rows": rows})
         document.wasGeneratedBy(part, activity, datetime.fromisoformat(receipt.finished))
         document.wasDerivedFrom(part, source, activity=activity)
-        document.hadMember(f"run:{whole}", part)
+        document.hadMember(f"run:{product}", part)
 
 
 def _dataset(
@@ -327,7 +380,15 @@ def _dataset(
 
 
 def check_provenance(folder: Path, identity: RunIdentity, receipts: Sequence[Receipt]) -> list[str]:
-    """What in provenance.json disagrees with run.json and the receipts, a sentence each."""
+    """Return a finding for each value of provenance.json that disagrees with the receipts.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    identity, receipts
+        The run and its receipts.
+    """
     from prov.model import ProvDocument
 
     content = _read(Path(folder) / PROVENANCE_FILE)
@@ -346,7 +407,7 @@ def check_provenance(folder: Path, identity: RunIdentity, receipts: Sequence[Rec
 
 
 def _stated(document: Any) -> dict[tuple[str, str], str]:
-    """The hashes and counts that a document states, by identifier and attribute."""
+    """Return the hashes and counts that a document states, by identifier and attribute."""
     names = ("sha256", "hash", "fingerprint", "chunks", "rows", "rows_read", "rows_written")
     checked = {TERMS + name for name in (*names, "rows_rejected")}
     return {

@@ -1,7 +1,7 @@
-"""Receipts: the proof, a file a chunk, that the chunk is done.
+"""Receipts: one file per chunk states that the chunk is done, and what it wrote.
 
-``receipts/<chunk>.json`` is written last, when the chunk's parts stand on the disk. Nothing
-else is state: what remains to be done follows from the receipts alone.
+``receipts/<chunk>.json`` is written last, after the chunk's parts are on the disk. There is no
+other state: the chunks that remain follow from the receipts alone.
 """
 
 from __future__ import annotations
@@ -20,37 +20,16 @@ import pyarrow.parquet as pq
 
 from catalogproc.errors import InputError
 from catalogproc.io.atomic import as_json, is_temporary, write_atomic
-from catalogproc.rundir.manifest import (
-    CATALOG,
-    RECEIPTS,
-    REJECTED,
-    InputFile,
-    RunIdentity,
-    claim,
-    compare,
-    read_identity,
-)
-
-__all__ = [
-    "InputFile",
-    "Receipt",
-    "RunIdentity",
-    "claim",
-    "compare",
-    "is_valid",
-    "iterate_receipts",
-    "read_identity",
-    "read_receipt",
-    "read_receipts",
-    "receipt_files",
-    "write_receipt",
-]
+from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """The proof that a chunk is done. Its fields are the columns of schemas/receipt.toml;
-    those that the contract declares as JSON are mappings here, and objects in the file."""
+    """The record of a finished chunk.
+
+    Its fields are the columns of schemas/receipt.toml; those that the contract declares as
+    JSON are mappings here, and objects in the file.
+    """
 
     chunk_id: str
     file: str
@@ -78,16 +57,27 @@ class Receipt:
 
     @classmethod
     def from_dict(cls, content: object) -> Self:
-        """Raises ValueError, saying which field is wrong and how."""
+        """Return the receipt that a JSON document holds.
+
+        Parameters
+        ----------
+        content
+            The document.
+
+        Raises
+        ------
+        ValueError
+            It is no receipt; the message names the field.
+        """
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
-        for name, wanted in _TYPES.items():
+        for name, type_name in _TYPES.items():
             if name not in content:
                 raise ValueError(f"field {name} is missing")
-            _check_value(name, content[name], wanted)
-        mark = content["input_fingerprint"]
-        if mark and not (mark.isascii() and mark.isalnum()):
-            raise ValueError(f"field input_fingerprint is no hash: {mark[:SHOWN]!r}")
+            _check_value(name, content[name], type_name)
+        fingerprint = content["input_fingerprint"]
+        if fingerprint and not (fingerprint.isascii() and fingerprint.isalnum()):
+            raise ValueError(f"field input_fingerprint is no hash: {fingerprint[:SHOWN]!r}")
         if unknown := sorted(set(content) - set(_TYPES)):
             raise ValueError(f"unknown fields {str(unknown)[:SHOWN]}")
         for name in ("started", "finished"):
@@ -99,7 +89,7 @@ class Receipt:
         return cls(**content)
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:
-        """(path, SHA-256, rows) of each part that the chunk wrote."""
+        """Return path, SHA-256 and number of rows of each part that the chunk wrote."""
         both = (
             (self.catalog_part, self.catalog_sha256, self.rows_written),
             (self.rejected_part, self.rejected_sha256, self.rows_rejected),
@@ -108,33 +98,62 @@ class Receipt:
 
 
 SHOWN = 80
-"""Characters of a wrong value that a message shows."""
+"""Number of characters of a wrong value that a message shows."""
 _TYPES = {item.name: str(item.type) for item in fields(Receipt)}
 
 
-def _check_value(name: str, value: object, wanted: str) -> None:
-    """Raise ValueError unless a JSON value is of a type as the dataclass writes it."""
-    if wanted.startswith("Mapping"):
+def _check_value(name: str, value: object, type_name: str) -> None:
+    """Raise ValueError unless a JSON value has a type of the dataclass's annotations."""
+    if type_name.startswith("Mapping"):
         if type(value) is not dict:
             raise ValueError(f"field {name} is {repr(value)[:SHOWN]}, not an object")
-        inner = wanted.removeprefix("Mapping[str, ").removesuffix("]")
-        for held in value.values():
-            _check_value(name, held, inner)
+        inner = type_name.removeprefix("Mapping[str, ").removesuffix("]")
+        for item in value.values():
+            _check_value(name, item, inner)
         return
-    kinds = {"str": (str,), "int": (int,), "float": (float, int)}[wanted]
-    if type(value) not in kinds or (isinstance(value, int | float) and not 0 <= value < math.inf):
-        raise ValueError(f"field {name} holds {repr(value)[:SHOWN]}, wanted {wanted}")
+    types = {"str": (str,), "int": (int,), "float": (float, int)}[type_name]
+    if type(value) not in types or (isinstance(value, int | float) and not 0 <= value < math.inf):
+        raise ValueError(f"field {name} is {repr(value)[:SHOWN]}, wanted {type_name}")
 
 
 def write_receipt(folder: Path, receipt: Receipt) -> Path:
-    """Write receipts/<chunk>.json, whole or not at all. Raises CatalogprocError."""
+    """Write a receipt atomically.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    receipt
+        The receipt.
+
+    Returns
+    -------
+    Path
+        ``receipts/<chunk>.json`` in the folder.
+
+    Raises
+    ------
+    CatalogprocError
+        The file cannot be written.
+    """
     path = Path(folder) / RECEIPTS / f"{receipt.chunk_id}.json"
     write_atomic(path, as_json(asdict(receipt)))
     return path
 
 
 def read_receipt(path: Path) -> Receipt:
-    """One receipt. Raises InputError when it is no receipt, or another chunk's."""
+    """Return a receipt.
+
+    Parameters
+    ----------
+    path
+        Its file.
+
+    Raises
+    ------
+    InputError
+        It is no receipt, or that of another chunk.
+    """
     try:
         receipt = Receipt.from_dict(json.loads(path.read_bytes()))
         if receipt.chunk_id != path.stem:
@@ -142,19 +161,31 @@ def read_receipt(path: Path) -> Receipt:
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(
             "a receipt cannot be read", found=error, where=path,
-            advice="run the same command again: the chunk is done anew",
+            advice="run the same command again: the chunk is processed again",
         ) from None  # fmt: skip
     return receipt
 
 
 def receipt_files(folder: Path) -> list[Path]:
-    """Every receipt of an output folder, readable or not, sorted by name."""
+    """Return the files of all receipts of a run, readable or not, sorted by name.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    """
     files = (Path(folder) / RECEIPTS).glob("*.json")
     return sorted(path for path in files if not is_temporary(path))
 
 
 def iterate_receipts(folder: Path) -> Iterator[Receipt]:
-    """The readable receipts. One that is garbage counts as absent: its chunk is done anew."""
+    """Yield the readable receipts of a run; the chunk of another one is processed again.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    """
     for path in receipt_files(folder):
         try:
             yield read_receipt(path)
@@ -163,30 +194,45 @@ def iterate_receipts(folder: Path) -> Iterator[Receipt]:
 
 
 def read_receipts(folder: Path) -> dict[str, Receipt]:
-    """The readable receipts by chunk."""
+    """Return the readable receipts of a run by chunk.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    """
     return {receipt.chunk_id: receipt for receipt in iterate_receipts(folder)}
 
 
 def is_valid(
     receipt: Receipt, folder: Path, job_hash: str, bundle_hash: str, fingerprint: str
 ) -> bool:
-    """Whether the chunk need not be done again: same job, model and input, parts in place.
+    """Return whether a chunk is done: same job, model and input, and its parts exist.
 
-    Of each part the footer is read and its rows are counted, which finds a missing and a
-    truncated file; :func:`catalogproc.rundir.verify.verify` reads every byte.
+    Only the footer of each part is read, which finds missing and truncated files;
+    :func:`catalogproc.rundir.verify.verify` reads every byte.
+
+    Parameters
+    ----------
+    receipt
+        The chunk's receipt.
+    folder
+        The output folder of the run.
+    job_hash, bundle_hash, fingerprint
+        Hashes of the job, the model and the chunk's input file.
     """
     of_this_run = (receipt.job_hash, receipt.bundle_hash, receipt.input_fingerprint) == (
         job_hash,
         bundle_hash,
         fingerprint,
     )
-    counted = receipt.rows_read == receipt.rows_written + receipt.rows_rejected
-    named = bool(receipt.catalog_part) or not receipt.rows_written
-    named = named and (bool(receipt.rejected_part) or not receipt.rows_rejected)
+    counts_agree = receipt.rows_read == receipt.rows_written + receipt.rows_rejected
+    has_parts = bool(receipt.catalog_part) or not receipt.rows_written
+    has_parts = has_parts and (bool(receipt.rejected_part) or not receipt.rows_rejected)
     return (
         of_this_run
-        and counted
-        and named
+        and counts_agree
+        and has_parts
         and all(_rows_in(Path(folder) / path) == rows for path, _, rows in receipt.parts())
     )
 

@@ -1,4 +1,4 @@
-"""How a run stands, from its receipts alone: also while it goes on, also on another machine."""
+"""The progress of a run, from its receipts alone: also while it runs, and from another host."""
 
 from __future__ import annotations
 
@@ -9,22 +9,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from catalogproc.errors import plural
 from catalogproc.rundir.manifest import read_identity
 from catalogproc.rundir.provenance import summarise
 from catalogproc.rundir.receipts import Receipt, iterate_receipts, receipt_files
 
 RECENT = 20
-"""Chunks, the last ones, of which the present pace is told."""
+"""The present pace is that of this number of chunks, the last ones."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands.
+    """The progress of a run.
 
-    ``rows`` are those of its inputs, None where a file does not tell; ``pace`` the stars read a
-    second while the last RECENT chunks were done; ``seconds_left`` what that promises, None
-    where it is not known; ``idle`` seconds since the last chunk was finished; ``workers`` how
-    many chunks each worker has done; ``unreadable`` receipts, whose chunks are done anew.
+    Attributes
+    ----------
+    folder, run_id
+        The output folder and the run.
+    chunks
+        Number of finished chunks.
+    rows
+        Number of rows of the inputs; None if a file does not state it.
+    rows_read, rows_written, rows_rejected, rejected_by_reason
+        Counts over the finished chunks.
+    pace
+        Stars read per second during the last :data:`RECENT` chunks.
+    seconds_left
+        Remaining seconds at that pace; None if unknown.
+    idle
+        Seconds since the last chunk was finished; None if none is.
+    stage_seconds
+        Seconds by stage, summed over all workers.
+    workers, devices
+        Number of chunks of each worker; the devices.
+    unreadable
+        Number of receipts that cannot be read; their chunks are processed again.
     """
 
     folder: str
@@ -45,28 +64,29 @@ class Status:
 
     @property
     def finished(self) -> bool:
-        """Whether every row of the inputs is accounted for."""
+        """Whether every row of the inputs has been read."""
         return self.rows is not None and self.rows_read >= self.rows
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the progress for a program."""
         return asdict(self) | {"finished": self.finished}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the progress for the user."""
         of = f" of {self.rows:,}" if self.rows is not None else ""
         share = f", {self.rows_read / self.rows:.0%}" if self.rows else ""
         rejected = ", ".join(f"{n:,} {why}" for why, n in sorted(self.rejected_by_reason.items()))
         lines = [
             f"run {self.run_id}: {self.rows_read:,}{of} stars read{share}, "
-            f"in {self.chunks:,} chunks",
+            f"in {plural(self.chunks, 'chunk')}",
             f"{self.rows_written:,} written, {self.rows_rejected:,} rejected"
             + (f" ({rejected})" if rejected else ""),
         ]
         if self.finished:
-            lines.append("every row of the inputs is accounted for")
+            lines.append("finished: every row of the inputs has been read")
         elif self.idle is not None:
-            left = "" if self.seconds_left is None else f", {_time(self.seconds_left)} to go"
-            lines.append(f"{self.pace:,.0f} stars a second{left}")
+            left = "" if self.seconds_left is None else f", {_time(self.seconds_left)} left"
+            lines.append(f"{self.pace:,.0f} stars per second{left}")
             lines.append(f"last chunk finished {_time(self.idle)} ago")
         if self.stage_seconds:
             total = sum(self.stage_seconds.values()) or 1.0
@@ -74,16 +94,32 @@ class Status:
             lines.append("time: " + ", ".join(f"{name} {s / total:.0%}" for name, s in stages))
         if self.workers:
             lines.append(
-                f"{len(self.workers):,} workers on {', '.join(self.devices)}, "
+                f"{plural(len(self.workers), 'worker')} on {', '.join(self.devices)}, "
                 f"{min(self.workers.values()):,} to {max(self.workers.values()):,} chunks each"
             )
         if self.unreadable:
-            lines.append(f"{self.unreadable:,} receipts cannot be read: those chunks are done anew")
+            lines.append(
+                f"{plural(self.unreadable, 'receipt')} cannot be read: the chunks are "
+                "processed again"
+            )
         return lines
 
 
 def status(folder: Path, now: datetime | None = None) -> Status:
-    """How the run in a folder stands. Raises ResumeError where it holds none."""
+    """Return the progress of a run.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    now
+        The time to which ``idle`` counts; the present where None.
+
+    Raises
+    ------
+    ResumeError
+        The folder holds no run.
+    """
     folder = Path(folder)
     identity = read_identity(folder)
     files = receipt_files(folder)
@@ -119,14 +155,14 @@ def status(folder: Path, now: datetime | None = None) -> Status:
 
 
 def _pace(receipts: Sequence[Receipt]) -> float:
-    """Stars a second, from the first of these chunks begun to the last one finished."""
+    """Return stars per second, from the first start to the last end of these chunks."""
     if not receipts:
         return 0.0
     begun = min(datetime.fromisoformat(receipt.started) for receipt in receipts)
     ended = max(datetime.fromisoformat(receipt.finished) for receipt in receipts)
     seconds = (ended - begun).total_seconds()
     read = sum(receipt.rows_read for receipt in receipts)
-    # A clock that was set back between two chunks tells nothing.
+    # After a clock was set back between two chunks, the pace is unknown.
     return read / seconds if seconds > 0 else 0.0
 
 

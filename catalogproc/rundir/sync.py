@@ -1,9 +1,8 @@
-"""A run's folder at an address: kept in step with the folder here that the run writes.
+"""Keep a run's folder at an address in object storage equal to the local folder that is written.
 
-What is there is what a run elsewhere may rely on: a receipt is brought there after the parts that
-it names, and a part only when it is whole. So a catalog in object storage is at any time what a
-folder on a disk would be, but for the last few seconds; a run that lost its machine goes on on
-another one.
+A receipt is uploaded after the parts that it names, and a part only when it is complete. So the
+catalog at the address is at any time what a folder on a disk would be, except for the last few
+seconds, and a run whose machine is lost can be resumed on another one.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from catalogproc.errors import CatalogprocError, InputError, Refusal
+from catalogproc.errors import CatalogprocError, InputError, LockedError, Refusal, plural
 from catalogproc.io.processes import describe_process, has_ended, this_process
-from catalogproc.io.remote import Address, Entry, in_step, is_address
+from catalogproc.io.remote import Address, Entry, is_address, is_current
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RUN_FILE
 from catalogproc.rundir.receipts import read_receipt, receipt_files
 
@@ -26,16 +25,27 @@ LOCK = ".lock"
 PACE = 5.0
 """Seconds between two looks for new receipts."""
 RENEWED = 30.0
+"""Seconds between two renewals of the lock."""
 STALE = 180.0
-"""Seconds after which a lock that nobody renews is a dead run's."""
+"""Seconds without renewal after which a lock is that of a run that died."""
 
 Announce = Callable[[str], None]
 
 
-def at_hand(folder: str | Path, *, parts: bool = True) -> Path:
-    """A run's folder here; where the word is an address, what is there is fetched first.
+def pull(folder: str | Path, *, parts: bool = True) -> Path:
+    """Return the local folder of a run; what is at an address is fetched first.
 
-    Without ``parts`` what the run says of itself is fetched alone. Raises CatalogprocError.
+    Parameters
+    ----------
+    folder
+        A folder, or an address.
+    parts
+        Whether the catalog's parts are fetched, or only what describes the run.
+
+    Raises
+    ------
+    CatalogprocError
+        The address cannot be read.
     """
     if not is_address(folder):
         return Path(folder)
@@ -43,177 +53,216 @@ def at_hand(folder: str | Path, *, parts: bool = True) -> Path:
 
 
 @contextmanager
-def kept(output: str | Path, announce: Announce | None = None) -> Iterator[Path]:
-    """The folder here that a run is to write, for the time of the block.
+def synced(output: str | Path, announce: Announce | None = None) -> Iterator[Path]:
+    """Give the local folder that a run writes, and keep an address equal to it during the block.
 
-    Where ``output`` is an address, what is there is fetched first, and what is new here is
-    brought there: parts and receipts as they come, the rest at the end, whatever the end.
+    What is at the address is fetched first. New parts and receipts are uploaded as they
+    appear, everything else at the end, also after an exception.
+
+    Parameters
+    ----------
+    output
+        A folder, which is given as it is, or an address.
+    announce
+        Called with a line for the user at the end.
+
+    Yields
+    ------
+    Path
+        The local folder.
 
     Raises
     ------
     Refusal
-        Another run is at work at that address, or it cannot be written.
+        Another run is using the address, or it cannot be written.
     CatalogprocError
-        Something could not be brought there at the end. It is here, and the same command
-        brings it.
+        Something could not be uploaded at the end. It is in the local folder, and the same
+        command uploads it.
     """
     if not is_address(output):
         yield Path(output)
         return
     mirror = Mirror(Address(str(output)))
-    with mirror.alone():
-        mirror.forget()
+    with mirror.exclusive():
+        mirror.remove_old_run()
         folder = mirror.pull()
         try:
-            with mirror.carried():
+            with mirror.uploading():
                 yield folder
         finally:
             count = mirror.push()
             if announce is not None and count:
-                announce(f"{output}: the same, {count:,} files brought there at the end")
+                announce(f"{output}: up to date, {plural(count, 'file')} uploaded at the end")
 
 
 class Mirror:
-    """A folder at an address and the one here that it is staged in."""
+    """A folder at an address, and its local copy.
+
+    Parameters
+    ----------
+    address
+        The address.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address, self.folder = address, address.folder
-        self._there: dict[str, Entry] = {}
+        self._remote: dict[str, Entry] = {}
         self._token = secrets.token_hex(8)
 
     def pull(self, *, parts: bool = True) -> Path:
-        """Fetch what is there and not here, if a run is there; the folder here."""
-        self._look()
-        if RUN_FILE not in self._there:
+        """Fetch the files of the run at the address that are not in the local folder.
+
+        Parameters
+        ----------
+        parts
+            Whether the catalog's parts are fetched.
+
+        Returns
+        -------
+        Path
+            The local folder.
+        """
+        self._list()
+        if RUN_FILE not in self._remote:
             return self.folder
         wanted = [
-            entry for name, entry in self._there.items()
+            entry for name, entry in self._remote.items()
             if (parts or not name.startswith((f"{CATALOG}/", f"{REJECTED}/")))
-            # What is newer here was not brought there in time.
+            # A newer local file was not uploaded in time.
             and not _newer(self.folder / name, entry)
         ]  # fmt: skip
         self.address.fetch(wanted)
         return self.folder
 
-    def forget(self) -> None:
-        """Remove what is here where no run is there: it is of one that was removed there.
+    def remove_old_run(self) -> None:
+        """Remove the local folder if there is no run at the address: its run was removed there.
 
-        A run brings its name there first of all, so that no work of one is lost. Raises Refusal
-        where something else is there.
+        A run uploads run.json first of all, so no work of a run is lost.
+
+        Raises
+        ------
+        Refusal
+            There are files at the address that are not of a run.
         """
-        self._look()
-        if RUN_FILE in self._there:
+        self._list()
+        if RUN_FILE in self._remote:
             return
-        if self._there:
+        if self._remote:
             raise Refusal(
-                "the output's address holds something that is no run of catalogproc",
-                wanted="nothing, or the same run",
-                found=f"{len(self._there):,} files, such as {min(self._there)}",
+                "there are files at the output's address that are not of a run of catalogproc",
+                wanted="no files, or the same run",
+                found=f"{plural(len(self._remote), 'file')}, such as {min(self._remote)}",
                 where=self.address,
                 advice="give another --output",
             )
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def push(self) -> int:
-        """Bring there what is new here, receipts after parts and the rest after receipts."""
-        self._look()
+        """Upload all new files, receipts after parts and the rest last; return their number."""
+        self._list()
         names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")
                  if path.is_file()]  # fmt: skip
-        return sum(self._bring(name) for name in sorted(filter(_belongs, names), key=_turn))
+        return sum(self._upload(name) for name in sorted(filter(_is_of_run, names), key=_order))
 
     @contextmanager
-    def carried(self) -> Iterator[None]:
-        """Bring there what comes, in a thread, for the time of the block.
+    def uploading(self) -> Iterator[None]:
+        """Upload new parts and receipts in a thread during the block.
 
-        What goes wrong in it is tried again by :meth:`push`, which tells of it.
+        What fails is tried again by :meth:`push`, which raises.
         """
-        over = threading.Event()
-        thread = threading.Thread(target=self._carry, args=(over,), daemon=True)
+        stop = threading.Event()
+        thread = threading.Thread(target=self._upload_until, args=(stop,), daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            stop.set()
             thread.join()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """The only run at that address for the time of the block. Raises Refusal.
+    def exclusive(self) -> Iterator[None]:
+        """Allow no other run at the address during the block.
 
-        Object storage has no locks: a file there says who is at work, and is renewed.
+        Object storage has no locks, so the library's cannot be used: a file there names the
+        process, and is renewed while the run lasts.
+
+        Raises
+        ------
+        LockedError
+            Another run is using the address.
         """
-        held = self.address.read(LOCK)
-        # The clock is that of the other side.
-        now = self._renew(f"{LOCK}.{self._token}")
+        lock = self.address.read(LOCK)
+        # The times compared are of one clock, that of the storage.
+        now = self._write_lock(f"{LOCK}.{self._token}")
         self.address.remove(f"{LOCK}.{self._token}")
-        fresh = held is not None and (now.changed - held[1].changed) / 1e9 < STALE
-        if held is not None and fresh and not has_ended(held[0]):
-            self._refuse(held[0])
-        self._renew(LOCK)
-        stated = self.address.read(LOCK)
-        if stated is not None and self._token.encode() not in stated[0]:
-            self._refuse(stated[0])
+        fresh = lock is not None and (now.changed - lock[1].changed) / 1e9 < STALE
+        if lock is not None and fresh and not has_ended(lock[0]):
+            self._refuse(lock[0])
+        self._write_lock(LOCK)
+        written = self.address.read(LOCK)
+        if written is not None and self._token.encode() not in written[0]:
+            self._refuse(written[0])
         try:
             yield
         finally:
             with suppress(CatalogprocError):
                 self.address.remove(LOCK)
 
-    def _carry(self, over: threading.Event) -> None:
-        waited = 0.0
-        while not over.wait(PACE):
-            waited += PACE
+    def _upload_until(self, stop: threading.Event) -> None:
+        since_renewal = 0.0
+        while not stop.wait(PACE):
+            since_renewal += PACE
             with suppress(CatalogprocError):
-                if waited >= RENEWED:
-                    self._renew(LOCK)
-                    waited = 0.0
+                if since_renewal >= RENEWED:
+                    self._write_lock(LOCK)
+                    since_renewal = 0.0
                 if (self.folder / RUN_FILE).exists():
-                    self._bring(RUN_FILE)
+                    self._upload(RUN_FILE)
                 for path in receipt_files(self.folder):
-                    self._bring_chunk(path)
+                    self._upload_chunk(path)
 
-    def _look(self) -> None:
+    def _list(self) -> None:
         begin = len(self.address.path) + 1
-        named = {entry.path[begin:]: entry for entry in self.address.files()}
-        self._there = {name: entry for name, entry in named.items() if _belongs(name)}
+        entries = {entry.path[begin:]: entry for entry in self.address.files()}
+        self._remote = {name: entry for name, entry in entries.items() if _is_of_run(name)}
 
-    def _bring_chunk(self, path: Path) -> None:
-        """Bring a receipt there after its parts; one that is there already is not read again."""
+    def _upload_chunk(self, path: Path) -> None:
+        """Upload a chunk's parts and then its receipt, unless the receipt is there already."""
         name = f"{RECEIPTS}/{path.name}"
-        if self._has(name):
+        if self._is_uploaded(name):
             return
-        with suppress(InputError):  # garbage counts as absent
+        with suppress(InputError):  # an invalid receipt counts as absent
             for part, _, _ in read_receipt(path).parts():
-                self._bring(part)
-            self._bring(name)
+                self._upload(part)
+            self._upload(name)
 
-    def _has(self, name: str) -> bool:
-        entry = self._there.get(name)
-        return entry is not None and in_step(self.folder / name, entry)
+    def _is_uploaded(self, name: str) -> bool:
+        entry = self._remote.get(name)
+        return entry is not None and is_current(self.folder / name, entry)
 
-    def _bring(self, name: str) -> bool:
-        """Bring a file there, unless it is there; whether it was brought."""
-        if self._has(name):
+    def _upload(self, name: str) -> bool:
+        """Upload a file unless it is there already; return whether it was uploaded."""
+        if self._is_uploaded(name):
             return False
-        self._there[name] = self.address.put(self.folder / name, name)
+        self._remote[name] = self.address.put(self.folder / name, name)
         return True
 
-    def _renew(self, name: str) -> Entry:
-        stated = this_process() | {"token": self._token}
-        return self.address.write(name, json.dumps(stated).encode())
+    def _write_lock(self, name: str) -> Entry:
+        content = this_process() | {"token": self._token}
+        return self.address.write(name, json.dumps(content).encode())
 
-    def _refuse(self, stated: bytes) -> None:
-        raise Refusal(
+    def _refuse(self, lock: bytes) -> None:
+        raise LockedError(
             "another run is using the output's address",
-            wanted="one run an address at a time",
-            found=describe_process(stated),
+            wanted="one run per address at a time",
+            found=describe_process(lock),
             where=self.address,
-            advice=f"wait for it to end; one that died is forgotten after {STALE:.0f} s",
+            advice=f"wait for it to end; the lock of a run that died expires after {STALE:.0f} s",
         )
 
 
-def _belongs(name: str) -> bool:
-    """Whether a file is of the run, and not of its work."""
+def _is_of_run(name: str) -> bool:
+    """Return whether a file belongs to the catalog: hidden files are locks and temporary files."""
     return not any(part.startswith(".") for part in name.split("/"))
 
 
@@ -221,8 +270,8 @@ def _newer(path: Path, entry: Entry) -> bool:
     return path.exists() and path.stat().st_mtime_ns > entry.changed
 
 
-def _turn(name: str) -> tuple[int, str]:
-    """When a file is brought: what others rely on first."""
+def _order(name: str) -> tuple[int, str]:
+    """Return the sort key of the order in which files are uploaded."""
     order = (RUN_FILE, CATALOG, REJECTED, RECEIPTS)
     top = name.split("/")[0]
     return (order.index(top) if top in order else len(order)), name

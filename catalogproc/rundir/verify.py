@@ -1,4 +1,4 @@
-"""Is a finished catalog what its receipts say? Recount and rehash everything."""
+"""Verify that a finished catalog agrees with its receipts: recount and rehash everything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import CatalogprocError, VerifyError
+from catalogproc.errors import CatalogprocError, VerifyError, plural
 from catalogproc.io.atomic import is_temporary
 from catalogproc.io.hashes import file_sha256
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
@@ -24,20 +24,30 @@ from catalogproc.rundir.receipts import Receipt, read_receipt, receipt_files
 
 BATCH = 65_536
 TIMES = ("seconds", "stars_per_second", "stage_seconds", "versions")
-"""What a summary says besides the counts; it is not held against the receipts."""
+"""Fields of a summary that are not compared with the receipts."""
 SHOWN, LONG = 100, 1500
-"""Findings that a message names, and the length of one."""
-
+"""Number of findings that a message lists, and of characters of each."""
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was counted in a catalog that is what its receipts say.
+    """The counts of a catalog that agrees with its receipts.
 
-    ``repeated`` counts the source_ids that stand in the answers to more than one input file,
-    which is no fault: the user may have named overlapping files.
+    Attributes
+    ----------
+    run_id
+        The run.
+    chunks, parts, bytes
+        Number of chunks, of Parquet files, and of bytes in these.
+    rows_read, rows_written, rows_rejected, rejected_by_reason
+        Counts over all chunks.
+    repeated
+        Number of source_ids with rows from more than one input file. That is no fault: input
+        files may overlap.
+    warnings
+        What the user should know.
     """
 
     run_id: str
@@ -52,7 +62,7 @@ class VerifyReport:
     warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the report for the user."""
         reasons = "".join(f", {n:,} {word}" for word, n in sorted(self.rejected_by_reason.items()))
         return [
             f"run {self.run_id}: {self.rows_read:,} rows read = {self.rows_written:,} written "
@@ -63,72 +73,137 @@ class VerifyReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the report for a program."""
         return asdict(self)
 
 
 def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
-    """Recount, rehash and reread a finished catalog; ``progress`` is told of chunks.
+    """Verify a finished catalog: recount, rehash and reread all of it.
 
-    Checked are: each receipt belongs to the run; each part exists, with the hash, rows,
-    columns, types and ranges that it should have, and no part stands without a receipt; read
-    = written + rejected in every chunk and in total, as summary.json says; the chunks cover
-    every input file from its first row on; no source_id stands twice in the answers to one
-    file; provenance.json agrees. Memory is bounded by a row group and by the search for
-    duplicates (:mod:`catalogproc.rundir.duplicate_ids`).
+    It is checked that each receipt belongs to the run; that each part exists with the right
+    hash, rows, columns, types and ranges, and has a receipt; that read = written + rejected in
+    each chunk and in total, as summary.json states; that the chunks cover each input file from
+    its first row on; that no source_id occurs twice among the rows of one input file; and that
+    provenance.json agrees. Memory is bounded by a row group and by the search for duplicates
+    (:mod:`catalogproc.rundir.duplicate_ids`).
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+    progress
+        Called with (chunks done, chunks in all, an empty text) before each chunk.
+
+    Returns
+    -------
+    VerifyReport
+        The counts.
 
     Raises
     ------
     VerifyError
-        Something is wrong; the message lists every finding.
+        Something is wrong; the message lists all findings.
     ResumeError
         The folder holds no run.
     """
-    folder = Path(folder)
-    identity = read_identity(folder)
-    receipts, findings = _readable(folder)
-    findings += _strays(folder, receipts)
-    search = DuplicateSearch()
-    size = 0
-    for number, receipt in enumerate(receipts):
+    checked = _Verification(Path(folder))
+    for number, receipt in enumerate(checked.receipts):
         if progress is not None:
-            progress(number, len(receipts), "")
-        findings += _check_receipt(receipt, identity)
-        for path, sha256, rows in receipt.parts():
-            part = folder / path
-            found = _check_bytes(part, path, sha256)
-            size += part.stat().st_size if part.is_file() else 0
-            if not found:
-                found = _check_rows(part, path, rows, receipt, identity, search)
-            findings += found
-    findings += _check_coverage(receipts, identity)
-    findings += _check_summary(folder, identity, receipts)
-    findings += check_provenance(folder, identity, receipts)
-    repeated, within = search.run()
-    findings += within
-    if findings:
+            progress(number, len(checked.receipts), "")
+        checked.check_chunk(receipt)
+    checked.check_run()
+    if checked.findings:
         raise VerifyError(
-            f"the catalog is not what its receipts say: {len(findings)} findings",
-            found="\n    ".join(["", *_shown(findings)]),
+            "the catalog does not agree with its receipts: "
+            f"{plural(len(checked.findings), 'finding')}",
+            found="\n    ".join(["", *_shown(checked.findings)]),
             where=folder,
-            advice="remove the receipts of the chunks concerned and run the same command again",
+            advice="remove the receipts of these chunks and run the same command again",
         )
-    warned = (f"{repeated:,} source_ids stand in more than one input file",) if repeated else ()
-    total = summarise(identity, receipts)
-    return VerifyReport(
-        run_id=identity.run_id,
-        chunks=len(receipts),
-        parts=sum(len(receipt.parts()) for receipt in receipts),
-        bytes=size,
-        rows_read=total["rows_read"],
-        rows_written=total["rows_written"],
-        rows_rejected=total["rows_rejected"],
-        rejected_by_reason=total["rejected_by_reason"],
-        repeated=repeated,
-        warnings=warned,
-    )
+    return checked.report()
 
 
-def _readable(folder: Path) -> tuple[list[Receipt], list[str]]:
+class _Verification:
+    """The findings of a verification, and what was counted meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.identity = read_identity(folder)
+        self.receipts, self.findings = _read_receipts(folder)
+        self.findings += _parts_without_receipt(folder, self.receipts)
+        self._search = DuplicateSearch()
+        self._repeated = 0
+        self._bytes = 0
+
+    def check_chunk(self, receipt: Receipt) -> None:
+        """Check a receipt and the parts that it names."""
+        self.findings += _check_receipt(receipt, self.identity)
+        for name, sha256, rows in receipt.parts():
+            part = self.folder / name
+            self._bytes += part.stat().st_size if part.is_file() else 0
+            # Rows are read only from a part that has the hash of its receipt.
+            self.findings += _check_bytes(part, name, sha256) or self._check_rows(
+                name, rows, receipt
+            )
+
+    def check_run(self) -> None:
+        """Check what all chunks together must satisfy."""
+        self.findings += _check_coverage(self.receipts, self.identity)
+        self.findings += _check_summary(self.folder, self.identity, self.receipts)
+        self.findings += check_provenance(self.folder, self.identity, self.receipts)
+        self._repeated, within_a_file = self._search.run()
+        self.findings += within_a_file
+
+    def report(self) -> VerifyReport:
+        """Return the counts."""
+        total = summarise(self.identity, self.receipts)
+        warning = f"{plural(self._repeated, 'source_id')} in more than one input file"
+        return VerifyReport(
+            run_id=self.identity.run_id,
+            chunks=len(self.receipts),
+            parts=sum(len(receipt.parts()) for receipt in self.receipts),
+            bytes=self._bytes,
+            rows_read=total["rows_read"],
+            rows_written=total["rows_written"],
+            rows_rejected=total["rows_rejected"],
+            rejected_by_reason=total["rejected_by_reason"],
+            repeated=self._repeated,
+            warnings=(warning,) if self._repeated else (),
+        )
+
+    def _check_rows(self, name: str, rows: int, receipt: Receipt) -> list[str]:
+        in_catalog = name == receipt.catalog_part
+        contract = load_contract(CATALOG if in_catalog else REJECTED)
+        part = self.folder / name
+        count, reasons = 0, Counter[str]()
+        try:
+            for batch in _batches(part):
+                contract.check(batch, where=name)
+                count += batch.num_rows
+                if in_catalog:
+                    _check_ids(batch, self.identity, name)
+                    self._search.count(batch.column("source_id"))
+                else:
+                    values = pc.value_counts(batch.column("reason").combine_chunks())
+                    reasons.update({pair["values"]: pair["counts"] for pair in values.to_pylist()})
+        except CatalogprocError as error:
+            return [" ".join(str(error).split())]
+        except (OSError, pa.ArrowException) as error:
+            return [f"{name} is no Parquet file that can be read: {error}"]
+        if in_catalog:
+            self._search.add(part, receipt.input_fingerprint, receipt.file)
+        findings = []
+        if count != rows:
+            findings.append(f"{name} has {count} rows, its receipt says {rows}")
+        if not in_catalog and reasons != Counter(receipt.rejected_by_reason):
+            findings.append(
+                f"{name} has rows rejected as {dict(reasons)}, its receipt says "
+                f"{dict(receipt.rejected_by_reason)}"
+            )
+        return findings
+
+
+def _read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
     receipts, findings = [], []
     for path in receipt_files(folder):
         try:
@@ -139,22 +214,21 @@ def _readable(folder: Path) -> tuple[list[Receipt], list[str]]:
     return receipts, findings
 
 
-def _strays(folder: Path, receipts: Sequence[Receipt]) -> list[str]:
-    claimed = {path for receipt in receipts for path, _, _ in receipt.parts()}
+def _parts_without_receipt(folder: Path, receipts: Sequence[Receipt]) -> list[str]:
+    known = {path for receipt in receipts for path, _, _ in receipt.parts()}
     return [
         f"{name} has no receipt"
         for subfolder in (CATALOG, REJECTED)
         for path in sorted((folder / subfolder).rglob("*"))
         if path.is_file()
         and not is_temporary(path)
-        and (name := path.relative_to(folder).as_posix()) not in claimed
+        and (name := path.relative_to(folder).as_posix()) not in known
     ]
 
 
 def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
-    findings = []
     fingerprints = {file.fingerprint for file in identity.inputs}
-    for wrong, what in (
+    checks = (
         (receipt.job_hash != identity.job_hash, "is of another job"),
         (receipt.bundle_hash != identity.model_hash, "is of another model"),
         (receipt.input_fingerprint not in fingerprints, f"is of another input, {receipt.file}"),
@@ -170,10 +244,8 @@ def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
         ),
         (receipt.rows_written and not receipt.catalog_part, "names no part of the catalog"),
         (receipt.rows_rejected and not receipt.rejected_part, "names no part of rejected rows"),
-    ):
-        if wrong:
-            findings.append(f"receipt {receipt.chunk_id} {what}")
-    return findings
+    )
+    return [f"receipt {receipt.chunk_id} {finding}" for wrong, finding in checks if wrong]
 
 
 def _check_bytes(part: Path, name: str, sha256: str) -> list[str]:
@@ -188,55 +260,16 @@ def _check_bytes(part: Path, name: str, sha256: str) -> list[str]:
     return []
 
 
-def _check_rows(
-    part: Path,
-    name: str,
-    rows: int,
-    receipt: Receipt,
-    identity: RunIdentity,
-    search: DuplicateSearch,
-) -> list[str]:
-    """Read a part whose bytes are those of its receipt."""
-    of_catalog = name == receipt.catalog_part
-    contract = load_contract(CATALOG if of_catalog else REJECTED)
-    count, reasons = 0, Counter[str]()
-    try:
-        for batch in _batches(part):
-            contract.check(batch, where=name)
-            count += batch.num_rows
-            if of_catalog:
-                _check_ids(batch, identity, name)
-                search.count(batch.column("source_id"))
-            else:
-                for pair in pc.value_counts(batch.column("reason").combine_chunks()).to_pylist():
-                    reasons[pair["values"]] += pair["counts"]
-    except CatalogprocError as error:
-        return [" ".join(str(error).split())]
-    except (OSError, pa.ArrowException) as error:
-        return [f"{name} is no Parquet file that can be read: {error}"]
-    findings = []
-    if count != rows:
-        findings.append(f"{name} has {count} rows, its receipt says {rows}")
-    if not of_catalog and reasons != Counter(receipt.rejected_by_reason):
-        findings.append(
-            f"{name} has rows rejected as {dict(reasons)}, its receipt says "
-            f"{dict(receipt.rejected_by_reason)}"
-        )
-    if of_catalog:
-        search.add(part, receipt.input_fingerprint, receipt.file)
-    return findings
-
-
 def _batches(part: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(part) as file:
         schema = file.schema_arrow
-        yield schema.empty_table()  # so that a part without rows is checked for its columns
+        yield schema.empty_table()  # so that the columns of a part without rows are checked
         for batch in file.iter_batches(BATCH):
             yield pa.Table.from_batches([batch])
 
 
 def _shown(findings: Sequence[str]) -> list[str]:
-    """The first of them, each as long as can be read: what a file says may be of any length."""
+    """Return the first findings, each cut to LONG: what a file states may be of any length."""
     more = len(findings) - SHOWN
     short = [
         finding if len(finding) <= LONG else f"{finding[:LONG]} …" for finding in findings[:SHOWN]
@@ -252,7 +285,7 @@ def _check_ids(batch: pa.Table, identity: RunIdentity, name: str) -> None:
 
 
 def _check_coverage(receipts: Sequence[Receipt], identity: RunIdentity) -> list[str]:
-    """The chunks of each file must follow each other from row 0 to its end."""
+    """Check that the chunks of each file follow each other from row 0 to its end."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for receipt in receipts:
         span = (receipt.first_row, receipt.first_row + receipt.rows_read)

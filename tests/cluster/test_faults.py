@@ -133,7 +133,7 @@ def test_a_truncated_file_costs_only_its_own_chunk(kit: Kit, tmp_path: Path) -> 
     assert result.rows_written == 990
     summary = json.loads((output / "summary.json").read_text())
     assert [item["file"] for item in summary["failures"]] == [str(broken)]
-    with pytest.raises(VerifyError, match=rf"1 findings\n.*\n.*{broken.name}: no chunk of it"):
+    with pytest.raises(VerifyError, match=rf"1 finding\n.*\n.*{broken.name}: no chunk of it"):
         verify(output)
 
 
@@ -150,7 +150,7 @@ def test_a_different_job_model_or_input_is_refused(
     with pytest.raises(ResumeError, match=r"model: was random 0 .* is random 1"):
         kit.plan(uninterrupted.output, model=other.path)
     fewer = sorted(kit.inputs.iterdir())[:2]
-    with pytest.raises(ResumeError, match=r"input: gone .*xp_continuous_002\.parquet"):
+    with pytest.raises(ResumeError, match=r"input: removed .*xp_continuous_002\.parquet"):
         kit.plan(uninterrupted.output, input=fewer)
     moved = Path(shutil.copytree(kit.inputs, tmp_path / "moved"))
     assert not kit.plan(uninterrupted.output, input=moved).todo  # the same files in another folder

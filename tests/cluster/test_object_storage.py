@@ -26,7 +26,7 @@ from catalogproc.io.remote import Address, Entry, named, stage
 from catalogproc.readers.chunks import expand
 from catalogproc.report.explain import explain
 from catalogproc.rundir import sync
-from catalogproc.rundir.sync import Mirror, at_hand, kept
+from catalogproc.rundir.sync import Mirror, pull, synced
 from catalogproc.rundir.verify import verify
 
 KEY = "tell-nobody-77ab"
@@ -203,7 +203,7 @@ def test_a_server_that_is_gone_at_the_end_costs_nothing(
             (folder / name).write_bytes(data)
 
     def lose_the_server() -> None:
-        with kept("s3://gaia/out") as folder:
+        with synced("s3://gaia/out") as folder:
             write(folder)
             bucket.stop()
 
@@ -213,28 +213,28 @@ def test_a_server_that_is_gone_at_the_end_costs_nothing(
     assert (folder / "catalog/a.parquet").read_bytes() == b"rows"
     bucket.start()
     Mirror(Address("s3://gaia/out")).address.write("run.json", b"{}")
-    with kept("s3://gaia/out"):
+    with synced("s3://gaia/out"):
         pass
     assert bucket.held("out") == parts
 
 
 def test_a_run_that_was_removed_there_is_not_brought_back(bucket: Bucket) -> None:
-    with kept("s3://gaia/out") as folder:
+    with synced("s3://gaia/out") as folder:
         folder.mkdir(parents=True)
         (folder / "run.json").write_bytes(b"{}")
         (folder / "provenance.json").write_bytes(b"{}")
     bucket.files.delete_dir("gaia/out")
-    with kept("s3://gaia/out") as folder:
+    with synced("s3://gaia/out") as folder:
         assert not folder.exists()
     assert bucket.held("out") == {}
 
 
 def test_what_is_no_run_is_left_alone(bucket: Bucket, kit: Kit) -> None:
     bucket.put(kit.job, "xp/a.parquet")
-    told = r"(?s)holds something that is no run.*1 files, such as xp/a.parquet.*s3://gaia"
-    with pytest.raises(Refusal, match=told), kept("s3://gaia"):
+    told = r"(?s)that are not of a run.*1 file, such as xp/a.parquet.*s3://gaia"
+    with pytest.raises(Refusal, match=told), synced("s3://gaia"):
         pass
-    assert not list(at_hand("s3://gaia").glob("**/*"))  # nor is it fetched
+    assert not list(pull("s3://gaia").glob("**/*"))  # nor is it fetched
     assert bucket.held("xp").keys() == {"a.parquet"}
 
 
@@ -249,7 +249,7 @@ def test_receipts_are_brought_last(bucket: Bucket, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Address, "put", noted)
     names = ("summary.json", "receipts/1.json", "rejected/b.parquet", "catalog/b.parquet",
              "run.json", ".lock", ".companion/x", "catalog/.c.tmp")  # fmt: skip
-    with kept("s3://gaia/out") as folder:
+    with synced("s3://gaia/out") as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(name.encode())
@@ -264,7 +264,8 @@ def test_half_an_upload_is_an_error(
     file = tmp_path / "part"
     file.write_bytes(b"0123456789")
     monkeypatch.setattr(remote.shutil, "copyfileobj", lambda source, sink, size: sink.write(b"01"))
-    with pytest.raises(CatalogprocError, match=r"(?s)cannot be written: part.*2 bytes came.*of 10"):
+    refused = r"(?s)cannot be written: part.*2 bytes of 10 were uploaded"
+    with pytest.raises(CatalogprocError, match=refused):
         Address("s3://gaia/out").put(file, "part")
 
 
@@ -279,14 +280,14 @@ def test_file_systems_in_which_a_file_appears_before_it_is_whole(
     assert [path.read_bytes() for path in found] == [path.read_bytes() for path in spectra]
     assert named(found[0]) == f"{scheme}://{spectra[0]}".replace(":///", "://")
     there = tmp_path / "far" / "out"
-    with kept(f"{scheme}://{there}") as folder:
+    with synced(f"{scheme}://{there}") as folder:
         for name in ("run.json", "catalog/a.parquet", "receipts/1.json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name)
     held = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
     assert held == {"run.json", "catalog/a.parquet", "receipts/1.json"}
     shutil.rmtree(folder)
-    assert (at_hand(f"{scheme}://{there}") / "receipts/1.json").read_text() == "receipts/1.json"
+    assert (pull(f"{scheme}://{there}") / "receipts/1.json").read_text() == "receipts/1.json"
 
 
 def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
@@ -316,7 +317,7 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
     assert expand(["s3://gaia/xp/*.parquet"])[0].read_bytes() == spectra[1].read_bytes()
     with pytest.raises(JobError, match=r"(?s)nothing that can be read lies.*s3://gaia/none/\*"):
         expand(["s3://gaia/none/*.parquet"])
-    with pytest.raises(CatalogprocError, match=r"(?s)too little room to stage.*s3://gaia/xp"):
+    with pytest.raises(CatalogprocError, match=r"(?s)too little space to stage.*s3://gaia/xp"):
         remote._refuse_room("s3://gaia/xp", 1 << 60)
 
 
@@ -341,9 +342,9 @@ def test_a_dead_run_of_this_host_is_no_obstacle(bucket: Bucket) -> None:
     stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0"}
     address = Address("s3://gaia/out")
     address.write(sync.LOCK, json.dumps(stated).encode())
-    with kept("s3://gaia/out"):
+    with synced("s3://gaia/out"):
         assert bucket.held("out").keys() == {sync.LOCK}
     assert bucket.held("out") == {}
     address.write(sync.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
-    with pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"), kept("s3://gaia/out"):
+    with pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"), synced("s3://gaia/out"):
         pass

@@ -26,7 +26,7 @@ CATALOG = load_contract("catalog")
 
 
 def write(folder: Path, rows: int) -> PartWriter:
-    with PartWriter(folder, "catalog", "part", CATALOG) as writer:
+    with PartWriter(folder, "part", CATALOG) as writer:
         writer.write(catalog_table(rows))
     return writer
 
@@ -50,7 +50,7 @@ PART_IN_A_PROCESS = """
     from catalogproc.io.parquet_writer import PartWriter
     from catalogproc.contract import load_contract
     folder = Path(sys.argv[1])
-    writer = PartWriter(folder, "catalog", "part", load_contract("catalog"))
+    writer = PartWriter(folder, "part", load_contract("catalog"))
 """
 
 
@@ -146,7 +146,9 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
 
 def test_an_exception_of_the_caller_passes_and_leaves_nothing(tmp_path: Path) -> None:
     def stopped() -> None:
-        with PartWriter(tmp_path, "catalog", "part", CATALOG, row_group=10) as writer:
+        writer = PartWriter(tmp_path, "part", CATALOG)
+        writer.row_group = 10
+        with writer:
             writer.write(catalog_table(100))
             raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from support.catalogs import catalog_table, rejected_table, source_ids
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import ContractError
-from catalogproc.io.parquet_writer import PartWriter
+from catalogproc.io.parquet_writer import ROW_GROUP, PartWriter
 
 CATALOG = load_contract("catalog")
 
@@ -39,8 +39,10 @@ def equal(a: pa.Table, b: pa.Table) -> bool:
     return True
 
 
-def write(folder: Path, table: pa.Table, step: int, **settings: int) -> PartWriter:
-    with PartWriter(folder, "catalog", "part", CATALOG, {"run": "r"}, **settings) as writer:
+def write(folder: Path, table: pa.Table, step: int, row_group: int = ROW_GROUP) -> PartWriter:
+    writer = PartWriter(folder, "part", CATALOG, {"run": "r"})
+    writer.row_group = row_group
+    with writer:
         for start in range(0, table.num_rows, step):
             writer.write(table.slice(start, step))
     return writer
@@ -98,7 +100,7 @@ def test_astropy_reads_units_ucds_and_descriptions_through_voparquet(
     tmp_path: Path, rows: int
 ) -> None:
     table = catalog_table(rows)
-    with PartWriter(tmp_path, "catalog", "part", CATALOG) as writer:
+    with PartWriter(tmp_path, "part", CATALOG) as writer:
         writer.write(table)
     assert writer.part is not None
     path = tmp_path / writer.part.path
@@ -136,7 +138,7 @@ def test_the_voparquet_document_is_a_votable_without_rows(tmp_path: Path) -> Non
 def test_rejected_rows_keep_lost_ids_as_nulls_and_any_letter(tmp_path: Path) -> None:
     table = rejected_table(10, "é/ü.parquet")
     contract = load_contract("rejected")
-    with PartWriter(tmp_path, "rejected", "part", contract, allow_empty=False) as writer:
+    with PartWriter(tmp_path, "part", contract, allow_empty=False) as writer:
         writer.write(table)
     assert writer.part is not None
     found = pq.read_table(tmp_path / writer.part.path)
@@ -145,9 +147,9 @@ def test_rejected_rows_keep_lost_ids_as_nulls_and_any_letter(tmp_path: Path) -> 
 
 
 def test_no_rows_no_file_where_that_is_asked_for(tmp_path: Path) -> None:
-    with PartWriter(tmp_path, "rejected", "x", load_contract("rejected"), allow_empty=False) as one:
+    with PartWriter(tmp_path, "x", load_contract("rejected"), allow_empty=False) as one:
         pass
-    with PartWriter(tmp_path, "catalog", "x", CATALOG) as other:
+    with PartWriter(tmp_path, "x", CATALOG) as other:
         pass
     assert one.part is None
     assert not list((tmp_path / "rejected").iterdir())
@@ -160,7 +162,8 @@ def test_a_batch_that_breaks_the_contract_leaves_nothing(tmp_path: Path) -> None
     broken = table.set_column(
         table.column_names.index("e_teff"), "e_teff", pa.array([-1.0] * 10, pa.float32())
     )
-    writer = PartWriter(tmp_path, "catalog", "part", CATALOG, row_group=5)
+    writer = PartWriter(tmp_path, "part", CATALOG)
+    writer.row_group = 5
 
     def both() -> None:
         with writer:
@@ -177,7 +180,9 @@ def test_memory_holds_a_row_group_and_not_the_part(tmp_path: Path) -> None:
     table = catalog_table(2_000)
     peak = 0
     before = pa.total_allocated_bytes()
-    with PartWriter(tmp_path, "catalog", "part", CATALOG, row_group=2_000) as writer:
+    writer = PartWriter(tmp_path, "part", CATALOG)
+    writer.row_group = 2_000
+    with writer:
         for _ in range(50):
             writer.write(table)
             peak = max(peak, pa.total_allocated_bytes() - before)

@@ -26,7 +26,7 @@ from support.paths import ROOT
 
 from catalogproc import __version__
 from catalogproc.rundir import provenance as module
-from catalogproc.rundir.manifest import InputFile, RunIdentity, claim
+from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
 from catalogproc.rundir.provenance import (
     VOPROV,
     check_provenance,
@@ -85,7 +85,7 @@ def test_seconds_are_those_in_which_something_was_done(receipts: list[Receipt]) 
 
 
 def test_an_empty_run_has_a_summary(tmp_path: Path) -> None:
-    claim(tmp_path, identity())
+    open_run(tmp_path, identity())
     content = write_summary(tmp_path)
     assert content["rows_read"] == content["chunks"] == 0
     assert content["stars_per_second"] == 0.0
@@ -254,7 +254,7 @@ def test_companions_and_unreadable_files_have_a_place(tmp_path: Path) -> None:
         inputs=(*identity(2).inputs, InputFile("xp/x.parquet", ""), InputFile("xp/y.parquet", "")),
         companions=(InputFile("gaia.fits", "5" * 64),),
     )
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     table = catalog_table(5, run_id=run.run_id)
     done = write_chunk(tmp_path, run, 0, run.inputs[0], 0, table)
     write_provenance(tmp_path)

@@ -22,8 +22,8 @@ from catalogproc.rundir import manifest as module
 from catalogproc.rundir.manifest import (
     InputFile,
     RunIdentity,
-    claim,
     compare,
+    open_run,
     read_identity,
     shown_path,
 )
@@ -145,14 +145,14 @@ def altered(name: str, value: Any) -> Callable[[Receipt], bytes]:
         (lambda _: b"[" * 100_000, "recursion|Expecting|depth"),
         (lambda receipt: json.dumps(asdict(receipt)).encode()[:200], "Unterminated|Expecting"),
         (altered("rows_read", None), "rows_read is missing"),
-        (altered("rows_read", "53"), "rows_read holds '53', wanted int"),
-        (altered("rows_read", True), "rows_read holds True, wanted int"),
+        (altered("rows_read", "53"), "rows_read is '53', wanted int"),
+        (altered("rows_read", True), "rows_read is True, wanted int"),
         (altered("rejected_by_reason", []), r"rejected_by_reason is \[\], not an object"),
-        (altered("rejected_by_reason", {"a": "x"}), "rejected_by_reason holds 'x'"),
-        (altered("seconds", "long"), "seconds holds 'long', wanted float"),
-        (altered("seconds", float("nan")), "seconds holds nan"),
-        (altered("seconds", float("inf")), "seconds holds inf"),
-        (altered("rows_written", -1), "rows_written holds -1"),
+        (altered("rejected_by_reason", {"a": "x"}), "rejected_by_reason is 'x'"),
+        (altered("seconds", "long"), "seconds is 'long', wanted float"),
+        (altered("seconds", float("nan")), "seconds is nan"),
+        (altered("seconds", float("inf")), "seconds is inf"),
+        (altered("rows_written", -1), "rows_written is -1"),
         (altered("started", "yesterday"), "Invalid isoformat"),
         (altered("started", "2026-01-01T00:00:00"), "started has no time zone"),
         (altered("catalog_part", "../../etc/passwd"), "names no part"),
@@ -189,13 +189,13 @@ def test_the_first_start_makes_the_folder_and_a_later_one_resumes(
     tmp_path: Path, run: RunIdentity
 ) -> None:
     folder = tmp_path / "deep" / "output"
-    assert claim(folder, run) is False
+    assert open_run(folder, run) is False
     assert {path.name for path in folder.iterdir()} == {
         "run.json", "catalog", "rejected", "receipts",
     }  # fmt: skip
     written = (folder / "run.json").read_bytes()
     assert read_identity(folder) == run
-    assert claim(folder, run) is True
+    assert open_run(folder, run) is True
     assert (folder / "run.json").read_bytes() == written
 
 
@@ -221,16 +221,16 @@ def test_every_difference_is_named(tmp_path: Path, run: RunIdentity) -> None:
         companions=(InputFile("gaia.fits", "5" * 64),),
         contracts=dict(run.contracts) | {"catalog": 99},
     )
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ResumeError) as caught:
-        claim(tmp_path, other)
+        open_run(tmp_path, other)
     said = str(caught.value)
     assert caught.value.exit_code == 2
     assert "job.labels: was ['teff', 'mass'], is ['teff']" in said
     assert "job.chunk_rows" not in said
     assert f"model: was tiny ({run.model_id}), is large (22222222)" in said
-    assert f"input: added xp/new.parquet; gone {c.path}; changed {b.path}" in said
+    assert f"input: added xp/new.parquet; removed {c.path}; changed {b.path}" in said
     assert "gaia-source: added gaia.fits" in said
     assert "contract.catalog: was 1, is 99" in said
     assert "give another --output" in said
@@ -256,14 +256,14 @@ def test_a_list_of_many_files_is_cut_short(run: RunIdentity) -> None:
 def test_a_run_file_that_is_garbage_is_refused(
     tmp_path: Path, run: RunIdentity, content: str
 ) -> None:
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(ResumeError, match=r"run\.json cannot be read"):
-        claim(tmp_path, run)
+        open_run(tmp_path, run)
 
 
 def test_a_run_file_that_was_edited_is_refused(tmp_path: Path, run: RunIdentity) -> None:
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     path = tmp_path / "run.json"
     path.write_text(path.read_text().replace(run.job_hash, "1" * 64))
     with pytest.raises(ResumeError, match="does not have its hash"):
@@ -273,8 +273,8 @@ def test_a_run_file_that_was_edited_is_refused(tmp_path: Path, run: RunIdentity)
 def test_parts_without_a_run_file_are_left_alone(tmp_path: Path, run: RunIdentity) -> None:
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "mine.parquet").write_text("mine")
-    with pytest.raises(ResumeError, match=r"but not run\.json"):
-        claim(tmp_path, run)
+    with pytest.raises(ResumeError, match=r"but no run\.json"):
+        open_run(tmp_path, run)
     assert (tmp_path / "catalog" / "mine.parquet").read_text() == "mine"
 
 
@@ -282,7 +282,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run: RunIdentity) -
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(Refusal) as caught:
-            claim(output, run)
+            open_run(output, run)
         assert caught.value.exit_code == 2
 
 
@@ -300,21 +300,21 @@ def test_two_first_starts_at_once_agree_or_one_is_refused(
 
     def late(path: Path, data: bytes, *, overwrite: bool) -> str:
         monkeypatch.setattr(module, "write_atomic", write)
-        claim(tmp_path, other)
+        open_run(tmp_path, other)
         return write(path, data, overwrite=overwrite)
 
     monkeypatch.setattr(module, "write_atomic", late)
-    with pytest.raises(ResumeError, match="another run"):
-        claim(tmp_path, run)
+    with pytest.raises(ResumeError, match="a different run"):
+        open_run(tmp_path, run)
     assert read_identity(tmp_path) == other
 
 
 def test_claiming_removes_what_killed_processes_left(tmp_path: Path, run: RunIdentity) -> None:
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     debris = tmp_path / "catalog" / ".x.parquet.1@another-host.0123abcd.tmp"
     debris.write_text("")
     os.utime(debris, (0, 0))
-    claim(tmp_path, run)
+    open_run(tmp_path, run)
     assert not debris.exists()
 
 
@@ -323,7 +323,7 @@ def test_an_identity_is_made_of_a_job_and_a_bundle(tmp_path: Path) -> None:
     job = Job("a-job", labels=("teff", "mass"))
     run = RunIdentity.of(job, bundle, [InputFile("a.parquet", "1" * 64, 10)])
     assert (run.job_hash, run.model_hash) == (job.hash, bundle.hash)
-    claim(tmp_path / "out", run)
+    open_run(tmp_path / "out", run)
     assert compare(read_identity(tmp_path / "out"), run) == []
     (difference,) = compare(run, RunIdentity.of(replace(job, labels=("teff",)), bundle, run.inputs))
     assert difference == "job.labels: was ['teff', 'mass'], is ['teff']"

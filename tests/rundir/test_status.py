@@ -28,7 +28,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert found.idle == pytest.approx(60)
     words = "\n".join(found.lines())
     assert "212 of 212 stars read, 100%, in 4 chunks" in words
-    assert "every row of the inputs is accounted for" in words
+    assert "every row of the inputs has been read" in words
     assert "time: model 75%, read 25%" in words
 
 
@@ -44,9 +44,9 @@ def test_a_run_in_the_middle_says_what_is_left(tmp_path: Path) -> None:
     assert not found.finished
     assert found.seconds_left == pytest.approx(106 / found.pace)
     words = "\n".join(found.lines())
-    assert "stars a second" in words
-    assert "to go" in words
-    assert "1 receipts cannot be read" in words
+    assert "stars per second" in words
+    assert " left" in words
+    assert "1 receipt cannot be read" in words
 
 
 def test_a_clock_that_was_set_back_promises_nothing(tmp_path: Path) -> None:
@@ -71,4 +71,4 @@ def test_the_verb(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["status", str(tmp_path), "--json"])
     assert json.loads(done.output)["finished"] is True
     done = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert "1 workers on cpu, 4 to 4 chunks each" in done.output
+    assert "1 worker on cpu, 4 to 4 chunks each" in done.output

@@ -46,7 +46,7 @@ def chunk(folder: Path, number: int) -> Receipt:
 def rewrite(folder: Path, receipt: Receipt, table: pa.Table) -> Receipt:
     """Put other rows into a chunk's part and let everything else agree with them."""
     stem = Path(receipt.catalog_part).stem
-    with PartWriter(folder, "catalog", stem, load_contract("catalog")) as writer:
+    with PartWriter(folder, stem, load_contract("catalog")) as writer:
         writer.write(table)
     part = writer.part
     assert isinstance(part, Part)
@@ -297,8 +297,8 @@ def test_a_source_id_twice_in_a_file_is_found_across_its_chunks(tmp_path: Path) 
     made = tables(run, [1, 2, 3], [3, 4, 5], [11, 12, 13], [14, 14, 15])
     finished_run(tmp_path, rows=3, rejected=0, tables=made)
     assert findings(tmp_path) == [
-        f"input xp/a.parquet: 1 source_id stands twice: {BASE + 3}",
-        f"input xp/b.parquet: 1 source_id stands twice: {BASE + 14}",
+        f"input xp/a.parquet: 1 source_id occurs more than once: {BASE + 3}",
+        f"input xp/b.parquet: 1 source_id occurs more than once: {BASE + 14}",
     ]
 
 
@@ -308,7 +308,7 @@ def test_a_source_id_in_two_files_is_a_warning(tmp_path: Path) -> None:
     finished_run(tmp_path, rows=3, rejected=0, tables=made)
     report = verify(tmp_path)
     assert report.repeated == 2
-    assert report.warnings == ("2 source_ids stand in more than one input file",)
+    assert report.warnings == ("2 source_ids in more than one input file",)
     assert "warning: 2 source_ids" in report.lines()[-1]
 
 
@@ -333,8 +333,9 @@ def test_the_search_finds_the_same_whatever_its_memory(tmp_path: Path, limit: in
         for one in ids.tolist():
             seen.setdefault(one, []).append(file)
         table = catalog_table(200).set_column(0, "source_id", pa.array(ids))
-        with PartWriter(tmp_path, "catalog", f"{number}", load_contract("catalog"),
-                        row_group=50) as writer:  # fmt: skip
+        writer = PartWriter(tmp_path, f"{number}", load_contract("catalog"))
+        writer.row_group = 50
+        with writer:
             writer.write(table)
         search.count(table["source_id"])
         search.add(tmp_path / f"catalog/{number}.parquet", f"print {file}", f"file {file}")

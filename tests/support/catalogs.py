@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from catalogproc.contract import load_contract
 from catalogproc.io.parquet_writer import PartWriter
-from catalogproc.rundir.manifest import InputFile, RunIdentity, claim
+from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
 from catalogproc.rundir.receipts import Receipt, write_receipt
 
 MODEL_HASH = hashlib.sha256(b"a model").hexdigest()
@@ -116,10 +116,10 @@ def write_chunk(
     """Write a chunk's parts and its receipt as a worker would."""
     chunk = hashlib.sha256(f"{file.fingerprint} {first_row}".encode()).hexdigest()[:16]
     stated = {"run": run.run_id, "model": run.model_hash}
-    with PartWriter(folder, "catalog", chunk, load_contract("catalog"), stated) as catalog:
+    with PartWriter(folder, chunk, load_contract("catalog"), stated) as catalog:
         catalog.write(table)
     with PartWriter(
-        folder, "rejected", chunk, load_contract("rejected"), stated, allow_empty=False
+        folder, chunk, load_contract("rejected"), stated, allow_empty=False
     ) as refused:
         if rejected:
             refused.write(rejected_table(rejected, file.path, first_row=first_row))
@@ -167,7 +167,7 @@ def finished_run(
     from catalogproc.rundir.provenance import write_provenance, write_summary
 
     run = identity(files, chunks * (rows + rejected))
-    claim(folder, run)
+    open_run(folder, run)
     made = tables or [
         catalog_table(rows, seed, run_id=run.run_id) for seed in range(files * chunks)
     ]
