@@ -18,9 +18,8 @@ from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from catalogproc.cluster.gpu import Device, choose_devices
-from catalogproc.cluster.result import plural
 from catalogproc.cluster.spec import LOOPBACK, ClusterConfig
-from catalogproc.errors import Refusal, WorkerError
+from catalogproc.errors import Refusal, WorkerError, plural
 
 WORKER_BYTES = 1.5e9
 """Memory of one worker: torch, a model, and a chunk with its tokens."""

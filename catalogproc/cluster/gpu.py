@@ -167,13 +167,33 @@ def choose_devices(
     Refusal
         No such device, no GPU or no CUDA where required, or fewer GPUs than workers.
     """
-    device, workers = config.device, config.workers
-    if device not in CHOICES:
-        raise Refusal("no such device", wanted=" | ".join(CHOICES), found=device)
+    workers = config.workers
+    if config.device not in CHOICES:
+        raise Refusal("no such device", wanted=" | ".join(CHOICES), found=config.device)
     if workers is not None and workers < 1:
         raise Refusal("a run needs workers", wanted="1 or more", found=workers, where="--workers")
+    gpus = _usable_gpus(config.device, find, cuda_works or _torch_has_cuda)
+    if not gpus:
+        return (CPU,) * (workers or fitting)
+    gpu_workers = workers or len(gpus)
+    if gpu_workers > len(gpus) and not config.share_gpu:
+        raise Refusal(
+            "fewer GPUs than workers",
+            wanted=f"{gpu_workers} GPUs, one per worker",
+            found=f"{len(gpus)}: {', '.join(gpu.label for gpu in gpus)}",
+            where="--workers",
+            advice=f"give --workers {len(gpus)} or --device cpu",
+        )
+    on_gpus = (gpus[index % len(gpus)] for index in range(gpu_workers))
+    return (*on_gpus, *(CPU,) * config.cpu_workers)
+
+
+def _usable_gpus(
+    device: str, find: Callable[[], tuple[Device, ...]], cuda_works: Callable[[], bool]
+) -> tuple[Device, ...]:
+    """Return the GPUs that torch can use; none for ``cpu``. Refuse ``cuda`` without any."""
     gpus = () if device == "cpu" else find()
-    if gpus and not (cuda_works or _torch_has_cuda)():
+    if gpus and not cuda_works():
         if device == "cuda":
             raise Refusal(
                 "this installation of torch has no CUDA",
@@ -181,31 +201,15 @@ def choose_devices(
                 found=f"a CPU build, and {len(gpus)} GPUs that it cannot use",
                 advice="install torch from the index that fits the driver, or give --device cpu",
             )
-        gpus = ()
-    if not gpus:
-        if device == "cuda":
-            raise Refusal(
-                "no GPU is visible",
-                wanted="at least one CUDA device",
-                found=f"none (nvidia-smi -L, {VISIBLE}={os.environ.get(VISIBLE, 'unset')})",
-                advice="give --device cpu, or run on a machine with a GPU",
-            )
-        return (CPU,) * (workers or fitting)
-    gpu_workers = workers or len(gpus)
-    if gpu_workers > len(gpus) and not config.share_gpu:
-        _refuse_more_workers(gpus, gpu_workers)
-    on_gpus = (gpus[index % len(gpus)] for index in range(gpu_workers))
-    return (*on_gpus, *(CPU,) * config.cpu_workers)
-
-
-def _refuse_more_workers(gpus: Sequence[Device], workers: int) -> None:
-    raise Refusal(
-        "fewer GPUs than workers",
-        wanted=f"{workers} GPUs, one per worker",
-        found=f"{len(gpus)}: {', '.join(gpu.label for gpu in gpus)}",
-        where="--workers",
-        advice=f"give --workers {len(gpus)} or --device cpu",
-    )
+        return ()
+    if device == "cuda" and not gpus:
+        raise Refusal(
+            "no GPU is visible",
+            wanted="at least one CUDA device",
+            found=f"none (nvidia-smi -L, {VISIBLE}={os.environ.get(VISIBLE, 'unset')})",
+            advice="give --device cpu, or run on a machine with a GPU",
+        )
+    return gpus
 
 
 def device_error(error: RuntimeError, device: str) -> DeviceError | None:

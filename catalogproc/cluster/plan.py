@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalogproc.cluster.dask_cluster import connect, fit_workers
-from catalogproc.cluster.result import Failure, plural, row_range
+from catalogproc.cluster.result import Failure, row_range
 from catalogproc.cluster.spec import RunSpec
-from catalogproc.errors import InputError, Refusal, ResumeError
+from catalogproc.errors import InputError, Refusal, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
 from catalogproc.io.atomic import is_temporary

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogproc.errors import CatalogprocError, TransientError
+from catalogproc.errors import CatalogprocError, TransientError, plural
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -237,14 +237,3 @@ def row_range(chunk: Chunk) -> str:
     if chunk.rows is None:
         return "all rows" if not chunk.first_row else f"rows from {chunk.first_row:,}"
     return f"rows {chunk.first_row:,} to {chunk.first_row + chunk.rows - 1:,}"
-
-
-def plural(count: int, word: str) -> str:
-    """Return a count with its noun: "1 chunk", "2 chunks".
-
-    Parameters
-    ----------
-    count, word
-        The count, and the noun in the singular.
-    """
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

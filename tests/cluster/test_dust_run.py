@@ -110,7 +110,7 @@ def test_a_parallax_read_through_the_dust_is_not_combined_again(
 
 
 def test_an_engine_needs_the_map_that_its_job_reads(bundle: Bundle) -> None:
-    with pytest.raises(JobError, match="dust map was not given"):
+    with pytest.raises(JobError, match="the job's dust map is missing"):
         Engine(bundle, DUSTY)
 
 

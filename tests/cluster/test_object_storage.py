@@ -318,7 +318,7 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
     with pytest.raises(JobError, match=r"(?s)nothing that can be read lies.*s3://gaia/none/\*"):
         expand(["s3://gaia/none/*.parquet"])
     with pytest.raises(CatalogprocError, match=r"(?s)too little space to stage.*s3://gaia/xp"):
-        remote._refuse_room("s3://gaia/xp", 1 << 60)
+        remote._check_space("s3://gaia/xp", 1 << 60)
 
 
 @pytest.mark.parametrize(

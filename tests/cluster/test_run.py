@@ -117,7 +117,7 @@ def test_metrics_count_the_run(uninterrupted: Uninterrupted) -> None:
 def test_status_is_available_during_the_run(uninterrupted: Uninterrupted) -> None:
     text = uninterrupted.pages["run status"]
     assert "of 1,500 stars read" in text
-    assert "stars a second" in text
+    assert "stars per second" in text
     assert "every row" not in text
 
 
