@@ -16,16 +16,21 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.io.archives import is_archive, unpack
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address, stage
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
 from catalogproc.readers.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
 from catalogproc.readers.formats.parquet import byte_range
-from catalogproc.readers.hats import hats_files
+from catalogproc.readers.formats.stream import head
+from catalogproc.readers.hats import beside_partitions, hats_files
 from catalogproc.readers.xp import read_spectra
 
 _ENDS = 64 << 10
+
+# Bytes by which a file and a compressed one are compared.
+_COMPARED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,29 +60,85 @@ class Chunk:
 def expand(
     inputs: Iterable[str | Path], announce: Callable[[str], None] | None = None
 ) -> list[Path]:
-    """The input files that words, quoted globs (``**`` too), folders and addresses stand for.
+    """Return the files that paths, quoted globs (``**`` too), folders and addresses stand for.
 
-    A folder stands for all files in it with a known ending, hidden ones and those whose
-    names begin with an underscore left out; a HATS catalog or collection for the files of
-    its partitions. The order is that of the words, within a glob or a folder that of the
-    names, within HATS that of the pixels; a file that is named twice, by whatever path, is
-    kept once. What an address (``s3://…``, a file, a folder or a glob) stands for is staged
-    first; ``announce`` is told of it.
+    Parameters
+    ----------
+    inputs
+        A folder stands for the files in it with a known ending, without those whose names begin
+        with a dot or an underscore; a HATS catalog or collection for the files of its
+        partitions; a ZIP archive for its spectra. Files at an address (``s3://…``) are staged
+        first.
+    announce
+        Is told of what is staged, and of whatever part of the input is not read.
+
+    Returns
+    -------
+    list of Path
+        In the order of the inputs; within a glob or folder by name, within HATS by pixel. A file
+        that is named twice is kept once; so is one that is there with and without .gz.
 
     Raises
     ------
     JobError
-        A word stands for nothing.
+        An input stands for no file.
     CatalogprocError
-        An address cannot be read.
+        An address or an archive cannot be read.
     """
+    say = announce or (lambda line: None)
     found: dict[tuple[int, int] | Path, Path] = {}
     for word in inputs:
         far = is_address(word)
-        matches = _staged(Address(str(word)), announce) if far else _matches(Path(word))
+        matches = _staged(Address(str(word)), announce) if far else _matches(Path(word), say)
         for path in matches:
-            found.setdefault(_identity(path), path)
-    return list(found.values())
+            for file in _unpacked(path, say) if is_archive(path) else [path]:
+                found.setdefault(_identity(file), file)
+    return _without_copies(list(found.values()), say)
+
+
+def _unpacked(archive: Path, say: Callable[[str], None]) -> list[Path]:
+    """The spectra in a ZIP archive; of DataLink's, the XP continuous ones alone."""
+    members = unpack(archive, stage())
+    files = [path for path in members if _is_input(path)]
+    files = [path for path in files if "XP_CONTINUOUS" in path.name.upper()] or files
+    if not files:
+        raise JobError(
+            "the ZIP archive holds no file that can be read",
+            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            found=", ".join(path.name for path in members[:10]) or "no files",
+            where=archive,
+        )
+    others = [path.name for path in members if path not in files]
+    say(f"{archive}: {len(files)} of {len(members)} files are read" + _listed(others))
+    return files
+
+
+def _without_copies(files: list[Path], say: Callable[[str], None]) -> list[Path]:
+    """The files without each NAME.gz whose content is that of NAME, which is there too."""
+    plain = {path for path in files if path.suffix != ".gz"}
+    kept = []
+    for path in files:
+        other = path.with_suffix("")
+        if path.suffix == ".gz" and other in plain and _same_start(path, other):
+            say(f"{path}: not read, it is {other.name}, compressed")
+        else:
+            kept.append(path)
+    return kept
+
+
+def _same_start(one: Path, other: Path) -> bool:
+    try:
+        return head(one, _COMPARED) == head(other, _COMPARED)
+    except Exception:  # a damaged file is read, and fails by its own name
+        return False
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A list of what is not read, for a message."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"; not read: {', '.join(names[:5])}{more}"
 
 
 def fingerprint(path: str | Path) -> str:
@@ -216,8 +277,8 @@ def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Pa
     return address.fetch(files)
 
 
-def _matches(word: Path) -> list[Path]:
-    """The files that one word stands for."""
+def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:
+    """The local files that one input stands for."""
     if word.is_dir():
         found = hats_files(word)
         if found is None:
@@ -236,6 +297,13 @@ def _matches(word: Path) -> list[Path]:
         return [word]
     found = [Path(name) for name in sorted(glob.glob(str(word), recursive=True))]
     found = [path for path in found if not path.is_dir()]
+    partitions = [
+        path for path in found if path.name[0] not in "._" and not beside_partitions(path)
+    ]
+    others = [path.name for path in found if path not in partitions]
+    if others and partitions:
+        say(f"{word}: {len(partitions)} of {len(found)} files are read" + _listed(others))
+        found = partitions
     if not found:
         raise JobError(
             "nothing matches",
@@ -251,7 +319,7 @@ def _is_input(path: Path) -> bool:
 
 
 def _has_input_name(path: Path) -> bool:
-    return path.name[0] not in "._" and has_known_suffix(path)
+    return path.name[0] not in "._" and (has_known_suffix(path) or is_archive(path))
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:

@@ -69,8 +69,11 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
+    """Return whether a type is a list of numbers, or a list of such lists."""
     kind = stored_type(kind)
-    return any(test(kind) for test in _LIST_TYPES) and is_number(kind.value_type)
+    if not any(test(kind) for test in _LIST_TYPES):
+        return False
+    return is_number(kind.value_type) or is_list(kind.value_type)
 
 
 def is_integer(kind: pa.DataType) -> bool:
@@ -169,8 +172,24 @@ def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     if is_text(array.type):
         return _lists_from_text(array, kind)
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    values = _plain(array.flatten()).cast(kind, safe=False)
-    return list_array(values, counts.astype(np.int64), kind), none
+    counts = counts.astype(np.int64)
+    elements = _plain(array.flatten())
+    if is_list(elements.type):
+        return _nested_lists(elements, counts, kind)
+    return list_array(elements.cast(kind, safe=False), counts, kind), none
+
+
+def _nested_lists(
+    inner: pa.Array, counts: NDArray[np.int64], kind: pa.DataType
+) -> tuple[pa.Array, Mask]:
+    """Lists of one list each, as their only list; one of several lists cannot be read."""
+    flat, _ = lists(inner, kind)
+    lengths = pc.fill_null(pc.list_value_length(flat), 0).to_numpy(zero_copy_only=False)
+    bad = counts > 1
+    single = np.repeat(~bad, counts)
+    own = np.zeros(len(counts), np.int64)
+    own[counts == 1] = lengths[single]
+    return list_array(flat.filter(pa.array(single)).flatten(), own, kind), bad
 
 
 def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, Mask]:

@@ -130,7 +130,8 @@ def check_identifier(table: Table, name: str) -> None:
             advice="write the file again from one in which source_id is an integer; "
             "pandas makes a float of it where any is missing",
         )
-    check_type(table, name, "an integer", coerce.is_integer(kind) or coerce.is_text(kind))
+    good = coerce.is_integer(kind) or coerce.is_text(kind) or pa.types.is_null(kind)
+    check_type(table, name, "an integer", good)
 
 
 def check_type(table: Table, name: str, wanted: str, good: bool) -> None:

@@ -9,6 +9,7 @@ from catalogproc.errors import JobError
 
 _PARTITION = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)(\.\w+|/.*)$")
 _ORDER = 29
+_PROPERTIES = ("hats.properties", "properties")
 
 
 def hats_files(folder: Path) -> list[Path] | None:
@@ -31,7 +32,7 @@ def hats_files(folder: Path) -> list[Path] | None:
                 wanted=primary or "hats_primary_table_url", found="no such folder", where=folder,
             )  # fmt: skip
         folder = folder / primary
-    elif not any((folder / name).is_file() for name in ("hats.properties", "properties")):
+    elif not any((folder / name).is_file() for name in _PROPERTIES):
         return None
     found = []
     for path in (folder / "dataset").rglob("*.parquet"):
@@ -42,6 +43,23 @@ def hats_files(folder: Path) -> list[Path] | None:
     if not found:
         raise JobError("the HATS catalog holds no partition", where=folder)
     return [path for _, path in sorted(found)]
+
+
+def beside_partitions(path: Path) -> bool:
+    """Return whether a file of a HATS catalog is not one of its partitions.
+
+    Parameters
+    ----------
+    path
+        A file that a glob has found. Metadata and maps are no partitions, nor are the files of
+        margin caches, whose stars the main catalog holds too.
+    """
+    for folder in path.parents:
+        for name in _PROPERTIES:
+            if (folder / name).is_file():
+                margin = _property(folder / name, "dataproduct_type") == "margin"
+                return margin or not _PARTITION.search(path.as_posix())
+    return False
 
 
 def _property(path: Path, name: str) -> str:

@@ -53,7 +53,7 @@ def test_words_globs_and_folders(tmp_path, monkeypatch):
         return [path.name for path in expand([str(word) for word in words])]
 
     assert names(folder) == ["a.csv.gz", "b.parquet", "c.VOT"]
-    assert names(folder / "*.parquet") == ["_metadata.parquet", "b.parquet"]
+    assert names(folder / "*.parquet") == ["b.parquet"]
     assert names(folder / "**" / "*.fits") == ["f.fits", "e.fits"]
     assert names(folder / "d.txt", folder / "b.parquet") == ["d.txt", "b.parquet"]
     assert names(folder / "b.parquet", folder) == ["b.parquet", "a.csv.gz", "c.VOT"]

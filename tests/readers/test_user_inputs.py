@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gzip
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ import pytest
 from support.paths import DATA
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote import local, named
+from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_companion
 from catalogproc.readers.xp import read_spectra
 
@@ -213,3 +218,100 @@ def test_names_of_a_crossmatch_and_designations(write: str, tmp_path: Path) -> N
     changed.to_csv(tmp_path / "changed.csv", index=False)
     found = auxiliary(tmp_path / "changed.csv", tmp_path)
     assert found.equals(auxiliary(INPUTS / "comp_gaps.csv", tmp_path))
+
+
+def nested(layout: str) -> pa.Table:
+    """The six stars with spectra as a struct, or as lists of one list."""
+    table = pq.read_table(INPUTS / "xp6.parquet")
+    if layout == "struct":
+        names = [name for name in table.column_names if name != "source_id"]
+        arrays = [table.column(name).combine_chunks() for name in names]
+        return pa.table(
+            {"source_id": table["source_id"], "xp": pa.StructArray.from_arrays(arrays, names)}
+        )
+    return pa.table(
+        {
+            name: [[row] for row in table[name].to_pylist()] if "coef" in name else table[name]
+            for name in table.column_names
+        }
+    )
+
+
+@pytest.mark.parametrize("layout", ["struct", "list of one list"])
+def test_nested_columns(layout: str, tmp_path: Path) -> None:
+    pq.write_table(nested(layout), tmp_path / "nested.parquet")
+    assert spectra(tmp_path / "nested.parquet").equals(spectra(INPUTS / "xp6.parquet"))
+
+
+def test_an_empty_partition_of_null_types_has_no_rows(tmp_path: Path) -> None:
+    names = pq.read_schema(INPUTS / "xp6.parquet").names
+    pq.write_table(pa.table({name: pa.nulls(0) for name in names}), tmp_path / "empty.parquet")
+    assert list(read_spectra(tmp_path / "empty.parquet")) == []
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CATALOGPROC_STAGE", str(tmp_path / "stage"))
+    return tmp_path / "stage"
+
+
+def datalink_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(INPUTS / "xp6.parquet", "XP_CONTINUOUS-Gaia DR3.parquet")
+        archive.writestr("RVS-Gaia DR3.csv", "wavelength,flux\n1,2\n")
+        archive.writestr("readme.txt", "hello")
+    return path
+
+
+def test_the_spectra_in_a_zip_archive_are_read_and_the_rest_is_named(
+    stage: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    (tmp_path / "folder").mkdir()
+    path = datalink_zip(tmp_path / "folder" / "datalink.zip")
+    for word in (path, tmp_path / "folder", f"{tmp_path}/folder/*.zip"):
+        (file,) = expand([word], told.append)
+        assert spectra(file).equals(spectra(INPUTS / "xp6.parquet"))
+        assert named(file) == f"zip:/{path}/XP_CONTINUOUS-Gaia DR3.parquet"
+        assert local(named(file)) == file
+    assert "1 of 3 files are read; not read: RVS-Gaia DR3.csv, readme.txt" in told[0]
+
+
+def test_a_zip_archive_that_reaches_outside_or_is_damaged_is_refused(
+    stage: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../../outside.csv", "source_id\n1\n")
+    with pytest.raises(InputError, match="outside of the archive"):
+        expand([tmp_path / "evil.zip"])
+    assert not (tmp_path / "outside.csv").exists()
+    path = datalink_zip(tmp_path / "cut.zip")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        expand([path])
+
+
+def test_a_file_and_its_compressed_copy_are_one(tmp_path: Path) -> None:
+    plain = shutil.copy(INPUTS / "np_repr.csv", tmp_path / "stars.csv")
+    (tmp_path / "stars.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    told: list[str] = []
+    assert expand([tmp_path], told.append) == [plain]
+    assert "stars.csv.gz: not read, it is stars.csv, compressed" in told[0]
+    (tmp_path / "stars.csv.gz").write_bytes(gzip.compress(b"source_id\n1\n"))
+    assert len(expand([tmp_path])) == 2
+
+
+def test_margins_and_metadata_of_a_hats_catalog_are_no_spectra(tmp_path: Path) -> None:
+    for catalog, kind in (("xp", "object"), ("xp_margin", "margin")):
+        leaf = tmp_path / catalog / "dataset" / "Norder=0" / "Dir=0"
+        leaf.mkdir(parents=True)
+        shutil.copy(INPUTS / "xp6.parquet", leaf / "Npix=0.parquet")
+        shutil.copy(INPUTS / "xp6.parquet", tmp_path / catalog / "dataset" / "_metadata.parquet")
+        (tmp_path / catalog / "hats.properties").write_text(f"dataproduct_type={kind}\n")
+        shutil.copy(INPUTS / "xp6.parquet", tmp_path / catalog / "statistics.parquet")
+    told: list[str] = []
+    found = expand([f"{tmp_path}/**/*.parquet"], told.append)
+    assert [str(path.relative_to(tmp_path)) for path in found] == [
+        "xp/dataset/Norder=0/Dir=0/Npix=0.parquet"
+    ]
+    assert "1 of 6 files are read; not read:" in told[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -32,7 +34,28 @@ class ParquetTable(Table):
 
     @cached_property
     def stored_types(self) -> Mapping[str, pa.DataType]:
-        return dict(zip(self.schema.names, self.schema.types, strict=True))
+        own = dict(zip(self.schema.names, self.schema.types, strict=True))
+        return own | {
+            name: own[column].field(child).type for name, (column, child) in self.nested.items()
+        }
+
+    @cached_property
+    def nested(self) -> Mapping[str, tuple[str, str]]:
+        """Columns that are fields of a struct, by their name, or by both where that is taken.
+
+        nested-pandas and LSDB write a star's spectrum so: ``xp.bp_coefficients``.
+        """
+        found = [
+            (column.name, column.type.field(number).name)
+            for column in self.schema
+            if pa.types.is_struct(column.type)
+            for number in range(column.type.num_fields)
+        ]
+        children = Counter([child for _, child in found] + self.schema.names)
+        return {
+            child if children[child] == 1 else f"{column}.{child}": (column, child)
+            for column, child in found
+        }
 
     @property
     def rows(self) -> int:
@@ -50,16 +73,27 @@ class ParquetTable(Table):
         with reading(self.path, self.kind):
             if first < stop:
                 with open_parquet_file(self.path) as file:
+                    stored = [".".join(self.nested.get(name, (name,))) for name in names]
                     drawn = file.iter_batches(
-                        batch_rows, range(low, high), list(names), use_threads=False
+                        batch_rows, range(low, high), stored, use_threads=False
                     )
                     for batch in drawn:
                         begin, end = max(first - row, 0), min(len(batch), stop - row)
                         if begin < end:
-                            inside = batch.select(list(names)).slice(begin, end - begin)
+                            inside = self._selected(batch, names).slice(begin, end - begin)
                             yield Rows(row + begin, inside)
                         row += len(batch)
                     _check_count(self.path, int(ends[high - 1]), row)
+
+    def _selected(self, batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+        """The columns of a batch in their order, fields of structs among them."""
+        arrays = [
+            pc.struct_field(batch.column(self.nested[name][0]), self.nested[name][1])
+            if name in self.nested
+            else batch.column(name)
+            for name in names
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=list(names))
 
 
 def open_parquet_file(path: Path) -> pq.ParquetFile:
