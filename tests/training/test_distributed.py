@@ -1,4 +1,4 @@
-"""Several processes train the network that one would have trained."""
+"""Several processes train the same network as one process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from support.paths import ROOT
 
 from catalogproc.errors import JobError
-from catalogproc.training.distributed import Ranks, launch
-from catalogproc.training.token_sampling import Sample
+from catalogproc.training.distributed import ProcessGroup, launch
+from catalogproc.training.token_sampling import TokenBatch
 
 JOB = """\
 kind = "train"
@@ -44,11 +44,11 @@ checkpoint_steps = 2
 """
 
 
-def train(folder: Path, name: str, *words: str) -> tuple[str, dict[str, torch.Tensor]]:
+def train(folder: Path, name: str, *options: str) -> tuple[str, dict[str, torch.Tensor]]:
     job = folder / "job.toml"
     job.write_text(JOB)
     command = [sys.executable, "-m", "catalogproc", "train", "--job", str(job), "--device", "cpu",
-               "--output", str(folder / name), *words]  # fmt: skip
+               "--output", str(folder / name), *options]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -57,13 +57,13 @@ def train(folder: Path, name: str, *words: str) -> tuple[str, dict[str, torch.Te
 
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     _, one = train(tmp_path, "one")
-    said, two = train(tmp_path, "two", "--processes", "2")
+    output, two = train(tmp_path, "two", "--processes", "2")
     assert one.keys() == two.keys()
     for name, value in one.items():
         if name.startswith(("network/", "average/")):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-5, msg=name)
-    # Written and said once.
-    assert said.count("written to") == 1
+    # Files and messages are written once.
+    assert output.count("written to") == 1
     curves = [(tmp_path / name / "learning_curve.csv").read_text() for name in ("one", "two")]
     lines = [[line.split(",")[:2] for line in curve.splitlines()[1:]] for curve in curves]
     assert [step for step, _ in lines[0]] == [step for step, _ in lines[1]] == ["2", "4", "6"]
@@ -71,7 +71,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
         assert float(b) == pytest.approx(float(a), rel=1e-4)
 
 
-# Said last of all at exit, as the callbacks run backwards: which threads are left?
+# Registered first, so that it is called last at exit: it prints which threads are left.
 LEAVE = """\
 import atexit, os
 def threads():
@@ -80,12 +80,12 @@ def threads():
     print("left", os.environ["RANK"], sorted(name for name in names if "gloo" in name), flush=True)
 atexit.register(threads)
 import torch
-from catalogproc.training.distributed import Ranks
-ranks = Ranks.joined(torch.device("cpu"))
+from catalogproc.training.distributed import ProcessGroup
+group = ProcessGroup.join(torch.device("cpu"))
 layer = torch.nn.Linear(3, 3)
 optimiser = torch.optim.AdamW(layer.parameters())
 layer(torch.ones(2, 3)).sum().backward()
-ranks.add_up([weight.grad for weight in layer.parameters()])
+group.all_reduce([weight.grad for weight in layer.parameters()])
 optimiser.step()
 threads()
 """
@@ -93,7 +93,7 @@ threads()
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read in /proc")
 def test_no_thread_of_the_group_outlives_the_interpreter(tmp_path: Path) -> None:
-    # One that did would ask a finished interpreter for its lock, which aborts the process.
+    # A thread that did would request the lock of a finished interpreter, which aborts the process.
     script = tmp_path / "leave.py"
     script.write_text(LEAVE)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -102,21 +102,21 @@ def test_no_thread_of_the_group_outlives_the_interpreter(tmp_path: Path) -> None
                           capture_output=True, text=True, timeout=280, env=environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in "01":
-        told = [line for line in done.stdout.splitlines() if line.startswith(f"left {rank} ")]
-        assert len(told) == 2
-        assert "gloo" in told[0]
-        assert told[1] == f"left {rank} []"
+        lines = [line for line in done.stdout.splitlines() if line.startswith(f"left {rank} ")]
+        assert len(lines) == 2
+        assert "gloo" in lines[0]
+        assert lines[1] == f"left {rank} []"
 
 
-def test_shares_are_all_of_a_step_and_nothing_twice() -> None:
+def test_shards_divide_all_stars_of_a_step() -> None:
     rows = torch.arange(10)[:, None]
-    batch = Sample(rows, rows.float(), rows, rows.float(), rows.float(), rows > 3)
-    parts = [Ranks(rank, 3).share(batch) for rank in range(3)]
+    batch = TokenBatch(rows, rows.float(), rows, rows.float(), rows.float(), rows > 3)
+    parts = [ProcessGroup(rank, 3).shard(batch) for rank in range(3)]
     assert sorted(torch.cat([part.ids for part in parts]).flatten().tolist()) == list(range(10))
-    assert sum(int(part.asked.sum()) for part in parts) == int(batch.asked.sum())
-    assert Ranks().share(batch) is batch
+    assert sum(int(part.requested.sum()) for part in parts) == int(batch.requested.sum())
+    assert ProcessGroup().shard(batch) is batch
 
 
-def test_one_process_is_not_several() -> None:
+def test_one_process_is_refused_as_several() -> None:
     with pytest.raises(JobError, match=r"2 or more(.|\n)*1"):
         launch(1, [])

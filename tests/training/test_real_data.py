@@ -1,4 +1,4 @@
-"""Real stars among the simulated ones of a training: who they are, and what is kept from whom."""
+"""Real stars in a training on simulated ones: which they are, and which tokens are hidden."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from support import real_stars
 from support.paths import EXAMPLES
 
 from catalogproc.datasets import kepler
-from catalogproc.datasets.star_table import Table, mixture
+from catalogproc.datasets.star_table import StarTable, mixture
 from catalogproc.errors import JobError
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.job import TrainingJob, load_training_job
-from catalogproc.training.real_data import RealRows, real_rows, split_spectra
-from catalogproc.training.token_sampling import sample
-from catalogproc.training.training_data import simulated
+from catalogproc.training.config import Settings, TrainSpec
+from catalogproc.training.real_data import RealOptions, load_real_stars, split_spectra
+from catalogproc.training.token_sampling import TokenSampler
+from catalogproc.training.training_data import load_training_data
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -25,99 +26,99 @@ FILES = sorted(EXAMPLES.glob("*.parquet"))
 LABELS = VOCABULARY.columns(VOCABULARY.named("label"))
 
 
-def test_spectra_are_the_real_ones_on_one_side_each_and_without_labels() -> None:
-    seen, held = split_spectra(FILES, VOCABULARY, RealRows())
+def test_every_real_spectrum_is_trained_on_or_held_out_and_has_no_label() -> None:
+    training, held_out = split_spectra(FILES, VOCABULARY, RealOptions())
     real = real_stars.faint()
     ids = real["source_id"].to_numpy()
-    assert sorted([*seen.ids, *held.ids]) == sorted(ids)
-    assert 0.2 < len(held.ids) / len(ids) < 0.3
-    assert np.isnan(seen.values[:, LABELS]).all()
-    # bp0 over the G flux, the long way round, for one star.
-    row = int(np.flatnonzero(ids == seen.ids[0])[0])
+    assert sorted([*training.ids, *held_out.ids]) == sorted(ids)
+    assert 0.2 < len(held_out.ids) / len(ids) < 0.3
+    assert np.isnan(training.values[:, LABELS]).all()
+    # bp0 over the G flux, computed independently for one star.
+    row = int(np.flatnonzero(ids == training.ids[0])[0])
     bp, rp = (np.array([real[f"{band}_coefficients"][row].as_py()]) for band in ("bp", "rp"))
     g = synthetic_photometry(bp, rp).g[0]
     flux = 10 ** ((25.6873668671 - g) / 2.5)
-    assert seen.values[0, VOCABULARY.column("bp0")] == pytest.approx(bp[0, 0] / flux, rel=1e-6)
+    assert training.values[0, VOCABULARY.column("bp0")] == pytest.approx(bp[0, 0] / flux, rel=1e-6)
 
 
-def test_no_giant_held_out_is_trained_on() -> None:
-    drawn = real_rows(RealRows(kepler=1e-9), [], VOCABULARY).parts[0][0](3, 5000)
+def test_held_out_giants_are_not_trained_on() -> None:
+    values, errors = load_real_stars(RealOptions(kepler=1e-9), [], VOCABULARY).samplers[0][0](
+        3, 5000
+    )[:2]
     mass = VOCABULARY.column("mass")
-    held = kepler.parts(VOCABULARY)[1]
-    truths = held.truth[:, mass]
-    kept = set(kepler.parts(VOCABULARY)[0].truth[:, mass])
-    assert set(drawn[0][:, mass]) <= kept
-    assert not set(drawn[0][:, mass]) & (set(truths) - kept)
-    assert np.isfinite(drawn[1][:, mass]).all()
-    assert (drawn[1][:, mass] > 0).all()
+    training, held_out = (set(part.truth[:, mass]) for part in kepler.parts(VOCABULARY))
+    assert set(values[:, mass]) <= training
+    assert not set(values[:, mass]) & (held_out - training)
+    assert np.isfinite(errors[:, mass]).all()
+    assert (errors[:, mass] > 0).all()
 
 
-def test_a_mass_that_is_hidden_is_asked_and_the_other_labels_are_shown() -> None:
-    part = real_rows(RealRows(kepler=0.5, mass_hidden=1.0), [], VOCABULARY).parts[0][0]
+def test_a_hidden_mass_is_requested_and_the_other_labels_are_shown() -> None:
+    part = load_real_stars(RealOptions(kepler=0.5, mass_hidden=1.0), [], VOCABULARY).samplers[0][0]
     values, errors, hidden = (torch.as_tensor(x) for x in part(1, 400))
     labels = torch.tensor([token.kind == "label" for token in VOCABULARY.tokens])
-    drawn = sample(
-        values.float(), errors.float(), torch.ones(len(VOCABULARY)), tokens=(64, 64), targets=1,
-        repeat=0.0, labels=labels, unlabelled=1.0, hidden=hidden,
-        generator=torch.Generator().manual_seed(1),
-    )  # fmt: skip
+    settings = Settings(min_tokens=64, targets=1, repeat=0.0, unlabelled=1.0)
+    sampler = TokenSampler(torch.ones(len(VOCABULARY)), labels, settings)
+    generator = torch.Generator().manual_seed(1)
+    batch = sampler.sample(values.float(), errors.float(), generator, hidden)
     mass, teff = (VOCABULARY.column(name) + 1 for name in ("mass", "teff"))
-    assert not (drawn.ids == mass).any()
-    assert drawn.asked.all()
-    assert (drawn.requests == mass).all()
-    # Without the hidden mass, `unlabelled` would have taken Teff away.
-    assert (drawn.ids == teff).any(1).all()
+    assert not (batch.ids == mass).any()
+    assert batch.requested.all()
+    assert (batch.requests == mass).all()
+    # Without a hidden token, `unlabelled` would hide Teff too.
+    assert (batch.ids == teff).any(1).all()
 
 
-def test_the_share_of_masses_hidden_is_as_asked_and_follows_the_seed() -> None:
-    table = Table(np.arange(9), np.ones((9, 4)), np.zeros((9, 4)))
-    draw = table.draw_without(2, 0.7)
-    hidden = draw(5, 20_000)[2]
+def test_the_share_of_hidden_masses_is_that_of_the_job_and_depends_on_the_seed() -> None:
+    table = StarTable(np.arange(9), np.ones((9, 4)), np.zeros((9, 4)))
+    sampler = table.sampler_hiding(2, 0.7)
+    hidden = sampler(5, 20_000)[2]
     assert hidden[:, 2].mean() == pytest.approx(0.7, abs=0.015)
     assert not hidden[:, [0, 1, 3]].any()
-    np.testing.assert_array_equal(draw(5, 20_000)[2], hidden)
-    assert (draw(6, 20_000)[2] != hidden).any()
+    np.testing.assert_array_equal(sampler(5, 20_000)[2], hidden)
+    assert (sampler(6, 20_000)[2] != hidden).any()
 
 
-def test_in_a_mixture_nothing_of_the_others_is_hidden() -> None:
-    plain = Table(np.arange(3), np.full((3, 4), 1.0), np.zeros((3, 4))).draw
-    other = Table(np.arange(3), np.full((3, 4), 2.0), np.zeros((3, 4))).draw_without(0, 1.0)
+def test_in_a_mixture_only_the_tokens_of_the_hiding_part_are_hidden() -> None:
+    plain = StarTable(np.arange(3), np.full((3, 4), 1.0), np.zeros((3, 4))).sample
+    other = StarTable(np.arange(3), np.full((3, 4), 2.0), np.zeros((3, 4))).sampler_hiding(0, 1.0)
     values, _, hidden = mixture([(plain, 0.9), (other, 0.1)])(1, 100)
     assert hidden.sum() == 10
     assert (values[hidden] == 2.0).all()
 
 
-def test_a_lesson_has_each_kind_in_its_share(tmp_path: Path) -> None:
+def test_each_type_of_star_has_its_share_of_a_batch(tmp_path: Path) -> None:
     job = TrainingJob(
         "mixed", "mixed",
         simulation={"statistics_stars": 500, "test_stars": 50, "stars": 500},
         real={"spectra": 0.1, "kepler": 0.2},
     )  # fmt: skip
-    lesson = simulated(job, None, "cpu", FILES)
-    values, _, hidden = lesson.draw(1, 1000)
-    real = np.isin(np.asarray(values), split_spectra(FILES, VOCABULARY, RealRows())[0].values)
+    spec = TrainSpec(job, tmp_path, spectra=tuple(FILES))
+    data = load_training_data(spec, None, "cpu")
+    values, _, hidden = data.stars.sampler(1, 1000)
+    real = np.isin(np.asarray(values), split_spectra(FILES, VOCABULARY, RealOptions())[0].values)
     assert real[:, 0].sum() == 100
     giants = np.isnan(np.asarray(values)[:, VOCABULARY.column("bp0")])
     assert giants.sum() >= 200
     assert hidden[giants].sum() == pytest.approx(140, abs=40)
-    assert lesson.trained_on is not None
-    assert len(lesson.trained_on) > 1000
-    assert "1,1" in lesson.facts["real_spectra"]
-    assert "Kepler red giants" in lesson.facts["real_labels"]
+    assert data.trained_on is not None
+    assert len(data.trained_on) > 1000
+    assert "1,1" in data.facts["real_spectra"]
+    assert "Kepler red giants" in data.facts["real_labels"]
 
 
-def test_a_job_and_its_spectra_belong_together() -> None:
+def test_spectra_are_refused_or_required_by_the_job() -> None:
     with pytest.raises(JobError, match=r"needs them(.|\n)*--spectra FILE(.|\n)*none"):
-        real_rows(RealRows(spectra=0.1), [], VOCABULARY)
-    with pytest.raises(JobError, match=r"takes no real spectra(.|\n)*xp_continuous_000"):
-        real_rows(RealRows(), FILES, VOCABULARY)
+        load_real_stars(RealOptions(spectra=0.1), [], VOCABULARY)
+    with pytest.raises(JobError, match=r"uses no real spectra(.|\n)*xp_continuous_000"):
+        load_real_stars(RealOptions(), FILES, VOCABULARY)
     with pytest.raises(JobError, match=r"no room for simulated stars(.|\n)*1\.2"):
-        RealRows(spectra=0.6, kepler=0.6)
-    with pytest.raises(JobError, match=r"a share(.|\n)*-0\.1(.|\n)*\[real\], kepler"):
-        RealRows(kepler=-0.1)
+        RealOptions(spectra=0.6, kepler=0.6)
+    with pytest.raises(JobError, match=r"not a fraction(.|\n)*-0\.1(.|\n)*\[real\], kepler"):
+        RealOptions(kepler=-0.1)
 
 
-def test_the_shipped_recipe_mixes_both_in() -> None:
-    options = RealRows.from_dict(load_training_job("train-giants").real)
+def test_the_shipped_job_uses_spectra_and_giants() -> None:
+    options = RealOptions.from_dict(load_training_job("train-giants").real)
     assert options.spectra > 0
     assert options.kepler > 0

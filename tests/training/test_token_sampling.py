@@ -1,4 +1,4 @@
-"""What a step shows and asks: only what is there, as often as it should."""
+"""Tokens that a step shows and requests: only those that a star has, with the right frequency."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from catalogproc.datasets.star_table import Table, describe, mixture
+from catalogproc.datasets.star_table import StarTable, fit_standardisation, mixture
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.training.config import Settings
-from catalogproc.training.token_sampling import sample, standardise
+from catalogproc.training.token_sampling import TokenSampler, standardise
 
 CPU = torch.device("cpu")
 
@@ -28,126 +28,120 @@ def stars(n, v, seed=0, missing=0.4):
     return torch.tensor(values, dtype=torch.float32)
 
 
-def draw(values, tokens=(5, 64), targets=8, weights=None, seed=0, repeat=1.0):
+def sample(values, tokens=(5, 64), weights=None, seed=0, labels=None, **settings):
+    """Errors of the values, and a batch of their tokens."""
     errors = 0.01 * torch.arange(values.numel(), dtype=torch.float32).view(values.shape)
     weights = torch.ones(values.shape[1]) if weights is None else torch.tensor(weights)
-    return errors, sample(
-        values,
-        errors,
-        weights,
-        tokens=tokens,
-        targets=targets,
-        repeat=repeat,
-        generator=generator(seed),
-    )
+    rules = Settings(min_tokens=tokens[0], max_tokens=tokens[1], **settings)
+    sampler = TokenSampler(weights, labels, rules)
+    return errors, sampler.sample(values, errors, generator(seed))
 
 
-def test_only_what_a_star_has_is_shown_and_asked_and_nothing_twice():
+def test_only_tokens_of_the_star_are_shown_and_requested_each_once():
     values = stars(500, 40)
     values[7] = torch.nan
     values[8, 1:] = torch.nan
     values[8, 0] = 1.0
-    # Stars come back in another order: what is known of each is found by its values.
-    errors, drawn = draw(values, tokens=(5, 20))
+    # Stars come back in another order and are identified by their values.
+    errors, batch = sample(values, tokens=(5, 20))
     star_of = {row[~row.isnan()].sum().item(): n for n, row in enumerate(values)}
     assert len(star_of) == 500
     lengths = []
-    for ids, x, requests, truth, error, asked in zip(
-        drawn.ids, drawn.values, drawn.requests, drawn.truth, drawn.error, drawn.asked, strict=True
-    ):
+    for ids, x, requests, truth, error, requested in zip(*vars(batch).values(), strict=True):
         shown = ids[ids > 0]
         lengths.append(len(shown))
         assert (ids[len(shown) :] == 0).all()
         assert (x[len(shown) :] == 0).all()
         assert len(shown.unique()) == len(shown)
-        known = [row for row in range(500) if torch.equal(values[row, shown - 1], x[: len(shown)])]
-        numbers = requests[asked]
+        candidates = [
+            row for row in range(500) if torch.equal(values[row, shown - 1], x[: len(shown)])
+        ]
+        numbers = requests[requested]
         assert len(numbers.unique()) == len(numbers)
-        known = [n for n in known if torch.equal(values[n, numbers - 1], truth[asked])]
-        assert known
-        if len(known) == 1:
-            present = int((~values[known[0]].isnan()).sum())
-            assert asked.sum() == min(8, present)
-            assert torch.equal(errors[known[0], numbers - 1], error[asked])
-        assert (truth[~asked] == 0).all()
-        assert (error[~asked] == 0).all()
+        candidates = [
+            n for n in candidates if torch.equal(values[n, numbers - 1], truth[requested])
+        ]
+        assert candidates
+        if len(candidates) == 1:
+            present = int((~values[candidates[0]].isnan()).sum())
+            assert requested.sum() == min(8, present)
+            assert torch.equal(errors[candidates[0], numbers - 1], error[requested])
+        assert (truth[~requested] == 0).all()
+        assert (error[~requested] == 0).all()
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] == 0
-    assert drawn.ids.shape == (500, lengths[0])
+    assert batch.ids.shape == (500, lengths[0])
 
 
-def test_how_many_tokens_are_shown_is_uniform_and_which_ones_is_too():
+def test_number_and_choice_of_shown_tokens_are_uniform():
     values = torch.zeros(20_000, 30)
-    _, drawn = draw(values, tokens=(3, 12))
-    sizes = np.bincount((drawn.ids > 0).sum(1).numpy(), minlength=13)
+    _, batch = sample(values, tokens=(3, 12))
+    sizes = np.bincount((batch.ids > 0).sum(1).numpy(), minlength=13)
     assert sizes[:3].sum() == 0
     assert stats.chisquare(sizes[3:]).pvalue > 1e-4
-    tokens = np.bincount(drawn.ids[drawn.ids > 0].numpy(), minlength=31)[1:]
+    tokens = np.bincount(batch.ids[batch.ids > 0].numpy(), minlength=31)[1:]
     assert tokens.min() > 0
-    # Within a star tokens are drawn without replacement, so counts vary less than Poisson.
+    # Within a star tokens are batch without replacement, so counts vary less than Poisson.
     assert np.abs(tokens - tokens.mean()).max() < 5 * np.sqrt(tokens.mean())
 
 
-def test_fault_15_every_token_is_asked_as_often_as_any_other():
-    _, drawn = draw(torch.zeros(5_000, 118), targets=8)
-    asked = np.bincount(drawn.requests[drawn.asked].numpy(), minlength=119)[1:]
-    assert asked.sum() == 8 * 5_000
-    assert np.abs(asked - asked.mean()).max() < 5 * np.sqrt(asked.mean())
+def test_every_token_is_requested_equally_often():
+    _, batch = sample(torch.zeros(5_000, 118), targets=8)
+    counts = np.bincount(batch.requests[batch.requested].numpy(), minlength=119)[1:]
+    assert counts.sum() == 8 * 5_000
+    assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
 
 
-def test_a_target_may_be_among_what_is_shown_and_need_not():
-    _, drawn = draw(torch.zeros(2_000, 40), tokens=(20, 20), targets=1)
-    inside = (drawn.ids == drawn.requests).any(dim=1).float().mean()
+def test_a_requested_token_may_be_shown_or_not():
+    _, batch = sample(torch.zeros(2_000, 40), tokens=(20, 20), targets=1)
+    inside = (batch.ids == batch.requests).any(dim=1).float().mean()
     assert inside == pytest.approx(0.5, abs=0.05)
 
 
-def test_what_is_shown_can_be_asked_less_often_or_never():
+def test_shown_tokens_are_requested_less_often_or_never_by_repeat():
     for repeat, share in ((0.0, 0.0), (0.25, 0.2), (1.0, 0.5), (4.0, 0.8)):
-        _, drawn = draw(torch.zeros(2_000, 40), tokens=(20, 20), targets=1, repeat=repeat)
-        inside = (drawn.ids == drawn.requests).any(dim=1).float().mean()
+        _, batch = sample(torch.zeros(2_000, 40), tokens=(20, 20), targets=1, repeat=repeat)
+        inside = (batch.ids == batch.requests).any(dim=1).float().mean()
         assert inside == pytest.approx(share, abs=0.04)
-    # Where all is shown and none may be asked again, nothing is.
-    _, drawn = draw(torch.zeros(5, 4), tokens=(4, 4), targets=2, repeat=0.0)
-    assert not drawn.asked.any()
+    # If all tokens are shown and none may be repeated, nothing is requested.
+    _, batch = sample(torch.zeros(5, 4), tokens=(4, 4), targets=2, repeat=0.0)
+    assert not batch.requested.any()
 
 
-def test_a_star_can_be_shown_without_its_labels_and_asked_for_them():
+def test_labels_are_requested_of_stars_shown_without_labels():
     values = torch.zeros(4_000, 12)
     labels = torch.arange(12) >= 9
-    drawn = sample(
-        values, values, torch.ones(12), tokens=(12, 12), targets=12, repeat=0.0,
-        labels=labels, unlabelled=0.7, generator=generator(),
-    )  # fmt: skip
-    bare = (drawn.ids > 0).sum(1) == 9
+    _, batch = sample(values, (12, 12), labels=labels, targets=12, repeat=0.0, unlabelled=0.7)
+    bare = (batch.ids > 0).sum(1) == 9
     assert bare.float().mean() == pytest.approx(0.7, abs=0.03)
-    assert (drawn.ids[bare] <= 9).all()
-    # What was hidden is asked, and nothing else: all else was shown.
-    assert (drawn.asked[bare].sum(1) == 3).all()
-    assert (drawn.requests[bare][drawn.asked[bare]] > 9).all()
-    assert not drawn.asked[~bare].any()
+    assert (batch.ids[bare] <= 9).all()
+    # The hidden labels are requested, and nothing else: all other tokens are shown.
+    assert (batch.requested[bare].sum(1) == 3).all()
+    assert (batch.requests[bare][batch.requested[bare]] > 9).all()
+    assert not batch.requested[~bare].any()
 
 
-def test_weights_say_how_likely_a_token_is_asked():
+def test_tokens_are_requested_in_proportion_to_their_weights():
     weights = [1.0, 2.0, 5.0, 0.0, 2.0]
-    _, drawn = draw(torch.zeros(40_000, 5), targets=1, weights=weights)
-    asked = np.bincount(drawn.requests.flatten().numpy(), minlength=6)[1:]
-    assert asked[3] == 0
+    _, batch = sample(torch.zeros(40_000, 5), targets=1, weights=weights)
+    counts = np.bincount(batch.requests.flatten().numpy(), minlength=6)[1:]
+    assert counts[3] == 0
     expected = np.array([1, 2, 5, 2]) / 10 * 40_000
-    assert stats.chisquare(asked[[0, 1, 2, 4]], expected).pvalue > 1e-4
-    _, drawn = draw(torch.zeros(10, 5), targets=5, weights=weights)
-    assert (drawn.asked.sum(1) == 4).all()
+    assert stats.chisquare(counts[[0, 1, 2, 4]], expected).pvalue > 1e-4
+    _, batch = sample(torch.zeros(10, 5), targets=5, weights=weights)
+    assert (batch.requested.sum(1) == 4).all()
 
 
-def test_fault_2_a_star_without_targets_is_asked_nothing():
+def test_stars_without_targets_have_no_requests():
     values = torch.full((4, 6), torch.nan)
     values[1, 2] = 1.5
-    _, drawn = draw(values, weights=[1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
-    assert not drawn.asked.any()
-    assert drawn.truth.abs().sum() == 0
-    assert drawn.ids.tolist() == [[3], [0], [0], [0]]
+    _, batch = sample(values, weights=[1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    assert not batch.requested.any()
+    assert batch.truth.abs().sum() == 0
+    assert batch.ids.tolist() == [[3], [0], [0], [0]]
 
 
-def test_fault_3_a_batch_takes_as_many_operations_as_a_star():
+def test_the_number_of_operations_does_not_depend_on_the_batch_size():
     class Operations(TorchDispatchMode):
         count = 0
 
@@ -159,20 +153,20 @@ def test_fault_3_a_batch_takes_as_many_operations_as_a_star():
     for n in (2, 4096):
         values = stars(n, 120)
         with Operations() as operations:
-            draw(values)
+            sample(values)
         counts.append(operations.count)
     assert counts[0] == counts[1]
 
 
-def test_the_same_seed_gives_the_same_questions():
+def test_the_same_seed_gives_the_same_tokens():
     values = stars(50, 20)
-    first, again, other = (draw(values, seed=seed)[1] for seed in (1, 1, 2))
+    first, again, other = (sample(values, seed=seed)[1] for seed in (1, 1, 2))
     assert torch.equal(first.ids, again.ids)
     assert torch.equal(first.requests, again.requests)
     assert not torch.equal(first.requests, other.requests)
 
 
-def test_standardising_is_done_in_float64_and_keeps_absence_and_errors():
+def test_standardisation_is_in_float64_and_keeps_absent_values_and_errors():
     by = Standardisation(np.array([1e9, 0.0, 2.0]), np.array([1.0, 2.0, 4.0]))
     values = np.array([[1e9 + 0.5, np.nan, np.inf]])
     errors = np.array([[0.1, np.nan, -1.0]])
@@ -188,42 +182,44 @@ def test_standardising_is_done_in_float64_and_keeps_absence_and_errors():
 def table(n=4000):
     ids = np.random.default_rng(3).integers(2**62, size=n)
     values = np.arange(n, dtype=float)[:, None]
-    return Table(ids, values, values / 10)
+    return StarTable(ids, values, values / 10)
 
 
-def test_a_table_gives_whole_rows_by_seed():
-    given = table()
-    values, errors = given.draw(5, 100)
+def test_a_table_samples_rows_by_seed():
+    stars = table()
+    values, errors = stars.sample(5, 100)
     assert np.array_equal(errors, values / 10)
-    assert np.array_equal(given.draw(5, 100)[0], values)
-    assert not np.array_equal(given.draw(6, 100)[0], values)
-    # More than it has is no trouble.
-    assert len(table(3).draw(0, 10)[0]) == 10
-    with pytest.raises(JobError, match="of one length"):
-        Table(np.arange(3), np.ones((3, 2)), np.ones((3, 1)))
+    assert np.array_equal(stars.sample(5, 100)[0], values)
+    assert not np.array_equal(stars.sample(6, 100)[0], values)
+    # More rows than it has can be sampled.
+    assert len(table(3).sample(0, 10)[0]) == 10
+    with pytest.raises(JobError, match="the same length"):
+        StarTable(np.arange(3), np.ones((3, 2)), np.ones((3, 1)))
 
 
-def test_a_split_is_by_star_whatever_the_order_and_company():
-    given = table()
-    twice = Table(*(np.concatenate([x, x[::-1]]) for x in (given.ids, given.values, given.errors)))
-    train, held = twice.split(0.1, seed=1)
-    assert len(train.ids) + len(held.ids) == 8000
-    assert not set(train.ids) & set(held.ids)
-    assert len(held.ids) / 8000 == pytest.approx(0.1, abs=0.02)
-    assert set(given.split(0.1, seed=1)[1].ids) == set(held.ids)
-    assert set(given.split(0.1, seed=2)[1].ids) != set(held.ids)
-    # Consecutive identifiers, as Gaia's are within a sky pixel, are no pattern.
-    near = Table(np.arange(10_000), np.ones((10_000, 1)), np.ones((10_000, 1)))
+def test_a_split_depends_on_the_star_and_not_on_the_other_rows():
+    stars = table()
+    twice = StarTable(
+        *(np.concatenate([x, x[::-1]]) for x in (stars.ids, stars.values, stars.errors))
+    )
+    train, test = twice.split(0.1, seed=1)
+    assert len(train.ids) + len(test.ids) == 8000
+    assert not set(train.ids) & set(test.ids)
+    assert len(test.ids) / 8000 == pytest.approx(0.1, abs=0.02)
+    assert set(stars.split(0.1, seed=1)[1].ids) == set(test.ids)
+    assert set(stars.split(0.1, seed=2)[1].ids) != set(test.ids)
+    # Consecutive identifiers, as Gaia's within a sky pixel, are divided evenly.
+    near = StarTable(np.arange(10_000), np.ones((10_000, 1)), np.ones((10_000, 1)))
     parity = near.split(0.5, seed=0)[1].ids % 2
     assert parity.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_mixture_takes_its_share_of_every_batch():
+def test_a_mixture_takes_a_fixed_share_of_every_batch():
     def constant(value):
         return lambda seed, n: (np.full((n, 2), value + seed * 0), np.zeros((n, 2)))
 
-    draw = mixture([(constant(1.0), 3.0), (constant(2.0), 1.0), (constant(3.0), 0.5)])
-    values, errors = draw(0, 900)
+    sampler = mixture([(constant(1.0), 3.0), (constant(2.0), 1.0), (constant(3.0), 0.5)])
+    values, errors = sampler(0, 900)
     assert values.shape == errors.shape == (900, 2)
     assert [int((values[:, 0] == k).sum()) for k in (1, 2, 3)] == [600, 200, 100]
     seeds = []
@@ -231,14 +227,14 @@ def test_a_mixture_takes_its_share_of_every_batch():
     assert seeds[0] != seeds[1]
 
 
-def test_describe_is_median_and_mad_and_survives_constants_and_absence():
+def test_standardisation_is_median_and_mad_also_with_constant_and_absent_values():
     rng = np.random.default_rng(0)
     values = rng.standard_t(2, size=(4001, 5)) * [1, 100, 1, 1, 1] + [0, 5, 0, 0, 0]
     values[rng.random(4001) < 0.3, 1] = np.nan
     values[:, 2] = 7.0  # all the same
     values[:, 3] = np.where(np.arange(4001) % 5 == 0, 3.0, 1.0)  # most the same
     values[:, 4] = np.nan
-    by, domain = describe(values, np.array([False, True, True, False, True]))
+    by, domain = fit_standardisation(values, np.array([False, True, True, False, True]))
     for column in (0, 1):
         x = values[~np.isnan(values[:, column]), column]
         assert by.center[column] == np.median(x)
@@ -253,16 +249,15 @@ def test_describe_is_median_and_mad_and_survives_constants_and_absence():
     assert np.isnan([domain.low[4], domain.high[4]]).all()
 
 
-def test_some_stars_are_shown_by_their_labels_alone_and_asked_for_the_rest():
+def test_only_labels_are_shown_of_some_stars_and_other_tokens_requested():
     values = torch.zeros(20_000, 20)
     values[0, :6] = torch.nan  # a star without labels is shown as any other
     labels = torch.arange(20) < 6
-    drawn = sample(
-        values, torch.zeros_like(values), torch.ones(20), tokens=(20, 20), targets=4,
-        repeat=0.0, labels=labels, unlabelled=0.5, labels_alone=0.2, generator=generator(),
-    )  # fmt: skip
-    shown = drawn.ids > 0
-    label = shown & (drawn.ids <= 6)
+    _, batch = sample(
+        values, (20, 20), labels=labels, targets=4, repeat=0.0, unlabelled=0.5, labels_alone=0.2
+    )
+    shown = batch.ids > 0
+    label = shown & (batch.ids <= 6)
     alone = (label.sum(1) == shown.sum(1)) & (shown.sum(1) > 0)
     bare = label.sum(1) == 0
     nothing = shown.sum(1) == 0  # all six labels left out: 0.25^6
@@ -270,6 +265,6 @@ def test_some_stars_are_shown_by_their_labels_alone_and_asked_for_the_rest():
     assert bare.float().mean() == pytest.approx(0.5, abs=0.015)
     assert nothing.float().mean() < 0.002
     assert shown[alone].sum(1).float().mean() == pytest.approx(6 * 0.75, abs=0.1)
-    assert (drawn.asked.sum(1)[alone] == 4).all()
+    assert (batch.requested.sum(1)[alone] == 4).all()
     with pytest.raises(JobError, match=r"more than all stars(.|\n)*0\.9 \+ 0\.2"):
         Settings(unlabelled=0.9, labels_alone=0.2)

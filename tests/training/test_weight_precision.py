@@ -1,4 +1,4 @@
-"""Weights of half the bits are stored where no answer can tell, and only there."""
+"""Weights are stored with 16 bits where predictions hardly change, and only there."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from catalogproc.network.bundle import load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.training import weight_precision
-from catalogproc.training.weight_precision import storage_type
+from catalogproc.training.weight_precision import choose_dtype
 
 LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 
 
-def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
-    bundle = load_bundle("tiny")  # whose weights are whole
+def test_half_the_bytes_give_the_same_predictions(tmp_path: Path) -> None:
+    bundle = load_bundle("tiny")  # its weights are float32
     stars = simulated(500, 21, bundle.vocabulary).values
-    dtype, change = storage_type(bundle, stars, LABELS)
+    dtype, change = choose_dtype(bundle, stars, LABELS)
     assert dtype in ("float16", "bfloat16")
     assert 0 < change < 0.01
     plain = rewrite_bundle(bundle, tmp_path / "plain", dtype="float32")
@@ -31,7 +31,7 @@ def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
     assert half.hash != plain.hash
     assert half.training == {"data": "of a test"}
     Predictor(half).self_check()
-    # On other stars than the choice was made on.
+    # On other stars than those of the choice.
     others = simulated(500, 22, bundle.vocabulary).values
     one, other = (Predictor(b).predict(others, LABELS) for b in (plain, half))
     change = np.abs(other.mean - one.mean) / one.sigma
@@ -39,8 +39,8 @@ def test_half_the_bytes_and_the_same_answers(tmp_path: Path) -> None:
     assert half.network().mean.weight.dtype is torch.float32
 
 
-def test_whole_weights_where_halves_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_kept_where_predictions_change(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle("tiny")
-    monkeypatch.setattr(weight_precision, "LARGEST", 1e-9)
+    monkeypatch.setattr(weight_precision, "LARGEST_CHANGE", 1e-9)
     stars = simulated(50, 23, bundle.vocabulary).values
-    assert storage_type(bundle, stars, LABELS) == ("float32", 0.0)
+    assert choose_dtype(bundle, stars, LABELS) == ("float32", 0.0)
