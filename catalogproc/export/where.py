@@ -1,22 +1,22 @@
-"""A condition on rows, as a user writes it: ``good_mass_age and m_h > -0.5``.
+"""Conditions on rows as users write them: ``good_mass_age and m_h > -0.5``.
 
-The text is parsed as Python, and of its syntax tree only what is listed here is taken;
-nothing is ever evaluated as Python. What comes out is an Arrow expression.
+The text is parsed as Python, and only the syntax below is accepted. It is translated to an
+Arrow expression and never evaluated as Python.
 
 ==============================  ====================================================
 columns                         the catalog's, by name
-numbers, texts                  ``4500``, ``-0.5``, ``1e3``, ``"a1b2c3d4"``
+numbers, strings                ``4500``, ``-0.5``, ``1e3``, ``"a1b2c3d4"``
 comparisons                     ``<  <=  ==  !=  >=  >``, also ``1 < mass < 2``
 lists                           ``source_id in (1, 2)``, ``model_id not in ("a", "b")``
 ``and  or  not``                of conditions
 ``+  -  *  /  **``              of numbers, in double precision
 ``flag("RUWE", …)``             at least one of these bits of quality_flags is set
-``finite(x)``                   x is known: neither NaN nor infinite
+``finite(x)``                   x is neither NaN nor infinite
 ``abs(x) log10(x) sqrt(x)``     of numbers
 ==============================  ====================================================
 
-A comparison with NaN is false, so that ``teff > 4000`` leaves out stars without a teff.
-Integers of 64 bits are compared with whole numbers only: a float cannot hold a source_id.
+A comparison with NaN is false: ``teff > 4000`` excludes stars without a teff. 64-bit integers
+are compared with integers only, because a float cannot hold every source_id.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import pyarrow.compute as pc
 from catalogproc.contract import Contract, load_flags
 from catalogproc.errors import ContractError, JobError
 
-LONGEST = 2_000
-"""Characters that a condition may have."""
+MAX_LENGTH = 2_000
+"""Characters of a condition."""
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -57,7 +57,17 @@ _NAMES = ("flag", "finite", *_FUNCTIONS)
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition: the user's text, the columns that it needs, and Arrow's expression of it."""
+    """A condition on rows.
+
+    Attributes
+    ----------
+    text
+        As the user wrote it.
+    columns
+        The columns that it needs.
+    expression
+        Its pyarrow.compute.Expression.
+    """
 
     text: str
     columns: tuple[str, ...]
@@ -66,50 +76,58 @@ class Condition:
 
 @dataclass(frozen=True)
 class _Term:
-    """A part of a condition. ``kind`` is bool, whole, wide (a whole number of 64 bits),
-    number or text."""
+    """A part of a condition; ``kind`` is bool, integer, int64, float or string."""
 
     kind: str
     value: Any
 
 
 def parse(text: str, contract: Contract) -> Condition:
-    """A condition on the rows of a contract's table.
+    """Parse a condition on the rows of a table.
+
+    Parameters
+    ----------
+    text
+        The condition.
+    contract
+        The table's columns.
 
     Raises
     ------
     JobError
-        The text is no condition, or holds what conditions do not have; it names the place.
+        The text cannot be parsed or holds other syntax; the message quotes it.
+    ContractError
+        No such column.
     """
-    if len(text) > LONGEST:
-        raise _error("the condition is too long", f"{LONGEST} characters", len(text))
-    reader = _Reader(text, contract)
+    if len(text) > MAX_LENGTH:
+        raise _error("the condition is too long", f"{MAX_LENGTH} characters", len(text))
+    translator = _Translator(text, contract)
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        term = reader.read(tree.body)
+        term = translator.translate(tree.body)
     except SyntaxError as error:
         place = f"{text.strip()!r}, at character {error.offset}"
-        raise _error("the condition cannot be read", "Python's syntax", place) from None
+        raise _error("the condition cannot be parsed", "Python syntax", place) from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise _error("the condition cannot be read", "a simpler one", error) from None
+        raise _error("the condition cannot be parsed", "a simpler one", error) from None
     if term.kind != "bool":
-        raise _error("this is no condition", "a comparison, or a column of yes and no", text)
-    return Condition(text.strip(), tuple(dict.fromkeys(reader.columns)), term.value)
+        raise _error("the result is not a condition", "a comparison or a boolean column", text)
+    return Condition(text.strip(), tuple(dict.fromkeys(translator.columns)), term.value)
 
 
 def _error(message: str, wanted: object, found: object) -> JobError:
     return JobError(message, wanted=wanted, found=found, where="--where")
 
 
-class _Reader:
-    """Reads one condition; remembers the columns that it met."""
+class _Translator:
+    """Translates one condition and collects its columns."""
 
     def __init__(self, text: str, contract: Contract) -> None:
         self.text = text.strip()
         self.contract = contract
         self.columns: list[str] = []
 
-    def read(self, node: ast.expr) -> _Term:
+    def translate(self, node: ast.expr) -> _Term:
         match node:
             case ast.Name():
                 return self._column(node)
@@ -129,7 +147,7 @@ class _Reader:
 
     def _refuse(self, node: ast.AST, wanted: str) -> NoReturn:
         part = ast.get_source_segment(self.text, node) or self.text
-        raise _error("the condition holds what conditions do not have", wanted, part)
+        raise _error("this syntax is not allowed in a condition", wanted, part)
 
     def _column(self, node: ast.Name) -> _Term:
         if node.id not in self.contract:
@@ -143,13 +161,13 @@ class _Reader:
         if kind == "bool":
             return _Term("bool", field)
         if kind == "string":
-            return _Term("text", field)
+            return _Term("string", field)
         if kind == "int64":
-            return _Term("wide", field)
+            return _Term("int64", field)
         if kind.startswith("int"):
-            return _Term("whole", field.cast(pa.int64()))
+            return _Term("integer", field.cast(pa.int64()))
         if kind.startswith("float"):
-            return _Term("number", field.cast(pa.float64()))
+            return _Term("float", field.cast(pa.float64()))
         self._refuse(node, "a column of single values")
 
     def _constant(self, node: ast.Constant) -> _Term:
@@ -158,24 +176,27 @@ class _Reader:
                 return _Term("bool", pc.scalar(node.value))
             case int():
                 if abs(node.value) >= 1 << 63:
-                    self._refuse(node, "whole numbers of 64 bits")
-                return _Term("whole", pc.scalar(pa.scalar(node.value, pa.int64())))
+                    self._refuse(node, "integers of 64 bits")
+                return _Term("integer", pc.scalar(pa.scalar(node.value, pa.int64())))
             case float():
-                return _Term("number", pc.scalar(pa.scalar(node.value, pa.float64())))
+                return _Term("float", pc.scalar(pa.scalar(node.value, pa.float64())))
             case str():
-                return _Term("text", pc.scalar(node.value))
-        self._refuse(node, "numbers and texts")
+                return _Term("string", pc.scalar(node.value))
+        self._refuse(node, "numbers and strings")
 
     def _all_or_any(self, node: ast.BoolOp) -> _Term:
-        parts = [self._of(part, "bool", "conditions beside and, or, not") for part in node.values]
+        parts = [
+            self._value_of_kind(part, "bool", "conditions with and, or, not")
+            for part in node.values
+        ]
         combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
         value = parts[0]
         for part in parts[1:]:
             value = combine(value, part)
         return _Term("bool", value)
 
-    def _of(self, node: ast.expr, kind: str, wanted: str) -> Any:
-        term = self.read(node)
+    def _value_of_kind(self, node: ast.expr, kind: str, wanted: str) -> Any:
+        term = self.translate(node)
         if term.kind != kind:
             self._refuse(node, wanted)
         return term.value
@@ -185,59 +206,61 @@ class _Reader:
         value = None
         for left, sign, right in zip(sides, node.ops, sides[1:], strict=False):
             if isinstance(sign, ast.In | ast.NotIn):
-                one = self._membership(left, right, inside=isinstance(sign, ast.In))
+                result = self._membership(left, right, inside=isinstance(sign, ast.In))
             elif type(sign) in _COMPARISONS:
-                one = self._compared(node, self.read(left), sign, self.read(right))
+                result = self._compared(node, self.translate(left), sign, self.translate(right))
             else:
                 self._refuse(node, "<, <=, ==, !=, >=, >, in")
-            value = one if value is None else value & one
+            value = result if value is None else value & result
         return _Term("bool", value)
 
     def _compared(self, node: ast.AST, left: _Term, sign: ast.cmpop, right: _Term) -> Any:
         kinds = {left.kind, right.kind}
-        if kinds == {"wide", "number"}:
-            self._refuse(node, "whole numbers beside a column of 64-bit integers")
-        if not (kinds <= {"whole", "wide", "number"} or len(kinds) == 1):
-            self._refuse(node, "two numbers, two texts or two conditions to compare")
+        if kinds == {"int64", "float"}:
+            self._refuse(node, "integers to compare with a column of 64-bit integers")
+        if not (kinds <= {"integer", "int64", "float"} or len(kinds) == 1):
+            self._refuse(node, "two numbers, two strings or two conditions to compare")
         first, second = left.value, right.value
-        if "number" in kinds:
+        if "float" in kinds:
             first, second = _double(left), _double(right)
         return _COMPARISONS[type(sign)](first, second)
 
     def _membership(self, left: ast.expr, right: ast.expr, *, inside: bool) -> Any:
-        term = self.read(left)
-        listed = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else []
-        given = [item.value for item in listed if isinstance(item, ast.Constant)]
-        wanted = {"text": str, "whole": int, "wide": int}.get(term.kind)
-        if wanted is None or not listed or [type(item) for item in given] != [wanted] * len(listed):
-            self._refuse(right, "a whole number or a text, and a list of such: (1, 2, 3)")
-        known = pa.array(given, pa.string() if wanted is str else pa.int64())
-        found = pc.is_in(term.value, options=pc.SetLookupOptions(value_set=known))
-        return found if inside else ~found
+        term = self.translate(left)
+        items = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else []
+        constants = [item.value for item in items if isinstance(item, ast.Constant)]
+        wanted = {"string": str, "integer": int, "int64": int}.get(term.kind)
+        if wanted is None or not items or [type(c) for c in constants] != [wanted] * len(items):
+            self._refuse(right, "an integer or a string, and a list of such: (1, 2, 3)")
+        values = pa.array(constants, pa.string() if wanted is str else pa.int64())
+        is_in = pc.is_in(term.value, options=pc.SetLookupOptions(value_set=values))
+        return is_in if inside else ~is_in
 
     def _arithmetic(self, node: ast.BinOp) -> _Term:
         if type(node.op) not in _ARITHMETIC:
             self._refuse(node, '+ - * / **; flag("NAME") for bits; and, or for conditions')
         first, second = self._number(node.left), self._number(node.right)
-        return _Term("number", _ARITHMETIC[type(node.op)](first, second))
+        return _Term("float", _ARITHMETIC[type(node.op)](first, second))
 
     def _number(self, node: ast.expr) -> Any:
-        term = self.read(node)
-        if term.kind not in ("number", "whole"):
-            self._refuse(node, "numbers to calculate with; an identifier is none")
+        term = self.translate(node)
+        if term.kind not in ("float", "integer"):
+            self._refuse(node, "numbers; 64-bit integers are for comparisons only")
         return _double(term)
 
     def _sign(self, node: ast.UnaryOp) -> _Term:
         if isinstance(node.op, ast.Not):
-            return _Term("bool", ~self._of(node.operand, "bool", "a condition after not"))
+            return _Term(
+                "bool", ~self._value_of_kind(node.operand, "bool", "a condition after not")
+            )
         if isinstance(node.op, ast.USub | ast.UAdd):
             minus = isinstance(node.op, ast.USub)
-            held = node.operand.value if isinstance(node.operand, ast.Constant) else None
-            if isinstance(held, int | float) and not isinstance(held, bool):
-                number = ast.Constant(-held if minus else held)
+            constant = node.operand.value if isinstance(node.operand, ast.Constant) else None
+            if isinstance(constant, int | float) and not isinstance(constant, bool):
+                number = ast.Constant(-constant if minus else constant)
                 return self._constant(ast.copy_location(number, node.operand))
             value = self._number(node.operand)
-            return _Term("number", pc.negate(value) if minus else value)
+            return _Term("float", pc.negate(value) if minus else value)
         self._refuse(node, "not, + or -")
 
     def _call(self, node: ast.Call) -> _Term:
@@ -251,7 +274,7 @@ class _Reader:
         value = self._number(node.args[0])
         if name == "finite":
             return _Term("bool", pc.is_finite(value))
-        return _Term("number", _FUNCTIONS[name](value))
+        return _Term("float", _FUNCTIONS[name](value))
 
     def _flag(self, node: ast.Call) -> _Term:
         names = [item.value for item in node.args if isinstance(item, ast.Constant)]
@@ -265,4 +288,4 @@ class _Reader:
 
 
 def _double(term: _Term) -> Any:
-    return term.value.cast(pa.float64()) if term.kind in ("whole", "wide") else term.value
+    return term.value.cast(pa.float64()) if term.kind in ("integer", "int64") else term.value

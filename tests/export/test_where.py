@@ -1,4 +1,4 @@
-"""A user's condition on rows: what it selects, by two routes; what it refuses, and how."""
+"""Conditions on rows: the selection by Arrow equals that by Python; other texts are refused."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SOURCE = ROWS["source_id"][17].as_py()
 
 
 def selected(text: str) -> list[int]:
-    """By Arrow."""
+    """Return the selected rows by Arrow."""
     numbered = ROWS.append_column("number", pa.array(np.arange(len(ROWS))))
     return numbered.filter(parse(text, CATALOG).expression)["number"].to_pylist()
 
 
 def evaluated(text: str) -> list[int]:
-    """By Python itself, row by row, on Python's own numbers."""
+    """Return the selected rows by Python, row by row."""
     known: dict[str, Any] = {
         "abs": abs,
         "finite": math.isfinite,
@@ -55,8 +55,8 @@ def evaluated(text: str) -> list[int]:
         "0.8 < mass <= 1.2",
         "e_mass / mass < 0.2 and abs(m_h + 0.2) ** 2 < 0.01",
         "finite(dist_84) and dist_84 > dist",
-        "dist_84 > 0",  # NaN is above nothing
-        "not dist_84 > 0",  # nor is it anything else
+        "dist_84 > 0",  # false for NaN
+        "not dist_84 > 0",  # true for NaN
         "log10(age) - sqrt(mass) > -m_h * 2 + 1",
         "n_tokens * 2 > 60 and n_tokens / 2 < 20.5",
         f"source_id == {SOURCE}",
@@ -74,61 +74,61 @@ def test_arrow_selects_what_python_selects(text: str) -> None:
     assert found == evaluated(text)
 
 
-def test_a_source_id_is_compared_as_it_is_not_as_a_float() -> None:
-    """Its neighbour is the same float64, and another star."""
+def test_source_ids_are_compared_as_integers() -> None:
+    """The next lower integer is another star with the same float64."""
     assert float(SOURCE) == float(SOURCE - 1)
     assert selected(f"source_id == {SOURCE}") == [17]
     assert selected(f"source_id == {SOURCE - 1}") == []
 
 
-def test_the_columns_that_a_condition_needs_are_known() -> None:
+def test_columns_of_a_condition_are_collected() -> None:
     condition = parse('flag("RUWE") or 1 < mass < 2 and mass > m_h', CATALOG)
     assert condition.columns == ("quality_flags", "mass", "m_h")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ('__import__("os").system("true")', "conditions do not have"),
+        ('__import__("os").system("true")', "not allowed in a condition"),
         ("m_h.real > 1", "found: m_h.real"),
-        ("(lambda: True)()", "conditions do not have"),
-        ("[x for x in (1, 2)]", "conditions do not have"),
-        ('f"{teff}" == "1"', "conditions do not have"),
-        ("teff[0] > 1", "conditions do not have"),
-        ("teff > 1 if good_params else False", "conditions do not have"),
+        ("(lambda: True)()", "not allowed in a condition"),
+        ("[x for x in (1, 2)]", "not allowed in a condition"),
+        ('f"{teff}" == "1"', "not allowed in a condition"),
+        ("teff[0] > 1", "not allowed in a condition"),
+        ("teff > 1 if good_params else False", "not allowed in a condition"),
         ("quality_flags & 32", 'flag\\("NAME"\\) for bits'),
         ("good_params & has_tmass", "and, or for conditions"),
         ('flag("NONSENSE")', "of NO_XP, XP_ONE_BAND"),
         ("flag()", "of NO_XP"),
-        ("source_id > 1.5", "whole numbers"),
-        ("source_id == 1e18", "whole numbers"),
-        ("source_id + 1 > 2", "an identifier is none"),
+        ("source_id > 1.5", "integers to compare"),
+        ("source_id == 1e18", "integers to compare"),
+        ("source_id + 1 > 2", "for comparisons only"),
         ("source_id == 9999999999999999999", "64 bits"),
-        ("teff in (1.5, 2)", "a whole number or a text"),
-        ("teff", "this is no condition"),
-        ("teff > 4000 and mass", "conditions beside and"),
+        ("teff in (1.5, 2)", "an integer or a string"),
+        ("teff", "not a condition"),
+        ("teff > 4000 and mass", "conditions with and"),
         ("not teff", "a condition after not"),
-        ("good_params > 0", "two numbers, two texts or two conditions"),
+        ("good_params > 0", "two numbers, two strings or two conditions"),
         ('teff > "4000"', "two numbers"),
         ("teff is 1", "<, <=, =="),
-        ("teff >", "cannot be read"),
-        ("teff = 4000", "cannot be read"),
-        ("", "cannot be read"),
-        ("\0", "cannot be read"),
-        ("not " * 450 + "good_params", "cannot be read"),
-        ("(" * 400 + "1" + ")" * 400, "cannot be read"),
+        ("teff >", "cannot be parsed"),
+        ("teff = 4000", "cannot be parsed"),
+        ("", "cannot be parsed"),
+        ("\0", "cannot be parsed"),
+        ("not " * 450 + "good_params", "cannot be parsed"),
+        ("(" * 400 + "1" + ")" * 400, "cannot be parsed"),
         ("good_params and " * 500 + "good_params", "too long"),
         ("abs(teff, 1) > 2", "abs\\(x\\)"),
         ("abs(x=teff) > 2", "flag\\(…\\)"),
     ],
 )
-def test_what_is_no_condition_is_refused_with_its_place(text: str, said: str) -> None:
-    with pytest.raises(JobError, match=said) as caught:
+def test_other_texts_are_refused_with_their_place(text: str, message: str) -> None:
+    with pytest.raises(JobError, match=message) as caught:
         parse(text, CATALOG)
     assert caught.value.details["where"] == "--where"
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_an_unknown_column_is_named() -> None:
     with pytest.raises(ContractError, match="found: colour"):
         parse("colour > 1", CATALOG)
 
@@ -141,7 +141,7 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PIECES, max_size=12).map(" ".join) | st.text(max_size=30))
-def test_any_text_is_a_condition_or_refused_in_our_words(text: str) -> None:
+def test_any_text_is_a_condition_or_an_error_of_ours(text: str) -> None:
     try:
         condition = parse(text, CATALOG)
     except CatalogprocError:
