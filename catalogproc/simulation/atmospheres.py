@@ -1,10 +1,10 @@
-"""Surface fluxes between the models of the ATLAS9 grid, dimmed by dust.
+"""Surface fluxes interpolated between ATLAS9 models, and their extinction by dust.
 
-Castelli & Kurucz (2004). The logarithm of the flux at the grid's wavelengths is written in
-principal components, and their amplitudes are interpolated by a tensor product of cubic
-splines in [M/H], Teff and log g: twice continuously differentiable, exact at the models.
-flux_correction.csv then puts the models on the flux scale of Gaia's calibrated spectra: by how
-much real stars differ from the models that fit them best, 2 % at most (science/reality/twins.py).
+Models of Castelli & Kurucz (2004). The logarithm of the flux is expanded in principal components,
+and their amplitudes are interpolated by a tensor product of cubic splines in [M/H], Teff and
+log g: twice continuously differentiable, exact at the models. flux_correction.csv then puts the
+models on the flux scale of Gaia's calibrated spectra; it is the median ratio of real stars to the
+models that fit them best, within 2 % of 1 (instrument_fit.py).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from catalogproc.resources import shipped
 Float = NDArray[np.float64]
 
 COMPONENTS = 64
-"""Principal components kept; what is left out is below 0.1 %
+"""Number of principal components; the residual is below 0.1 %
 (tests/simulation/test_instrument.py)."""
 
 R_V_NODES = np.linspace(2.6, 3.6, 11)
-"""The curve is a quadratic in R_V fitted at these, wavelength by wavelength."""
+"""Values of R_V at which the extinction curve is fitted by a quadratic, per wavelength."""
 
 LONGEST = 2490.0
 """Longest wavelength read, nm: the end of the Ks pass-band."""
@@ -40,9 +40,16 @@ SOLAR_LUMINOSITY, STEFAN_BOLTZMANN, KILOPARSEC = 3.828e26, 5.670374419e-8, 3.085
 
 @dataclass(frozen=True)
 class Grid:
-    """The models as they are read: log flux (M, T, G, W) and its axes; no holes.
+    """The ATLAS9 models, without holes.
 
-    Wavelengths in nm, flux the natural logarithm of W m-2 nm-1 at the star's surface.
+    Attributes
+    ----------
+    m_h, teff, logg
+        Axes: [M/H] (M,) in dex, Teff (T,) in K, log g (G,) in dex of cm s-2.
+    wavelength
+        Wavelengths (W,), nm.
+    log_flux
+        Natural log of the surface flux in W m-2 nm-1 (M, T, G, W).
     """
 
     m_h: Float
@@ -54,9 +61,22 @@ class Grid:
 
 @dataclass(frozen=True)
 class Atmospheres:
-    """Spline coefficients of the amplitudes (M T G, C), knots an axis, components (C, W).
+    """Interpolated model atmospheres and the extinction curve.
 
-    ``dust`` (3, W) holds the polynomial in R_V - 3.1 of extinction in mag per true E(B-V).
+    Attributes
+    ----------
+    wavelength
+        Wavelengths (W,), nm.
+    knots
+        Knots of the splines in [M/H], Teff and log g.
+    sizes
+        Numbers M, T, G of models along these axes.
+    coefficients
+        Spline coefficients of the amplitudes (M T G, C).
+    mean, components
+        Mean log flux (W,) and its principal components (C, W).
+    dust
+        Polynomial in R_V - 3.1 (3, W) of the extinction in mag per mag of true E(B-V).
     """
 
     wavelength: Float
@@ -68,6 +88,13 @@ class Atmospheres:
     dust: Tensor
 
     def to(self, device: str | torch.device) -> Atmospheres:
+        """Return a copy with the tensors on a device.
+
+        Parameters
+        ----------
+        device
+            The device in torch's notation.
+        """
         a, b, c = (knots.to(device) for knots in self.knots)
         tensors = (self.coefficients, self.mean, self.components, self.dust)
         return Atmospheres(
@@ -75,9 +102,12 @@ class Atmospheres:
         )
 
     def log_flux(self, m_h: Tensor, teff: Tensor, logg: Tensor) -> Tensor:
-        """Natural log of the surface flux in W m-2 nm-1 (N, W), for parameters (N,).
+        """Return the natural log of the surface flux in W m-2 nm-1 (N, W).
 
-        Outside the grid the parameters are those at its edge.
+        Parameters
+        ----------
+        m_h, teff, logg
+            [M/H] in dex, Teff in K, log g (N,); values outside the grid are set to its edge.
         """
         first, weights = zip(
             *(_basis(knots, x) for knots, x in zip(self.knots, (m_h, teff, logg), strict=True)),
@@ -97,45 +127,76 @@ class Atmospheres:
         return torch.addmm(self.mean, amplitudes, self.components)
 
     def extinction(self, ebv: Tensor, r_v: Tensor) -> Tensor:
-        """Extinction in mag (N, W) for the true E(B-V) (N,) and R_V (N,): Fitzpatrick (1999)."""
+        """Return the extinction in mag (N, W), by the curve of Fitzpatrick (1999).
+
+        Parameters
+        ----------
+        ebv
+            True E(B-V) (N,) in mag, not on the scale of SFD.
+        r_v
+            R_V (N,).
+        """
         x = r_v - 3.1
         powers = torch.stack([torch.ones_like(x), x, x * x], dim=-1)
         return torch.matmul(ebv[:, None] * powers, self.dust)
 
 
 def dilution(log_l: Tensor, teff: Tensor, distance: Tensor) -> Tensor:
-    """Natural log of (R/d)^2 (N,), from log L/Lsun, Teff in K and the distance in kpc."""
+    """Return the natural log of (R/d)^2 (N,), with L = 4 pi R^2 sigma Teff^4.
+
+    Parameters
+    ----------
+    log_l
+        log10 of the luminosity in Lsun (N,).
+    teff
+        Teff (N,), K.
+    distance
+        Distance (N,), kpc.
+    """
     surface = math.log(4 * math.pi * STEFAN_BOLTZMANN * KILOPARSEC**2 / SOLAR_LUMINOSITY)
     return math.log(10.0) * log_l - 4 * torch.log(teff) - 2 * torch.log(distance) - surface
 
 
 def read_grid(path: Path | None = None) -> Grid:
-    """The shipped ATLAS9 grid. Holes (hot stars of low gravity) get the next model up in log g."""
+    """Read the ATLAS9 grid; missing models (hot, of low gravity) get the next higher log g.
+
+    Parameters
+    ----------
+    path
+        The FITS file; by default the shipped one.
+    """
     from astropy.io import fits
 
     with fits.open(path or shipped("grids") / "ck04_atlas9.fits.gz") as file:
         axes = [file[name].data[name].astype(np.float64) for name in ("MH", "TEFF", "LOGG", "WAVE")]
         flux = file[0].data.astype(np.float32)
     for g in range(flux.shape[2] - 2, -1, -1):
-        hole = np.isnan(flux[:, :, g, 0])
-        flux[:, :, g][hole] = flux[:, :, g + 1][hole]
+        missing = np.isnan(flux[:, :, g, 0])
+        flux[:, :, g][missing] = flux[:, :, g + 1][missing]
     wavelength = axes[3] / 10.0
-    kept = wavelength <= LONGEST
+    used = wavelength <= LONGEST
     # erg s-1 cm-2 A-1 is 0.01 W m-2 nm-1.
-    return Grid(axes[0], axes[1], axes[2], wavelength[kept], np.log(0.01 * flux[..., kept]))
+    return Grid(axes[0], axes[1], axes[2], wavelength[used], np.log(0.01 * flux[..., used]))
 
 
 @lru_cache(maxsize=1)
 def load_atmospheres() -> Atmospheres:
-    """The shipped grid, ready to be interpolated, on the CPU."""
+    """Read the shipped grid and flux correction, on the CPU."""
     table = np.genfromtxt(shipped("grids") / "flux_correction.csv", delimiter=",", skip_header=1)
     return build(read_grid(), factor=table)
 
 
 def build(grid: Grid, components: int = COMPONENTS, factor: Float | None = None) -> Atmospheres:
-    """Splines through the principal components of a grid's log flux.
+    """Fit splines to the principal components of a grid's log flux.
 
-    ``factor`` (F, 2), wavelengths in nm and factors, multiplies the flux; 1 outside it.
+    Parameters
+    ----------
+    grid
+        The models.
+    components
+        Number of principal components.
+    factor
+        Wavelengths in nm and factors on the flux (F, 2); 1 outside these wavelengths.
     """
     from scipy.interpolate import make_interp_spline
 
@@ -168,7 +229,7 @@ def build(grid: Grid, components: int = COMPONENTS, factor: Float | None = None)
 
 
 def _basis(knots: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """First of the four cubic B-splines that are not zero at x (N,), and their values (N, 4).
+    """Return the first of the four non-zero cubic B-splines at x (N,), and their values (N, 4).
 
     De Boor (1978), algorithm BSPLVB.
     """

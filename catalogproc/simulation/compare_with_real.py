@@ -1,4 +1,4 @@
-"""Simulated spectra beside real ones of the same colour, coefficient by coefficient."""
+"""Comparison of simulated with real spectra of the same colour, coefficient by coefficient."""
 
 from __future__ import annotations
 
@@ -19,30 +19,40 @@ from catalogproc.simulation.simulator import Simulator
 Float = NDArray[np.float64]
 
 FIRST = 20
-"""Coefficients of each band that are compared."""
+"""Number of coefficients of each band that are compared."""
 
 COLOURS = (0.8, 2.2)
 """Range of BP - RP, mag."""
 
 NEIGHBOURS = 7
-"""Simulated stars of the nearest colours that stand beside each real one."""
+"""Number of simulated stars, the nearest in colour, that are compared with each real one."""
 
 GIANTS = 0.3
-"""Share of giants among the real sample's stars of these colours, roughly: it is Gaia's sky to
-G = 17.65, and the log g of their twins (twins.py) says 0.57 to G = 12 and 0.30 at 16."""
+"""Approximate fraction of giants among the real stars of these colours, a random sample of Gaia to
+G = 17.65: the log g of their matched models (instrument_fit.py) gives 0.57 to G = 12 and 0.30 at
+16."""
 
 DWARF_TEFF, DWARF_LOGG, DWARF_M_H, DWARF_EBV = (3600.0, 6200.0), (4.6, 0.3), (-0.2, 0.25), 0.06
-"""Dwarfs: uniform Teff; log g at 4500 K and its fall per 1000 K above; mean and sigma of [M/H];
-median true E(B-V), of a scatter of 0.8 in its logarithm."""
+"""Dwarfs: range of uniform Teff in K; log g to 4500 K and its decrease per 1000 K above; mean and
+standard deviation of [M/H]; median true E(B-V) in mag, with a scatter of 0.8 in its natural log."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of the first coefficients of both bands (2 FIRST,): how simulated and real ones differ.
+    """Difference between simulated and real coefficients, the first of both bands (2 FIRST,).
 
-    ``shift`` is the difference of the medians, simulated less real, over the ``spread`` (1.4826
-    MAD) of the real ones; ``ratio`` the simulated spread over the real one. ``stars`` real
-    stars went in.
+    Attributes
+    ----------
+    names
+        Names of the coefficients.
+    real, simulated
+        Medians.
+    spread
+        1.4826 MAD of the real ones.
+    ratio
+        Spread of the simulated ones over that of the real ones.
+    stars
+        Number of real stars.
     """
 
     names: tuple[str, ...]
@@ -54,10 +64,11 @@ class Comparison:
 
     @property
     def shift(self) -> Float:
+        """Simulated minus real median, in units of the real spread."""
         return (self.simulated - self.real) / self.spread
 
     def markdown(self) -> str:
-        """The shifts and ratios of spread as a Markdown table."""
+        """Return the shifts and ratios of spread as a Markdown table."""
         lines = ["| coefficient | shift of the median | ratio of the spreads |", "|---|---|---|"]
         lines += [
             f"| {name} | {shift:+.2f} | {ratio:.2f} |"
@@ -66,11 +77,17 @@ class Comparison:
         return "\n".join(lines)
 
     def plot(self, path: Path) -> None:
-        """The shifts as a PNG, with the limits of half the spread."""
+        """Plot the shifts, with limits of half the spread.
+
+        Parameters
+        ----------
+        path
+            The PNG file.
+        """
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        # GaiaXPy, where it was imported, asks matplotlib for LaTeX.
+        # Importing GaiaXPy makes matplotlib use LaTeX.
         with rc_context({"text.usetex": False}):
             figure = Figure(figsize=(8, 4), layout="constrained")
             axes = figure.subplots(len(BANDS), 1, sharex=True, sharey=True)
@@ -80,7 +97,7 @@ class Comparison:
                 panel.bar(np.arange(len(shift)), shift, color=_COLOUR[band.name])
                 panel.set_ylabel(f"{band.name} shift / spread")
             axes[-1].set_xlabel("coefficient")
-            figure.suptitle(f"Simulated less real, {self.stars} real spectra, colours matched")
+            figure.suptitle(f"Simulated minus real, {self.stars} real spectra, colours matched")
             figure.savefig(path, dpi=120)
 
 
@@ -89,22 +106,42 @@ _COLOUR = {"BP": "tab:blue", "RP": "tab:red"}
 
 @dataclass(frozen=True)
 class Sample:
-    """Coefficients over the G flux (N, n) and BP - RP (N,) of stars."""
+    """N stars: coefficients over the G flux (N, n) and BP - RP (N,) in mag."""
 
     coefficients: Float
     bp_rp: Float
 
 
 def giants(simulator: Simulator, stars: int, seed: int) -> Sample:
-    """Simulated giants, without noise."""
-    drawn = simulator.draw(stars, seed)
+    """Simulate giants without noise.
+
+    Parameters
+    ----------
+    simulator
+        The simulator.
+    stars
+        Number of stars.
+    seed
+        Seed of the simulation.
+    """
+    sample = simulator.draw(stars, seed)
     names = ("m_h", "teff", "logg", "log_l", "distance")
-    ebv, r_v = TRUE_PER_SFD * drawn["ebv"], drawn["r_v"]
-    return _sample(simulator, [*(drawn[name] for name in names), ebv, r_v])
+    ebv, r_v = TRUE_PER_SFD * sample["ebv"], sample["r_v"]
+    return _sample(simulator, [*(sample[name] for name in names), ebv, r_v])
 
 
 def dwarfs(simulator: Simulator, stars: int, seed: int) -> Sample:
-    """Simulated nearby dwarfs, without noise: for comparison alone, no model is trained on them."""
+    """Simulate nearby dwarfs without noise, for this comparison only.
+
+    Parameters
+    ----------
+    simulator
+        The simulator.
+    stars
+        Number of stars.
+    seed
+        Seed of the simulation.
+    """
     random = torch.Generator().manual_seed(seed)
     u = torch.rand(stars, generator=random)
     z = torch.randn(2, stars, generator=random)
@@ -126,7 +163,17 @@ def _sample(simulator: Simulator, parameters: list[Tensor]) -> Sample:
 
 
 def field(simulator: Simulator, stars: int, seed: int) -> Sample:
-    """Giants and dwarfs as they stand in Gaia's sky: a share GIANTS of giants."""
+    """Simulate giants and dwarfs mixed as in a random sample of Gaia, a fraction GIANTS of giants.
+
+    Parameters
+    ----------
+    simulator
+        The simulator.
+    stars
+        Number of stars.
+    seed
+        Seed of the simulation.
+    """
     number = round(GIANTS * stars)
     parts = giants(simulator, number, seed), dwarfs(simulator, stars - number, seed)
     return Sample(
@@ -136,29 +183,39 @@ def field(simulator: Simulator, stars: int, seed: int) -> Sample:
 
 
 def compare(real: RealSpectra, simulated: Sample, faintest: float = np.inf) -> Comparison:
-    """Medians and spreads of the first coefficients of real and simulated stars.
+    """Compare medians and spreads of the first coefficients of real and simulated stars.
 
-    Each real star within COLOURS and brighter than ``faintest`` in G is matched by the
-    NEIGHBOURS simulated stars nearest to it in BP - RP, with the errors of the real star.
+    Each real star within COLOURS is compared with the NEIGHBOURS simulated stars nearest in
+    BP - RP, to which noise with the errors of the real star is added.
+
+    Parameters
+    ----------
+    real
+        Real spectra.
+    simulated
+        Simulated stars without noise.
+    faintest
+        Faintest G of the real stars, mag.
     """
-    kept = (real.bp_rp > COLOURS[0]) & (real.bp_rp < COLOURS[1]) & (real.g < faintest)
+    used = (real.bp_rp > COLOURS[0]) & (real.bp_rp < COLOURS[1]) & (real.g < faintest)
     order = np.argsort(simulated.bp_rp)
-    place = np.searchsorted(simulated.bp_rp[order], real.bp_rp[kept])
+    place = np.searchsorted(simulated.bp_rp[order], real.bp_rp[used])
     near = place[:, None] + np.arange(NEIGHBOURS) - NEIGHBOURS // 2
     matched = order[np.clip(near, 0, len(order) - 1)].ravel()
     n_bp = real.coefficients.shape[1] // 2
     columns = np.r_[:FIRST, n_bp : n_bp + FIRST]
-    seen, errors = (values[kept][:, columns] for values in real.normalised)
-    made = simulated.coefficients[matched][:, columns]
-    made += np.repeat(errors, NEIGHBOURS, axis=0) * np.random.default_rng(0).normal(size=made.shape)
-    spread, made_spread = _spread(seen), _spread(made)
+    observed, errors = (values[used][:, columns] for values in real.normalised)
+    noisy = simulated.coefficients[matched][:, columns]
+    unit = np.random.default_rng(0).normal(size=noisy.shape)
+    noisy += np.repeat(errors, NEIGHBOURS, axis=0) * unit
+    spread = _spread(observed)
     return Comparison(
         names=tuple(f"{band.name.lower()}{i}" for band in BANDS for i in range(FIRST)),
-        real=np.median(seen, axis=0),
-        simulated=np.median(made, axis=0),
+        real=np.median(observed, axis=0),
+        simulated=np.median(noisy, axis=0),
         spread=spread,
-        ratio=made_spread / spread,
-        stars=int(kept.sum()),
+        ratio=_spread(noisy) / spread,
+        stars=int(used.sum()),
     )
 
 

@@ -1,15 +1,16 @@
-"""From a spectrum to what Gaia and 2MASS report: XP coefficients and magnitudes.
+"""XP coefficients and magnitudes of Gaia and 2MASS from a spectrum.
 
-The DR3 externally calibrated instrument (Montegriffo et al. 2023; line-spread functions of
-Weiler et al. 2023): photons N = R(λ) λ S(λ) land at pseudo-wavelength u(λ), spread by the
-line-spread function; the mean spectrum is expanded in Hermite functions of x = (u - b)/a and
-rotated into the archive's basis. All of it is linear in the flux, so the instrument is one
-matrix from flux at the wavelengths of the atmospheres to the coefficients of both bands.
+The DR3 externally calibrated instrument (Montegriffo et al. 2023, A&A 674, A3; line-spread
+functions of Weiler et al. 2023): photons N = R(λ) λ S(λ) are detected at pseudo-wavelength u(λ),
+broadened by the line-spread function; the mean spectrum is expanded in Hermite functions of
+x = (u - b)/a and rotated into the archive's basis. All steps are linear in the flux, so the
+instrument is one matrix from flux at the wavelengths of the atmospheres to the coefficients of
+both bands.
 
-Response and line-spread function come from different authors and fit each other, and real
-spectra, to 10 % only. What ships as xp_instrument.npz is that matrix corrected so that real
-stars' twins give the real coefficients and GaiaXPy's calibration returns what went in
-(science/reality/twins.py, science/reality/calibrate.py).
+Response and line-spread function come from different authors and agree with each other, and with
+real spectra, to 10 % only. The shipped xp_instrument.npz is that matrix corrected so that the
+models matched with real stars give the real coefficients and GaiaXPy's calibration recovers the
+flux (instrument_fit.py, build_grids.py).
 """
 
 from __future__ import annotations
@@ -35,10 +36,18 @@ STEP = 0.25
 
 @dataclass(frozen=True)
 class Band:
-    """Files of a photometer, its scale x = (u - origin)/width, and a constant shift of u.
+    """A photometer (BP or RP).
 
-    Origin and width are those of GaiaXPy's configuration. The shift is fitted with the
-    response correction.
+    Attributes
+    ----------
+    name
+        "BP" or "RP".
+    model
+        Prefix of its files in grids/instrument.
+    width, origin
+        Scale of the Hermite functions, x = (u - origin) / width, from GaiaXPy's configuration.
+    shift
+        Constant shift of the pseudo-wavelength u, fitted with the response correction.
     """
 
     name: str
@@ -58,21 +67,34 @@ TMASS_ZERO_POINTS = {"J": 3.129e-12, "H": 1.133e-12, "Ks": 4.283e-13}
 
 
 TMASS_CORRECTION = ((-0.024, -0.056), (0.027, 0.010), (-0.004, -0.015))
-"""Added to J, H and Ks: an offset, and a slope with J - Ks - 0.7 (constant beyond 0.4 and 1.1).
+"""Added to J, H and Ks: an offset in mag, and a slope with J - Ks - 0.7, which is limited to
+J - Ks from 0.4 to 1.1.
 
-Fitted, against G, on 1,747 Kepler red giants (Li et al. 2024) of known Teff, log g, [M/H],
+Fitted, relative to G, on 1,747 Kepler red giants (Li et al. 2024) of known Teff, log g, [M/H],
 luminosity and E(B-V): ATLAS9 makes H too bright and J too faint."""
 
 TENSORS = ("xp", "tmass", "gaia", "gaia_zero_points")
+"""Fields of :class:`Instrument` that move between devices."""
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """Matrices from flux in W m-2 nm-1 at ``wavelength`` (W,) nm.
+    """The instruments of Gaia and 2MASS as matrices.
 
-    ``xp`` (W, n_bp + n_rp) gives coefficients in electrons per second, ``tmass`` (W, 3) the
-    flux in J, H and Ks over that of magnitude zero, ``gaia`` (n_bp + n_rp, 3) the flux in G,
-    BP and RP from the coefficients, ``gaia_zero_points`` (3,) their zero-points in mag.
+    Attributes
+    ----------
+    wavelength
+        Wavelengths of the flux (W,), nm.
+    xp
+        From flux in W m-2 nm-1 to coefficients in electrons per second (W, n_bp + n_rp).
+    tmass
+        From flux to flux in J, H and Ks over that of magnitude zero (W, 3).
+    gaia
+        From coefficients to flux in G, BP and RP, 1e-15 W m-2 nm-1, (n_bp + n_rp, 3).
+    gaia_zero_points
+        Zero-points of that flux (3,), mag.
+    n_bp
+        Number of BP coefficients.
     """
 
     wavelength: Float
@@ -83,15 +105,34 @@ class Instrument:
     n_bp: int
 
     def to(self, device: str | torch.device) -> Instrument:
+        """Return a copy with the tensors on a device.
+
+        Parameters
+        ----------
+        device
+            The device in torch's notation.
+        """
         moved = {name: getattr(self, name).to(device) for name in TENSORS}
         return replace(self, **moved)
 
     def gaia_magnitudes(self, coefficients: Tensor) -> Tensor:
-        """G, BP and RP (N, 3) in mag from the coefficients of both bands (N, n_bp + n_rp)."""
+        """Return G, BP and RP (N, 3) in mag.
+
+        Parameters
+        ----------
+        coefficients
+            Coefficients of both bands (N, n_bp + n_rp), electrons per second.
+        """
         return self.gaia_zero_points - 2.5 * torch.log10(coefficients @ self.gaia)
 
     def tmass_magnitudes(self, flux: Tensor) -> Tensor:
-        """J, H and Ks (N, 3) in mag from flux in W m-2 nm-1 (N, W)."""
+        """Return J, H and Ks (N, 3) in mag, corrected by TMASS_CORRECTION.
+
+        Parameters
+        ----------
+        flux
+            Flux at the star's distance (N, W), W m-2 nm-1.
+        """
         raw = -2.5 * torch.log10(torch.matmul(flux, self.tmass))
         offset, slope = torch.tensor(TMASS_CORRECTION, device=flux.device).T
         j_k = (raw[:, :1] - raw[:, 2:]).clamp(0.4, 1.1)
@@ -99,7 +140,15 @@ class Instrument:
 
 
 def hermite(n: int, x: Float) -> Float:
-    """The first ``n`` orthonormal Hermite functions at x (n, X), by their recurrence."""
+    """Return the first orthonormal Hermite functions (n, X), by their recurrence.
+
+    Parameters
+    ----------
+    n
+        Number of functions.
+    x
+        Where they are evaluated (X,).
+    """
     values = np.zeros((n, len(x)))
     values[0] = np.pi**-0.25 * np.exp(-0.5 * x * x)
     values[1] = np.sqrt(2.0) * x * values[0]
@@ -109,7 +158,15 @@ def hermite(n: int, x: Float) -> Float:
 
 
 def interpolation(nodes: Float, x: Float) -> Float:
-    """The matrix (X, nodes) of linear interpolation, constant beyond the ends."""
+    """Return the matrix (X, nodes) of linear interpolation, constant beyond the ends.
+
+    Parameters
+    ----------
+    nodes
+        Where a function is given (nodes,), ascending.
+    x
+        Where it is wanted (X,).
+    """
     i = np.clip(np.searchsorted(nodes, x) - 1, 0, len(nodes) - 2)
     t = np.clip((x - nodes[i]) / (nodes[i + 1] - nodes[i]), 0.0, 1.0)
     matrix = np.zeros((len(x), len(nodes)))
@@ -120,9 +177,18 @@ def interpolation(nodes: Float, x: Float) -> Float:
 
 
 def band_matrix(band: Band, wavelength: Float, folder: Path) -> Float:
-    """Coefficients (n,) of one band from flux at ``wavelength`` (W,), as a matrix (n, W).
+    """Return the published instrument of one band as a matrix (n, W) from flux to coefficients.
 
-    Up to a constant of the band, which the corrections of science/reality/twins.py supply.
+    It lacks a constant factor per band, which the corrections of instrument_fit.py supply.
+
+    Parameters
+    ----------
+    band
+        BP or RP.
+    wavelength
+        Wavelengths of the flux (W,), nm; the flux is interpolated linearly between them.
+    folder
+        Folder of the instrument's tables (grids/instrument).
     """
     from scipy.interpolate import CubicSpline
 
@@ -130,28 +196,36 @@ def band_matrix(band: Band, wavelength: Float, folder: Path) -> Float:
         return np.genfromtxt(folder / name, delimiter=",")
 
     response, dispersion = (
-        table(f"{band.model}_{what}.csv") for what in ("response", "dispersion")
+        table(f"{band.model}_{name}.csv") for name in ("response", "dispersion")
     )
-    lit = response[0][response[1] > 1e-6 * response[1].max()]
-    fine = np.arange(lit[0], lit[-1] + STEP / 2, STEP)
+    sensitive = response[0][response[1] > 1e-6 * response[1].max()]
+    fine = np.arange(sensitive[0], sensitive[-1] + STEP / 2, STEP)
     photons = np.clip(CubicSpline(*response)(fine), 0.0, None) * fine * STEP
-    spread = table(f"LSFModel_{band.name}.csv")  # (n, n_wide)
+    line_spread = table(f"LSFModel_{band.name}.csv")  # (n, n_wide)
     u = CubicSpline(*dispersion)(fine) + band.shift
-    waves = hermite(spread.shape[1], (u - band.origin) / band.width)
+    waves = hermite(line_spread.shape[1], (u - band.origin) / band.width)
     rotation = table(f"BasisTransformationMatrix_{band.name}.csv")
     at_nodes = (waves * photons) @ interpolation(wavelength, fine)
-    return np.asarray(rotation @ spread @ at_nodes)
+    return np.asarray(rotation @ line_spread @ at_nodes)
 
 
 def tmass_matrix(wavelength: Float, path: Path) -> Float:
-    """Flux in J, H, Ks over that of magnitude zero, as a matrix (3, W).
+    """Return the matrix (3, W) from flux to flux in J, H and Ks over that of magnitude zero.
 
-    The response curves are for integrals over flux, not photons (Cohen et al. 2003).
+    The response curves are for integrals over energy, not photons (Cohen et al. 2003), so they
+    are not multiplied by the wavelength.
+
+    Parameters
+    ----------
+    wavelength
+        Wavelengths of the flux (W,), nm.
+    path
+        Table of the response curves (twomass_rsr.csv).
     """
-    text = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    curves = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
     rows = []
     for name, zero_point in TMASS_ZERO_POINTS.items():
-        curve = text[text["band"] == name]
+        curve = curves[curves["band"] == name]
         fine = np.arange(curve["wavelength_nm"][0], curve["wavelength_nm"][-1] + 0.5, 1.0)
         response = np.interp(fine, curve["wavelength_nm"], curve["response"])
         rows.append(response @ interpolation(wavelength, fine) / response.sum() / zero_point)
@@ -172,7 +246,7 @@ def _load(wavelength: tuple[float, ...]) -> Instrument:
         )  # fmt: skip
     system = passbands()
     bands = [system.names.index(name) for name in ("G", "BP", "RP")]
-    # Fluxes are near 1e-15 W m-2 nm-1: scaled so that float32 keeps clear of its small end.
+    # Fluxes are near 1e-15 W m-2 nm-1: scaled to avoid underflow of float32.
     gaia = np.concatenate([system.weights["bp"][bands], system.weights["rp"][bands]], axis=1)
     return Instrument(
         wavelength=nodes,
@@ -185,7 +259,12 @@ def _load(wavelength: tuple[float, ...]) -> Instrument:
 
 
 def load_instrument(wavelength: Float) -> Instrument:
-    """The shipped instrument for flux at these wavelengths (W,) in nm, on the CPU.
+    """Read the shipped instrument, on the CPU.
+
+    Parameters
+    ----------
+    wavelength
+        Wavelengths of the flux (W,), nm.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""Giants as they are born and live: isochrones, interpolated; a prior over age and [M/H].
+"""Interpolated isochrones of giants, and the prior over age and [M/H].
 
-PARSEC isochrones (Bressan et al. 2012) are laid out by phase (subgiant, red giant, core
-helium, early AGB) and, within a phase, by the share f of its interval of initial mass. On an
-isochrone stars are spread over initial mass by the IMF, which hardly changes over so small an
-interval, so a star drawn at uniform f dwells where real stars dwell. Two isochrones are joined
-at equal phase and equal f: equal evolutionary states, so that the truths are continuous.
+PARSEC isochrones (Bressan et al. 2012) are ordered by phase (subgiant, red giant, core helium,
+early AGB) and, within a phase, by the fraction f of its interval of initial mass. On an isochrone
+stars are distributed over initial mass by the IMF, which is nearly constant over so small an
+interval, so uniform f gives each evolutionary state its real frequency. Isochrones are
+interpolated at equal phase and equal f, that is at equal evolutionary state, so that all
+parameters are continuous.
 """
 
 from __future__ import annotations
@@ -23,33 +24,45 @@ from catalogproc.resources import shipped
 
 PHASES = {1: "subgiant", 2: "red giant", 3: "core helium", 4: "early AGB"}
 QUANTITIES = ("mass", "log_l", "log_teff", "logg")
+"""Columns that are interpolated: Msun, dex(Lsun), dex(K), dex(cm s-2)."""
 
 Z_OVER_X_SUN = 0.0207
-"""Of PARSEC (Bressan et al. 2012, section 4): Z = 0.01524, Y = 0.2485 + 1.78 Z."""
+"""Solar Z/X of PARSEC (Bressan et al. 2012, section 4): Z = 0.01524, Y = 0.2485 + 1.78 Z."""
 
 IMF_SLOPE = -2.3
 """Kroupa (2001) above 0.5 Msun, dN/dm ∝ m^-2.3."""
 
 NODES = 160
-"""Points kept of each phase of an isochrone, denser towards its fast end."""
+"""Points per phase of an isochrone, denser towards the end, where evolution is fast."""
 
 SHARES = {1: 0.5, 2: 1.0, 3: 1.0, 4: 1.0}
-"""Of the stars that live in each phase, how many are drawn: subgiants are there only so that the
-edge at log g 3.5 lies inside."""
+"""Fraction of the stars in each phase that is simulated. Subgiants are included only so that the
+limit of giants at log g 3.5 lies within the range of the training data."""
 
 HELIUM_START = 2e-3
-"""Core helium begins on the zero-age horizontal branch: PARSEC's first point is the RGB tip."""
+"""First f of core helium burning, the zero-age horizontal branch: PARSEC's first point is the RGB
+tip."""
 
 TEFF, LOGG, M_H, LOG_AGE = (3500.0, 8000.0), (0.0, 3.8), (-2.18, 0.5), (8.0, 10.1)
-"""What is drawn lies within these."""
+"""Ranges of the simulated giants: K, dex(cm s-2), dex, dex(yr)."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the prior: stars formed per Gyr and dex, by age in Gyr and [M/H].
+    """A component of the prior: stars formed per Gyr and dex.
 
-    Age is Gaussian (``age``, ``age_sigma``), or uniform where ``age_sigma`` is infinite;
-    [M/H] is Gaussian about ``m_h + slope * age``. ``scale_height`` in kpc.
+    Attributes
+    ----------
+    name
+        Name of the component.
+    share
+        Its fraction of the simulated giants.
+    age, age_sigma
+        Mean and standard deviation of the Gaussian in age, Gyr; uniform where infinite.
+    m_h, slope, m_h_sigma
+        [M/H] is Gaussian about m_h + slope * age, in dex, dex per Gyr and dex.
+    scale_height
+        Scale height, kpc.
     """
 
     name: str
@@ -62,7 +75,13 @@ class Component:
     scale_height: float
 
     def density(self, age: NDArray[np.float64], m_h: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Density over log age and [M/H] (unnormalised) on any broadcast grid."""
+        """Return the density over log age and [M/H], not normalised.
+
+        Parameters
+        ----------
+        age, m_h
+            Age in Gyr and [M/H] in dex, of shapes that broadcast.
+        """
         in_age = np.exp(-0.5 * ((age - self.age) / self.age_sigma) ** 2) * age
         in_m_h = np.exp(-0.5 * ((m_h - self.m_h - self.slope * age) / self.m_h_sigma) ** 2)
         return np.asarray(in_age * in_m_h)
@@ -74,23 +93,33 @@ PRIOR = (
     Component("halo", 0.10, 12.0, 1.2, -1.4, 0.0, 0.5, 4.0),
     Component("broad", 0.13, 0.0, np.inf, -0.5, 0.0, 1.2, 1.0),
 )
-"""Shares are of the giants drawn, not of the stars formed.
+"""Shares are fractions of the simulated giants, not of the stars formed.
 
 Thin disk: constant star formation and a gentle age-metallicity relation; thick disk and halo:
-old, [M/H] about -0.5 and -1.4 (Bland-Hawthorn & Gerhard 2016). The broad part puts stars at
-every age and [M/H], so that nothing learned from the sample is certain from the prior alone.
+old, [M/H] about -0.5 and -1.4 (Bland-Hawthorn & Gerhard 2016). The broad component covers all
+ages and [M/H], so that the prior excludes no combination.
 """
 
 AGE_CELL, M_H_CELL = 0.01, 0.02
+"""Cells of the prior in log age and [M/H], dex."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """Isochrones and prior as tensors; P phases, Z metallicities, A ages, K nodes.
+    """Isochrones and prior; P phases, Z metallicities, A ages, K nodes.
 
-    ``tracks`` (P, Z, A, K, 4) holds QUANTITIES; ``log_yield`` (P, Z, A) the logarithm of the
-    stars in a phase for each star formed; ``cumulative`` (cells,) the cumulative prior over
-    cells of component, log age and [M/H], of shape ``cells``.
+    Attributes
+    ----------
+    m_h, log_age
+        [M/H] (Z,) and log10 of the age in years (A,) of the isochrones.
+    tracks
+        QUANTITIES along the isochrones (P, Z, A, K, 4).
+    log_yield
+        Natural log of the number of stars in a phase per star formed (P, Z, A).
+    cumulative
+        Cumulative prior over cells of component, log age and [M/H].
+    cells
+        Numbers of cells along these three.
     """
 
     m_h: Tensor
@@ -101,6 +130,13 @@ class Population:
     cells: tuple[int, int, int]
 
     def to(self, device: str | torch.device) -> Population:
+        """Return a copy with the tensors on a device.
+
+        Parameters
+        ----------
+        device
+            The device in torch's notation.
+        """
         m_h, log_age, tracks, log_yield, cumulative = (
             item.to(device)
             for item in (self.m_h, self.log_age, self.tracks, self.log_yield, self.cumulative)
@@ -108,14 +144,24 @@ class Population:
         return Population(m_h, log_age, tracks, log_yield, cumulative, self.cells)
 
     def draw(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
-        """``n`` giants: m_h, log_age, phase, component, place, and what :meth:`at` says of them.
+        """Draw giants from the prior, within TEFF and LOGG.
 
-        All of shape (n,), float32, on the population's device.
+        Parameters
+        ----------
+        n
+            Number of stars.
+        random
+            Generator on the population's device.
+
+        Returns
+        -------
+        dict
+            ``m_h, log_age, phase, component, place`` and the columns of :meth:`at`, (n,).
         """
         parts: list[dict[str, Tensor]] = []
-        have = 0
-        while have < n:
-            stars = self._propose(int(1.25 * (n - have)) + 64, random)
+        found = 0
+        while found < n:
+            stars = self._propose(int(1.25 * (n - found)) + 64, random)
             inside = (
                 (stars["teff"] > TEFF[0])
                 & (stars["teff"] < TEFF[1])
@@ -123,7 +169,7 @@ class Population:
                 & (stars["logg"] < LOGG[1])
             )
             parts.append({name: value[inside] for name, value in stars.items()})
-            have += int(inside.sum())
+            found += int(inside.sum())
         return {name: torch.cat([part[name] for part in parts])[:n] for name in parts[0]}
 
     def _propose(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
@@ -142,11 +188,22 @@ class Population:
         return given | {"component": component} | self.at(m_h, log_age, phase, place)
 
     def at(self, m_h: Tensor, log_age: Tensor, phase: Tensor, place: Tensor) -> dict[str, Tensor]:
-        """Stars of given [M/H], log10 of the age in years, and evolution; all (n,).
+        """Interpolate the isochrones.
 
-        ``phase`` is a key of PHASES; ``place`` runs from 0 to 1 along it, evenly over the
-        nodes. Returns mass [Msun], log_l [Lsun], teff [K] and logg. Outside the isochrones
-        [M/H] and age are those at their edge.
+        Parameters
+        ----------
+        m_h, log_age
+            [M/H] and log10 of the age in years (n,); values outside the isochrones are set to
+            their edge.
+        phase
+            Keys of PHASES (n,).
+        place
+            Position along the phase (n,), 0 to 1, uniform in the nodes.
+
+        Returns
+        -------
+        dict
+            mass in Msun, log_l in dex(Lsun), teff in K and logg, (n,).
         """
         row = phase - 1
         node = place * (NODES - 1)
@@ -160,7 +217,7 @@ class Population:
         return {"mass": mass, "log_l": log_l, "teff": 10**log_teff, "logg": logg}
 
     def _corners(self, m_h: Tensor, log_age: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """The four isochrones about each star: indices of [M/H] and age, and the weight."""
+        """Return the four isochrones around each star: indices of [M/H] and age, and weights."""
         i, ti = _bracket(self.m_h, m_h)
         j, tj = _bracket(self.log_age, log_age)
         return [
@@ -171,20 +228,32 @@ class Population:
 
 
 def _bracket(axis: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the node at or below x, and the share of the way to the next."""
+    """Return the index of the node at or below x, and the fraction of the way to the next."""
     i = (torch.searchsorted(axis, x.contiguous(), right=True) - 1).clamp(0, len(axis) - 2)
     return i, ((x - axis[i]) / (axis[i + 1] - axis[i])).clamp(0, 1)
 
 
 def metallicity(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[M/H] = log10(Z/X) - log10(Z/X)_sun of PARSEC's compositions."""
+    """Return [M/H] = log10(Z/X) - log10(Z/X)_sun of PARSEC's compositions.
+
+    Parameters
+    ----------
+    z
+        Mass fraction of metals.
+    """
     x = 1.0 - (0.2485 + 1.78 * z) - z
     return np.asarray(np.log10(z / x / Z_OVER_X_SUN))
 
 
 @lru_cache(maxsize=1)
 def load_population(path: Path | None = None) -> Population:
-    """The shipped isochrones under PRIOR, on the CPU."""
+    """Read the isochrones and compute the prior PRIOR on them, on the CPU.
+
+    Parameters
+    ----------
+    path
+        The Parquet file; by default the shipped one.
+    """
     table = pq.read_table(path or shipped("grids") / "parsec_evolved.parquet")
     column = {name: table[name].to_numpy().astype(np.float64) for name in table.column_names}
     z, log_age = np.unique(column["z"]), np.unique(column["log_age"])
@@ -222,7 +291,7 @@ def load_population(path: Path | None = None) -> Population:
 def _resample(
     initial: NDArray[np.float64], values: NDArray[np.float64], start: float
 ) -> NDArray[np.float64]:
-    """A phase at NODES places f = 1 - (1 - t)^3, t uniform."""
+    """Interpolate a phase at NODES points f = 1 - (1 - t)^3, t uniform."""
     f = (initial - initial[0]) / max(initial[-1] - initial[0], 1e-12)
     t = np.linspace(0, 1, NODES)
     wanted = np.maximum(1 - (1 - t) ** 3, start)
@@ -232,7 +301,10 @@ def _resample(
 def _prior(
     m_h: NDArray[np.float64], log_age: NDArray[np.float64], log_yield: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
-    """Cumulative probability of (component, log age, [M/H]) cells: formed times evolved."""
+    """Return the cumulative probability of cells of component, log age and [M/H].
+
+    It is the number of stars formed times the number of giants per star formed.
+    """
     ages = np.arange(LOG_AGE[0] + AGE_CELL / 2, LOG_AGE[1], AGE_CELL)
     metals = np.arange(M_H[0] + M_H_CELL / 2, M_H[1], M_H_CELL)
     giants = np.exp(log_yield).sum(0)  # (Z, A)

@@ -1,81 +1,93 @@
-"""Spectra that a catalog meets and that are not of giants: what its flags must tell apart.
+"""Simulated out-of-distribution objects: spectra that are not of giants and must be flagged.
 
-Made with the simulator, from atmospheres that it has (dwarfs) or deformed ones: stars hotter
-than its grid by the ratio of black bodies, white dwarfs with broad Balmer lines besides,
-quasars as a power law with broad lines at a redshift, giants with strong emission lines, and
-spectra that hold nothing but noise.
+They are made by the simulator with other stellar parameters or changed atmospheres: dwarfs; stars
+hotter than the grid, by the ratio of black bodies; white dwarfs, with broad Balmer lines; quasars,
+as a redshifted power law with broad lines; giants with strong emission lines; and pure noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from catalogproc.simulation.atmospheres import Atmospheres
 from catalogproc.simulation.simulator import SimulatedStars, Simulator
 
 KINDS = ("dwarf", "hot star", "white dwarf", "quasar", "emission lines", "noise")
+"""Kinds of out-of-distribution objects."""
 
-# hc / k in nm K; Balmer lines and those of quasars in nm, with widths (relative) and strengths.
 HC_OVER_K = 1.4387769e7
+"""h c / k in nm K."""
+
 BALMER = (656.28, 486.13, 434.05, 410.17)
+"""Balmer lines, nm."""
+
 QUASAR_LINES = ((121.6, 0.02, 3.0), (154.9, 0.02, 1.0), (190.9, 0.025, 0.6), (279.8, 0.015, 0.5),
                 (486.1, 0.012, 0.5), (656.3, 0.012, 2.0))  # fmt: skip
-
-Deform = Callable[[Tensor, dict[str, Tensor]], Tensor]
+"""Lines of quasars: rest wavelength in nm, relative width, and peak over the continuum."""
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A population of stars of given parameters, for the simulator to draw from."""
+class _OtherStars:
+    """A population with other stellar parameters, in place of the simulator's giants."""
 
-    make: Callable[[int, torch.Generator], dict[str, Tensor]]
+    draw_parameters: Callable[[int, torch.Generator], dict[str, Tensor]]
 
     def draw(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
-        star = self.make(n, random)
+        parameters = self.draw_parameters(n, random)
         zero = torch.zeros(n)
         return {
             "m_h": zero, "log_age": zero + 9.7, "mass": zero + 1.0, "phase": zero.long() + 2,
             "place": zero, "component": zero.long(),
-        } | star  # fmt: skip
+        } | parameters  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Atmospheres:
-    """The simulator's atmospheres, their log flux (N, W) changed at wavelengths (W,) in nm."""
+class _ChangedAtmospheres:
+    """The simulator's atmospheres with a changed log flux (N, W)."""
 
-    real: Any
-    change: Callable[[Tensor, Tensor], Tensor]
-    wavelength: Tensor
+    original: Atmospheres
+    change: Callable[[Tensor, Tensor], Tensor]  # from log flux (N, W) and Teff (N,)
 
     def log_flux(self, m_h: Tensor, teff: Tensor, logg: Tensor) -> Tensor:
-        return self.change(self.real.log_flux(m_h, teff, logg), teff)
+        return self.change(self.original.log_flux(m_h, teff, logg), teff)
 
     def extinction(self, ebv: Tensor, r_v: Tensor) -> Tensor:
-        extinction: Tensor = self.real.extinction(ebv, r_v)
-        return extinction
+        return self.original.extinction(ebv, r_v)
 
 
-def strangers(kind: str, n: int, seed: int) -> SimulatedStars:
-    """``n`` spectra of a kind of KINDS, as Gaia and 2MASS would report them; on the CPU."""
+def simulate_ood(kind: str, n: int, seed: int) -> SimulatedStars:
+    """Simulate out-of-distribution objects as Gaia and 2MASS would observe them, on the CPU.
+
+    Parameters
+    ----------
+    kind
+        One of KINDS.
+    n
+        Number of objects.
+    seed
+        The same seed gives the same objects.
+    """
     simulator = Simulator()
-    edge = float(np.max(_grid_teff(simulator)))
+    hottest = float(simulator.atmospheres.knots[1].max())
     wavelength = torch.as_tensor(np.asarray(simulator.atmospheres.wavelength), dtype=torch.float32)
     random = torch.Generator().manual_seed(seed)
     change: Callable[[Tensor, Tensor], Tensor] | None = None
     if kind == "dwarf":
-        simulator.population = _Given(_dwarfs)  # type: ignore[assignment]
+        simulator.population = _OtherStars(_dwarfs)  # type: ignore[assignment]
     elif kind in ("hot star", "white dwarf"):
         white = kind == "white dwarf"
-        simulator.population = _Given(_white_dwarfs if white else _hot_stars)  # type: ignore[assignment]
+        parameters = _white_dwarfs if white else _hot_stars
+        simulator.population = _OtherStars(parameters)  # type: ignore[assignment]
 
         def change(log_flux: Tensor, teff: Tensor) -> Tensor:
-            hotter = _black_body(wavelength, teff) - _black_body(wavelength, teff.clamp(max=edge))
-            return log_flux + hotter - (_broad_lines(wavelength) if white else 0.0)
+            in_grid = teff.clamp(max=hottest)
+            ratio = _log_black_body(wavelength, teff) - _log_black_body(wavelength, in_grid)
+            return log_flux + ratio - (_broad_lines(wavelength) if white else 0.0)
 
     elif kind == "quasar":
 
@@ -89,17 +101,14 @@ def strangers(kind: str, n: int, seed: int) -> SimulatedStars:
             return log_flux + _emission(wavelength, len(teff), random)
 
     if change is not None:
-        simulator.atmospheres = _Atmospheres(simulator.atmospheres, change, wavelength)  # type: ignore[assignment]
+        changed = _ChangedAtmospheres(simulator.atmospheres, change)
+        simulator.atmospheres = changed  # type: ignore[assignment]
     stars = simulator.draw(n, seed)
     if kind == "noise":
         errors = stars["coefficient_errors"]
-        drawn = torch.randn(errors.shape, generator=random) * errors
-        stars = replace(stars, columns=stars.columns | {"coefficients": drawn})
+        pure_noise = torch.randn(errors.shape, generator=random) * errors
+        stars = replace(stars, columns=stars.columns | {"coefficients": pure_noise})
     return stars
-
-
-def _grid_teff(simulator: Simulator) -> Any:
-    return simulator.atmospheres.knots[1].numpy()
 
 
 def _uniform(n: int, low: float, high: float, random: torch.Generator) -> Tensor:
@@ -107,7 +116,7 @@ def _uniform(n: int, low: float, high: float, random: torch.Generator) -> Tensor
 
 
 def _dwarfs(n: int, random: torch.Generator) -> dict[str, Tensor]:
-    """The main sequence from K to F: log g from 4.2 to 4.8."""
+    """Draw main-sequence stars from K to F, log g 4.2 to 4.8."""
     teff = _uniform(n, 4000.0, 6800.0, random)
     logg = 4.75 - 0.5 * (teff - 4000.0) / 2800.0 + 0.05 * torch.randn(n, generator=random)
     mass = (teff / 5772.0) ** 1.3
@@ -134,8 +143,8 @@ def _log_l(teff: Tensor, logg: Tensor, mass: Tensor) -> Tensor:
     return torch.log10(mass) + 4 * torch.log10(teff / 5772.0) - (logg - 4.438)
 
 
-def _black_body(wavelength: Tensor, teff: Tensor) -> Tensor:
-    """Natural log of Planck's function over wavelength (N, W), but for constants."""
+def _log_black_body(wavelength: Tensor, teff: Tensor) -> Tensor:
+    """Return the natural log of Planck's function (N, W) up to terms without Teff."""
     return -torch.log(torch.expm1((HC_OVER_K / (wavelength * teff[:, None])).clamp(max=80.0)))
 
 
@@ -147,18 +156,21 @@ def _broad_lines(wavelength: Tensor) -> Tensor:
 
 
 def _quasars(wavelength: Tensor, n: int, random: torch.Generator) -> Tensor:
-    """Natural log of a power law of index -1.5 in wavelength, with broad lines, at z 0.2 to 4."""
+    """Return the natural log of a power law in wavelength with broad lines, redshift 0.2 to 4."""
     z = _uniform(n, 0.2, 4.0, random)[:, None]
     index = -1.5 + 0.3 * torch.randn(n, 1, generator=random)
     flux = (wavelength / 500.0) ** index
-    for line, width, strength in QUASAR_LINES:
-        place = line * (1 + z)
-        flux = flux * (1 + strength * torch.exp(-0.5 * ((wavelength / place - 1) / width) ** 2))
+    for rest, width, peak in QUASAR_LINES:
+        observed = rest * (1 + z)
+        flux = flux * (1 + peak * torch.exp(-0.5 * ((wavelength / observed - 1) / width) ** 2))
     return torch.log(flux)
 
 
 def _emission(wavelength: Tensor, n: int, random: torch.Generator) -> Tensor:
-    """H alpha and H beta, and [O III] for half of them; equivalent widths 10 to 100 nm in all."""
+    """Return ln(1 + line flux): H alpha and H beta, [O III] for half of the stars.
+
+    The equivalent widths of all lines together are 10 to 100 nm.
+    """
     width = 10 ** _uniform(n, 1.0, 2.0, random)[:, None]
     oxygen = (torch.rand(n, 1, generator=random) < 0.5).float()
     shares = ((656.28, 1 - 0.5 * oxygen), (486.13, 0.3 - 0.1 * oxygen), (500.7, 0.6 * oxygen))

@@ -20,7 +20,7 @@ from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 FILE_STARS = 100_000
-"""Stars in each file written."""
+"""Number of stars per file."""
 
 TRUTH = {
     "teff": ("K", "effective temperature"),
@@ -37,26 +37,27 @@ TRUTH = {
     "mg": ("mag", "absolute G magnitude behind its dust"),
     "g_fakemag": ("", "pseudo-luminosity of the true distance, 10^(0.2 mg + 2)"),
 }
-"""Columns of the truth table after source_id: unit and meaning."""
+"""Columns of the truth table after source_id: unit and description."""
 
 
 @dataclass(frozen=True)
 class SimulatedStars:
-    """N stars: what is true and what is seen, as tensors (N,) or (N, n) by name, on one device.
+    """N simulated stars: true parameters and observed quantities.
 
     Attributes
     ----------
     columns
-        Truth: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, component``,
+        Tensors (N,) or (N, n) on one device.
+        True: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, component``,
         ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag].
-        Seen: ``coefficients, coefficient_errors`` (N, n_bp + n_rp) [electrons/s],
+        Observed: ``coefficients, coefficient_errors`` (N, n_bp + n_rp) [electrons/s],
         ``n_bp_relevant, n_rp_relevant``; ``g_mag, bp_mag, rp_mag, j_mag, h_mag, ks_mag`` and
         their errors ``e_*`` [mag]; ``parallax, e_parallax`` [mas, zero-point removed];
         ``ln_ebv_seen, e_ln_ebv``; ``l, b, ra, dec, ecl_lat`` [deg]. NaN is missing.
     n_bp_coefficients
-        How many of the coefficients are BP's; the others are RP's.
+        Number of BP coefficients; the others are of RP.
     seed
-        What they were drawn with.
+        Seed of the simulation.
     """
 
     columns: dict[str, Tensor]
@@ -69,20 +70,33 @@ class SimulatedStars:
     def __getitem__(self, name: str) -> Tensor:
         return self.columns[name]
 
-    def coefficients(self, band: str, what: str = "coefficients") -> Tensor:
-        """A band's coefficients, or their errors (``what="coefficient_errors"``), (N, n)."""
-        both = self.columns[what]
+    def coefficients(self, band: str, quantity: str = "coefficients") -> Tensor:
+        """Return the coefficients of a band or their errors (N, n).
+
+        Parameters
+        ----------
+        band
+            "bp" or "rp".
+        quantity
+            "coefficients" or "coefficient_errors".
+        """
+        both = self.columns[quantity]
         n = self.n_bp_coefficients
         return both[:, :n] if band == "bp" else both[:, n:]
 
     def tokens(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-        """Dense values and errors (N, V) in the tokens' physical units; NaN is an absent token.
+        """Return dense values and errors (N, V) in physical units; NaN is an absent token.
 
-        The same rules as ``features.tokens`` applies to files: coefficients over the G flux as
-        observed, none past the relevant bases; colours as observed; a parallax only where it is
-        good. Of the labels, teff, logg, m_h, mass and log_age are the truth, with error zero;
-        ``logebv`` and ``g_fakemag`` are as seen, in a dust map and by the parallax, with their
-        errors, which is what a run gets to read and what the loss takes account of.
+        The rules are those of ``features.tokens`` for files: coefficients over the observed G
+        flux, none beyond the relevant bases; observed colours; a parallax only where it is
+        usable. The labels teff, logg, m_h, mass and log_age are the true values, with error
+        zero; ``logebv`` and ``g_fakemag`` are observed, from a dust map and the parallax, with
+        their errors, as in a run; the training loss uses these errors.
+
+        Parameters
+        ----------
+        vocabulary
+            The V tokens.
         """
         c = self.columns
         shape = (len(self), len(vocabulary))
@@ -92,30 +106,30 @@ class SimulatedStars:
         for band in BANDS:
             at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
             value, error = (
-                self.coefficients(band, what)[:, : len(at)] / flux
-                for what in ("coefficients", "coefficient_errors")
+                self.coefficients(band, quantity)[:, : len(at)] / flux
+                for quantity in ("coefficients", "coefficient_errors")
             )
             count = self.coefficients(band).shape[1]
-            seen = _relevance(c[f"n_{band}_relevant"], count)[:, : len(at)]
-            values[:, at] = value.masked_fill(~seen, torch.nan)
-            errors[:, at] = error.masked_fill(~seen, torch.nan)
-        for name, (one, other) in _tokens(c).items():
+            relevant = _relevance(c[f"n_{band}_relevant"], count)[:, : len(at)]
+            values[:, at] = value.masked_fill(~relevant, torch.nan)
+            errors[:, at] = error.masked_fill(~relevant, torch.nan)
+        for name, (value, error) in _tokens(c).items():
             if name in vocabulary:
                 column = vocabulary.column(name)
-                values[:, column] = one
-                errors[:, column] = other.masked_fill(one.isnan(), torch.nan)
+                values[:, column] = value
+                errors[:, column] = error.masked_fill(value.isnan(), torch.nan)
         return values, errors
 
 
 def _relevance(number: Tensor, count: int) -> Tensor:
-    """features.spectra.relevance, for tensors."""
+    """Return which coefficients are relevant (N, count); features.spectra.relevance for tensors."""
     if count > TAIL:
         number = torch.where(number >= count - TAIL, count, number)
     return torch.arange(count, device=number.device) < number[:, None]
 
 
 def _tokens(c: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Values and errors (N,) of the tokens that are not coefficients."""
+    """Return values and errors (N,) of the tokens that are not coefficients."""
     exact = torch.zeros_like(c["teff"])
     scale = 10 ** (0.2 * c["g_mag"])
     usable = c["e_parallax"] <= astrometry.MAX_PARALLAX_ERROR
@@ -140,10 +154,22 @@ def _tokens(c: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def write_stars(stars: SimulatedStars, folder: Path | str) -> list[Path]:
-    """Write the stars as files of the input contract, a truth table beside them.
+    """Write stars as files of the input contract, and their true parameters.
 
-    ``xp_continuous_*.parquet``, ``gaia_source_*.parquet`` and ``truth_*.parquet``, row by row
-    the same stars; each file whole or not at all. Returns the paths.
+    ``xp_continuous_*.parquet``, ``gaia_source_*.parquet`` and ``truth_*.parquet`` hold the same
+    stars row by row. Each file is written atomically.
+
+    Parameters
+    ----------
+    stars
+        Simulated stars.
+    folder
+        Where the files are written; it is created if necessary.
+
+    Returns
+    -------
+    list of Path
+        The files.
     """
     folder = Path(folder)
     columns = {name: value.cpu().numpy() for name, value in stars.columns.items()}
@@ -163,9 +189,16 @@ def write_stars(stars: SimulatedStars, folder: Path | str) -> list[Path]:
 
 
 def source_ids(ra: NDArray[np.float64], dec: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """Identifiers (N,) built as Gaia's: HEALPix of order 12 in the bits from 35 up.
+    """Return identifiers (N,) built like Gaia's: the HEALPix pixel of order 12 from bit 35 up.
 
-    The lower bits hold five of the seed and thirty of the row, so that they are unique.
+    The lower bits hold 5 bits of the seed and 30 bits of the row, so that they are unique.
+
+    Parameters
+    ----------
+    ra, dec
+        Positions (N,), degrees.
+    seed
+        Seed of the simulation.
     """
     pixel = astrometry.healpix(ra, dec, order=12)
     return (pixel << 35) | (np.int64(seed % 32) << 30) | np.arange(len(ra), dtype=np.int64)

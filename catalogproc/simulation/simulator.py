@@ -1,11 +1,11 @@
-"""Giants with known truth, as Gaia and 2MASS would report them.
+"""Simulated giants with known parameters, as Gaia and 2MASS would observe them.
 
-Isochrones (population.py), atmospheres and dust (atmospheres.py), the instrument
-(instrument.py), errors (noise.py), a few array operations each, on any device. The grids are
-megabytes, so a training draws its own stars where it runs.
+Isochrones (isochrones.py), atmospheres and dust (atmospheres.py), the instrument (instrument.py)
+and errors (noise.py), each a few array operations on any device. The grids are only megabytes, so
+a training simulates its stars continuously on its own device.
 
-The same seed gives the same stars on the same kind of device: the generator lives on the
-device, and CUDA's gives other numbers than the CPU's.
+The same seed gives the same stars on the same kind of device; the generators of CUDA and of the
+CPU give different numbers.
 """
 
 from __future__ import annotations
@@ -30,47 +30,49 @@ from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
 __all__ = ["SimulatedStars", "Simulator", "write_stars"]
 
 BLOCK = 4096
-"""Stars at a time."""
+"""Number of stars simulated at a time."""
 
 Progress = Callable[[int, int, str], None]
 
 G_LIMITS, G_MEAN, G_SIGMA = (6.0, 17.5), 14.0, 2.3
-"""Apparent magnitudes are drawn from a Gaussian between limits, wide as surveys of giants are."""
+"""G magnitudes are drawn from a Gaussian between limits, as wide as in surveys of giants."""
 
 DISTANCE = (0.05, 40.0)
-"""Nearest and farthest, kpc; a magnitude that would ask for less or more is moved."""
+"""Smallest and largest distance, kpc; a G magnitude that needs another one is changed."""
 
 DUST_DENSITY, DUST_HEIGHT, DUST_SCATTER = 0.22, 0.11, 0.8
-"""True E(B-V) in mag per kpc in the plane, scale height in kpc, scatter of its logarithm."""
+"""True E(B-V) in mag per kpc in the plane, scale height in kpc, scatter of its natural log."""
 
 ANY_DUST, ANY_DUST_RANGE = 0.12, (1e-3, 2.0)
-"""Share of stars whose E(B-V) is log-uniform, whatever their place, and its range."""
+"""Fraction of stars whose E(B-V) is log-uniform at any position, and its range in mag."""
 
 MAX_EBV = 2.5
-"""Of the SFD scale, mag, approached smoothly: more would redden giants beyond BP - RP = 4."""
+"""Upper limit on the SFD scale, mag, approached smoothly: more would redden giants beyond
+BP - RP = 4."""
 
 R_V_RANGE = (2.8, 3.4)
+"""R_V is uniform in this range."""
 
-NEAR = math.log(1e-12)
-"""Natural log of a dilution about which fluxes are computed."""
+REFERENCE_DILUTION = math.log(1e-12)
+"""Natural log of the dilution (R/d)^2 at which fluxes are computed."""
 
-BAND_FAULT = 0.003
-"""Relative error of the level of each band's spectrum against the photometry."""
+BAND_LEVEL_ERROR = 0.003
+"""Relative error of the level of each band's spectrum with respect to the photometry."""
 
-PHOTOMETRIC_FAULT = 0.002
-"""Error in mag of G, BP and RP against the spectrum, besides the published errors."""
+PHOTOMETRIC_ERROR = 0.002
+"""Error in mag of G, BP and RP with respect to the spectrum, added to the published errors."""
 
 E_LN_EBV, E_EBV = 0.15, 0.02
 """Errors of a dust map: relative, and in mag (SFD scale)."""
 
 
 class Simulator:
-    """Draws giants; holds the grids on a device.
+    """Simulates giants, with the grids on one device.
 
     Parameters
     ----------
     device
-        Where the arrays live: "cpu", "cuda", "cuda:1".
+        Where the tensors are: "cpu", "cuda", "cuda:1".
     """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
@@ -80,12 +82,19 @@ class Simulator:
         self.atmospheres = atmospheres.to(self.device)
         self.instrument = load_instrument(atmospheres.wavelength).to(self.device)
         self.noise = noise.load_noise().to(self.device)
-        self.faults = noise.calibration_modes(atmospheres.wavelength).to(self.device)
+        self.calibration_modes = noise.calibration_modes(atmospheres.wavelength).to(self.device)
 
     def draw(self, n: int, seed: int, progress: Progress | None = None) -> SimulatedStars:
-        """``n`` giants, noise and all; the same for the same seed, n and kind of device.
+        """Simulate giants, including noise.
 
-        ``progress`` is called with (stars drawn, n, "").
+        Parameters
+        ----------
+        n
+            Number of stars.
+        seed
+            The same seed, n and kind of device give the same stars.
+        progress
+            Called with (stars done, n, "").
         """
         random = torch.Generator(device=self.device).manual_seed(seed)
         blocks = []
@@ -106,24 +115,37 @@ class Simulator:
         distance: Tensor,
         ebv: Tensor,
         r_v: Tensor,
-        faults: Tensor | None = None,
+        flux_errors: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What noiseless stars show: coefficients, G/BP/RP and J/H/Ks.
+        """Return the coefficients and magnitudes of stars without noise.
 
-        Parameters (N,): [M/H], Teff in K, log g, log L/Lsun, distance in kpc, true E(B-V) in
-        mag, R_V. ``faults`` (N, W) is added to the natural log of the flux.
+        Parameters
+        ----------
+        m_h, teff, logg
+            [M/H] in dex, Teff in K and log g (N,).
+        log_l
+            log10 of the luminosity in Lsun (N,).
+        distance
+            Distance (N,), kpc.
+        ebv, r_v
+            True E(B-V) in mag, not on the scale of SFD, and R_V (N,).
+        flux_errors
+            Errors of the flux calibration (N, W), added to the natural log of the flux.
 
-        Returns coefficients of both bands (N, n) in electrons per second, Gaia's (N, 3) and
-        2MASS's (N, 3) magnitudes.
+        Returns
+        -------
+        coefficients, gaia, tmass
+            Coefficients of both bands (N, n_bp + n_rp) in electrons per second; G, BP, RP and
+            J, H, Ks (N, 3) in mag.
         """
-        # Kept near 1e-12 of the surface's, where float32 is at ease with flux and with its
-        # products with the instrument's matrix.
-        level = dilution(log_l, teff, distance) - NEAR
+        # Near 1e-12 of the surface flux, the flux and its products with the instrument's matrix
+        # are well within the range of float32.
+        level = dilution(log_l, teff, distance) - REFERENCE_DILUTION
         with exact_products(self.device):
-            log_flux = self.atmospheres.log_flux(m_h, teff, logg) + NEAR
+            log_flux = self.atmospheres.log_flux(m_h, teff, logg) + REFERENCE_DILUTION
             log_flux -= 0.4 * math.log(10.0) * self.atmospheres.extinction(ebv, r_v)
-            if faults is not None:
-                log_flux += faults
+            if flux_errors is not None:
+                log_flux += flux_errors
             flux = torch.exp(log_flux)
             coefficients = (flux @ self.instrument.xp) * torch.exp(level)[:, None]
             gaia = self.instrument.gaia_magnitudes(coefficients)
@@ -133,7 +155,7 @@ class Simulator:
     def _block(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
         star = self.population.draw(n, random)
         star |= self._place(star, random)
-        z = torch.randn(n, len(self.faults), generator=random, device=self.device)
+        z = torch.randn(n, len(self.calibration_modes), generator=random, device=self.device)
         coefficients, gaia, tmass = self.spectra(
             m_h=star["m_h"],
             teff=star["teff"],
@@ -142,9 +164,9 @@ class Simulator:
             distance=star["distance"],
             ebv=TRUE_PER_SFD * star["ebv"],
             r_v=star["r_v"],
-            faults=z @ self.faults,
+            flux_errors=z @ self.calibration_modes,
         )
-        # The distance that was guessed becomes the one that gives the magnitude wanted.
+        # Correct the estimated distance to the one that gives the wanted magnitude.
         shift = (star["g_wanted"] - gaia[:, 0]).clamp(-5, 5)
         star["distance"] = star["distance"] * 10 ** (0.2 * shift)
         coefficients = coefficients * 10 ** (-0.4 * shift)[:, None]
@@ -152,13 +174,13 @@ class Simulator:
         return (
             {name: value for name, value in star.items() if name != "g_wanted"}
             | self._photometry(gaia + shift[:, None], tmass + shift[:, None], random)
-            | self._spectra_seen(coefficients, gaia + shift[:, None], random)
+            | self._noisy_spectra(coefficients, gaia + shift[:, None], random)
             | self._parallax(star["distance"], star["g_wanted"], random)
             | self._dust_map(star["ebv"], random)
         )
 
     def _place(self, star: dict[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """Magnitude, distance (a first guess), position and dust; see the constants above."""
+        """Draw G magnitude, distance (an estimate), position and dust from the constants above."""
         n, device = len(star["m_h"]), self.device
         u = torch.rand(6, n, generator=random, device=device)
         z = torch.randn(n, generator=random, device=device)
@@ -169,18 +191,20 @@ class Simulator:
         heights = torch.tensor([part.scale_height for part in PRIOR], device=device)
         height = heights[star["component"]]
         extinction = torch.zeros_like(g)
-        for _ in range(3):  # dust dims, and so brings nearer: a contraction
+        for _ in range(3):  # fixed point: more extinction means a smaller distance
             distance = (10 ** (0.2 * (g - absolute - extinction) - 2)).clamp(*DISTANCE)
             above = -height * torch.log1p(-u[1] * (1 - torch.exp(-distance / height)))
             sin_b = (above / distance).clamp(1e-4, 1.0)
             column = DUST_HEIGHT / sin_b * (1 - torch.exp(-distance * sin_b / DUST_HEIGHT))
             ebv = DUST_DENSITY * column * torch.exp(DUST_SCATTER * z) / TRUE_PER_SFD
             first, last = (float(np.log(limit)) for limit in ANY_DUST_RANGE)
-            anywhere = torch.exp(first + (last - first) * u[2] / ANY_DUST)
-            ebv = torch.where(u[2] < ANY_DUST, anywhere, ebv).clamp(min=1e-6)
+            log_uniform = torch.exp(first + (last - first) * u[2] / ANY_DUST)
+            ebv = torch.where(u[2] < ANY_DUST, log_uniform, ebv).clamp(min=1e-6)
             ebv = ebv / (1 + (ebv / MAX_EBV) ** 4) ** 0.25
             extinction = 2.4 * TRUE_PER_SFD * ebv
-        g = 5 * torch.log10(distance) + 10 + absolute + extinction  # moved where d was held
+        g = (
+            5 * torch.log10(distance) + 10 + absolute + extinction
+        )  # changed where the distance was limited
         longitude = 360 * u[3]
         latitude = torch.rad2deg(torch.asin(torch.where(u[4] < 0.5, -sin_b, sin_b)))
         return {
@@ -201,29 +225,29 @@ class Simulator:
         for i, name in enumerate(("g", "bp", "rp")):
             by_g = noise.PHOTOMETRY[name.upper()]
             error = noise.by_magnitude(by_g, gaia[:, 0])
-            columns[f"{name}_mag"] = gaia[:, i] + error * z[i] + PHOTOMETRIC_FAULT * z[6 + i]
+            columns[f"{name}_mag"] = gaia[:, i] + error * z[i] + PHOTOMETRIC_ERROR * z[6 + i]
             columns[f"e_{name}_mag"] = error
         errors = noise.tmass_errors(tmass)
-        # Quality A in all three bands asks for S/N > 10.
+        # Quality A in all three bands requires S/N > 10.
         lost |= (errors > 0.1086).any(dim=1)
         for i, name in enumerate(("j", "h", "ks")):
-            seen = tmass[:, i] + errors[:, i] * z[3 + i]
-            columns[f"{name}_mag"] = seen.masked_fill(lost, torch.nan)
+            observed = tmass[:, i] + errors[:, i] * z[3 + i]
+            columns[f"{name}_mag"] = observed.masked_fill(lost, torch.nan)
             columns[f"e_{name}_mag"] = errors[:, i].masked_fill(lost, torch.nan)
         return columns
 
-    def _spectra_seen(
+    def _noisy_spectra(
         self, coefficients: Tensor, gaia: Tensor, random: torch.Generator
     ) -> dict[str, Tensor]:
         bp_rp = gaia[:, 1] - gaia[:, 2]
         relative, relevant = self.noise.errors(gaia[:, 0], bp_rp, random)
         errors = relative * 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1]))
-        level = torch.randn(len(gaia), 2, generator=random, device=self.device) * BAND_FAULT
+        level = torch.randn(len(gaia), 2, generator=random, device=self.device) * BAND_LEVEL_ERROR
         n_bp = self.instrument.n_bp
         band = (torch.arange(coefficients.shape[1], device=self.device) >= n_bp).long()
-        seen = coefficients * (1 + level[:, band]) + self.noise.spectra(errors, random)
+        observed = coefficients * (1 + level[:, band]) + self.noise.spectra(errors, random)
         return {
-            "coefficients": seen,
+            "coefficients": observed,
             "coefficient_errors": errors,
             "n_bp_relevant": relevant[:, 0],
             "n_rp_relevant": relevant[:, 1],
@@ -247,9 +271,14 @@ class Simulator:
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in full float32, whatever a training around them has chosen.
+    """Compute matrix products in full float32, whatever precision a training has set.
 
-    A coefficient is the small difference of large fluxes: TF32 or bfloat16 would drown it.
+    A coefficient is a small difference of large fluxes; TF32 or bfloat16 would lose it.
+
+    Parameters
+    ----------
+    device
+        The device of the products.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -261,7 +290,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 
 def _bolometric_correction(teff: Tensor) -> Tensor:
-    """BC in G (N,) from Teff (N,): Andrae et al. (2018), table 4. Only to guess a distance."""
+    """Return BC in G (N,) from Teff (N,): Andrae et al. (2018), table 4; for the first distance."""
     x = teff - 5772.0
     warm = 0.06 + x * (6.731e-5 + x * (-6.647e-8 + x * (2.859e-11 - 7.197e-15 * x)))
     cool = 1.749 + x * (1.977e-3 + x * (3.737e-7 + x * (-8.966e-11 - 4.183e-14 * x)))
@@ -269,8 +298,8 @@ def _bolometric_correction(teff: Tensor) -> Tensor:
 
 
 def _equatorial(longitude: Tensor, latitude: Tensor) -> dict[str, Tensor]:
-    """ra, dec (ICRS) and ecliptic latitude in degrees (N,), from galactic degrees (N,)."""
-    # float64: a position is worth more than seven digits.
+    """Return ra, dec (ICRS) and ecliptic latitude (N,) in degrees from galactic degrees (N,)."""
+    # float64: positions need more than seven digits.
     l, b = (torch.deg2rad(angle.double()) for angle in (longitude, latitude))  # noqa: E741
     direction = torch.stack([b.cos() * l.cos(), b.cos() * l.sin(), b.sin()])
     x, y, z = torch.from_numpy(GALACTIC_FROM_ICRS.T).to(direction) @ direction
