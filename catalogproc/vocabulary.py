@@ -123,7 +123,13 @@ class Vocabulary:
             ) from None
 
     def column(self, name: str) -> int:
-        """Return the column (0 to V - 1) of a token in a dense (N, V) matrix."""
+        """Return the column of a token in a dense (N, V) matrix.
+
+        Parameters
+        ----------
+        name
+            The token's name; an unknown one raises ContractError.
+        """
         return self.number(name) - 1
 
     def columns(self, names: Iterable[str]) -> NDArray[np.int64]:

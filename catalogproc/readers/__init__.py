@@ -1,6 +1,7 @@
-"""Files of the outside world, as batches in our contracts.
+"""Files of the outside world, as Arrow batches in our contracts.
 
-formats/ reads tables (Parquet, CSV and ECSV, FITS, VOTable) and knows nothing of Gaia;
-columns.py makes their values ours; xp.py and gaia.py know which columns those are;
-chunks.py cuts the work, convert.py rewrites it. Nothing here needs torch or Dask.
+formats/ reads tables (Parquet, CSV and ECSV, FITS, VOTable) and knows nothing of Gaia; coerce.py
+and units.py convert their values; column_lookup.py finds columns by name; xp.py, gaia_source.py,
+surveys.py and lb24.py know which columns those are; chunks.py divides the work, convert.py rewrites
+spectra as Parquet. Nothing here needs torch or Dask.
 """

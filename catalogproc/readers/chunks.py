@@ -1,8 +1,8 @@
 """Input files: found, fingerprinted, and cut into chunks.
 
-A chunk is what one task works on: whole row groups of a Parquet file, or the whole of a
-file of another format, which can only be read from its begin. A chunk's name depends on
-what the file holds and on which rows of it are meant, not on where it lies.
+A chunk is the work of one task: whole row groups of a Parquet file, or a complete file of another
+format, which can only be read from its start. The id of a chunk depends on the content of the file
+and the rows, not on the file's place.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Chunk:
     id
         Hash (16 hex digits) of the file's fingerprint and the rows.
     fingerprint
-        Of the file when it was planned; empty where it could not be read even so far.
+        Of the file when it was planned; empty where the file could not be read.
     first_row, rows
-        Which rows of the file, counted from 0; ``rows`` is None where only reading tells.
+        The rows of the file, from 0; ``rows`` is None where only reading the file tells.
     row_groups
         The Parquet row groups that hold them, begin and end; None for other formats.
     """
@@ -142,9 +142,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 (hex) over the size of a file, its first and its last 64 KiB.
+    """Return the SHA-256 (hex) of a file's size, its first and its last 64 KiB.
 
-    Raises InputError where the file cannot be read.
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
     """
     try:
         size = Path(path).stat().st_size
@@ -157,16 +165,21 @@ def fingerprint(path: str | Path) -> str:
 
 
 def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
-    """Cut input files into chunks of about ``chunk_rows`` rows, in their order.
+    """Cut input files into chunks, in their order.
 
-    Row groups are never divided: one that is larger makes a chunk of its own. A file that
-    cannot be read makes a chunk too, so that it fails in its turn, with its cause, while
-    the others are worked on.
+    Parameters
+    ----------
+    files
+        The files. One that cannot be read is a chunk too, which fails with its cause while the
+        others are processed.
+    chunk_rows
+        Approximate number of rows of a chunk. Row groups are not divided: a larger one is a
+        chunk of its own.
 
     Raises
     ------
     Refusal
-        Two files have the same content: each of their stars would come out twice.
+        Two files have the same content: each of their stars would be in the catalog twice.
     """
     seen: dict[str, Path] = {}
     chunks: list[Chunk] = []
@@ -176,11 +189,11 @@ def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
             empty = path.stat().st_size == 0
         except (InputError, OSError):
             mark, empty = "", True
-        # Files without content are alike, and each of them is to fail by its own name.
+        # Empty files have the same content; each of them fails by its own name.
         unique = mark if not empty else f"{mark} {path.resolve()}"
         if unique in seen:
             raise Refusal(
-                "two input files have the same content: each star would come out twice",
+                "two input files have the same content: each star would be in the catalog twice",
                 wanted="each file once",
                 found=f"{seen[unique]} and {path}",
                 advice="leave one of them out",
@@ -193,10 +206,17 @@ def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
 
 
 def content_sha256(chunk: Chunk) -> str:
-    """SHA-256 (hex) of the bytes that a chunk covers.
+    """Return the SHA-256 (hex) of the bytes of a chunk.
 
-    Of a Parquet file these are the footer and the row groups of the chunk; of any other,
-    all. Raises InputError where the file cannot be read.
+    Parameters
+    ----------
+    chunk
+        Of a Parquet file, the footer and the chunk's row groups are hashed; of any other, all.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
     """
     try:
         groups = chunk.row_groups
@@ -209,7 +229,15 @@ def content_sha256(chunk: Chunk) -> str:
 def spectra(
     chunk: Chunk, *, correlations: bool = False, batch_rows: int = 8192
 ) -> Iterator[pa.RecordBatch]:
-    """The spectra of a chunk, as :func:`~catalogproc.readers.xp.read_spectra` gives them."""
+    """Yield the spectra of a chunk; see :func:`~catalogproc.readers.xp.read_spectra`.
+
+    Parameters
+    ----------
+    chunk
+        The rows of a file.
+    correlations, batch_rows
+        As of ``read_spectra``.
+    """
     return read_spectra(
         chunk.file,
         correlations=correlations,
@@ -220,10 +248,19 @@ def spectra(
 
 
 def source_ids_before(chunk: Chunk) -> pa.Array:
-    """The source_ids (int64) in the rows of the file that stand before a chunk's.
+    """Return the source_ids (int64) of the rows of the file before a chunk.
 
-    With them a star that stands twice in a file is found though its rows are in two
-    chunks. Raises InputError.
+    With them a star that is twice in a file is found where its rows are in two chunks.
+
+    Parameters
+    ----------
+    chunk
+        The rows of a file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
     """
     if chunk.first_row == 0:
         return pa.array([], pa.int64())
@@ -239,7 +276,7 @@ def source_ids_before(chunk: Chunk) -> pa.Array:
 def _pieces(
     path: Path, chunk_rows: int
 ) -> Iterator[tuple[int, int | None, tuple[int, int] | None]]:
-    """First row, rows and row groups of each chunk of a file."""
+    """Yield first row, number of rows and row groups of each chunk of a file."""
     try:
         table = open_table(path)
     except InputError:
@@ -251,7 +288,7 @@ def _pieces(
     ends = np.cumsum((0, *table.row_groups), dtype=np.int64)
     begin = 0
     while begin < len(table.row_groups) or begin == 0:
-        # As many row groups as come nearest to the rows wanted, and at least one.
+        # As many row groups as fit into the wanted rows, and at least one.
         wanted = ends[begin] + chunk_rows
         end = int(np.searchsorted(ends, wanted, side="right")) - 1
         end = min(max(end, begin + 1), len(table.row_groups))
@@ -260,13 +297,13 @@ def _pieces(
 
 
 def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Path]:
-    """The files that an address stands for, where they are staged."""
+    """Return the staged files of an address."""
     files = address.files()
     if [entry.path for entry in files] != [address.path]:
         files = [entry for entry in files if _has_input_name(Path(entry.path))]
     if not files:
         raise JobError(
-            "nothing that can be read lies at an address",
+            "no file at the address can be read",
             wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
             found="none",
             where=address,
@@ -323,7 +360,7 @@ def _has_input_name(path: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """What tells files apart, however they are called."""
+    """Return what identifies a file, by whatever path it is named."""
     try:
         status = path.stat()
     except OSError:

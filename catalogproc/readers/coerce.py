@@ -1,8 +1,8 @@
-"""Columns as files have them, made columns as our contracts want them.
+"""Convert columns of files to the types of our contracts.
 
-Every dialect ends here: lists of three kinds, lists written out as text, dictionaries,
-wide and narrow numbers, numbers as text. A value that cannot be read becomes null and is
-marked; it never becomes another value, and an identifier never passes through a float.
+All dialects end here: lists of several kinds, lists written out as text, dictionaries, wide and
+narrow numbers, numbers as text. A value that cannot be read becomes null and is marked; it never
+becomes another value, and an identifier is never converted to a float.
 """
 
 from __future__ import annotations
@@ -50,7 +50,13 @@ _LIST_TYPES = (
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:
-    """The type under dictionaries, run-ends and extensions."""
+    """Return the type below dictionaries, run-ends and extensions.
+
+    Parameters
+    ----------
+    kind
+        The type of a column.
+    """
     while True:
         if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
             kind = kind.value_type
@@ -123,9 +129,21 @@ def _without_designation(text: pa.Array) -> pa.Array:
 
 
 def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Numbers or text as a numeric or boolean type; NaN and null alike become null.
+    """Convert numbers or text to a numeric or boolean type.
 
-    Returns the array (N,) and a mask (N,) of what stands there and cannot be read.
+    Parameters
+    ----------
+    array
+        Numbers or text (N,).
+    kind
+        The wanted type.
+
+    Returns
+    -------
+    Array
+        (N,); null where the value is null, NaN, missing, or cannot be read.
+    Mask
+        (N,), true where there is something that cannot be read.
     """
     array = _plain(array)
     if pt.is_null(array.type):
@@ -149,7 +167,18 @@ def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
 
 
 def words(array: pa.Array) -> pa.Array:
-    """Text as string, null where nothing stands. Raises ArrowInvalid where it is not UTF-8."""
+    """Convert text to strings without surrounding blanks; null where it is missing.
+
+    Parameters
+    ----------
+    array
+        Text of any type (N,).
+
+    Raises
+    ------
+    ArrowInvalid
+        The text is not UTF-8.
+    """
     array = _plain(array)
     if not is_text(array.type):
         return array.cast(pa.string())
@@ -158,12 +187,23 @@ def words(array: pa.Array) -> pa.Array:
 
 
 def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Lists of numbers, or text that writes them out, as list<kind>.
+    """Convert lists of numbers, or lists written out as text, to list<kind>.
 
-    ``"(a, b)"``, ``"[a,b]"``, ``"a b"`` and their like are read; a missing or empty list
-    becomes null, a missing element NaN. Null lists have no elements.
+    Parameters
+    ----------
+    array
+        Lists of any type (N,), lists of one list each, or text such as ``"(a, b)"``, ``"[a,b]"``
+        and ``"a b"``.
+    kind
+        The wanted type of an element.
 
-    Returns the array (N,) and a mask (N,) of the lists that cannot be read.
+    Returns
+    -------
+    Array
+        (N,); a list that is missing, empty or without any number is null and has no elements,
+        a missing element is NaN.
+    Mask
+        (N,), true for a list that cannot be read.
     """
     array = _plain(array)
     none = np.zeros(len(array), bool)
@@ -193,9 +233,22 @@ def _nested_lists(
 
 
 def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, Mask]:
-    """One column an element, as lists; a row of nothing but nulls and NaN becomes null.
+    """Combine columns of one element each to lists.
 
-    A table of scalars has no other way to say that a band is missing.
+    Parameters
+    ----------
+    columns
+        The columns (N,), in the order of the elements.
+    kind
+        The wanted type of an element.
+
+    Returns
+    -------
+    Array
+        Lists (N,); null where no element is known, which is how such a table says that a band is
+        missing.
+    Mask
+        (N,), true for a row that cannot be read.
     """
     matrix = np.empty((len(columns[0]), len(columns)), kind.to_pandas_dtype())
     bad = np.zeros(len(matrix), bool)
@@ -207,7 +260,17 @@ def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, 
 
 
 def matrix_lists(matrix: NDArray[Any], kind: pa.DataType, lost: Mask | None = None) -> pa.Array:
-    """Rows of a matrix (N, C) as list<kind>; null where lost, or where all elements are NaN."""
+    """Convert the rows of a matrix to lists.
+
+    Parameters
+    ----------
+    matrix
+        Numbers (N, C).
+    kind
+        The type of an element.
+    lost
+        Rows (N,) that become null; so do rows with nothing but NaN.
+    """
     absent = np.isnan(matrix).all(axis=1)
     if lost is not None:
         absent |= lost
@@ -256,7 +319,15 @@ def _without_missing(
 
 
 def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
-    """What stands in the given rows, shortened, fit for a message."""
+    """Return the values of some rows as short texts, for messages.
+
+    Parameters
+    ----------
+    array
+        The column (N,).
+    rows
+        The numbers of the rows.
+    """
     array = _plain(array)
     if is_text(array.type):
         array = _as_binary(array)
@@ -269,7 +340,7 @@ def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
 
 
 def _plain(array: Any) -> Any:
-    """The array without dictionary, run-ends, extension or chunks."""
+    """Return the array without dictionary, run-ends, extension or chunks."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     while array.type != stored_type(array.type):
@@ -287,12 +358,12 @@ def _as_binary(text: pa.Array) -> pa.Array:
 
 
 def _as_string(text: pa.Array) -> pa.Array:
-    """As string without a look at the encoding: only ASCII is ever taken from it."""
+    """View text as strings without checking the encoding; only ASCII is used of it."""
     return _as_binary(text).view(pa.string())
 
 
 def _is_nothing(text: pa.Array) -> pa.Array:
-    """Which entries (N,) are null or a word for nothing; never null itself."""
+    """Return which entries (N,) are null or a word for a missing value; never null itself."""
     text = _as_binary(text)
     nothing = np.asarray(pc.is_null(text))
     short = pc.fill_null(pc.less_equal(pc.binary_length(text), _LONGEST_NOTHING), False)
@@ -308,7 +379,7 @@ def _without_nothing(text: pa.Array) -> pa.Array:
 
 
 def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Cast what fits; what does not becomes null and is marked."""
+    """Cast the values that fit; the others become null and are marked."""
     try:
         return array.cast(kind), np.zeros(len(array), bool)
     except pa.ArrowInvalid:
@@ -328,7 +399,7 @@ def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
 
 
 def _positions(kept: Mask) -> pa.Array:
-    """Where each row stands among the kept ones; null for the others."""
+    """Return the place of each row among the kept ones; null for the others."""
     return pa.array(np.cumsum(kept) - 1, mask=~kept)
 
 

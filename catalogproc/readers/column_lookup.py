@@ -1,4 +1,4 @@
-"""Our columns among a file's: found by name, with or without case, and refused by type."""
+"""Find the columns of a contract in a file: by name, whatever the case, and by type."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ _NUMBER = r"(?:(\d{1,4})|[\[(](\d{1,4})[\])])"
 
 
 def named(table: Table, name: str) -> str | None:
-    """The table's column of a name, whatever its case; None where there is none.
+    """Return the table's column of a name, whatever its case; None where there is none.
 
-    Raises InputError where two columns differ in case alone and neither is written as ours.
+    Parameters
+    ----------
+    table
+        The table of a file.
+    name
+        The name, in small letters.
+
+    Raises
+    ------
+    InputError
+        Two columns differ in case alone, and neither is ``name`` exactly.
     """
     if name in table.types:
         return name
     same = [found for found in table.types if found.lower() == name]
     if len(same) > 1:
         raise InputError(
-            "two columns that differ in case alone",
+            "two columns differ in case alone",
             wanted=name,
             found=" and ".join(same),
             where=table.path,
@@ -69,11 +79,22 @@ def find_column(table: Table, column: Column) -> str | None:
 
 
 def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
-    """The table's columns that hold one element each of an array, in order; () where none do.
+    """Return the columns that hold one element each of an array, in order; () for none.
 
-    ``pattern`` is a regular expression of what stands before the number, in small letters.
-    Numbers count from 0 or from 1, without a gap. Raises InputError where one is missing
-    or stands twice.
+    Parameters
+    ----------
+    table
+        The table of a file.
+    name
+        The array, for messages.
+    pattern
+        A regular expression of the text before the number, in small letters. The numbers start
+        at 0 or 1.
+
+    Raises
+    ------
+    InputError
+        An element is missing, or has two columns.
     """
     whole = re.compile(pattern + _NUMBER)
     found: dict[int, str] = {}
@@ -96,7 +117,7 @@ def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
     for number, place in zip(order, expected, strict=True):
         if number != place:
             raise InputError(
-                f"{name} stands in one column an element, and one is missing",
+                f"{name} has one column per element, and one is missing",
                 wanted=f"element {place}",
                 found=shortened(found[number] for number in order),
                 where=table.path,
@@ -105,7 +126,18 @@ def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
 
 
 def source_id_column(table: Table) -> str:
-    """Which column of a table is its source_id. Raises InputError where none can be."""
+    """Return the column of a table that is its source_id.
+
+    Parameters
+    ----------
+    table
+        The table of a file.
+
+    Raises
+    ------
+    InputError
+        The table has none, or it is a float.
+    """
     held = find_column(table, load_contract("xp_continuous")["source_id"])
     if held is None:
         raise InputError(
@@ -119,11 +151,24 @@ def source_id_column(table: Table) -> str:
 
 
 def check_identifier(table: Table, name: str) -> None:
-    """Refuse a source_id of a type that cannot hold one: a float loses its last digits."""
+    """Check that a column's type can hold a source_id; a float loses its last digits.
+
+    Parameters
+    ----------
+    table
+        The table of a file.
+    name
+        The column.
+
+    Raises
+    ------
+    InputError
+        The type is a float, or neither an integer nor text.
+    """
     kind = table.types[name]
     if pa.types.is_floating(coerce.stored_type(kind)):
         raise InputError(
-            "the source_id is a float, in which its last digits are lost",
+            "the source_id is a float, which loses its last digits",
             wanted="an integer of 64 bits, or text",
             found=kind,
             where=f"{table.path}, column {name}",
@@ -135,10 +180,20 @@ def check_identifier(table: Table, name: str) -> None:
 
 
 def check_type(table: Table, name: str, wanted: str, good: bool) -> None:
-    """Raise InputError unless ``good``: the column's type cannot be read as what is wanted."""
+    """Raise InputError unless a column has a type that can be read.
+
+    Parameters
+    ----------
+    table, name
+        The table of a file and the column.
+    wanted
+        What can be read, in words.
+    good
+        Whether the type can be read.
+    """
     if not good:
         raise InputError(
-            "a column of a type that cannot be read",
+            "a column has a type that cannot be read",
             wanted=wanted,
             found=table.types[name],
             where=f"{table.path}, column {name}",
@@ -146,7 +201,13 @@ def check_type(table: Table, name: str, wanted: str, good: bool) -> None:
 
 
 def shortened(names: Iterable[str]) -> str:
-    """Column names for a message: the first thirty."""
+    """Return the first thirty names of columns, for a message.
+
+    Parameters
+    ----------
+    names
+        All names.
+    """
     known = list(names)
     more = f" and {len(known) - 30} more" if len(known) > 30 else ""
     return (", ".join(known[:30]) or "no columns") + more

@@ -1,4 +1,4 @@
-"""Spectra and companions that come as a HATS catalog: a folder of partitions of the sky."""
+"""HATS catalogs as input: folders of partitions of the sky."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ _PROPERTIES = ("hats.properties", "properties")
 
 
 def hats_files(folder: Path) -> list[Path] | None:
-    """The Parquet files of a HATS catalog, in the order of their pixels on the sky.
+    """Return the partitions of a HATS catalog, in the order of their pixels on the sky.
 
-    Of a collection these are its primary catalog's; margins hold stars a second time.
-    None where the folder is no HATS catalog.
+    Parameters
+    ----------
+    folder
+        A catalog, or a collection, of which the primary catalog is read: margins hold stars
+        a second time.
+
+    Returns
+    -------
+    list of Path or None
+        None where the folder is not a HATS catalog.
 
     Raises
     ------
     JobError
-        It is one, but holds no partition, or its primary catalog is not in it.
+        The catalog has no partition, or the collection no primary catalog.
     """
     properties = folder / "collection.properties"
     if properties.is_file():
@@ -63,7 +71,7 @@ def beside_partitions(path: Path) -> bool:
 
 
 def _property(path: Path, name: str) -> str:
-    """A value of a Java properties file; empty where it is not there."""
+    """Return a value of a Java properties file; empty where it has none."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip() == name:

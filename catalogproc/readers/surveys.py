@@ -1,9 +1,8 @@
-"""The surveys that labels come from: APOGEE's allStar and the value-added catalog DistMass.
+"""Read the surveys that labels come from: APOGEE's allStar and its value-added catalog DistMass.
 
-Both are read by their published layouts (SDSS DR17; DistMass v1.6.1, Stone-Martinez et al.
-2024), in pieces, in any format that open_table reads. What stands for "not measured" there,
-99.999, -9999, 0 and NaN by turns, is NaN or null here and nothing else is; every number
-keeps its meaning, every identifier its digits. What to make of flags is the caller's.
+The published layouts are read (SDSS DR17; DistMass v1.6.1, Stone-Martinez et al. 2024), in batches,
+in any format of open_table. The values that mean "not measured" there (99.999, -9999, 0, NaN)
+become NaN or null; flags are returned as they are.
 """
 
 from __future__ import annotations
@@ -96,7 +95,20 @@ _POSITIVE = {"teff", "mass", "age", "distance", "snr"}
 
 
 def renamed(names: Names, words: tuple[str, ...] | list[str]) -> Names:
-    """Column names with some replaced, each word ``ours=THEIRS``. Raises JobError."""
+    """Return column names of which some are replaced.
+
+    Parameters
+    ----------
+    names
+        The published names.
+    words
+        Replacements such as ``mass=MASS_COR``.
+
+    Raises
+    ------
+    JobError
+        A word is not a replacement of a known name.
+    """
     known = [field.name for field in fields(names)]
     changes = {}
     for word in words:
@@ -113,7 +125,16 @@ def renamed(names: Names, words: tuple[str, ...] | list[str]) -> Names:
 def read_apogee(
     path: str | Path, names: ApogeeColumns | None = None, batch_rows: int = 65_536
 ) -> Iterator[pa.RecordBatch]:
-    """APOGEE's allStar, a row a spectrum, in the file's order.
+    """Read APOGEE's allStar, one row per spectrum, in the file's order.
+
+    Parameters
+    ----------
+    path
+        The file.
+    names
+        Its column names; by default those of DR17.
+    batch_rows
+        Rows per batch.
 
     Yields
     ------
@@ -140,7 +161,16 @@ def read_apogee(
 def read_distmass(
     path: str | Path, names: DistMassColumns | None = None, batch_rows: int = 65_536
 ) -> Iterator[pa.RecordBatch]:
-    """DistMass, a row a spectrum, in the file's order.
+    """Read DistMass, one row per spectrum, in the file's order.
+
+    Parameters
+    ----------
+    path
+        The file.
+    names
+        Its column names and units; by default those of v1.6.1.
+    batch_rows
+        Rows per batch.
 
     Yields
     ------
@@ -149,7 +179,7 @@ def read_distmass(
         column was named); ``mass`` and ``e_mass`` [solar masses], ``log_age`` and
         ``e_log_age`` [dex, of years], ``teff`` [K] and ``distance`` as given (float64, NaN
         where not known); ``bitmask`` (int64). The error of an age that has one upward and one
-        downward is their mean; one without a sign of life (0, -9999) is not known.
+        downward is their mean; 0 and -9999 mean missing.
 
     Raises
     ------
@@ -172,9 +202,18 @@ def read_distmass(
 
 
 def designations(apogee_ids: pa.Array) -> pa.Array:
-    """2MASS-style designations (N,) of APOGEE_IDs (N,): "2M" or "AP" and their like left out.
+    """Return the 2MASS-style designations of APOGEE_IDs.
 
-    The one that Leung & Bovy (2024) keep, 16 characters; null for a name of another form.
+    Parameters
+    ----------
+    apogee_ids
+        Names (N,), such as 2M00000002+7417074.
+
+    Returns
+    -------
+    Array
+        The 16 characters (N,) after "2M", "AP" and the like, which Leung & Bovy (2024) keep;
+        null for a name of another form.
     """
     length = pc.utf8_length(apogee_ids)
     found = pa.nulls(len(apogee_ids), pa.string())

@@ -66,7 +66,7 @@ def read_spectra(
     skip: int = 0,
     rows: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The spectra of a file, in its order, in batches.
+    """Yield the spectra of a file, in its order, in batches.
 
     Parameters
     ----------
@@ -105,9 +105,22 @@ def read_spectra(
 
 
 def release(path: str | Path) -> dict[str, int]:
-    """How many coefficients a file's first spectra have: {"bp": n, "rp": n}; 0 where none is.
+    """Return the number of coefficients of a file's first spectra, by band.
 
-    Where they disagree, the number that most of them have. Raises InputError.
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict
+        ``{"bp": n, "rp": n}``: the number that most spectra have, 0 where a band is missing.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
     """
     return {
         band: int(np.bincount(found).argmax()) if len(found) else 0
@@ -116,9 +129,14 @@ def release(path: str | Path) -> dict[str, int]:
 
 
 def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
-    """Refuse a file whose spectra all have another number of coefficients than the model reads.
+    """Check that a file's spectra have as many coefficients as the model reads.
 
-    Single rows that do are another matter: they are rejected one by one.
+    Parameters
+    ----------
+    path
+        The file. Single rows with another number are rejected later, one by one.
+    vocabulary
+        The model's tokens.
 
     Raises
     ------

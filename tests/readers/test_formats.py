@@ -150,9 +150,9 @@ def test_a_truncated_file(name, share, tmp_path):
         ("a.xml", b"<?xml version='1.0'?><html/>", "no table with data"),
         ("a.parquet", b"PAR1 is not enough", "cannot be read as Parquet"),
         ("a.csv.gz", b"\x1f\x8bnonsense", "cannot be read as CSV"),
-        ("a.csv", b"# comments\n# alone\n", "without a line of column names"),
+        ("a.csv", b"# comments\n# alone\n", "has no line of column names"),
         ("a.csv", b"a,b,a\n", "two columns have the same name"),
-        ("a.dat", b"Obj\x01 avro.schema", "a format that is not read"),
+        ("a.dat", b"Obj\x01 avro.schema", "the format is not read"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_table(name, content, message, tmp_path):

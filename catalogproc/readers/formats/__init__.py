@@ -1,7 +1,7 @@
-"""Tables in the files of the outside world, as streams of Arrow batches.
+"""Table formats: each is read as a stream of Arrow batches.
 
-Formats alone are known here, nothing of Gaia. Which of them a file has is read off its
-content; a name that promises another one is refused.
+Nothing of Gaia is known here. The format is recognised by the content of a file; a file whose name
+says another one is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUFFIXES = {
     ".fits": _FITS, ".fit": _FITS,
     ".xml": _VOTABLE, ".vot": _VOTABLE, ".votable": _VOTABLE,
 }  # fmt: skip
-"""Endings of the files that are read; all but Parquet's may be followed by .gz."""
+"""File name endings that are read; all but those of Parquet may be followed by .gz."""
 
 # How the formats, and some that are mistaken for them, begin.
 _BEGINNINGS = (
@@ -56,18 +56,29 @@ _BEGINNINGS = (
 
 
 def has_known_suffix(path: Path) -> bool:
-    """Whether a file's name ends as one that can be read."""
+    """Return whether the name of a file has an ending of a format that is read.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist.
+    """
     return _promised(path) is not None
 
 
 def open_table(path: Path) -> Table:
-    """The table in a file of any format that is read.
+    """Open the table in a file of any format that is read.
+
+    Parameters
+    ----------
+    path
+        The file.
 
     Raises
     ------
     InputError
-        The file is not there, not a regular one, empty, damaged, of a format that is not
-        read, or of another than its name says.
+        The file is missing, not a regular one, empty, damaged, of a format that is not read, or
+        of another format than its name says.
     """
     check_regular(path)
     promised = _promised(path)
@@ -75,7 +86,7 @@ def open_table(path: Path) -> Table:
         found = _found(head(path))
     if found not in _OPENERS or (promised is not None and found != promised):
         raise InputError(
-            "the file is not what its name says" if promised else "a format that is not read",
+            "the file is not what its name says" if promised else "the format is not read",
             wanted=promised or ", ".join(_OPENERS),
             found=found,
             where=path,
@@ -85,7 +96,7 @@ def open_table(path: Path) -> Table:
 
 
 def _promised(path: Path) -> str | None:
-    """The format that the name promises."""
+    """Return the format that the name says; None where it says none."""
     name = path.name.lower()
     plain = name.removesuffix(".gz")
     kind = SUFFIXES.get(Path(plain).suffix)
@@ -93,10 +104,10 @@ def _promised(path: Path) -> str | None:
 
 
 def _found(content: bytes) -> str:
-    """The format, in words, of a file that begins so."""
+    """Return the name of the format of a file that starts with these bytes."""
     if not content:
         return "an empty file"
-    # What precedes the first mark: a byte-order mark, blanks.
+    # A byte-order mark or blanks may come first.
     plain = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     for begin, kind in _BEGINNINGS:
         if content.lower().startswith(begin.lower()) or plain.lower().startswith(begin.lower()):

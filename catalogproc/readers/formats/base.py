@@ -76,7 +76,7 @@ class Table(ABC):
     def stored_batches(
         self, names: Sequence[str], *, batch_rows: int, first: int = 0, stop: int | None = None
     ) -> Iterator[Rows]:
-        """Yield rows with columns of the file, as :meth:`batches` does."""
+        """Yield rows with columns of the file, mask columns included; see :meth:`batches`."""
 
     @cached_property
     def masks(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Rows of bytes, as VOTable's BINARY and BINARY2 have them, to columns."""
+"""Decode the rows of bytes of VOTable's BINARY and BINARY2 serialisations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHER = ("bit", "floatComplex", "doubleComplex")
 
 @dataclass(frozen=True)
 class Field:
-    """A column as VOTable declares it. ``count`` is None where each row has its own."""
+    """A column as VOTable declares it; ``count`` is None for arrays of variable length."""
 
     name: str
     datatype: str
@@ -39,7 +39,18 @@ class Field:
 
     @classmethod
     def declared(cls, name: str, datatype: str, arraysize: str) -> Field:
-        """From the attributes of a FIELD. Raises ValueError for what VOTable does not know."""
+        """Build a column from the attributes of a FIELD.
+
+        Parameters
+        ----------
+        name, datatype, arraysize
+            The attributes; empty where the FIELD has none.
+
+        Raises
+        ------
+        ValueError
+            The datatype is not one of VOTable's.
+        """
         if datatype not in _DTYPES:
             raise ValueError(f"column {name!r} has datatype {datatype!r}, which VOTable has not")
         if not arraysize:
@@ -49,6 +60,7 @@ class Field:
         return cls(name, datatype, True, int(np.prod([int(n) for n in arraysize.split("x")])))
 
     def with_null(self, text: str) -> Field:
+        """Return the column with the text that stands for null."""
         return replace(self, null_text=text.strip())
 
     @property
@@ -56,7 +68,7 @@ class Field:
         return np.dtype(_DTYPES[self.datatype])
 
     def size(self, count: Any) -> Any:
-        """Bytes of so many elements."""
+        """Return the number of bytes of ``count`` elements."""
         return (count + 7) // 8 if self.datatype == "bit" else count * self.dtype.itemsize
 
     @property
@@ -75,16 +87,16 @@ class Field:
 
 
 class Decoder:
-    """Columns from a stream of rows, fed in pieces of any size.
+    """Decodes columns from a stream of rows that comes in pieces of any size.
 
     Parameters
     ----------
     fields
         All columns of a row, in order.
     wanted
-        Which of them to decode, by number.
+        Numbers of the columns to decode.
     masked
-        Whether a row begins with a bit for each column that says null (BINARY2).
+        Whether a row starts with one bit per column that marks null (BINARY2).
     """
 
     def __init__(self, fields: Sequence[Field], wanted: Sequence[int], masked: bool) -> None:
@@ -110,10 +122,11 @@ class Decoder:
             raise ValueError("rows without a byte")
 
     def feed(self, data: bytes) -> None:
+        """Append bytes of the stream."""
         self._rest += data
 
     def rows(self, batch_rows: int) -> Iterator[list[pa.Array]]:
-        """The wanted columns of all whole rows that have been fed, in batches."""
+        """Yield the wanted columns of all complete rows so far, in batches of ``batch_rows``."""
         begins, counts, used = self._walk()
         data = np.frombuffer(self._rest, np.uint8)
         for low in range(0, len(begins), batch_rows):
@@ -122,7 +135,7 @@ class Decoder:
         self._rest = self._rest[used:]
 
     def finish(self) -> None:
-        """Raise ValueError if what was fed ends in the middle of a row."""
+        """Raise ValueError if the stream ends in the middle of a row."""
         if self._rest:
             raise ValueError(f"{len(self._rest)} bytes after the last whole row")
 
@@ -188,9 +201,23 @@ class Decoder:
 
 
 def gather(data: NDArray[np.uint8], at: Index, counts: Index, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """All elements of arrays that lie at the given bytes (N,), with so many (N,) elements each.
+    """Return all elements of arrays in a block of bytes, one array after the other.
 
-    Raises ValueError where an array would lie outside of the data.
+    Parameters
+    ----------
+    data
+        The bytes.
+    at
+        Position (N,) of the first byte of each array.
+    counts
+        Number of elements (N,) of each array.
+    dtype
+        The type of an element.
+
+    Raises
+    ------
+    ValueError
+        An array reaches outside of the data.
     """
     size = dtype.itemsize
     held = counts > 0

@@ -1,4 +1,4 @@
-"""Parquet, row group by row group."""
+"""Parquet files, read row group by row group."""
 
 from __future__ import annotations
 
@@ -97,12 +97,29 @@ class ParquetTable(Table):
 
 
 def open_parquet_file(path: Path) -> pq.ParquetFile:
-    """The file for streaming: no column is fetched before it is needed, pages are checked."""
+    """Open a Parquet file for streaming, with checks of the pages' checksums.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
     return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
 
 
 def open_parquet(path: Path) -> ParquetTable:
-    """Read the footer of a Parquet file."""
+    """Read the footer of a Parquet file.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
     with reading(path, "Parquet"), open_parquet_file(path) as file:
         schema, footer = file.schema_arrow, file.metadata
         unique_names(schema.names, path)
@@ -114,9 +131,20 @@ def open_parquet(path: Path) -> ParquetTable:
 
 
 def ranges(path: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Least and greatest value (row groups,) of an integer column, from the footer.
+    """Return the least and greatest value of an integer column in each row group.
 
-    None where any row group does not tell. An empty row group has a range that nothing is in.
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        The column.
+
+    Returns
+    -------
+    (row groups,) and (row groups,) or None
+        From the footer; None where it does not state them for every row group. The range of an
+        empty row group includes no value.
     """
     low, high = [], []
     with reading(path, "Parquet"), open_parquet_file(path) as file:
@@ -140,7 +168,15 @@ def ranges(path: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def byte_range(path: Path, begin: int, end: int) -> list[tuple[int, int]]:
-    """The bytes that row groups ``begin`` to ``end`` take, and those of the footer."""
+    """Return the ranges of bytes of some row groups and of the footer.
+
+    Parameters
+    ----------
+    path
+        The file.
+    begin, end
+        The first row group, and the first one that is not included.
+    """
     size = path.stat().st_size
     with reading(path, "Parquet"), open_parquet_file(path) as file:
         footer = file.metadata

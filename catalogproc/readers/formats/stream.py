@@ -1,4 +1,4 @@
-"""Bytes of a file, block by block, read ahead in a thread; gzip is opened on the way."""
+"""Read the bytes of a file in blocks, ahead in a thread, and decompress gzip."""
 
 from __future__ import annotations
 
@@ -23,16 +23,25 @@ _NEWLINE = 10
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the content begins as gzip does.
+    """Return whether the content is gzip.
 
-    The name does not decide: browsers decompress on the way and leave it ending in .gz.
+    Parameters
+    ----------
+    path
+        The file. Its name does not decide: browsers decompress and leave the ending .gz.
     """
     with path.open("rb") as file:
         return file.read(2) == _GZIP
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The file for reading, decompressed where its content is gzip."""
+    """Open a file for reading, decompressed where its content is gzip.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
     if not is_gzip(path):
         return path.open("rb")
     from isal import igzip
@@ -42,16 +51,37 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def head(path: Path, size: int = 4096) -> bytes:
-    """The first bytes of the (decompressed) content."""
+    """Return the first bytes of the decompressed content.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Largest number of bytes.
+    """
     with open_bytes(path) as file:
         return file.read(size)
 
 
 def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
-    """The (decompressed) content in blocks of at most ``size`` bytes, each after ``room`` bytes.
+    """Yield the decompressed content in blocks.
 
-    A block is good until the next is asked for. That one is read and decompressed
-    meanwhile: into a buffer that stands ready, zlib lets go of the interpreter.
+    The next block is read and decompressed meanwhile, in a thread.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Largest number of bytes of content in a block.
+    room
+        Number of unused bytes before the content of each block.
+
+    Yields
+    ------
+    array of bytes
+        Valid until the next one is requested.
     """
     buffers = [np.zeros(room + size, np.uint8) for _ in range(2)]
     with open_bytes(path) as file, ThreadPoolExecutor(1, "catalogproc-read") as pool:
@@ -68,10 +98,20 @@ def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
 
 
 def lines(path: Path, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
-    """Whole lines from byte ``start`` on, as blocks that end in a newline.
+    """Yield complete lines as blocks that end in a newline.
 
-    With each block stands whether the file itself ended its last line; where it did not,
-    a newline is added. A block is good until the next is asked for.
+    Parameters
+    ----------
+    path
+        The file.
+    start
+        First byte of the decompressed content.
+
+    Yields
+    ------
+    (array of bytes, bool)
+        A block, valid until the next one is requested, and whether the file itself ends its last
+        line; where it does not, a newline is added.
 
     Raises
     ------
@@ -88,7 +128,7 @@ def lines(path: Path, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
             rest = np.concatenate([rest, block[begin:]])
             if len(rest) > LONGEST_ROW:
                 raise InputError(
-                    "a line without an end",
+                    "a line is too long",
                     wanted=f"lines of at most {LONGEST_ROW >> 20} MiB",
                     found="a longer one",
                     where=path,

@@ -86,9 +86,17 @@ class TextTable(Table):
 
 
 def open_text(path: Path) -> TextTable:
-    """Read the head of a text table: comments, delimiter, names.
+    """Read the head of a text table: comments, delimiter, names, units.
 
-    ECSV states its delimiter in a comment, and without one has spaces; CSV has commas.
+    Parameters
+    ----------
+    path
+        The file. ECSV states its delimiter in a comment, or has spaces; CSV has commas.
+
+    Raises
+    ------
+    InputError
+        The file has no line of column names.
     """
     with reading(path, "CSV or ECSV"):
         text, start, delimiter, ecsv = b"", 0, b",", False
@@ -115,7 +123,7 @@ def open_text(path: Path) -> TextTable:
                 text = b""
         if not text or text.startswith(b"#"):
             raise InputError(
-                "a table without a line of column names",
+                "the table has no line of column names",
                 wanted="comment lines, then the names of the columns",
                 found="comments alone" if text.startswith(b"#") else "no such line",
                 where=path,
