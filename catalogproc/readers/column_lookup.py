@@ -168,7 +168,7 @@ def check_identifier(table: Table, name: str) -> None:
     kind = table.types[name]
     if pa.types.is_floating(coerce.stored_type(kind)):
         raise InputError(
-            "the source_id is a float, which loses its last digits",
+            "the source_id is a float: its last digits are lost",
             wanted="an integer of 64 bits, or text",
             found=kind,
             where=f"{table.path}, column {name}",

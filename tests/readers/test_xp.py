@@ -181,7 +181,7 @@ def test_an_identifier_that_was_a_float_is_refused(kind, tmp_path):
     values = pa.array([1.0, 2.0])
     values = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
     path = put(tmp_path, "a.parquet", parquet_bytes(real(2).set_column(0, "source_id", values)))
-    with pytest.raises(InputError, match="a float, which loses its last digits"):
+    with pytest.raises(InputError, match="a float: its last digits are lost"):
         spectra(path)
 
 
