@@ -1,4 +1,4 @@
-"""Each way from files of the surveys' true layouts to a model that a run takes."""
+"""From files in the layouts of the surveys to a model that a run can use."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from catalogproc.cluster.spec import RunSpec
 from catalogproc.datasets.cuts import Cuts
 from catalogproc.datasets.dataset import dataset_facts, load_dataset
 from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
+from catalogproc.datasets.writer import Selection, Split
 from catalogproc.errors import JobError, ResumeError
 from catalogproc.features import dust_map
 from catalogproc.inference.engine import Engine
@@ -30,7 +31,8 @@ from catalogproc.job import TrainingJob, load_training_job
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.transformer import Shape
 from catalogproc.training.checkpoint import read_curve
-from catalogproc.training.train_bundle import Work, settings_for, train_bundle
+from catalogproc.training.config import TrainSpec
+from catalogproc.training.train_bundle import TimeEstimate, settings_for, train_bundle
 
 JOB = """\
 kind = "train"
@@ -59,9 +61,9 @@ precision = "float32"
 """
 
 
-def catalogproc(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
-    """The command line, in this process: starting another one costs more than all the rest."""
-    monkeypatch.setattr(sys, "argv", ["catalogproc", *map(str, words)])
+def catalogproc(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    """Run the command line in this process, which is faster than starting another one."""
+    monkeypatch.setattr(sys, "argv", ["catalogproc", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 0
@@ -88,8 +90,8 @@ def sky(folder: Path) -> Sky:
     return sky
 
 
-def answers(bundle_path: Path, sky: Sky, dust: str | None = None) -> pa.Table:
-    """What a run writes of the stars: planned as a run is, refusals and all, then computed."""
+def catalog_of(bundle_path: Path, sky: Sky, dust: str | None = None) -> pa.Table:
+    """Catalog rows of the stars: planned with all checks of a run, then computed."""
     bundle, spectra = load_bundle(bundle_path), bundle_path.parents[1] / "xp.parquet"
     plan = make_plan(RunSpec(spectra, bundle_path.parent / "out", (), bundle_path, dust=dust))
     engine = Engine(bundle, plan.job, dust_map=plan.dust_map)
@@ -98,10 +100,10 @@ def answers(bundle_path: Path, sky: Sky, dust: str | None = None) -> pa.Table:
     return engine.process(sky.spectra.combine_chunks(), sky.source.combine_chunks())
 
 
-def test_from_two_downloads_to_answers(
+def test_two_downloads_to_a_catalog(
     folder: Path, sky: Sky, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """README's lines, with files of those layouts in place of the downloads."""
+    """The commands of the README, with simulated files in place of the downloads."""
     data, output = folder / "lb24", folder / "trained"
     sets = (folder / "training_set.h5", folder / "testing_set.h5")
     catalogproc(
@@ -109,15 +111,16 @@ def test_from_two_downloads_to_answers(
         *("dataset", "lb24", *sets, "--distmass", folder / "distmass.fits", "--output", data),
         *("--cut", "age=0:13.8", "ruwe=1.4"),
     )
-    said = capsys.readouterr().out
-    assert re.search(r"in all +\d+ +\d+ +319,585", said)
+    output_text = capsys.readouterr().out
+    assert re.search(r"total +\d+ +\d+ +319,585", output_text)
     catalogproc(
         monkeypatch,
         *("train", "--data", data, "--job", folder / "job.toml", "--output", output),
         *("--device", "cpu"),
     )
-    said = capsys.readouterr().out
-    assert re.search(r"stars, \d+ steps of 64; \S+ s a step here: \d+ s if it goes", said)
+    output_text = capsys.readouterr().out
+    estimate = r"stars, \d+ steps of 64; \S+ s per step on this machine: \d+ s if all steps"
+    assert re.search(estimate, output_text)
     bundle = load_bundle(output / "real")
     facts = bundle.training
     assert facts["dataset_sha256"] == dataset_facts(data)["sha256"]
@@ -128,15 +131,15 @@ def test_from_two_downloads_to_answers(
     card = (bundle.path / "CARD.md").read_text()
     assert facts["dataset_sha256"] in card
     assert "real stars" in card
-    table = answers(bundle.path, sky)
+    table = catalog_of(bundle.path, sky)
     for name in ("teff", "logg", "m_h", "mass", "age"):
         assert np.isfinite(table[name].to_numpy()).all()
-    # Seconds of training make no model, but it learns: half a nat of likelihood a question.
+    # Seconds of training give no useful model, but the loss falls by half a nat per request.
     curve = read_curve(output)
     assert curve[-1]["validation_loss"] < curve[0]["loss"] - 0.5
 
 
-def test_from_the_surveys_with_dust_to_answers(
+def test_surveys_with_dust_to_a_catalog(
     folder: Path, sky: Sky, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     maps, data, output = folder / "maps", folder / "surveys", folder / "of_surveys"
@@ -154,7 +157,7 @@ def test_from_the_surveys_with_dust_to_answers(
         monkeypatch,
         *("train", "--data", data, "--job", folder / "job.toml", "--output", output),
     )
-    table = answers(output / "real", sky, "combined19")
+    table = catalog_of(output / "real", sky, "combined19")
     assert np.isfinite(table["ebv"].to_numpy()).all()
 
 
@@ -171,60 +174,59 @@ SHORT = job(
 )  # fmt: skip
 
 
-def test_a_model_goes_on_and_forgets_nothing_unasked(
-    folder: Path, sky: Sky, tmp_path: Path
-) -> None:
-    """From the model of two downloads, on a dataset without dust: E(B-V) would be forgotten."""
-    parent, data = folder / "trained" / "real", folder / "plain"
-    one = SurveyFiles(
+def test_fine_tuning_forgets_no_token(folder: Path, sky: Sky, tmp_path: Path) -> None:
+    """Fine-tuning on a dataset without dust: without replay E(B-V) would be forgotten."""
+    base, data = folder / "trained" / "real", folder / "plain"
+    files = SurveyFiles(
         folder / "allStar.fits", folder / "distmass.fits", (folder / "gaia.parquet",),
         (folder / "xp.parquet",),
     )  # fmt: skip
-    dataset_from_surveys(one, data, cuts=Cuts(box=None))
+    dataset_from_surveys(files, data, Selection(Cuts(box=None), Split(published=False)))
     with pytest.raises(JobError, match=r"would forget(.|\n)*found: logebv(.|\n)*set replay"):
-        train_bundle(job(), tmp_path / "a", data=data, base=parent, device="cpu")
+        train_bundle(TrainSpec(job(), tmp_path / "a", data, base, device="cpu"))
     replay = {"seed": 1, "replay": 0.25, "replay_stars": 500}
-    bundle = train_bundle(job(data=replay), tmp_path / "a", data=data, base=parent, device="cpu")
-    old = load_bundle(parent)
+    spec = TrainSpec(job(data=replay), tmp_path / "a", data, base, device="cpu")
+    bundle = train_bundle(spec)
+    old = load_bundle(base)
     assert bundle.training["from"].endswith(f"({old.hash})")
     assert {*old.requestable} <= {*bundle.requestable}
     assert (bundle.standardisation.scale == old.standardisation.scale).all()
     assert "25% of the stars are simulated" in (bundle.path / "CARD.md").read_text()
     with pytest.raises(ResumeError, match=r"another training(.|\n)*dataset = "):
         train_bundle(
-            job(bundle="other", data=replay), tmp_path / "a", data=folder / "lb24", base=parent,
-            device="cpu", resume=True,
-        )  # fmt: skip
+            replace(spec, job=job(bundle="other", data=replay), data=folder / "lb24", resume=True)
+        )
 
 
-def test_a_training_that_was_stopped_gives_the_same_model(folder: Path, tmp_path: Path) -> None:
-    """Bit for bit: the bundle's hash is over weights, scales and all that is recorded of them."""
-    data = folder / "lb24"
+def test_a_resumed_training_gives_the_same_bundle(folder: Path, tmp_path: Path) -> None:
+    """Bit for bit: the hash covers weights, scales and the facts of the training."""
+    spec = TrainSpec(SHORT, tmp_path / "a", folder / "lb24", device="cpu")
+    other = replace(spec, output=tmp_path / "b")
 
     def stop(step: int, steps: int, note: str) -> None:
         if step > steps // 2:
             raise KeyboardInterrupt
 
-    whole = train_bundle(SHORT, tmp_path / "a", data=data, device="cpu")
+    uninterrupted = train_bundle(spec)
     with pytest.raises(KeyboardInterrupt):
-        train_bundle(SHORT, tmp_path / "b", data=data, device="cpu", progress=stop)
+        train_bundle(other, progress=stop)
     with pytest.raises(ResumeError, match="resume it"):
-        train_bundle(SHORT, tmp_path / "b", data=data, device="cpu")
-    resumed = train_bundle(SHORT, tmp_path / "b", data=data, device="cpu", resume=True)
-    assert resumed.hash == whole.hash
+        train_bundle(other)
+    resumed = train_bundle(replace(other, resume=True))
+    assert resumed.hash == uninterrupted.hash
 
 
-def test_a_job_and_its_stars_belong_together(folder: Path, tmp_path: Path) -> None:
+def test_a_dataset_is_refused_or_required_by_the_job(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"needs a dataset(.|\n)*--data DIR"):
-        train_bundle(job(), tmp_path)
+        train_bundle(TrainSpec(job(), tmp_path))
     with pytest.raises(JobError, match="takes no dataset"):
-        train_bundle(load_training_job("train-tiny"), tmp_path, data=folder)
+        train_bundle(TrainSpec(load_training_job("train-tiny"), tmp_path, folder))
     with pytest.raises(JobError, match=r"unknown field(.|\n)*replay(.|\n)*\[data\]"):
-        train_bundle(job(data={"repaly": 0.1}), tmp_path, data=folder)
+        train_bundle(TrainSpec(job(data={"repaly": 0.1}), tmp_path, folder))
 
 
-def test_the_published_settings_in_steps_of_the_published_stars() -> None:
-    """SCIENCE 4.1: 4,096 epochs, the rate restarts every 512; 258,863 of 287,626 trained on."""
+def test_the_shipped_job_has_the_published_settings() -> None:
+    """4,096 epochs, a restart every 512, 258,863 training stars (Zhang, Bu et al. 2026)."""
     published = load_training_job("train-apogee")
     settings = settings_for(published.training, 258_863)
     assert settings.steps == 4096 * 252
@@ -240,28 +242,30 @@ def test_the_published_settings_in_steps_of_the_published_stars() -> None:
     ):
         with pytest.raises(JobError, match=message):
             settings_for(wrong, 1000)
-    with pytest.raises(JobError, match="without number"):
+    with pytest.raises(JobError, match="epochs are undefined"):
         settings_for({"epochs": 3}, 0)
 
 
-def test_how_long_it_takes_is_said_in_words() -> None:
-    work = Work(258_863, 1024, 1_032_192, 0.4, 256, 28_763)
-    assert work.seconds == pytest.approx(1_032_192 * 0.4 + 256 * 28_763 / 1024 / 3 * 0.4)
-    assert work.line().endswith("0.4 s a step here: 4 d 19 h if it goes to its end")
-    half = replace(work, done=work.steps // 2)
-    assert half.seconds == pytest.approx(work.seconds / 2)
-    assert "516,096 of them done; 0.4 s a step here: 2 d 9 h" in half.line()
+def test_the_time_estimate_scales_with_the_steps_left() -> None:
+    estimate = TimeEstimate(258_863, 1024, 1_032_192, 0.4, 256, 28_763)
+    assert estimate.seconds == pytest.approx(1_032_192 * 0.4 + 256 * 28_763 / 1024 / 3 * 0.4)
+    assert estimate.text().endswith(
+        "0.4 s per step on this machine: 4 d 19 h if all steps are done"
+    )
+    half = replace(estimate, done=estimate.steps // 2)
+    assert half.seconds == pytest.approx(estimate.seconds / 2)
+    assert "516,096 of them done; 0.4 s per step on this machine: 2 d 9 h" in half.text()
 
 
-def test_readme_s_lines_are_these_commands() -> None:
-    """Four lines, each a command that the command line has, with options that it has."""
+def test_the_readme_shows_these_commands() -> None:
+    """Four lines: a download, and three commands of this program."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text[text.index("Train it on the real data") :]
     lines = section.split("```")[1].strip().splitlines()
     assert len(lines) == 4
-    words = [shlex.split(line, comments=True) for line in lines]
-    assert words[0][0] in ("curl", "wget")
-    assert [w[:3] for w in words[1:]] == [
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert commands[0][0] in ("curl", "wget")
+    assert [command[:3] for command in commands[1:]] == [
         ["catalogproc", "dataset", "lb24"], ["catalogproc", "train", "--data"],
         ["catalogproc", "run", "--input"],
     ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""A network that learns new words answers old questions as before, and goes on from there."""
+"""A network with new tokens predicts the old ones as before, and can be fine-tuned."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pytest
 import torch
 from support.bundles import tiny_bundle
 
-from catalogproc.datasets.star_table import Table
+from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, ResumeError
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import Settings
-from catalogproc.training.trainer import train
+from catalogproc.training.token_sampling import TrainingStars
+from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.vocabulary_extension import (
     extended_network,
     extended_scales,
@@ -31,20 +33,20 @@ NEW = ("mass", "log_age")
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A model as Leung & Bovy's: all tokens but mass and age."""
-    whole = tiny_bundle(tmp_path_factory.mktemp("whole"))
+    """A model with the tokens of Leung & Bovy's: all but mass and age."""
+    full = tiny_bundle(tmp_path_factory.mktemp("whole"))
     old = Vocabulary(tuple(token for token in SHIPPED.tokens if token.name not in NEW))
     count = len(old)
     assert old.names == SHIPPED.names[:count]
-    network = whole.network()
-    small = Transformer(replace(whole.shape, tokens=count))
+    network = full.network()
+    small = Transformer(replace(full.shape, tokens=count))
     state = {
         name: value[: count + 1] if name in ("weight", "bias") else value
         for name, value in network.state_dict().items()
     }
     small.load_state_dict(state)
     random = np.random.default_rng(3)
-    scales, domain = whole.standardisation, whole.domain
+    scales, domain = full.standardisation, full.domain
     center, scale = scales.center[:count], scales.scale[:count]
     content = BundleContent(
         name="old",
@@ -70,14 +72,13 @@ def test_old_tokens_keep_their_numbers(parent: Bundle) -> None:
     assert extended_vocabulary(turned, SHIPPED).names == turned.names
 
 
-def test_a_word_of_another_meaning_is_refused(parent: Bundle) -> None:
+def test_a_token_with_another_meaning_is_refused(parent: Bundle) -> None:
     other = [replace(t, unit="mag") if t.name == "teff" else t for t in SHIPPED.tokens]
-    with pytest.raises(BundleError, match=r"means something else(.|\n)*where: teff"):
+    with pytest.raises(BundleError, match=r"has another meaning(.|\n)*where: teff"):
         extended_vocabulary(parent.vocabulary, Vocabulary(tuple(other)))
 
 
-def test_old_questions_get_the_old_answers_to_the_last_bit(parent: Bundle) -> None:
-    torch.set_num_threads(1)
+def test_old_tokens_have_the_same_predictions_bit_for_bit(parent: Bundle) -> None:
     vocabulary = extended_vocabulary(parent.vocabulary, SHIPPED)
     network = extended_network(parent, vocabulary, seed=4).eval()
     old = parent.network()
@@ -110,31 +111,48 @@ def test_old_tokens_keep_their_scales_and_new_ones_get_theirs(parent: Bundle) ->
     assert domain.low[4] == -7.0
 
 
-# --- the training that ends in time ------------------------------------------------------------
+# --- fine-tuning, and the end of a training by validation --------------------------------------
 
 SHAPE = Shape(6, 8, ((2, 16),), ((2, 16),), (16,), dropout=0.0)
 PLAIN = Standardisation(np.zeros(6), np.ones(6))
 
 
-def few(seed: int, n: int, size: int = 24) -> Table:
+def table(seed: int, size: int = 24) -> StarTable:
     random = np.random.default_rng(seed)
     values = random.normal(size=(size, 1)) + random.normal(size=(size, 6))
-    return Table(np.arange(size), values, np.full((size, 6), 0.1))
+    return StarTable(np.arange(size), values, np.full((size, 6), 0.1))
 
 
 SETTINGS = Settings(steps=400, batch=64, rate=2e-2, restart_steps=400, min_tokens=2,
-                    max_tokens=5, targets=3, repeat=0.0, weight_decay=0.0, report_steps=5,
-                    checkpoint_steps=5, patience_steps=40)  # fmt: skip
+                    max_tokens=5, targets=3, repeat=0.0, weight_decay=0.0, report_steps=10,
+                    checkpoint_steps=10, patience_steps=40)  # fmt: skip
 
 
-def held() -> tuple[np.ndarray, np.ndarray]:
-    table = few(2, 0, 400)
-    return table.values, table.errors
+def fit(
+    folder: Path,
+    settings: Settings,
+    initial: Shape | Transformer = SHAPE,
+    *,
+    validated: bool = True,
+    resume: bool = False,
+) -> Trained:
+    validation = table(2, 400) if validated else None
+    stars = TrainingStars(table(1).sample, PLAIN, validation=validation)
+    return Trainer(initial, stars, settings).fit(folder, resume=resume)
 
 
-def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> None:
-    """A network that knows four of six tokens is shown all six: it answers for the four as well
-    as before, and for the two about as well as can be, z being known to 1/sqrt(5) of a sigma."""
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Such small networks are fastest on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_new_tokens_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> None:
+    """A network that knows four of six tokens is fine-tuned on all six: it predicts the four as
+    well as before, and the two nearly as well as possible."""
     vocabulary = Vocabulary(
         tuple(Token(k + 1, f"t{k}", "label", "", "identity", f"t{k}", "") for k in range(6))
     )
@@ -144,7 +162,7 @@ def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> Non
         def draw(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
             random = np.random.default_rng(seed)
             values = random.normal(size=(n, 1)) + 0.5 * random.normal(size=(n, 6))
-            values[:, 4:] *= -1  # what the old four say of each other does not hold for these
+            values[:, 4:] *= -1  # so that the relations among the old four do not apply
             return values[:, :count], np.zeros((n, count))
 
         return draw
@@ -162,7 +180,8 @@ def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> Non
         patience_steps=0,
     )
     small, four = replace(SHAPE, tokens=4), Standardisation(np.zeros(4), np.ones(4))
-    network = train(small, four, stars(4), plan, tmp_path / "old").network
+    old_stars, new_stars = TrainingStars(stars(4), four), TrainingStars(stars(6), PLAIN)
+    network = Trainer(small, old_stars, plan).fit(tmp_path / "old").network
     content = BundleContent(
         name="four", description="", network=network, vocabulary=old,
         standardisation=four, domain=Domain(np.full(4, -5.0), np.full(4, 5.0)), training={},
@@ -170,53 +189,53 @@ def test_new_words_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> Non
     )  # fmt: skip
     bundle = write_bundle(tmp_path / "bundle", content)
     start = extended_network(bundle, vocabulary, 1)
-    taught = train(SHAPE, PLAIN, stars(6), plan, tmp_path / "new", start=start).network
+    tuned = Trainer(start, new_stars, plan).fit(tmp_path / "new").network
     values = torch.tensor(stars(6)(99, 4000)[0]).float()
 
-    def miss(network: Transformer, asked: int, shown: tuple[int, ...]) -> float:
+    def rms(network: Transformer, requested: int, shown: tuple[int, ...]) -> float:
         ids = torch.tensor([k + 1 for k in shown]).expand(len(values), -1)
         with torch.inference_mode():
-            mean, _ = network.eval()(ids, values[:, list(shown)], torch.tensor([asked + 1]))
-        return float((mean[:, 0] - values[:, asked]).square().mean().sqrt())
+            mean, _ = network.eval()(ids, values[:, list(shown)], torch.tensor([requested + 1]))
+        return float((mean[:, 0] - values[:, requested]).square().mean().sqrt())
 
-    best = (0.25 + 1 / (1 + 3 / 0.25)) ** 0.5  # of a token's own noise and of z by three others
-    assert miss(network, 0, (1, 2, 3)) < 1.1 * best
-    assert miss(start, 0, (1, 2, 3)) == pytest.approx(miss(network, 0, (1, 2, 3)), rel=1e-6)
-    assert miss(taught, 0, (1, 2, 3)) < 1.1 * best
-    assert miss(start, 5, (1, 2, 3)) > 1.3 * best
-    assert miss(taught, 5, (1, 2, 3)) < 1.15 * best
-    assert miss(taught, 1, (0, 4, 5)) < 1.15 * best
+    best = (0.25 + 1 / (1 + 3 / 0.25)) ** 0.5  # noise of the token, and of z from three others
+    assert rms(network, 0, (1, 2, 3)) < 1.1 * best
+    assert rms(start, 0, (1, 2, 3)) == pytest.approx(rms(network, 0, (1, 2, 3)), rel=1e-6)
+    assert rms(tuned, 0, (1, 2, 3)) < 1.1 * best
+    assert rms(start, 5, (1, 2, 3)) > 1.3 * best
+    assert rms(tuned, 5, (1, 2, 3)) < 1.15 * best
+    assert rms(tuned, 1, (0, 4, 5)) < 1.15 * best
 
 
-def test_it_ends_when_validation_does_not_fall_and_gives_the_best(tmp_path: Path) -> None:
-    """24 stars are learned by heart at once: the others are then answered ever worse."""
-    trained = train(SHAPE, PLAIN, few(1, 0).draw, SETTINGS, tmp_path / "a", validation=held())
+def test_a_training_ends_without_progress_and_returns_the_best_weights(tmp_path: Path) -> None:
+    """24 stars are overfitted at once: the validation loss then rises."""
+    trained = fit(tmp_path / "a", SETTINGS)
     losses = {row["step"]: row["validation_loss"] for row in trained.history}
     best = min(losses, key=losses.__getitem__)
     assert max(losses) == best + 40 < 400
     to_best = replace(SETTINGS, steps=int(best), patience_steps=0)
-    there = train(SHAPE, PLAIN, few(1, 0).draw, to_best, tmp_path / "b", validation=held())
-    for one, other in zip(trained.network.parameters(), there.network.parameters(), strict=True):
+    stopped = fit(tmp_path / "b", to_best)
+    for one, other in zip(trained.network.parameters(), stopped.network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_an_end_in_time_survives_an_interruption(tmp_path: Path) -> None:
-    whole = train(SHAPE, PLAIN, few(1, 0).draw, SETTINGS, tmp_path / "a", validation=held())
-    end = int(whole.history[-1]["step"])
+def test_a_resumed_training_ends_at_the_same_step(tmp_path: Path) -> None:
+    uninterrupted = fit(tmp_path / "a", SETTINGS)
+    end = int(uninterrupted.history[-1]["step"])
     for steps in (end - 30, end - 10, 400):
-        again = train(SHAPE, PLAIN, few(1, 0).draw, replace(SETTINGS, steps=steps),
-                      tmp_path / "b", validation=held(), resume=True)  # fmt: skip
+        resumed = fit(tmp_path / "b", replace(SETTINGS, steps=steps), resume=True)
     assert [row["step"] for row in read_curve(tmp_path / "b")][-1] == end
-    for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+    pairs = zip(uninterrupted.network.parameters(), resumed.network.parameters(), strict=True)
+    for one, other in pairs:
         assert torch.equal(one, other)
 
 
-def test_a_start_is_gone_on_from_and_is_part_of_what_a_training_is(tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_the_given_weights_and_they_are_checked(tmp_path: Path) -> None:
     brief = replace(SETTINGS, steps=10, patience_steps=0)
-    first = train(SHAPE, PLAIN, few(1, 0).draw, brief, tmp_path / "a").network
-    still = replace(brief, steps=5, rate=1e-30, minimum_rate=1e-30)
-    second = train(SHAPE, PLAIN, few(1, 0).draw, still, tmp_path / "b", start=first).network
+    first = fit(tmp_path / "a", brief, validated=False).network
+    frozen = replace(brief, steps=5, rate=1e-30, minimum_rate=1e-30)
+    second = fit(tmp_path / "b", frozen, first, validated=False).network
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     with pytest.raises(ResumeError, match="start"):
-        train(SHAPE, PLAIN, few(1, 0).draw, still, tmp_path / "b", resume=True)
+        fit(tmp_path / "b", frozen, validated=False, resume=True)
