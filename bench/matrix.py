@@ -7,24 +7,19 @@ from itertools import pairwise
 import torch
 
 from bench.kit import Kit
-from bench.measure import Absent, Figures, Row, seconds
-from catalogproc.network.cpu_kernels import has_onednn, linear
+from bench.measure import Figures, Row, seconds
 from catalogproc.network.transformer import Shape
 
 TITLE = "matrix products"
 ANSWERS = 1024
 ROWS = (
     Row("float32, torch.mm", "GFLOP/s"),
-    Row("float32, oneDNN", "GFLOP/s"),
     Row("bfloat16, torch.mm", "GFLOP/s"),
 )
 
 
 def measure(kit: Kit) -> Figures:
-    return {
-        row.name: found / 1e9 if (found := kit.rates.get(row.name)) else Absent("no oneDNN here")
-        for row in ROWS
-    }
+    return {row.name: kit.rates[row.name] / 1e9 for row in ROWS}
 
 
 def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dict[str, float]:
@@ -47,14 +42,8 @@ def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dic
             for x, weight in pairs:
                 torch.mm(x, weight.t())
 
-        def by_onednn(pairs: list[tuple[torch.Tensor, torch.Tensor]] = pairs) -> None:
-            for x, weight in pairs:
-                linear(x, weight, None)
-
         with torch.inference_mode():
             found[f"{name}, torch.mm"] = operations / seconds(products, repeats, budget)
-            if device == "cpu" and dtype is torch.float32 and has_onednn():
-                found[f"{name}, oneDNN"] = operations / seconds(by_onednn, repeats, budget)
     return found
 
 

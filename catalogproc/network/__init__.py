@@ -1,1 +1,1 @@
-"""The trained model: tokens in, tokens out. It knows nothing of Gaia."""
+"""The trained network: predicts tokens from tokens; nothing specific to Gaia."""

@@ -115,9 +115,7 @@ def write_bundle(
         for key, value in content.network.state_dict().items()
     }
     weights, calibration = save(stored), content.calibration
-    declaration = _declaration(
-        content, sha256(weights), _self_check(content, stored)
-    )
+    declaration = _declaration(content, sha256(weights), _self_check(content, stored))
     body = tomli_w.dumps(declaration).encode()
     digest = sha256(body)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +181,7 @@ def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) 
         "token": _tokens_to_rows(content),
     }
     if content.calibration is not None:
+        # The table's name in format 1; another one would change the hash of shipped bundles.
         declaration["reliability"] = content.calibration.to_dict()
     return declaration
 

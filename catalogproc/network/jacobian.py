@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catalogproc.network.cpu_kernels import OneDnnLinear, linear
 from catalogproc.network.transformer import (
     PADDING,
     Block,
@@ -64,7 +63,7 @@ class ReversePass:
         self._transposed: dict[nn.Module, Tensor] = {
             layer: self._to_half(layer.weight.t().contiguous())
             for layer in network.modules()
-            if isinstance(layer, nn.Linear | OneDnnLinear)
+            if isinstance(layer, nn.Linear)
         }
 
     def __call__(self, ids: Tensor, values: Tensor, requests: Tensor) -> ReverseOutput:
@@ -97,7 +96,7 @@ class ReversePass:
         derivatives = []
         head = [cast(nn.Linear, layer) for layer in network.head]
         for layer in head:
-            x, derivative = _gelu(linear(x, layer.weight, layer.bias))
+            x, derivative = _gelu(F.linear(x, layer.weight, layer.bias))
             derivatives.append(derivative)
 
         g = network.mean.weight.expand_as(x)  # (N, K, width of the last layer)
@@ -123,8 +122,8 @@ class ReversePass:
         """Return the block's output, and what the reverse pass needs."""
         attention = block.attention
         n, _, d = memory.shape
-        query = _heads(linear(x, attention.query.weight, attention.query.bias), attention.heads)
-        kv = linear(memory, attention.key_value.weight, attention.key_value.bias)  # (N, T, 2 D)
+        query = _heads(F.linear(x, attention.query.weight, attention.query.bias), attention.heads)
+        kv = F.linear(memory, attention.key_value.weight, attention.key_value.bias)  # (N, T, 2 D)
         kv = torch.cat([kv, attention.bias_key_value.expand(n, 1, 2 * d)], dim=1)
         key, value = (_heads(part, attention.heads) for part in kv.chunk(2, dim=-1))
         root = sqrt(d // attention.heads)
@@ -133,10 +132,10 @@ class ReversePass:
             scores = scores.masked_fill(~mask, -torch.inf)
         shares = scores.softmax(-1)
         y = shares @ value  # (N, H, K, E)
-        x = x + linear(_merge(y), attention.out.weight, attention.out.bias)
+        x = x + F.linear(_merge(y), attention.out.weight, attention.out.bias)
         x, first = _norm(block.norm_attention, x)
-        inner, slope = _gelu(linear(x, block.widen.weight, block.widen.bias))
-        x = x + linear(inner, block.narrow.weight, block.narrow.bias)
+        inner, slope = _gelu(F.linear(x, block.widen.weight, block.widen.bias))
+        x = x + F.linear(inner, block.narrow.weight, block.narrow.bias)
         x, second = _norm(block.norm_feed_forward, x)
         slope = self._to_half(slope)
         return x, _SavedBlock(
@@ -199,8 +198,8 @@ class ReversePass:
         attention = saved.block.attention
         n, k = g.shape[:2]
         g, grad_scores, grad_value = self._attention_backward(saved, g)
-        query = _heads(linear(slope, attention.query.weight, None), attention.heads)
-        key_value = linear(slope, attention.key_value.weight, None)
+        query = _heads(F.linear(slope, attention.query.weight), attention.heads)
+        key_value = F.linear(slope, attention.key_value.weight)
         key, value = (_heads(part, attention.heads) for part in key_value.chunk(2, dim=-1))
         jacobian = (g.transpose(1, 2) @ slope.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
         # Derivatives of each score with respect to its query's token, and to its key's.
@@ -239,14 +238,14 @@ class ReversePass:
         Both (..., D).
         """
         g = saved.second.backward(g)
-        inner = linear(self._to_half(g), self._transposed[saved.block.narrow], None)
+        inner = F.linear(self._to_half(g), self._transposed[saved.block.narrow])
         inner *= saved.slope
         g += self._linear_backward(saved.block.widen, inner)
         return saved.first.backward(g)
 
     def _linear_backward(self, layer: nn.Module, g: Tensor) -> Tensor:
         """Return the gradient before a linear layer: g W."""
-        return linear(self._to_half(g), self._transposed[layer], None).to(self.network.weight.dtype)
+        return F.linear(self._to_half(g), self._transposed[layer]).to(self.network.weight.dtype)
 
     def _to_half(self, x: Tensor) -> Tensor:
         return x.bfloat16() if self.half else x

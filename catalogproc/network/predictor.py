@@ -19,7 +19,6 @@ from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
-from catalogproc.network.cpu_kernels import use_onednn
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.transformer import PADDING, Transformer, summary
@@ -89,7 +88,6 @@ class Predictor:
         self.network: Transformer = bundle.network(device).to(self.dtype)
         if self.device.type == "cpu":
             keep_freed_memory()
-            use_onednn(self.network)
         latent = bundle.calibration.latent
         self._latent: list[Tensor] = [
             torch.tensor(x, dtype=self.dtype, device=self.device)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from catalogproc.network.cpu_kernels import use_onednn
 from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.transformer import PADDING, Shape, Transformer
 from catalogproc.training.config import MixedPrecision, Settings
@@ -76,8 +75,6 @@ class TrainingState:
         self.best_step, self.best_loss = 0, math.inf
         if precision.device.type == "cpu":
             keep_freed_memory()
-            if precision.dtype is torch.float32:
-                use_onednn(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),

@@ -24,7 +24,9 @@ def question(tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
-def by_torch(network: Transformer, ids: np.ndarray, x: np.ndarray, requests: np.ndarray) -> np.ndarray:
+def by_torch(
+    network: Transformer, ids: np.ndarray, x: np.ndarray, requests: np.ndarray
+) -> np.ndarray:
     block, width = network.decoder[-1], 16
     module = block.attention
     other = torch.nn.MultiheadAttention(width, module.heads, add_bias_kv=True, batch_first=True)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from catalogproc.network.cpu_kernels import use_onednn
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.transformer import Shape, Transformer
 
@@ -86,11 +85,10 @@ def test_the_summary_is_the_mean_over_a_star_s_own_tokens():
         torch.testing.assert_close(found[star], alone[0].mean(0), rtol=1e-10, atol=1e-12)
 
 
-def test_single_precision_by_onednn_gives_the_same():
+def test_single_precision_gives_the_same():
     net = network(SMALL)
     ids, values = stars([9, 9, 9, 4])
     wanted = ReversePass(network(SMALL).double())(ids, values, REQUESTS)
-    use_onednn(net)
     found = ReversePass(net)(ids, values.float(), REQUESTS)
     error = (found.jacobian - wanted.jacobian).norm(dim=-1) / wanted.jacobian.norm(dim=-1)
     assert error.max() < 1e-4

@@ -41,28 +41,3 @@ def test_where_dask_has_every_page_mapped_anew_ours_are_mapped_once():
     pages = 10 * 2 * 4096 * 512 * 4 // 4096
     assert faults("left") > pages / 2
     assert faults("kept") < pages / 5
-
-
-SHAPES = """
-import psutil, torch
-from catalogproc.network.cpu_kernels import linear
-weight, process = torch.randn(256, 96), psutil.Process()
-def work(rows):
-    linear(torch.randn(rows, 96), weight, None)
-for rows in range(1000, 1400):
-    work(rows)
-before = process.memory_info().rss
-for rows in range(1400, 2000):
-    work(rows)
-print(process.memory_info().rss - before)
-"""
-
-
-def test_products_of_hundreds_of_shapes_are_not_kept():
-    """PyTorch's own limit of a thousand would be 800 MB here, and made workers exceed 2 GB."""
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_CACHE_CAPACITY")}
-    told = subprocess.run(
-        [sys.executable, "-c", SHAPES],
-        env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert int(told.stdout) < 450e6
