@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import InputError, JobError
-from catalogproc.export.binary_rows import string_widths
+from catalogproc.export.binary_rows import RecordTable, string_widths
 from catalogproc.export.csv_ecsv import write_csv, write_ecsv
 from catalogproc.export.fits import write_fits
 from catalogproc.export.votable import write_votable
@@ -277,7 +277,7 @@ def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[
             writer.write(table)
         return
     batches = table.combine_chunks().to_batches(max_chunksize=BATCH)
-    widths = string_widths(contract, batches)
+    records = RecordTable(contract, batches, table.num_rows, string_widths(contract, batches))
     with AtomicFile(path) as file:
         if kind == "csv":
             write_csv(file, contract, batches)
@@ -285,6 +285,6 @@ def write_table(path: Path, table: pa.Table, contract: Contract, facts: Mapping[
             write_ecsv(file, contract, batches, facts=facts)
         elif kind == "fits":
             cards = {f"HIERARCH {name.upper()}": (text, "") for name, text in facts.items()}
-            write_fits(file, contract, batches, widths=widths, rows=table.num_rows, cards=cards)
+            write_fits(file, records, cards)
         else:
-            write_votable(file, contract, batches, widths=widths, rows=table.num_rows, infos=facts)
+            write_votable(file, records, facts)

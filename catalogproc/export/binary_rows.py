@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,28 @@ from catalogproc.contract import Column, Contract
 from catalogproc.errors import ContractError
 
 _NUMBERS = {"int64": ">i8", "int32": ">i4", "int16": ">i2", "float64": ">f8", "float32": ">f4"}
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """A table to be written as records.
+
+    Attributes
+    ----------
+    contract
+        The columns, in order.
+    batches
+        The rows; they are read once.
+    rows
+        Number of rows.
+    widths
+        Bytes of each string column, as :func:`string_widths` returns them.
+    """
+
+    contract: Contract
+    batches: Iterable[pa.RecordBatch]
+    rows: int
+    widths: Mapping[str, int]
 
 
 def string_widths(contract: Contract, batches: Iterable[pa.RecordBatch]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from catalogproc.errors import JobError
+from catalogproc.export.binary_rows import RecordTable
 from catalogproc.export.csv_ecsv import write_csv, write_ecsv
 from catalogproc.export.fits import write_fits
 from catalogproc.export.hats import POSITION, write_hats
@@ -77,27 +78,18 @@ def export_catalog(
 
 
 def _to_fits(rows: Rows, output: Path, overwrite: bool) -> None:
+    cards = {fact.keyword: (fact.value, fact.meaning) for fact in rows.facts}
     with AtomicFile(output, overwrite=overwrite) as file:
-        write_fits(
-            file,
-            rows.contract,
-            rows.stream(),
-            widths=rows.widths,
-            rows=rows.count,
-            cards={fact.keyword: (fact.value, fact.meaning) for fact in rows.facts},
-        )
+        write_fits(file, _record_table(rows), cards)
 
 
 def _to_votable(rows: Rows, output: Path, overwrite: bool) -> None:
     with AtomicFile(output, overwrite=overwrite) as file:
-        write_votable(
-            file,
-            rows.contract,
-            rows.stream(),
-            widths=rows.widths,
-            rows=rows.count,
-            infos=rows.metadata,
-        )
+        write_votable(file, _record_table(rows), rows.metadata)
+
+
+def _record_table(rows: Rows) -> RecordTable:
+    return RecordTable(rows.contract, rows.stream(), rows.count, rows.widths)
 
 
 def _to_parquet(rows: Rows, output: Path, overwrite: bool) -> None:

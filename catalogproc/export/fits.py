@@ -8,13 +8,11 @@ does not write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from catalogproc.contract import Column, Contract
-from catalogproc.export.binary_rows import null_integer, record_dtype, to_records
+from catalogproc.contract import Column
+from catalogproc.export.binary_rows import RecordTable, null_integer, record_dtype, to_records
 from catalogproc.io.atomic import AtomicFile
 
 BLOCK = 2880
@@ -32,51 +30,43 @@ _FORMATS = {
 
 
 def write_fits(
-    file: AtomicFile,
-    contract: Contract,
-    batches: Iterable[pa.RecordBatch],
-    *,
-    widths: Mapping[str, int],
-    rows: int,
-    cards: Mapping[str, tuple[str | int, str]],
+    file: AtomicFile, table: RecordTable, cards: Mapping[str, tuple[str | int, str]]
 ) -> None:
-    """Write a table of a contract as the first extension of a FITS file.
+    """Write a table as the first extension of a FITS file.
+
+    Each column gets TTYPE, TFORM, TUNIT, TUCD, TCOMM and TDISP, and TNULL if it is an integer
+    that may be null.
 
     Parameters
     ----------
     file
         Where to write.
-    contract
-        The columns, in order; each becomes TTYPE, TFORM, TUNIT, TUCD, TCOMM, TDISP, and TNULL
-        where it is an integer that may be null.
-    batches
-        The rows.
-    widths
-        Bytes of each string column.
-    rows
-        Number of rows.
+    table
+        Columns and rows.
     cards
         More cards of the table's header: keyword to (value, comment).
     """
     from astropy.io import fits
 
-    dtype = record_dtype(contract, widths)
-    header = _table_header(contract, widths, rows, dtype.itemsize)
+    contract = table.contract
+    dtype = record_dtype(contract, table.widths)
+    header = _table_header(table, dtype.itemsize)
     for keyword, (value, comment) in cards.items():
         header[keyword] = _card(value, comment)
     file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
     file.write(header.tostring().encode("ascii"))
-    for batch in batches:
+    for batch in table.batches:
         file.write(to_records(batch, contract, dtype).data)
-    file.write(bytes(-rows * dtype.itemsize % BLOCK))
+    file.write(bytes(-table.rows * dtype.itemsize % BLOCK))
 
 
-def _table_header(contract: Contract, widths: Mapping[str, int], rows: int, width: int) -> Any:
+def _table_header(table: RecordTable, row_bytes: int) -> Any:
     from astropy.io import fits
 
-    columns = [_column(column, widths) for column in contract.columns]
+    contract = table.contract
+    columns = [_column(column, table.widths) for column in contract.columns]
     header = fits.BinTableHDU.from_columns(columns, nrows=0, name=contract.name.upper()).header
-    header["NAXIS1"], header["NAXIS2"] = width, rows
+    header["NAXIS1"], header["NAXIS2"] = row_bytes, table.rows
     for number, column in enumerate(contract.columns, start=1):
         last = max(
             (f"{word}{number}" for word in ("TTYPE", "TFORM", "TUNIT", "TNULL", "TDISP")),

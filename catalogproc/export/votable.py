@@ -8,12 +8,9 @@ ClassCastException.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import pyarrow as pa
-
-from catalogproc.contract import Contract
-from catalogproc.export.binary_rows import record_dtype, to_records
+from catalogproc.export.binary_rows import RecordTable, record_dtype, to_records
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.votable_header import votable_frame
 
@@ -21,37 +18,24 @@ LINE = 49_152
 """Bytes per line of base64: a multiple of three, so that no line is padded."""
 
 
-def write_votable(
-    file: AtomicFile,
-    contract: Contract,
-    batches: Iterable[pa.RecordBatch],
-    *,
-    widths: Mapping[str, int],
-    rows: int,
-    infos: Mapping[str, str],
-) -> None:
-    """Write a table of a contract as a VOTable in BINARY2.
+def write_votable(file: AtomicFile, table: RecordTable, infos: Mapping[str, str]) -> None:
+    """Write a table as a VOTable in BINARY2.
 
     Parameters
     ----------
     file
         Where to write.
-    contract
-        The columns, in order.
-    batches
-        The rows.
-    widths
-        Bytes of each string column.
-    rows
-        Number of rows.
+    table
+        Columns and rows.
     infos
         INFO elements of the RESOURCE.
     """
-    head, tail = votable_frame(contract, widths=widths, infos=infos, rows=rows)
+    contract = table.contract
+    head, tail = votable_frame(contract, widths=table.widths, infos=infos, rows=table.rows)
     file.write(f'{head}<DATA><BINARY2><STREAM encoding="base64">\n'.encode())
-    dtype = record_dtype(contract, widths, null_bytes=-(-len(contract.columns) // 8))
+    dtype = record_dtype(contract, table.widths, null_bytes=-(-len(contract.columns) // 8))
     rest = b""
-    for batch in batches:
+    for batch in table.batches:
         data = rest + to_records(batch, contract, dtype).tobytes()
         full_lines = len(data) // LINE * LINE
         for start in range(0, full_lines, LINE):

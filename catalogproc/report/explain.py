@@ -320,8 +320,10 @@ def _predictions(
     for label, share in zip(labels, shares, strict=True):
         column = LABEL_COLUMNS[label]
         names = (f"e_{column}", f"e_{column}_input", f"e_{column}_model")
-        sigmas = (row.get(name, np.nan) for name in names)
-        predictions.append(LabelPrediction(label, row[column], *sigmas, share))
+        sigma, input_sigma, model_sigma = (row.get(name, np.nan) for name in names)
+        predictions.append(
+            LabelPrediction(label, row[column], sigma, input_sigma, model_sigma, share)
+        )
     return tuple(predictions)
 
 

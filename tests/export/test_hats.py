@@ -131,6 +131,24 @@ def test_every_star_is_once_in_its_pixel_with_every_bit(catalog: Path, rows: pa.
         assert order == 0 or siblings.sum() > MAX_ROWS
 
 
+def test_rows_of_a_partition_are_in_order_of_the_sky_then_of_source_id(tmp_path: Path) -> None:
+    """Also where stars share a pixel of order 29, whatever their order in the input."""
+    table = placed(200, 7)
+    for name in ("_healpix_29", "ra", "dec"):  # groups of ten stars at the same position
+        place = table.schema.get_field_index(name)
+        values = np.repeat(table[name].to_numpy()[::10], 10)
+        table = table.set_column(place, table.schema.field(name), pa.array(values))
+    shuffled = table.take(pa.array(np.random.default_rng(3).permutation(200)))
+    finished_run(tmp_path / "run", files=1, chunks=1, tables=[shuffled])
+    hats.write_hats(open_rows(tmp_path / "run"), tmp_path / "x", False, max_rows=60)
+    files = pixel_files(tmp_path / "x" / "x")
+    assert len(files) > 3
+    for path in files.values():
+        found = pq.ParquetFile(path).read()
+        index, ids = found["_healpix_29"].to_numpy(), found["source_id"].to_numpy()
+        np.testing.assert_array_equal(np.lexsort((ids, index)), np.arange(len(ids)))
+
+
 def test_margins_hold_every_star_within_five_arcsec_of_a_border(
     catalog: Path, rows: pa.Table
 ) -> None:
@@ -234,6 +252,24 @@ def test_only_parts_out_of_order_are_sorted_first() -> None:
     )  # fmt: skip
     assert anywhere.rows_to_read(parts.low, parts.high) == 12 * 24 << 20
     assert not range_reader.needs_no_sorting(anywhere, parts.low, parts.high)
+
+
+def test_a_pixel_with_exactly_the_limit_of_stars_is_not_split() -> None:
+    counts = np.zeros(12 << 16, np.int64)
+    counts[[1, 2]] = 5, 5  # base pixel 0: ten stars
+    counts[[1 << 16, 2 << 16]] = 11, 1
+    parts = choose_partitions(counts, 10)
+    orders = dict(zip((parts.low >> 58).tolist(), parts.orders.tolist(), strict=True))
+    assert orders == {0: 0, 1: 8, 2: 0}
+
+
+def test_both_ends_of_a_partition_belong_to_it() -> None:
+    parts = Partitions(np.array([1, 0, 2]), np.array([2, 3, 100]))
+    for number in range(3):
+        first = int(parts.pixels[number]) << 2 * (29 - int(parts.orders[number]))
+        last = first + (1 << 2 * (29 - int(parts.orders[number]))) - 1
+        ends = np.array([first - 1, first, last, last + 1])
+        assert parts.partition_of(ends).tolist() == [-1, number, number, -1]
 
 
 def test_partitions_cover_all_stars_once_and_split_only_what_is_too_full() -> None:

@@ -169,9 +169,8 @@ def test_stilts_reads_nulls_as_nulls(
     tmp_path: Path, stilts: Callable[..., str], write: Write
 ) -> None:
     batch = things(100)
-    more = {"cards": {}} if write is write_fits else {"infos": {}}
     suffix = "fits" if write is write_fits else "vot"
-    path = written(write, tmp_path / f"x.{suffix}", [batch], **more)
+    path = written(write, tmp_path / f"x.{suffix}", [batch], {})
     shown = cells(stilts("tpipe", f"in={path}", "ofmt=csv"))
     for column in NULLABLE.columns:
         wanted = [not (v or v in (0, False)) for v in batch.column(column.name).to_pylist()]

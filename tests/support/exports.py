@@ -1,4 +1,4 @@
-"""Exported files, and a small table of every type, for tests."""
+"""Exported files, and a small table with columns of every type, for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.contract import Column, Contract
-from catalogproc.export.binary_rows import string_widths
+from catalogproc.export.binary_rows import RecordTable, string_widths
 from catalogproc.export.export import export_catalog
 from catalogproc.io.atomic import AtomicFile
 
@@ -23,6 +23,7 @@ SUFFIXES = {
 
 
 def exported(folder: Path, format: str, place: Path, **options: object) -> Path:
+    """Export a run to a file in a folder, and return its path."""
     path = place / f"catalog.{SUFFIXES[format]}"
     export_catalog(folder, format, path, **options)  # type: ignore[arg-type]
     return path
@@ -43,7 +44,7 @@ NULLABLE = Contract(
 
 
 def things(rows: int) -> pa.RecordBatch:
-    """Every third value is null, from another place on in each column."""
+    """Return rows in which every third value is null, with another offset in each column."""
     rng = np.random.default_rng(rows)
     arrays = []
     for place, column in enumerate(NULLABLE.columns[:-1]):
@@ -63,14 +64,10 @@ def things(rows: int) -> pa.RecordBatch:
 Write = Callable[..., None]
 
 
-def written(write: Write, path: Path, batches: list[pa.RecordBatch], **more: object) -> Path:
+def written(write: Write, path: Path, batches: list[pa.RecordBatch], extra: object) -> Path:
+    """Write batches of :data:`NULLABLE` by write_fits or write_votable, and return the path."""
+    rows = sum(batch.num_rows for batch in batches)
+    table = RecordTable(NULLABLE, batches, rows, string_widths(NULLABLE, batches))
     with AtomicFile(path) as file:
-        write(
-            file,
-            NULLABLE,
-            batches,
-            widths=string_widths(NULLABLE, batches),
-            rows=sum(batch.num_rows for batch in batches),
-            **more,
-        )
+        write(file, table, extra)
     return path
