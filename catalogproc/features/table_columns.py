@@ -245,7 +245,7 @@ class TableColumns:
         listed, text = pa.types.is_list(kind), coerce.is_text(stored) or pa.types.is_null(stored)
         if not (text or (coerce.is_list(stored) if listed else coerce.is_number(stored))):
             raise self._other_type(position, column, array, 0)
-        made, bad = (coerce.lists if listed else coerce.numbers)(array, kind)
+        made, bad = coerce.lists(array, kind.value_type) if listed else coerce.numbers(array, kind)
         if bad.any():
             raise self._other_type(position, column, array, int(np.flatnonzero(bad)[0]))
         if factor == 1.0:
@@ -254,7 +254,7 @@ class TableColumns:
             return pc.multiply(made.cast(pa.float64()), factor).cast(kind)
         counts = pc.fill_null(pc.list_value_length(made), 0).to_numpy(zero_copy_only=False)
         values = pc.multiply(made.flatten().cast(pa.float64()), factor).cast(kind.value_type)
-        return coerce.list_array(values, counts.astype(np.int64), kind)
+        return coerce.list_array(values, counts.astype(np.int64), kind.value_type)
 
     def _array(self, position: int, wanted: str) -> pa.Array:
         try:
@@ -372,7 +372,7 @@ def _of_astropy(column: Any) -> pa.Array:
     if values.ndim == 2 and values.dtype.kind in "iuf":
         single = values.dtype == np.float32
         matrix = np.where(mask, np.nan, native).astype(np.float32 if single else np.float64)
-        return coerce.matrix_lists(matrix, pa.list_(pa.float32() if single else pa.float64()))
+        return coerce.matrix_lists(matrix, pa.float32() if single else pa.float64())
     if values.dtype.kind == "O":
         # Arrays of any length, as VOTables have them, or plain objects.
         elements = [
