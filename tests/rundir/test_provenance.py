@@ -230,9 +230,11 @@ def test_many_chunks_are_left_to_the_receipts(
     (entity,) = found.get_record("run:receipts")
     assert attributes(entity)["cp:sha256"] == module.receipts_digest(receipts)
     assert attributes(entity)["prov:location"] == "receipts"
-    changed = [replace(receipts[0], catalog_sha256="0" * 64), *receipts[1:]]
-    (finding,) = check_provenance(tmp_path, identity(2, 66), changed)
-    assert "receipts has sha256" in finding
+    for name in ("chunk_id", "catalog_sha256", "rejected_sha256"):
+        changed = [replace(receipts[0], **{name: "0" * 64}), *receipts[1:]]
+        (finding,) = check_provenance(tmp_path, identity(2, 66), changed)
+        assert "receipts has sha256" in finding, name
+    assert module.receipts_digest(receipts[::-1]) == module.receipts_digest(receipts)
 
 
 def test_what_disagrees_is_found(tmp_path: Path, receipts: list[Receipt]) -> None:
@@ -248,7 +250,35 @@ def test_what_disagrees_is_found(tmp_path: Path, receipts: list[Receipt]) -> Non
         assert check_provenance(tmp_path, run, receipts), content
 
 
-def test_companions_and_unreadable_files_have_a_place(tmp_path: Path) -> None:
+def test_the_role_of_everything_that_a_run_used_is_stated(tmp_path: Path) -> None:
+    run = replace(identity(1), companions=(InputFile("gaia.fits", "5" * 64),))
+    done = write_chunk(tmp_path, run, 0, run.inputs[0], 0, catalog_table(5, run_id=run.run_id))
+    found = module.provenance(run, [done])
+    spectra, auxiliary = f"run:input-{run.inputs[0].fingerprint[:16]}", f"run:auxiliary-{'5' * 16}"
+    roles = {
+        str(record.args[1]): attributes(record)["prov:role"]
+        for record in found.get_records(ProvUsage)
+        if str(record.args[0]) == "run:run"
+    }
+    assert roles == {
+        spectra: "spectra",
+        auxiliary: "auxiliary table",
+        "run:model": "model",
+        "run:job": "configuration",
+        "run:contract-catalog": "contract",
+        "run:contract-rejected": "contract",
+        "run:contract-receipt": "contract",
+    }
+    for product in ("run:catalog", "run:rejected"):
+        sources = {
+            str(record.args[1])
+            for record in found.get_records(ProvDerivation)
+            if str(record.args[0]) == product
+        }
+        assert sources == {spectra, auxiliary, "run:model"}
+
+
+def test_auxiliary_tables_and_unreadable_files_have_a_location(tmp_path: Path) -> None:
     run = replace(
         identity(2),
         inputs=(*identity(2).inputs, InputFile("xp/x.parquet", ""), InputFile("xp/y.parquet", "")),

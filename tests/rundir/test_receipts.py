@@ -209,6 +209,23 @@ def test_a_run_is_the_same_wherever_its_files_lie(run: RunIdentity) -> None:
     assert run.run_id == run.hash[:8]
 
 
+def test_a_run_with_another_auxiliary_table_is_a_different_run(
+    tmp_path: Path, run: RunIdentity
+) -> None:
+    """The same number of tables, even of the same names: their content decides."""
+    first = replace(run, companions=(InputFile("gaia.fits", "5" * 64),))
+    other = replace(run, companions=(InputFile("gaia.fits", "6" * 64),))
+    moved = replace(run, companions=(InputFile("elsewhere/gaia.fits", "5" * 64),))
+    assert len({run.hash, first.hash, other.hash}) == 3
+    assert moved.hash == first.hash
+    assert compare(first, other) == ["gaia-source: changed gaia.fits"]
+    assert compare(first, moved) == []
+    open_run(tmp_path, first)
+    assert open_run(tmp_path, moved) is True
+    with pytest.raises(ResumeError, match=r"gaia-source: changed gaia\.fits"):
+        open_run(tmp_path, other)
+
+
 def test_every_difference_is_named(tmp_path: Path, run: RunIdentity) -> None:
     a, b, c = run.inputs
     other = replace(

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.catalogs import catalog_table, finished_run, identity
 
@@ -16,7 +18,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import ResumeError, VerifyError
 from catalogproc.io.atomic import as_json
 from catalogproc.io.parquet_writer import Part, PartWriter
-from catalogproc.rundir.duplicate_ids import DuplicateSearch
+from catalogproc.rundir.duplicate_ids import SHIFT, DuplicateSearch
 from catalogproc.rundir.manifest import RunIdentity
 from catalogproc.rundir.provenance import write_provenance, write_summary
 from catalogproc.rundir.receipts import Receipt, read_receipts, write_receipt
@@ -184,8 +186,6 @@ def test_a_part_that_breaks_the_contract_is_found(
     """Written by some other program, with a receipt that has its hash."""
     import hashlib
 
-    import pyarrow.parquet as pq
-
     receipt = chunk(tmp_path, 0)
     path = tmp_path / receipt.catalog_part
     ids = pa.array(np.arange(ROWS) + 5)
@@ -345,3 +345,54 @@ def test_the_search_finds_the_same_whatever_its_memory(tmp_path: Path, limit: in
     assert repeated == across > 0
     assert [line.split(":")[1].split()[0] for line in said] == [str(n) for n in within.values()]
     assert all(", …" in line for line in said)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the row groups that are read, in order."""
+    numbers: list[int] = []
+    read = pq.ParquetFile.read_row_group
+
+    def counted(file: pq.ParquetFile, number: int, **options: Any) -> pa.Table:
+        numbers.append(number)
+        return read(file, number, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    return numbers
+
+
+def search_over(folder: Path, limit: int, *parts: list[int]) -> DuplicateSearch:
+    """A search over parts, each of its own input file, with two rows per row group."""
+    search = DuplicateSearch(limit)
+    for number, ids in enumerate(parts):
+        table = catalog_table(len(ids)).set_column(0, "source_id", pa.array(ids, pa.int64()))
+        writer = PartWriter(folder, f"{number}", load_contract("catalog"))
+        writer.row_group = 2
+        with writer:
+            writer.write(table)
+        search.count(table["source_id"])
+        search.add(folder / f"catalog/{number}.parquet", f"print {number}", f"file {number}")
+    return search
+
+
+@pytest.mark.parametrize("number", [1, 6, 2**16 - 2])
+def test_ids_at_the_edge_of_a_group_of_bins_are_found(
+    tmp_path: Path, reads: list[int], number: int
+) -> None:
+    """The same id ends one row group and begins another; each bin is a group of its own."""
+    before, same, after = ((number + step) << SHIFT for step in (-1, 0, 1))
+    parts = ([before, same + 7], [same + 7, after], [after, after + 1])
+    assert search_over(tmp_path, 1, *parts).run() == (2, [])  # same + 7, and after
+    # Each group reads only the row groups that meet it: 1 of the first, 2 of both others.
+    assert len(reads) == 1 + 2 + 2
+
+
+def test_the_largest_possible_ids_are_found(tmp_path: Path) -> None:
+    search = search_over(tmp_path, 1, [2**63 - 2, 2**63 - 1], [0, 2**63 - 1])
+    assert search.run() == (1, [])
+
+
+def test_a_group_is_as_large_as_memory_allows(tmp_path: Path, reads: list[int]) -> None:
+    search = search_over(tmp_path, 4, [number << SHIFT for number in range(4)])
+    assert search.run() == (0, [])
+    assert reads == [0, 1]
