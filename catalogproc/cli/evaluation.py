@@ -155,9 +155,9 @@ def calibrate(
 ) -> None:
     """Recalibrate a model's uncertainties and out-of-distribution limits on simulated stars."""
     from catalogproc.network.bundle import load_bundle
-    from catalogproc.training.fit_calibration import calibrated
+    from catalogproc.training.fit_calibration import recalibrate
 
-    made = calibrated(load_bundle(bundle), output, stars, seed)
+    made = recalibrate(load_bundle(bundle), output, stars, seed)
     note(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
     note(f"to check its coverage: catalogproc evaluate --bundle {output} --output DIR")
 

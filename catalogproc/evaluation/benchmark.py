@@ -1,7 +1,7 @@
-"""A model before its judges: the seed paper's panels, beside trees and the best possible.
+"""Evaluation of a model on stars with known labels, next to XGBoost and the information limit.
 
 Panels a to f are those of figures 4 and 5 of Zhang, Bu et al. (2026), on simulated stars or on
-whatever stars with known answers there are; panel k are real Kepler giants.
+any stars with known labels; panel k are real Kepler giants.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from catalogproc.datasets import kepler
 from catalogproc.datasets.test_sets import OUTSIDE, Benchmark, simulated
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
-    Answers,
+    Predictions,
     Score,
-    ask,
-    available,
-    given_by,
-    tokens_of,
+    labels_of,
+    predict,
+    resolve_device,
+    select_inputs,
 )
-from catalogproc.evaluation.xgboost_baseline import KEPLER_TREES, TreeSettings, fit_baseline
+from catalogproc.evaluation.xgboost_baseline import (
+    KEPLER_TREES,
+    TreeData,
+    TreeSettings,
+    fit_baseline,
+)
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.vocabulary import Vocabulary
@@ -31,9 +36,9 @@ from catalogproc.vocabulary import Vocabulary
 Floats = NDArray[np.floating]
 Progress = Callable[[int, int, str], None]
 
-JUDGED = ("teff", "logg", "m_h", "mass", "age", "log_age", "ebv", "dist")
+EVALUATED = ("teff", "logg", "m_h", "mass", "age", "log_age", "ebv", "dist")
 
-MODEL, TREES, BEST, GRAVITY = "model", "XGBoost", "best possible", "g R²"
+MODEL, TREES, LIMIT, GRAVITY = "model", "XGBoost", "information limit", "g R²"
 
 PANELS = {"a": f"{TREES} on the inputs of b"} | {key: s.name for key, s in INPUT_SETS.items()}
 KEPLER = "k"
@@ -42,304 +47,370 @@ KEPLER_PANEL = "Kepler giants: 3 colours, Teff, log g, [M/H], pseudo-luminosity"
 ALL, CLEAN = "all", "neither"
 TRAINED_ON, EXTRAPOLATED = "trained on", "labels extrapolated"
 SAMPLES = {
-    ALL: "every star",
-    CLEAN: "those of neither of the next two",
-    TRAINED_ON: "stars that the model was trained on",
-    EXTRAPOLATED: "labels outside of what DistMass was trained on: [M/H] < -0.5 or its bit 2",
+    ALL: "all stars",
+    CLEAN: "stars in neither of the next two samples",
+    TRAINED_ON: "stars of the model's training set",
+    EXTRAPOLATED: "labels outside the training range of DistMass: [M/H] < -0.5 or its bit 2",
 }
-"""Of real stars, which are counted apart."""
+"""Samples of real stars that get scores of their own."""
 
-PART = 1000
+STEPS_PER_PART = 1000
 """Steps of progress in each part of the work."""
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much work goes into a judgement.
+class BenchmarkConfig:
+    """Size of an evaluation.
 
+    Attributes
+    ----------
     sets
         Input sets, keys of INPUT_SETS.
     tree_stars, trees
-        Simulated stars that the trees are grown on, and how many a label.
-    best_stars, library
-        Stars whose best possible answers are computed, the first ones; simulated stars in the
-        library for that. 0 leaves it out, and so does a benchmark of real stars.
+        Number of simulated stars that XGBoost is fitted to, and its settings.
+    limit_stars, library_stars
+        Number of stars, the first ones, whose information limit is computed, and number of
+        simulated stars in the library for that. 0 skips it; real stars have none.
     seed
-        Of the stars for trees and library.
+        Random seed of the simulated stars for XGBoost and the library.
     device
-        Where the model runs.
+        Device of the model.
     """
 
     sets: tuple[str, ...] = tuple(INPUT_SETS)
     tree_stars: int = 100_000
     trees: TreeSettings = field(default_factory=TreeSettings)
-    best_stars: int = 1000
-    library: int = 100_000
+    limit_stars: int = 1000
+    library_stars: int = 100_000
     seed: int = 90_210
     device: str = "cpu"
 
     @classmethod
-    def of(cls, quick: bool, device: str = "cpu") -> Effort:
-        """A full judgement, or one in minutes: fewer trees, and a smaller library, than it needs.
+    def preset(cls, quick: bool, device: str = "cpu") -> BenchmarkConfig:
+        """Return the configuration of a full evaluation, or of one that takes minutes.
 
-        ``device`` "auto" is a GPU where there is one.
+        Parameters
+        ----------
+        quick
+            Fewer panels, fewer trees and a smaller library.
+        device
+            "cpu", "cuda", or "auto": a GPU where there is one.
         """
-        device = available(device)
+        device = resolve_device(device)
         if not quick:
             return cls(device=device)
         return cls(
             sets=("b", "c"),
             tree_stars=10_000,
             trees=TreeSettings(trees=200, rate=0.1),
-            best_stars=200,
-            library=20_000,
+            limit_stars=200,
+            library_stars=20_000,
             device=device,
         )
 
 
 @dataclass(frozen=True)
-class Line:
-    """One method's score for one quantity in one panel.
+class PanelScore:
+    """Score of one method for one quantity in one panel.
 
-    ``of_best`` is its scatter over that of the best possible answer, on the same stars; NaN
-    where that is not known. ``sample`` is one of SAMPLES.
+    Attributes
+    ----------
+    inputs
+        Description of the panel's inputs.
+    limit_ratio
+        Scatter over that of the information limit, on the same stars; NaN where it is unknown.
+    sample
+        Key of SAMPLES.
     """
 
     panel: str
     inputs: str
     method: str
     score: Score
-    of_best: float = float("nan")
+    limit_ratio: float = float("nan")
     sample: str = ALL
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Answers (method: Answers) for the stars of a panel, and their truth (N, V)."""
+    """Predictions by method for the stars of a panel, and their true tokens (N, V)."""
 
     key: str
-    answers: dict[str, Answers]
+    predictions: dict[str, Predictions]
     truth: Floats
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """All lines, and the answers that they come from.
+class BenchmarkResult:
+    """All scores of an evaluation, and the predictions behind them.
 
-    ``apart`` says how many stars are in each of SAMPLES; nothing if none is to be set apart.
+    Attributes
+    ----------
+    model, hash
+        Name and hash of the bundle.
+    stars, real
+        Description of the stars; whether they are real.
+    sample_sizes
+        Number of stars in each of SAMPLES; empty where the stars are not divided.
     """
 
     model: str
     hash: str
     stars: str
     real: bool
-    apart: Mapping[str, int]
-    lines: tuple[Line, ...]
+    sample_sizes: Mapping[str, int]
+    scores: tuple[PanelScore, ...]
     panels: tuple[Panel, ...]
     vocabulary: Vocabulary
 
-    def find(self, panel: str, method: str, quantity: str, sample: str = ALL) -> Line | None:
-        """A line, if there is one."""
-        wanted = (panel, method, quantity, sample)
-        found = (x for x in self.lines if (x.panel, x.method, x.score.label, x.sample) == wanted)
+    def find(self, panel: str, method: str, quantity: str, sample: str = ALL) -> PanelScore | None:
+        """Return one score, or None where it was not computed.
+
+        Parameters
+        ----------
+        panel, method, quantity
+            Letter of the panel, name of the method, key of QUANTITIES.
+        sample
+            Key of SAMPLES.
+        """
+        key = (panel, method, quantity, sample)
+        found = (x for x in self.scores if (x.panel, x.method, x.score.label, x.sample) == key)
         return next(found, None)
 
 
-def judge(
+def evaluate_model(
     bundle: Bundle,
     stars: Benchmark,
-    effort: Effort | None = None,
+    config: BenchmarkConfig | None = None,
     progress: Progress | None = None,
     training: Benchmark | None = None,
-) -> Judgement:
-    """Judge a model on stars with known answers, and on the Kepler giants held out.
+) -> BenchmarkResult:
+    """Evaluate a model on stars with known labels, and on the Kepler giants held out.
 
-    The trees are grown on the stars ``training``, simulated ones if none are given, with the
-    same inputs absent; for the Kepler giants on those of them that are not held out.
+    Parameters
+    ----------
+    bundle
+        The model.
+    stars
+        The test stars.
+    config
+        Size of the evaluation; a full one by default.
+    progress
+        Called with (steps done, all steps, note).
+    training
+        Stars that XGBoost is fitted to, with the same tokens absent; simulated ones by default.
+        For the Kepler giants it is fitted to those that are not held out.
     """
-    effort = effort or Effort()
-    predictor = Predictor(bundle, effort.device)
-    steps = _Steps(progress, effort, stars.real)
-    panels = []
-    best = _Best(bundle.vocabulary, effort, steps) if steps.best else None
+    config = config or BenchmarkConfig()
+    vocabulary = bundle.vocabulary
     if training is None:
-        training = simulated(effort.tree_stars, effort.seed, bundle.vocabulary)
-    for key in effort.sets:
-        panels.append(_panel(key, predictor, stars, training, best, effort, steps))
-    kept, held = kepler.parts(bundle.vocabulary)
-    panels.append(_kepler(predictor, kept, held, steps))
-    lines = [line for panel in panels for line in _lines(panel, bundle.vocabulary)]
+        training = simulated(config.tree_stars, config.seed, vocabulary)
+    steps = _Steps(progress, config, stars.real)
+    limit = _InformationLimit(vocabulary, config, steps) if steps.with_limit else None
+    evaluator = _Evaluator(Predictor(bundle, config.device), stars, training, config, limit, steps)
+    panels = [evaluator.panel(key) for key in config.sets]
+    kepler_panel = evaluator.kepler_panel()
+    scores = [score for panel in [*panels, kepler_panel] for score in _scores(panel, vocabulary)]
     samples = _samples(stars, bundle)
-    for panel in panels[:-1]:
-        lines += _apart(panel, bundle.vocabulary, samples)
-    return Judgement(
+    for panel in panels:
+        scores += _sample_scores(panel, vocabulary, samples)
+    return BenchmarkResult(
         bundle.name, bundle.hash, stars.name, stars.real,
         {name: int(rows.sum()) for name, rows in samples.items()},
-        tuple(lines), tuple(panels), bundle.vocabulary,
+        tuple(scores), (*panels, kepler_panel), vocabulary,
     )  # fmt: skip
 
 
-def _panel(
-    key: str,
-    predictor: Predictor,
-    stars: Benchmark,
+def tree_predictions(
     training: Benchmark,
-    best: _Best | None,
-    effort: Effort,
-    steps: _Steps,
-) -> Panel:
-    vocabulary = stars.vocabulary
-    given = given_by(key, stars.values, stars.truth, vocabulary)
-    answers = {MODEL: ask(predictor, given, JUDGED)}
-    steps.next(f"{key}: the model")
-    if not INPUT_SETS[key].tells(vocabulary.named("label")):
-        seen = given_by(key, training.values, training.truth, vocabulary)
-        answers[TREES] = trees(
-            seen, training.truth, given, vocabulary, JUDGED, effort.trees, steps.part(key)
-        )
-        steps.next(f"{key}: trees")
-        if best is not None:
-            answers[BEST] = best.answers(given, stars.errors, steps.part(key))
-            steps.next(f"{key}: best possible")
-    return Panel(key, answers, stars.truth)
-
-
-def trees(
-    seen: Floats,
-    truth: Floats,
-    given: Floats,
-    vocabulary: Vocabulary,
+    inputs: Floats,
     names: Sequence[str],
     settings: TreeSettings,
     progress: Progress | None = None,
-) -> Answers:
-    """Answers (N, K) of trees grown on other stars; all are dense tokens (…, V)."""
-    columns = np.flatnonzero(np.isfinite(given).any(axis=0))
-    labels = tokens_of(names)
-    known = truth[:, vocabulary.columns(labels)]
-    fitted = fit_baseline(seen, known, labels, columns, settings, progress)
-    return Answers(labels, fitted.predict(given))
+) -> Predictions:
+    """Fit XGBoost to labelled stars and predict the labels of others.
+
+    Parameters
+    ----------
+    training
+        Stars to fit: ``values`` are the inputs, ``truth`` the labels.
+    inputs
+        Dense tokens (N, V) of the stars to predict; their columns with any value are read.
+    names
+        Labels or quantities.
+    settings
+        How the trees are grown.
+    progress
+        Called with (trees grown, all trees, note).
+    """
+    columns = np.flatnonzero(np.isfinite(inputs).any(axis=0))
+    labels = labels_of(names)
+    truth = training.truth[:, training.vocabulary.columns(labels)]
+    data = TreeData(training.values, truth, labels, columns)
+    return Predictions(labels, fit_baseline(data, settings, progress).predict(inputs))
 
 
-class _Best:
-    """The best possible answers; holds the library for all panels."""
+@dataclass(frozen=True, eq=False)
+class _Evaluator:
+    """Everything that the panels share."""
 
-    def __init__(self, vocabulary: Vocabulary, effort: Effort, steps: _Steps) -> None:
-        from catalogproc.evaluation.simulator_posterior import Giants, library_of_giants
+    predictor: Predictor
+    stars: Benchmark
+    training: Benchmark
+    config: BenchmarkConfig
+    limit: _InformationLimit | None
+    steps: _Steps
+
+    def panel(self, key: str) -> Panel:
+        """Return the predictions for one input set: model, XGBoost, information limit."""
+        stars, training, vocabulary = self.stars, self.training, self.stars.vocabulary
+        inputs = select_inputs(key, stars.values, stars.truth, vocabulary)
+        predictions = {MODEL: predict(self.predictor, inputs, EVALUATED)}
+        self.steps.next(f"{key}: model")
+        if not INPUT_SETS[key].includes(vocabulary.named("label")):
+            values = select_inputs(key, training.values, training.truth, vocabulary)
+            predictions[TREES] = tree_predictions(
+                replace(training, values=values), inputs, EVALUATED, self.config.trees,
+                self.steps.part(key),
+            )  # fmt: skip
+            self.steps.next(f"{key}: trees")
+            if self.limit is not None:
+                predictions[LIMIT] = self.limit.predict(inputs, stars.errors, self.steps.part(key))
+                self.steps.next(f"{key}: information limit")
+        return Panel(key, predictions, stars.truth)
+
+    def kepler_panel(self) -> Panel:
+        """Return the predictions for real giants, held out by KIC: model, XGBoost, g R²."""
+        training, test = kepler.parts(self.predictor.bundle.vocabulary)
+        predictions = {
+            MODEL: predict(self.predictor, test.values, ("mass",)),
+            TREES: tree_predictions(training, test.values, ("mass",), KEPLER_TREES),
+            GRAVITY: Predictions(("mass",), kepler.gravity_mass(test)[:, None]),
+        }
+        self.steps.next("Kepler giants")
+        return Panel(KEPLER, predictions, test.truth)
+
+
+class _InformationLimit:
+    """The posterior under the simulator's prior; the library is shared by all panels."""
+
+    def __init__(self, vocabulary: Vocabulary, config: BenchmarkConfig, steps: _Steps) -> None:
+        from catalogproc.evaluation.simulator_posterior import NoiselessGiants, build_giant_library
         from catalogproc.simulation.simulator import Simulator
 
         kinds = ("coefficient", "colour")
         columns = [i for i, token in enumerate(vocabulary.tokens) if token.kind in kinds]
-        self._giants = Giants(Simulator(), vocabulary, np.array(columns))
-        self._library = library_of_giants(
-            self._giants, effort.library, effort.seed + 1, steps.part("library")
+        self._giants = NoiselessGiants(Simulator(), vocabulary, np.array(columns))
+        self._library = build_giant_library(
+            self._giants, config.library_stars, config.seed + 1, steps.part("library")
         )
-        self._stars = effort.best_stars
+        self._stars = config.limit_stars
         steps.next("library")
 
-    def answers(self, given: Floats, errors: Floats, progress: Progress | None) -> Answers:
-        """Of the first stars; the others' are NaN."""
-        from catalogproc.evaluation.simulator_posterior import LABELS, best_answers
+    def predict(self, inputs: Floats, errors: Floats, progress: Progress | None) -> Predictions:
+        """Return the posterior of the first stars; NaN for the others."""
+        from catalogproc.evaluation.simulator_posterior import LABELS, information_limit
 
-        found = best_answers(
-            self._library, self._giants, given[: self._stars], errors[: self._stars], progress
+        found = information_limit(
+            self._library, self._giants, inputs[: self._stars], errors[: self._stars], progress
         )
-        rest = ((0, len(given) - len(found.mean)), (0, 0))
-        mean, sigma = (np.pad(x, rest, constant_values=np.nan) for x in (found.mean, found.sigma))
-        return Answers(LABELS, mean, sigma)
+        padding = ((0, len(inputs) - len(found.mean)), (0, 0))
+        mean, sigma = (
+            np.pad(x, padding, constant_values=np.nan) for x in (found.mean, found.sigma)
+        )
+        return Predictions(LABELS, mean, sigma)
 
 
-def _kepler(predictor: Predictor, kept: Benchmark, held: Benchmark, steps: _Steps) -> Panel:
-    """Real giants, held out by KIC: the model, trees grown on the others, g R²."""
-    vocabulary = held.vocabulary
-    answers = {
-        MODEL: ask(predictor, held.values, ("mass",)),
-        TREES: trees(kept.values, kept.truth, held.values, vocabulary, ("mass",), KEPLER_TREES),
-        GRAVITY: Answers(("mass",), kepler.gravity_mass(held)[:, None]),
-    }
-    steps.next("Kepler giants")
-    return Panel(KEPLER, answers, held.truth)
-
-
-def _lines(panel: Panel, vocabulary: Vocabulary) -> list[Line]:
-    names = ("mass",) if panel.key == KEPLER else JUDGED
+def _scores(panel: Panel, vocabulary: Vocabulary) -> list[PanelScore]:
+    names = ("mass",) if panel.key == KEPLER else EVALUATED
     inputs = KEPLER_PANEL if panel.key == KEPLER else PANELS[panel.key]
-    limit: dict[str, Score] = {}
-    if BEST in panel.answers:
-        limit = {s.label: s for s in panel.answers[BEST].scores(panel.truth, vocabulary, names)}
-    lines = []
-    for method, answers in panel.answers.items():
-        same = _on_the_same(answers, panel.answers.get(BEST))
-        for score, beside in zip(
-            answers.scores(panel.truth, vocabulary, names),
-            same.scores(panel.truth, vocabulary, names),
+    limit = panel.predictions.get(LIMIT)
+    limits: dict[str, Score] = {}
+    if limit is not None:
+        limits = {score.label: score for score in limit.scores(panel.truth, vocabulary, names)}
+    found = []
+    for method, predictions in panel.predictions.items():
+        common = _stars_with_limit(predictions, limit)
+        for score, common_score in zip(
+            predictions.scores(panel.truth, vocabulary, names),
+            common.scores(panel.truth, vocabulary, names),
             strict=True,
         ):
             if not score.stars:
                 continue
-            best = limit.get(score.label)
-            ratio = beside.scatter / best.scatter if best and best.stars else float("nan")
-            lines.append(Line(panel.key, inputs, method, score, ratio))
+            at_limit = limits.get(score.label)
+            ratio = float("nan")
+            if at_limit is not None and at_limit.stars:
+                ratio = common_score.scatter / at_limit.scatter
+            found.append(PanelScore(panel.key, inputs, method, score, ratio))
     if panel.key == "b":
-        lines += [replace(x, panel="a", inputs=PANELS["a"]) for x in lines if x.method == TREES]
-    return lines
+        found += [replace(x, panel="a", inputs=PANELS["a"]) for x in found if x.method == TREES]
+    return found
 
 
 def _samples(stars: Benchmark, bundle: Bundle) -> dict[str, NDArray[np.bool_]]:
-    """Rows (N,) of each of SAMPLES; none where no star is to be set apart."""
+    """Rows (N,) of each of SAMPLES; empty where the stars are not divided."""
     if not stars.real:
         return {}
-    trained_on = bundle.reliability.seen(stars.ids)
-    outside = stars.beside.get(OUTSIDE, np.zeros(len(stars))) > 0
-    apart = {TRAINED_ON: trained_on, EXTRAPOLATED: outside}
+    trained_on = bundle.calibration.in_training(stars.ids)
+    outside = stars.extra.get(OUTSIDE, np.zeros(len(stars))) > 0
     if not (trained_on | outside).any():
         return {}
-    return {ALL: np.ones(len(stars), dtype=bool), CLEAN: ~(trained_on | outside)} | apart
+    return {
+        ALL: np.ones(len(stars), dtype=bool),
+        CLEAN: ~(trained_on | outside),
+        TRAINED_ON: trained_on,
+        EXTRAPOLATED: outside,
+    }
 
 
-def _apart(
+def _sample_scores(
     panel: Panel, vocabulary: Vocabulary, samples: Mapping[str, NDArray[np.bool_]]
-) -> list[Line]:
-    """The lines of all samples but that of all stars."""
-    lines = []
+) -> list[PanelScore]:
+    """Scores of every sample but ALL."""
+    found = []
     for sample, rows in samples.items():
         if sample != ALL:
-            some = replace(panel, truth=np.where(rows[:, None], panel.truth, np.nan))
-            found = _lines(some, vocabulary)
-            lines += [replace(line, sample=sample, of_best=float("nan")) for line in found]
-    return lines
+            part = replace(panel, truth=np.where(rows[:, None], panel.truth, np.nan))
+            found += [
+                replace(score, sample=sample, limit_ratio=float("nan"))
+                for score in _scores(part, vocabulary)
+            ]
+    return found
 
 
-def _on_the_same(answers: Answers, best: Answers | None) -> Answers:
-    """The answers for stars that have a best possible one, NaN for the others."""
-    if best is None:
-        return answers
-    answered = np.isfinite(best.mean).all(axis=1, keepdims=True)
-    return replace(answers, mean=np.where(answered, answers.mean, np.nan))
+def _stars_with_limit(predictions: Predictions, limit: Predictions | None) -> Predictions:
+    """Predictions for stars that have an information limit, NaN for the others."""
+    if limit is None:
+        return predictions
+    known = np.isfinite(limit.mean).all(axis=1, keepdims=True)
+    return replace(predictions, mean=np.where(known, predictions.mean, np.nan))
 
 
 class _Steps:
-    """Progress over all parts, PART steps each."""
+    """Progress over all parts, STEPS_PER_PART steps each."""
 
-    def __init__(self, report: Progress | None, effort: Effort, real: bool) -> None:
+    def __init__(self, report: Progress | None, config: BenchmarkConfig, real: bool) -> None:
         self._report, self._done = report, 0
-        self.best = bool(effort.best_stars and effort.library) and not real
-        asked = [key for key in effort.sets if not INPUT_SETS[key].tells(("teff",))]
-        self._total = PART * (len(effort.sets) + len(asked) * (1 + self.best) + self.best + 1)
+        self.with_limit = bool(config.limit_stars and config.library_stars) and not real
+        compared = [key for key in config.sets if not INPUT_SETS[key].includes(("teff",))]
+        parts = len(config.sets) + len(compared) * (1 + self.with_limit) + self.with_limit + 1
+        self._total = STEPS_PER_PART * parts
 
     def next(self, note: str) -> None:
-        """A part is done."""
-        self._done += PART
+        """Report that a part is done."""
+        self._done += STEPS_PER_PART
         if self._report is not None:
             self._report(self._done, self._total, note)
 
     def part(self, name: str) -> Progress | None:
-        """What a part reports to."""
+        """Return a progress function for the inside of the next part."""
         if self._report is None:
             return None
         report = self._report
 
         def inner(done: int, total: int, note: str) -> None:
-            report(self._done + done * (PART - 1) // max(total, 1), self._total, f"{name}: {note}")
+            within = done * (STEPS_PER_PART - 1) // max(total, 1)
+            report(self._done + within, self._total, f"{name}: {note}")
 
         return inner

@@ -1,7 +1,7 @@
-"""Whether errors hold: how many stars lie as near to the truth as the catalog says.
+"""Coverage of the uncertainties: share of stars whose true label lies within the error bars.
 
-The numbers are made as the catalog makes them, from answers, propagated errors and the
-bundle's calibration; bins are of the catalog's own columns, which a user selects by.
+Values and errors are computed as in the catalog, from predictions, propagated errors and the
+bundle's calibration; bins are of catalog columns, by which users select.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.datasets.holdout import Held
-from catalogproc.features.input_errors import inflated
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS, answers, calibration_of
+from catalogproc.datasets.holdout import Holdout
+from catalogproc.features.input_errors import inflate_errors
+from catalogproc.inference.catalog_columns import LABEL_COLUMNS, calibration_of, predicted_labels
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.input_covariance import InputNoise
@@ -32,21 +32,28 @@ BINS = {
     "logg": (0.0, 1.7, 2.3, 2.7, 3.2, 4.0),
     "m_h": (-2.5, -1.0, -0.5, -0.2, 0.0, 0.6),
 }
-"""Edges of the bins in which coverage is counted."""
+"""Edges of the bins."""
 
-FEWEST = 150
-"""Stars below which a bin says nothing: its coverage is good to 4 points at best."""
+MIN_STARS = 150
+"""Bins of fewer stars are left out: their coverage is uncertain by 4 points or more."""
 
 SHARE_68, SHARE_95 = 0.682689, 0.95
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the truth lies within what is said, for one label in one bin of stars.
+    """Coverage of one label X in one bin of stars.
 
-    ``within_68`` is the share of stars within e_X of X; ``within_95`` within the calibrated
-    2.5th and 97.5th percentile; ``below_16`` and ``above_84`` the shares beyond the
-    percentiles of that name; ``z_sd`` the standard deviation of (true - X) / e_X.
+    Attributes
+    ----------
+    within_68
+        Share of stars whose true value is within e_X of X.
+    within_95
+        Share between the calibrated 2.5th and 97.5th percentile.
+    below_16, above_84
+        Shares beyond these percentiles.
+    z_sd
+        Standard deviation of (true - X) / e_X.
     """
 
     label: str
@@ -60,61 +67,112 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
-class Reliabilities:
-    """All of it: rows by label and bin, and the reliability curve of each label.
+class CoverageResult:
+    """Coverage by label and bin, and the reliability curve of each label.
 
-    ``curves`` (P,) gives for each of ``levels`` the share of stars below that percentile;
-    ``stated`` are the same shares for the sigma that the network states, without calibration.
+    Attributes
+    ----------
+    rows
+        One for each label and bin; the bin "all" has all stars.
+    levels
+        Percentiles (P,) of the curves, as shares.
+    curves
+        By label, the share of stars below each percentile (P,), calibrated.
+    uncalibrated
+        The same for the sigma of the network, without calibration.
     """
 
     rows: tuple[Coverage, ...]
     levels: Floats
     curves: dict[str, Floats]
-    stated: dict[str, Floats]
+    uncalibrated: dict[str, Floats]
 
 
-def measure(predictor: Predictor, held: Held, job: Job) -> Reliabilities:
-    """How well the errors of a job's catalog hold, on stars whose truth is known."""
+@dataclass(frozen=True, eq=False)
+class _LabelErrors:
+    """True and catalog values of one label (N,), errors, and percentiles by level."""
+
+    label: str
+    truth: Floats
+    mean: Floats
+    error: Floats
+    percentiles: dict[float, Floats]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Stars (N,) with all of these."""
+        return np.isfinite(self.truth) & np.isfinite(self.mean) & np.isfinite(self.error)
+
+    def coverage(self, name: str, rows: NDArray[np.bool_]) -> Coverage:
+        """Return the coverage in one bin, whose stars are ``rows`` (N,)."""
+        truth, error = self.truth[rows], self.error[rows]
+        p = {level: values[rows] for level, values in self.percentiles.items()}
+        residual = truth - self.mean[rows]
+        return Coverage(
+            label=self.label,
+            bin=name,
+            stars=len(truth),
+            within_68=float(np.mean(np.abs(residual) < error)),
+            within_95=float(np.mean((truth > p[0.025]) & (truth < p[0.975]))),
+            below_16=float(np.mean(truth < p[0.158655])),
+            above_84=float(np.mean(truth > p[0.841345])),
+            z_sd=float(np.std(residual / error)),
+        )
+
+
+def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> CoverageResult:
+    """Return the coverage of a job's catalog errors on stars with known labels.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    holdout
+        Stars that it was not trained on.
+    job
+        Labels, and whether published errors are inflated.
+    """
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
     labels = [label for label in job.labels if label in bundle.requestable]
-    prediction, jacobian = differentiate(predictor, held.values, labels)
-    absent = np.isnan(held.values)
-    larger = inflated(held.values, held.errors, held.g_mag, vocabulary)[1]
+    prediction, jacobian = differentiate(predictor, holdout.values, labels)
+    absent = np.isnan(holdout.values)
+    larger = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)[1]
     published, used = (
         jacobian.propagate(InputNoise(np.where(absent, np.nan, errors)))
-        for errors in (held.errors, larger if job.inflate_errors else held.errors)
+        for errors in (holdout.errors, larger if job.inflate_errors else holdout.errors)
     )
-    calibration = bundle.reliability.calibration
-    known = {"phot_g_mean_mag": held.g_mag}
-    columns = answers(prediction, used, published, calibration, known) | known
+    calibration = bundle.calibration.by_label
+    known = {"phot_g_mean_mag": holdout.g_mag}
+    columns = predicted_labels(prediction, used, published, calibration, known) | known
     columns["ebv"] = np.exp(columns["ln_ebv"])
     rows: list[Coverage] = []
-    curves, stated = {}, {}
+    curves, uncalibrated = {}, {}
     for k, label in enumerate(labels):
         name = LABEL_COLUMNS[label]
-        truth = held.truth[:, vocabulary.column(label)]
         mean, error = columns[name], columns[f"e_{name}"]
-        mapped = calibration_of(calibration, label)
-        good = np.isfinite(truth) & np.isfinite(mean) & np.isfinite(error)
+        mapped, plain = calibration_of(calibration, label), calibration_of({}, label)
+        levels = (0.025, *LEVELS, 0.975)
+        found = _LabelErrors(
+            label, holdout.truth[:, vocabulary.column(label)], mean, error,
+            {level: mapped.percentile(mean, error, level) for level in levels},
+        )  # fmt: skip
+        good = found.known
         if not good.any():
             continue
-        percentiles = {
-            level: mapped.percentile(mean, error, level) for level in (0.025, *LEVELS, 0.975)
-        }
-        for words, chosen in _bins(columns):
-            chosen = chosen & good
-            if words == "all" or chosen.sum() >= FEWEST:
-                found = {level: p[chosen] for level, p in percentiles.items()}
-                rows.append(
-                    _coverage(label, words, truth[chosen], mean[chosen], error[chosen], found)
-                )
-        curves[label] = np.array([np.mean(truth[good] < percentiles[p][good]) for p in LEVELS])
-        plain = calibration_of({}, label)
+        for bin_name, in_bin in _bins(columns):
+            chosen = in_bin & good
+            if bin_name == "all" or chosen.sum() >= MIN_STARS:
+                rows.append(found.coverage(bin_name, chosen))
         sigma = prediction.sigma[:, k].astype(np.float64)
-        stated[label] = np.array(
-            [np.mean((truth < plain.percentile(mean, sigma, p))[good]) for p in LEVELS]
+        curves[label] = _shares_below(found, [found.percentiles[p] for p in LEVELS])
+        uncalibrated[label] = _shares_below(
+            found, [plain.percentile(mean, sigma, p) for p in LEVELS]
         )
-    return Reliabilities(tuple(rows), np.array(LEVELS), curves, stated)
+    return CoverageResult(tuple(rows), np.array(LEVELS), curves, uncalibrated)
+
+
+def _shares_below(found: _LabelErrors, percentiles: Sequence[Floats]) -> Floats:
+    return np.array([np.mean((found.truth < values)[found.known]) for values in percentiles])
 
 
 def _bins(columns: dict[str, Floats]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -124,33 +182,16 @@ def _bins(columns: dict[str, Floats]) -> Iterator[tuple[str, NDArray[np.bool_]]]
             yield f"{name} {low:g} to {high:g}", (columns[name] >= low) & (columns[name] < high)
 
 
-def _coverage(
-    label: str,
-    words: str,
-    truth: Floats,
-    mean: Floats,
-    error: Floats,
-    percentiles: dict[float, Floats],
-) -> Coverage:
-    residual = truth - mean
-    inside = (truth > percentiles[0.025]) & (truth < percentiles[0.975])
-    return Coverage(
-        label,
-        words,
-        len(truth),
-        float(np.mean(np.abs(residual) < error)),
-        float(np.mean(inside)),
-        float(np.mean(truth < percentiles[0.158655])),
-        float(np.mean(truth > percentiles[0.841345])),
-        float(np.std(residual / error)),
-    )
+def text(found: CoverageResult) -> str:
+    """Return a table for a terminal: each label over all stars, and its worst bins.
 
-
-def text(found: Reliabilities) -> str:
-    """For a terminal: each label over all stars, and its worst bins."""
+    Parameters
+    ----------
+    found
+        The coverage.
+    """
     lines = [
-        f"{'errors that hold':16} {'stars':>7} {'68 %':>7} {'95 %':>7} {'z sd':>6}"
-        "   worst bins: 68 %, 95 %"
+        f"{'coverage':16} {'stars':>7} {'68 %':>7} {'95 %':>7} {'z sd':>6}   worst bins: 68 %, 95 %"
     ]
     for row in found.rows:
         if row.bin != "all":
@@ -171,10 +212,16 @@ def text(found: Reliabilities) -> str:
     return "\n".join(lines)
 
 
-def markdown(found: Reliabilities) -> str:
-    """All rows as a table."""
+def markdown(found: CoverageResult) -> str:
+    """Return all rows as a Markdown table.
+
+    Parameters
+    ----------
+    found
+        The coverage.
+    """
     lines = [
-        "| label | of stars | number | in 68 % | in 95 % | below 16 % | above 84 % | z's sd |",
+        "| label | bin | stars | in 68 % | in 95 % | below 16 % | above 84 % | z's sd |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in found.rows:
@@ -184,33 +231,41 @@ def markdown(found: Reliabilities) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_coverage(found: Reliabilities, folder: Path) -> list[Path]:
-    """calibration.csv, calibration.md and calibration.png in a folder; returns the paths."""
+def write_coverage(found: CoverageResult, folder: Path) -> list[Path]:
+    """Write calibration.csv, calibration.md and calibration.png, and return their paths.
+
+    Parameters
+    ----------
+    found
+        The coverage.
+    folder
+        Where to write; made if missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    table, words, picture = (folder / f"calibration.{end}" for end in ("csv", "md", "png"))
+    table, page, picture = (folder / f"calibration.{end}" for end in ("csv", "md", "png"))
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(Coverage.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in found.rows)
-    words.write_text(markdown(found), encoding="utf-8")
+    page.write_text(markdown(found), encoding="utf-8")
     _draw(found, picture)
-    return [table, words, picture]
+    return [table, page, picture]
 
 
-def _draw(found: Reliabilities, path: Path) -> None:
+def _draw(found: CoverageResult, path: Path) -> None:
     """Reliability curves, and coverage in bins."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2)
     for panel, curves, title in (
-        (panels[0, 0], found.stated, "as the network states it"),
+        (panels[0, 0], found.uncalibrated, "network, uncalibrated"),
         (panels[0, 1], found.curves, "calibrated"),
     ):
         panel.plot([0, 1], [0, 1], color="0.8", lw=1)
         for label, curve in curves.items():
             panel.plot(found.levels, curve, ".-", lw=1, label=LABEL_COLUMNS[label])
-        panel.set(xlabel="stated percentile", ylabel="share of stars below it", title=title)
+        panel.set(xlabel="predicted percentile", ylabel="share of stars below it", title=title)
     panels[0, 0].legend(fontsize="small")
     for panel, wanted, field in (
         (panels[1, 0], SHARE_68, "within_68"),

@@ -1,8 +1,8 @@
-"""Checks that a referee asks for: clusters by member list, repeats, asteroseismology.
+"""External validation of a catalog: clusters by member list, repeated spectra, seismic masses.
 
-A catalog's answers against what must be true of stars without any model: the stars of a cluster
-are of one age and one composition; a star measured twice is the same star; and oscillations tell
-masses from physics alone. Each takes plain arrays, so that any catalog can be asked.
+No model is needed: the stars of a cluster share one age and one composition, two spectra of a
+star have one set of labels, and asteroseismology measures masses. All functions take plain
+arrays, so that they work for any catalog.
 """
 
 from __future__ import annotations
@@ -19,19 +19,46 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 MAD_TO_SIGMA = 1.482602218505602
-LEAST_MEMBERS = 3
+MIN_MEMBERS = 3
+"""Clusters with fewer stars are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Values of one label and their 1-sigma uncertainties, both (N,)."""
+
+    value: Floats
+    error: Floats
+
+    def rows(self, which: Ids | NDArray[np.bool_] | slice) -> Measured:
+        """Return some of the stars.
+
+        Parameters
+        ----------
+        which
+            Rows.
+        """
+        return Measured(self.value[which], self.error[which])
 
 
 @dataclass(frozen=True)
 class ClusterScore:
-    """How the answers for a cluster's stars agree, and with what is known of it.
+    """Agreement of the members of a cluster in one label.
 
-    ``value`` is their weighted mean and ``error`` its own; ``scatter`` 1.4826 times the median
-    absolute deviation; ``intrinsic`` the scatter that the stated errors leave unexplained, 0
-    where they explain all; ``chi2_red`` of the answers about their mean. ``known`` is the
-    literature's value and ``bias`` the median of the answers minus it, NaN where it has none.
-    ``slope`` is the change of the answers per unit of ``against`` (log g, where it is given), a
-    trend along the giant branch that a cluster cannot have; NaN without.
+    Attributes
+    ----------
+    value, error
+        Weighted mean and its uncertainty.
+    scatter
+        1.4826 times the median absolute deviation.
+    intrinsic
+        Scatter that the uncertainties do not explain; 0 where they explain all.
+    chi2_red
+        Reduced chi-square about the mean.
+    known, bias
+        Value from the literature, and the median minus it; NaN without.
+    slope, e_slope
+        Trend with log g, which a cluster cannot have, and its uncertainty; NaN without log g.
     """
 
     cluster: str
@@ -50,11 +77,18 @@ class ClusterScore:
 
 @dataclass(frozen=True)
 class RepeatScore:
-    """Differences of pairs of answers for the same stars, over their joint errors.
+    """Statistics of the differences of two measurements of the same stars.
 
-    ``z_scatter`` (1.4826 times the median absolute deviation) is 1 where the errors are those of
-    the noise; ``within_1_sigma`` then is 0.683. Errors that hold more than noise (the model's own,
-    which both answers share) make it smaller.
+    Attributes
+    ----------
+    scatter, bias
+        1.4826 times the median absolute deviation, and median, of the differences.
+    z_scatter, z_std
+        The same scatter, and the standard deviation, of z: differences over their joint
+        uncertainties. 1 where the uncertainties are those of the noise alone; smaller where they
+        include the model's own, which both measurements share.
+    within_1_sigma
+        Share with absolute z below 1; 0.683 where z_scatter is 1.
     """
 
     label: str
@@ -69,26 +103,24 @@ class RepeatScore:
 def clusters(
     members: Members,
     source_id: Ids,
-    answers: Mapping[str, tuple[Floats, Floats]],
+    labels: Mapping[str, Measured],
     known: Mapping[str, Mapping[str, float]] | None = None,
-    *,
-    against: Floats | None = None,
-    least: int = LEAST_MEMBERS,
+    logg: Floats | None = None,
 ) -> list[ClusterScore]:
-    """How the answers for the members of each cluster agree.
+    """Return the agreement of the members of each cluster, by label.
 
     Parameters
     ----------
+    members
+        The member list.
     source_id
-        Of the catalog's stars (N,).
-    answers
-        Values and errors (N,) of what a cluster's stars share, by label: ``m_h``, ``log_age``.
+        Identifiers of the catalog's stars (N,).
+    labels
+        What the stars of a cluster share, (N,) by label: ``m_h``, ``log_age``.
     known
-        By cluster and label, what the literature says.
-    against
-        (N,), log g, to look for a trend along the giant branch.
-    least
-        Clusters with fewer answers are left out.
+        Values from the literature by cluster and label.
+    logg
+        log g (N,), to look for a trend along the giant branch.
     """
     order = np.argsort(source_id, kind="stable")
     place = np.minimum(
@@ -99,22 +131,29 @@ def clusters(
     scores = []
     for name in np.unique(members.cluster[found]):
         rows = np.unique(row[found & (members.cluster == name)])
-        for label, (values, errors) in answers.items():
-            good = rows[np.isfinite(values[rows]) & (errors[rows] > 0)]
-            if len(good) >= least:
+        for label, measured in labels.items():
+            good = rows[np.isfinite(measured.value[rows]) & (measured.error[rows] > 0)]
+            if len(good) >= MIN_MEMBERS:
                 literature = (known or {}).get(str(name), {}).get(label, np.nan)
-                x = None if against is None else against[good]
-                scores.append(_cluster(str(name), label, values[good], errors[good], literature, x))
+                x = None if logg is None else logg[good]
+                scores.append(_cluster(str(name), label, measured.rows(good), literature, x))
     return scores
 
 
-def repeats(label: str, one: Floats, e_one: Floats, other: Floats, e_other: Floats) -> RepeatScore:
-    """How two answers (N,) for each star differ, over their errors; NaN do not count.
+def repeats(label: str, first: Measured, second: Measured) -> RepeatScore:
+    """Return statistics of first minus second, for stars where both are known.
 
-    Two spectra of a star, or the same star in two catalogs: then the noise is independent.
+    The noise of both must be independent, as of two spectra of a star, or of two catalogs.
+
+    Parameters
+    ----------
+    label
+        Name of the label.
+    first, second
+        Two measurements of the same stars (N,).
     """
-    difference = np.asarray(one, dtype=np.float64) - other
-    joint = np.hypot(e_one, e_other)
+    difference = np.asarray(first.value, dtype=np.float64) - second.value
+    joint = np.hypot(first.error, second.error)
     good = np.isfinite(difference) & (joint > 0)
     difference, joint = difference[good], joint[good]
     if not len(difference):
@@ -127,9 +166,12 @@ def repeats(label: str, one: Floats, e_one: Floats, other: Floats, e_other: Floa
 
 
 def pairs(identifier: Ids) -> tuple[Ids, Ids]:
-    """Rows of the first and the second answer of each identifier (N,) that has several.
+    """Return the rows of the first and of each further entry of repeated identifiers.
 
-    Of more than two the first is paired with each of the others.
+    Parameters
+    ----------
+    identifier
+        Identifiers (N,).
     """
     order = np.argsort(identifier, kind="stable")
     ordered = identifier[order]
@@ -139,31 +181,30 @@ def pairs(identifier: Ids) -> tuple[Ids, Ids]:
 
 
 def seismic(
-    identifier: Ids,
-    mass: Floats,
-    e_mass: Floats,
-    seismic_id: Ids,
-    seismic_mass: Floats,
-    e_seismic_mass: Floats,
+    identifier: Ids, mass: Measured, seismic_id: Ids, seismic_mass: Measured
 ) -> RepeatScore:
-    """A catalog's masses (N,) against seismic ones (M,), of the stars that both have.
+    """Return statistics of a catalog's masses minus seismic ones, for the stars in both.
 
-    The table of Kepler giants at hand is science.kepler's, with ``seismic_mass``; identifiers
-    must be of one kind.
+    Parameters
+    ----------
+    identifier, mass
+        Identifiers and masses in Msun of the catalog (N,).
+    seismic_id, seismic_mass
+        Identifiers, of the same kind, and seismic masses in Msun (M,).
     """
     _, ours, theirs = np.intersect1d(identifier, seismic_id, return_indices=True)
-    return repeats("mass", mass[ours], e_mass[ours], seismic_mass[theirs], e_seismic_mass[theirs])
+    return repeats("mass", mass.rows(ours), seismic_mass.rows(theirs))
 
 
 def _cluster(
-    name: str, label: str, values: Floats, errors: Floats, known: float, against: Floats | None
+    name: str, label: str, measured: Measured, known: float, logg: Floats | None
 ) -> ClusterScore:
-    weight = errors**-2
+    values, weight = measured.value, measured.error**-2
     mean = float(np.average(values, weights=weight))
     chi2 = float(np.sum(weight * (values - mean) ** 2)) / (len(values) - 1)
     slope, e_slope = float("nan"), float("nan")
-    if against is not None and np.ptp(against) > 0:
-        x = against - np.average(against, weights=weight)
+    if logg is not None and np.ptp(logg) > 0:
+        x = logg - np.average(logg, weights=weight)
         norm = float(np.sum(weight * x**2))
         slope, e_slope = float(np.sum(weight * x * values) / norm), norm**-0.5
     return ClusterScore(
@@ -173,7 +214,7 @@ def _cluster(
         value=mean,
         error=float(weight.sum() ** -0.5),
         scatter=_mad(values),
-        intrinsic=_intrinsic(values, errors),
+        intrinsic=_intrinsic(values, measured.error),
         chi2_red=chi2,
         known=known,
         bias=float(np.median(values)) - known,
@@ -183,9 +224,9 @@ def _cluster(
 
 
 def _intrinsic(values: Floats, errors: Floats) -> float:
-    """The scatter beyond the errors with which chi2 is as it should be, 0 where it is less.
+    """Scatter that makes chi2 equal to the degrees of freedom, 0 where chi2 is smaller.
 
-    DerSimonian & Laird's (1986) iterated: Paule & Mandel (1982), by bisection.
+    Paule & Mandel (1982), the iterated form of DerSimonian & Laird (1986), by bisection.
     """
 
     def excess(extra: float) -> float:

@@ -1,19 +1,20 @@
-"""A catalog's cross-checks as a page and tables."""
+"""External validation of a catalog, written as a page and tables."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from catalogproc.errors import JobError
 from catalogproc.evaluation.external_checks import (
-    LEAST_MEMBERS,
+    MIN_MEMBERS,
     ClusterScore,
+    Measured,
     RepeatScore,
     clusters,
     repeats,
@@ -28,134 +29,142 @@ from catalogproc.evaluation.external_tables import (
     read_members,
 )
 from catalogproc.evaluation.scorecard import figure, markdown
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 
 REPEATED = ("teff", "logg", "m_h", "mass", "log_age")
-LIKELY = 0.7
-"""Stars that belong to their cluster with less do not count."""
+MIN_PROBABILITY = 0.7
+"""Members of a lower probability are left out."""
 
 Section = tuple[str, str, list[ClusterScore] | list[RepeatScore]]
 
 
-def crosscheck(
-    catalog: Path,
-    output: Path,
-    *,
-    members: Path | None = None,
-    known: Path | None = None,
-    again: Path | None = None,
-    masses: Path | None = None,
-    probability: float = LIKELY,
-) -> tuple[str, list[Path]]:
-    """Hold a finished catalog against clusters, other spectra of its stars, and known masses.
+@dataclass(frozen=True)
+class References:
+    """What a catalog is compared with; each may be missing.
+
+    Attributes
+    ----------
+    members, known
+        A member list, and a table of literature values of its clusters.
+    again
+        Folder of a run on other spectra of the same stars.
+    masses
+        A table of masses from elsewhere, such as seismic ones.
+    probability
+        Smallest membership probability.
+    """
+
+    members: Path | None = None
+    known: Path | None = None
+    again: Path | None = None
+    masses: Path | None = None
+    probability: float = MIN_PROBABILITY
+
+
+def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str, list[Path]]:
+    """Validate a finished catalog against clusters, repeated spectra and known masses.
 
     Parameters
     ----------
-    catalog, again
-        Folders that ``run`` wrote, the second from other spectra of the same stars.
-    members, known
-        A member list, and what the literature says of its clusters.
-    masses
-        Masses from elsewhere, such as from oscillations.
-    probability
-        With which a star must belong to its cluster.
+    catalog
+        Folder that ``run`` wrote.
+    output
+        Folder to write crosscheck.md and one CSV a check.
+    references
+        What to compare with.
 
     Returns
     -------
-    What to print, and the files in ``output``: crosscheck.md and a CSV a check.
+    The text to print, and the files written.
 
     Raises
     ------
     JobError
-        Nothing to check against was given.
+        There is nothing to compare with.
     InputError
         A table cannot be read, or lacks columns.
     """
-    if members is None and again is None and masses is None:
+    if references.members is None and references.again is None and references.masses is None:
         raise JobError(
-            "nothing to check the catalog against",
+            "nothing to compare the catalog with",
             wanted="--members, --again or --masses", found="none of them",
         )  # fmt: skip
     answers = read_answers(catalog, REPEATED)
     sections = []
-    if members is not None:
-        sections.append(_clusters(answers, members, known, probability))
-    if again is not None:
-        sections.append(_repeats(answers, read_answers(again, REPEATED), again))
-    if masses is not None:
-        sections.append(_masses(answers, masses))
+    if references.members is not None:
+        sections.append(_clusters(answers, references.members, references))
+    if references.again is not None:
+        again = read_answers(references.again, REPEATED)
+        sections.append(_repeats(answers, again, references.again))
+    if references.masses is not None:
+        sections.append(_masses(answers, references.masses))
     page = _page(catalog, answers, sections)
     paths = [output / "crosscheck.md"]
-    write_whole(paths[0], page.encode())
+    write_atomic(paths[0], page.encode())
     for name, _, scores in sections:
         paths.append(output / f"{name}.csv")
-        write_whole(paths[-1], _csv(scores).encode())
+        write_atomic(paths[-1], _csv(scores).encode())
     return page, paths
 
 
-def _clusters(answers: Answers, path: Path, known: Path | None, probability: float) -> Section:
+def _clusters(answers: Answers, path: Path, references: References) -> Section:
     listed = read_members(path)
-    likely = listed.likely(probability)
+    likely = listed.likely(references.probability)
     scores = clusters(
         likely,
         answers.source_id,
-        {label: (answers.value[label], answers.error[label]) for label in SHARED},
-        None if known is None else read_known(known),
-        against=answers.logg,
+        {label: Measured(answers.value[label], answers.error[label]) for label in SHARED},
+        None if references.known is None else read_known(references.known),
+        answers.logg,
     )
     found = np.isin(likely.source_id, answers.source_id).sum()
-    words = (
-        f"{len(listed.source_id):,} stars in {path.name}, {len(likely.source_id):,} of them "
-        f"members with a probability of {probability:g} or more, {found:,} of these good stars of "
-        f"the catalog. Of {len(np.unique(likely.cluster)):,} clusters "
-        f"{len({score.cluster for score in scores}):,} have {LEAST_MEMBERS} or more. The stars of "
-        "a cluster share one age and one composition: chi2 is 1, and nothing intrinsic is left, "
-        "where the stated errors hold; the slope along log g is 0 within its error."
+    text = (
+        f"{path.name} lists {len(listed.source_id):,} stars; {len(likely.source_id):,} have a "
+        f"membership probability of {references.probability:g} or more; {found:,} of these are "
+        f"good stars of the catalog. Of {len(np.unique(likely.cluster)):,} clusters "
+        f"{len({score.cluster for score in scores}):,} have {MIN_MEMBERS} or more stars. The "
+        "stars of a cluster share one age and one composition. Where the uncertainties are right, "
+        "chi2 is 1, the intrinsic scatter is 0, and the slope with log g is 0 within its error."
     )
-    return "clusters", words, scores
+    return "clusters", text, scores
 
 
 def _repeats(answers: Answers, others: Answers, path: Path) -> Section:
     _, one, two = np.intersect1d(answers.source_id, others.source_id, return_indices=True)
     scores = []
     for label in REPEATED:
-        for kind, words in (("error", label), ("noise", f"{label}, noise alone")):
-            ours, theirs = (getattr(x, kind)[label] for x in (answers, others))
-            scores.append(
-                repeats(
-                    words, answers.value[label][one], ours[one], others.value[label][two],
-                    theirs[two],
-                )
-            )  # fmt: skip
-    words = (
-        f"{len(one):,} stars are good in {path.name} too. Both answers are of one model and one "
-        "star and differ by the noise of two spectra: over the part of their errors that is due "
-        "to what was read (noise alone) z scatters by 1; over the whole errors by less."
+        for kind, name in (("error", label), ("noise", f"{label}, input uncertainty")):
+            first = Measured(answers.value[label], getattr(answers, kind)[label])
+            second = Measured(others.value[label], getattr(others, kind)[label])
+            scores.append(repeats(name, first.rows(one), second.rows(two)))
+    text = (
+        f"{len(one):,} stars are good stars in {path.name} too. Both values are of one model and "
+        "one star; they differ by the noise of two spectra. With the input uncertainty z has a "
+        "scatter of 1; with the total uncertainty it is smaller."
     )
-    return "repeats", words, scores
+    return "repeats", text, scores
 
 
 def _masses(answers: Answers, path: Path) -> Section:
     ids, mass, error = read_masses(path)
-    score = seismic(
-        answers.source_id, answers.value["mass"], answers.error["mass"], ids, mass, error
+    ours = Measured(answers.value["mass"], answers.error["mass"])
+    score = seismic(answers.source_id, ours, ids, Measured(mass, error))
+    text = (
+        f"{path.name} lists {len(ids):,} stars; {np.isin(ids, answers.source_id).sum():,} are "
+        f"good stars of the catalog, {score.pairs:,} with good masses. Catalog minus reference, "
+        "over their joint uncertainty."
     )
-    words = (
-        f"{len(ids):,} stars in {path.name}, {np.isin(ids, answers.source_id).sum():,} of them "
-        f"good stars of the catalog, {score.pairs:,} with good masses. Ours minus theirs, over "
-        "both errors."
-    )
-    return "masses", words, [score]
+    return "masses", text, [score]
 
 
-TITLES = {"clusters": "Clusters", "repeats": "The same stars again", "masses": "Masses"}
+TITLES = {"clusters": "Clusters", "repeats": "Repeated spectra", "masses": "Masses"}
 
 
 def _page(catalog: Path, answers: Answers, sections: Iterable[Section]) -> str:
-    lines = [f"# Cross-checks of {catalog.name}", "",
-             f"{len(answers.source_id):,} stars with good_params."]  # fmt: skip
-    for name, words, scores in sections:
-        lines += ["", f"## {TITLES[name]}", "", words, ""]
+    lines = [f"# External validation of {catalog.name}", "",
+             f"{len(answers.source_id):,} stars with good_params (good stars)."]  # fmt: skip
+    for name, text, scores in sections:
+        lines += ["", f"## {TITLES[name]}", "", text, ""]
         lines += _table(scores) if scores else ["Nothing to compare."]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""What others have published, to stand beside our numbers."""
+"""Published scatters, for comparison."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PUBLISHED: dict[tuple[str, str], tuple[str, float]] = {
     ("f", "logg"): (LB24, 0.0),
     ("f", "m_h"): (LB24, 0.0),
 }
-"""Published scatters on real stars with APOGEE labels: another sample, brighter than ours."""
+"""Source and scatter by panel and quantity: real stars with APOGEE labels, brighter than ours."""
 
 RP0 = ((7.45e-3, 5.05e-3, LB24), (1.80e-3, 1.42e-3, LB24), (1.97e-4, 2.56e-4, LB24))
-"""Scatter of RP0 over the G flux from labels, with J-H and J-K, with BP-RP too: the published
-model, published trees (which were grown on the test part), and where."""
+"""Scatter of RP0 over the G flux from labels, with J-H and J-K, and with BP-RP too: published
+model, published XGBoost (which was fitted to the test stars), source."""

@@ -1,4 +1,4 @@
-"""How far answers are from the truth: the same numbers for any answers and any stars."""
+"""Scores of predictions against true labels: the same numbers for any method and any stars."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ ATMOSPHERE_AND_AGE = ("teff", "logg", "m_h", "mass", "log_age")
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is judged: a label of the vocabulary, or what follows from one.
+    """A label of the vocabulary, or a quantity computed from one.
 
-    ``relative`` differences are in per cent of the truth. ``text`` is its name for people.
+    Attributes
+    ----------
+    name, text
+        Name in code, and in tables and figures.
+    token
+        The label that it is computed from.
+    unit
+        Unit of the quantity and of its residuals.
+    relative
+        Whether residuals are in per cent of the true value.
     """
 
     name: str
@@ -29,8 +38,14 @@ class Quantity:
     text: str
     relative: bool = False
 
-    def of(self, token: Floats) -> Floats:
-        """The quantity (N,) from the token (N,), NaN where it has none."""
+    def from_token(self, token: Floats) -> Floats:
+        """Return the quantity (N,), NaN where it is undefined.
+
+        Parameters
+        ----------
+        token
+            Values (N,) of the label, in its unit.
+        """
         value = np.asarray(token, dtype=np.float64)
         with np.errstate(over="ignore", divide="ignore"):
             if self.name == "age":
@@ -38,14 +53,20 @@ class Quantity:
             if self.name == "ebv":
                 return np.exp(value)
             if self.name == "dist":
-                # Up to 10^(0.2 G), which the star brings along and which cancels.
+                # Up to the factor 10^(0.2 G), which cancels in relative residuals.
                 return np.where(value > 0, 1.0 / value, np.nan)
         return value
 
     def residual(self, predicted: Floats, true: Floats) -> Floats:
-        """Predicted minus true (N,), in ``unit``, from tokens (N,)."""
-        one, other = self.of(predicted), self.of(true)
-        return 100.0 * (one / other - 1.0) if self.relative else one - other
+        """Return predicted minus true (N,), in ``unit``.
+
+        Parameters
+        ----------
+        predicted, true
+            Values (N,) of the label, in its unit.
+        """
+        found, expected = self.from_token(predicted), self.from_token(true)
+        return 100.0 * (found / expected - 1.0) if self.relative else found - expected
 
 
 QUANTITIES = {
@@ -65,37 +86,59 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class InputSet:
-    """Which tokens are given: a panel of the seed paper's figures 4 and 5.
+    """The tokens that a model is given: a panel of figures 4 and 5 of Zhang, Bu et al. (2026).
 
-    ``first`` and ``end`` bound the coefficients a band; ``others`` are the other tokens.
-    ``draw``, where it is not 0, keeps as many tokens, drawn anew for each star.
+    Attributes
+    ----------
+    first, end
+        Range of the coefficients of each band.
+    others
+        Names of the other tokens.
+    n_random
+        Number of tokens drawn at random for each star; 0 takes all.
     """
 
     name: str
     first: int
     end: int
     others: tuple[str, ...]
-    draw: int = 0
+    n_random: int = 0
 
     def select(self, values: Floats, vocabulary: Vocabulary, seed: int = 0) -> Floats:
-        """A copy of dense tokens (N, V) with all that is not in this set made absent."""
+        """Return a copy of the tokens in which all that are not in this set are absent.
+
+        Parameters
+        ----------
+        values
+            Dense tokens (N, V).
+        vocabulary
+            Of the tokens' columns.
+        seed
+            Random seed of ``n_random``.
+        """
         names = [
             token.name
             for token in vocabulary.tokens
             if token.kind == "coefficient" and self.first <= token.index < self.end
         ]
-        given = np.full_like(values, np.nan)
+        selected = np.full_like(values, np.nan)
         columns = vocabulary.columns([*names, *(o for o in self.others if o in vocabulary)])
-        given[:, columns] = values[:, columns]
-        if self.draw:
-            order = np.random.default_rng(seed).random(given.shape)
+        selected[:, columns] = values[:, columns]
+        if self.n_random:
+            order = np.random.default_rng(seed).random(selected.shape)
             order[:, columns] -= 1.0  # tokens of the set come before all others
-            left_out = np.argsort(order, axis=1)[:, self.draw :]
-            np.put_along_axis(given, left_out, np.nan, axis=1)
-        return given
+            left_out = np.argsort(order, axis=1)[:, self.n_random :]
+            np.put_along_axis(selected, left_out, np.nan, axis=1)
+        return selected
 
-    def tells(self, labels: Sequence[str]) -> bool:
-        """Whether some of the labels are among what is given."""
+    def includes(self, labels: Sequence[str]) -> bool:
+        """Return whether any of the labels is among the inputs.
+
+        Parameters
+        ----------
+        labels
+            Names of tokens.
+        """
         return bool(set(self.others) & set(labels))
 
 
@@ -104,7 +147,7 @@ _COLOURS = ("bprp", "jh", "jk")
 INPUT_SETS = {
     "b": InputSet("63 tokens: 30 + 30 coefficients, 3 colours", 0, 30, _COLOURS),
     "c": InputSet("13 tokens: 5 + 5 coefficients, 3 colours", 0, 5, _COLOURS),
-    "d": InputSet("64 random tokens of 113", 0, 10_000, _COLOURS, draw=64),
+    "d": InputSet("64 random tokens of 113", 0, 10_000, _COLOURS, n_random=64),
     "e": InputSet("noisy tokens: coefficients from 25 on", 25, 10_000, ()),
     "f": InputSet("noisy tokens and the truth", 25, 10_000, ATMOSPHERE_AND_AGE),
 }
@@ -113,12 +156,20 @@ INPUT_SETS = {
 
 @dataclass(frozen=True)
 class Score:
-    """Predicted minus true for one quantity, in its unit.
+    """Statistics of predicted minus true for one quantity, in its unit.
 
-    ``scatter`` is 1.4826 times the median absolute deviation, ``bias`` the median, ``p16``
-    and ``p84`` percentiles, ``rms`` the root of the mean square. ``z_std`` is the standard
-    deviation of (predicted - true) / sigma, ``within_1_sigma`` and ``within_2_sigma`` the
-    shares of stars below 1 and 2 in absolute value; NaN without sigmas.
+    Attributes
+    ----------
+    scatter
+        1.4826 times the median absolute deviation.
+    bias, p16, p84
+        Median, 16th and 84th percentile.
+    rms
+        Root mean square.
+    z_std
+        Standard deviation of z = (predicted - true) / sigma; NaN without sigma.
+    within_1_sigma, within_2_sigma
+        Shares of stars whose absolute z is below 1 and 2; NaN without sigma.
     """
 
     label: str
@@ -134,9 +185,16 @@ class Score:
 
 
 def score(label: str, predicted: Floats, true: Floats, sigma: Floats | None = None) -> Score:
-    """Score (N,) answers for a label or quantity, given as tokens with their sigma.
+    """Return the score of predictions of one label or quantity.
 
-    Stars whose truth or answer is NaN do not count.
+    Parameters
+    ----------
+    label
+        Key of QUANTITIES, or the name of a token.
+    predicted, true
+        Tokens (N,) in their unit; stars where either is NaN are left out.
+    sigma
+        Uncertainties (N,) of the predicted tokens.
     """
     quantity = QUANTITIES.get(label, Quantity(label, label, "", label))
     residual = quantity.residual(predicted, true)
@@ -147,7 +205,7 @@ def score(label: str, predicted: Floats, true: Floats, sigma: Floats | None = No
     scatter = 1.4826 * np.median(np.abs(residual[known] - bias))
     z = np.full(1, np.nan)
     if sigma is not None:
-        # Of the token, in which the model's answer is a Gaussian.
+        # Of the token, whose predicted distribution is a Gaussian.
         z = ((predicted - true) / sigma)[known].astype(np.float64)
     shares = [np.nan if sigma is None else float(np.mean(np.abs(z) < limit)) for limit in (1, 2)]
     return Score(
@@ -157,48 +215,81 @@ def score(label: str, predicted: Floats, true: Floats, sigma: Floats | None = No
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Anybody's answers: tokens (N, K) and, if they are known, their sigmas."""
+class Predictions:
+    """Predicted tokens (N, K) of any method, and their sigmas where it gives them."""
 
     labels: tuple[str, ...]
     mean: Floats
     sigma: Floats | None = None
 
     def scores(self, truth: Floats, vocabulary: Vocabulary, names: Sequence[str]) -> list[Score]:
-        """Scores of labels or quantities against dense tokens (N, V).
+        """Return one score a label or quantity.
 
-        What was not answered, or is not known of any star, gets a score of no stars.
+        A label that was not predicted, or is not known of any star, has a score of 0 stars.
+
+        Parameters
+        ----------
+        truth
+            True dense tokens (N, V), NaN where unknown.
+        vocabulary
+            Of the tokens' columns.
+        names
+            Labels or keys of QUANTITIES.
         """
-        made = []
+        found = []
         for name in names:
-            token = token_of(name)
-            true = truth[:, vocabulary.column(token)]
-            if token not in self.labels:
-                made.append(score(name, np.full(len(true), np.nan), true))
+            label = label_of(name)
+            true = truth[:, vocabulary.column(label)]
+            if label not in self.labels:
+                found.append(score(name, np.full(len(true), np.nan), true))
                 continue
-            k = self.labels.index(token)
+            k = self.labels.index(label)
             sigma = None if self.sigma is None else self.sigma[:, k]
-            made.append(score(name, self.mean[:, k], true, sigma))
-        return made
+            found.append(score(name, self.mean[:, k], true, sigma))
+        return found
 
-    def rows(self, which: slice) -> Answers:
-        """Those for some of the stars."""
+    def rows(self, which: slice) -> Predictions:
+        """Return the predictions of some of the stars.
+
+        Parameters
+        ----------
+        which
+            Rows.
+        """
         sigma = None if self.sigma is None else self.sigma[which]
-        return Answers(self.labels, self.mean[which], sigma)
+        return Predictions(self.labels, self.mean[which], sigma)
 
 
-def token_of(name: str) -> str:
-    """The label that a quantity follows from; a label's own name."""
+def label_of(name: str) -> str:
+    """Return the label that a quantity is computed from; a label itself.
+
+    Parameters
+    ----------
+    name
+        Key of QUANTITIES, or a label.
+    """
     return QUANTITIES[name].token if name in QUANTITIES else name
 
 
-def tokens_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The labels that quantities follow from, each once."""
-    return tuple(dict.fromkeys(token_of(name) for name in names))
+def labels_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that quantities are computed from, each once.
+
+    Parameters
+    ----------
+    names
+        Keys of QUANTITIES, or labels.
+    """
+    return tuple(dict.fromkeys(label_of(name) for name in names))
 
 
-def available(device: str) -> str:
-    """What "auto" stands for here: a GPU where there is one; any other name is itself."""
+def resolve_device(device: str) -> str:
+    """Return the name of a device; "auto" is a GPU where there is one.
+
+    Parameters
+    ----------
+    device
+        "auto", or the name of a torch device.
+    """
     import torch
 
     if device != "auto":
@@ -206,44 +297,78 @@ def available(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def ask(predictor: Predictor, given: Floats, names: Sequence[str]) -> Answers:
-    """A model's answers for labels or quantities, from dense tokens (N, V)."""
-    answer = predictor.predict(given, tokens_of(names))
-    return Answers(answer.labels, answer.mean, answer.sigma)
+def predict(predictor: Predictor, inputs: Floats, names: Sequence[str]) -> Predictions:
+    """Return a model's predictions of labels or quantities.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    inputs
+        Dense tokens (N, V), NaN where absent.
+    names
+        Labels or keys of QUANTITIES.
+    """
+    predicted = predictor.predict(inputs, labels_of(names))
+    return Predictions(predicted.labels, predicted.mean, predicted.sigma)
 
 
-def evaluate(
+def evaluate_input_sets(
     predictor: Predictor,
     inputs: Floats,
     truth: Floats,
     labels: Sequence[str] = ATMOSPHERE_AND_AGE,
     sets: Sequence[str] = ("b",),
 ) -> dict[str, list[Score]]:
-    """A model's scores by input set.
+    """Return a model's scores by input set.
 
-    ``inputs`` and ``truth`` are dense tokens (N, V); ``labels`` are tokens or names of
-    QUANTITIES; labels that a set gives away are taken from the truth.
+    Parameters
+    ----------
+    predictor
+        The model.
+    inputs, truth
+        Dense tokens (N, V), observed and true; labels among an input set come from the truth.
+    labels
+        Labels or keys of QUANTITIES.
+    sets
+        Keys of INPUT_SETS.
     """
     vocabulary = predictor.bundle.vocabulary
     return {
-        name: ask(predictor, given_by(name, inputs, truth, vocabulary), labels).scores(
+        name: predict(predictor, select_inputs(name, inputs, truth, vocabulary), labels).scores(
             truth, vocabulary, labels
         )
         for name in sets
     }
 
 
-def given_by(name: str, inputs: Floats, truth: Floats, vocabulary: Vocabulary) -> Floats:
-    """What an input set gives of stars (N, V); the labels in it come from the truth."""
+def select_inputs(name: str, inputs: Floats, truth: Floats, vocabulary: Vocabulary) -> Floats:
+    """Return the tokens (N, V) of an input set; labels among them come from the truth.
+
+    Parameters
+    ----------
+    name
+        Key of INPUT_SETS.
+    inputs, truth
+        Dense tokens (N, V), observed and true.
+    vocabulary
+        Of the tokens' columns.
+    """
     chosen = INPUT_SETS[name]
     known = inputs
-    if chosen.tells(vocabulary.named("label")):
+    if chosen.includes(vocabulary.named("label")):
         known = np.where(np.isnan(inputs), truth, inputs)
     return chosen.select(known, vocabulary)
 
 
 def markdown(scores: dict[str, list[Score]]) -> str:
-    """The scores as a Markdown table, a row a label and input set."""
+    """Return scores as a Markdown table, one row a label and input set.
+
+    Parameters
+    ----------
+    scores
+        By key of INPUT_SETS, as :func:`evaluate_input_sets` returns them.
+    """
     lines = [
         "| inputs | label | scatter | bias | 16 % | 84 % | z's sd | within 1 σ |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,8 @@
-"""Whether the flags tell what is no giant: spectra of other objects, and of clean giants."""
+"""Evaluation of the quality flags on out-of-distribution (OOD) objects and on clean giants.
+
+:func:`write_reliability` writes this together with the coverage of the uncertainties. Both use
+simulated stars, whose labels are all known, whatever stars the model is evaluated on otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,111 +16,170 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.contract import load_flags
+from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.datasets.star_reader import screened
+from catalogproc.evaluation import coverage
 from catalogproc.inference.engine import Engine
+from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job, load_job
+from catalogproc.network.predictor import Predictor
 from catalogproc.readers.gaia_source import open_companion
-from catalogproc.simulation.out_of_distribution import KINDS, strangers
+from catalogproc.simulation.out_of_distribution import KINDS, simulate_ood
 from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
 from catalogproc.simulation.simulator import Simulator
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
-CLEAN = "clean giants"
-MOST_CLEAN, LEAST_STRANGE = 0.02, 0.95
-"""Shares of giants and of others that may and must be flagged as unlike the training stars."""
+SEED = 20_261_031
+STARS, STARS_PER_KIND = 40_000, 2_000
+QUICK_STARS, QUICK_STARS_PER_KIND = 8_000, 300
+"""Number of stars for the coverage, and of each kind of object; with ``quick``."""
 
-OUTSIDE = ("XP_BOX", "OOD_LATENT", "SPEC_CHI2", "COLOUR_RANGE", "NOT_GIANT", "PLX_INCONSISTENT")
-"""Flags that say that a star is none of those that the model is for: its spectrum is unlike theirs,
-or its answers are no giant's, or its luminosity is not that of its parallax."""
+PAGE = "out_of_distribution.md"
+
+CLEAN = "clean giants"
+MAX_CLEAN_FLAGGED, MIN_OOD_FLAGGED = 0.02, 0.95
+"""Largest share of clean giants, and smallest share of OOD objects, with a flag of OOD_FLAGS."""
+
+OOD_FLAGS = ("XP_BOX", "OOD_LATENT", "SPEC_CHI2", "COLOUR_RANGE", "NOT_GIANT", "PLX_INCONSISTENT")
+"""Flags of stars unlike the training stars: in the spectrum, in the predicted labels, or in the
+luminosity by the parallax."""
 
 GIANT_LOGG, GIANT_TEFF, GIANT_G = (0.3, 3.3), (3700.0, 6500.0), (7.0, 16.5)
-"""What a clean giant lies within, well inside of what the model was trained on."""
+"""Ranges of clean giants (dex, K, mag), well inside those of the training stars."""
 
 
 @dataclass(frozen=True)
-class Flagged:
-    """Of the stars of a kind: how many, and which shares raise a flag of OUTSIDE, are not
-    ``good_params``, not ``good_mass_age``, and raise each flag, by name."""
+class FlagRates:
+    """Shares of the stars of one kind.
+
+    Attributes
+    ----------
+    kind, stars
+        One of KINDS, or CLEAN; number of stars.
+    flagged
+        Share with a flag of OOD_FLAGS.
+    not_good, not_good_mass_age
+        Shares without ``good_params`` and without ``good_mass_age``.
+    by_flag
+        Share with each flag, by name.
+    """
 
     kind: str
     stars: int
-    outside: float
+    flagged: float
     not_good: float
     not_good_mass_age: float
     by_flag: dict[str, float]
 
-    def holds(self) -> bool:
-        """Whether enough strangers, or few enough giants, are flagged."""
-        if self.kind == CLEAN:
-            return self.outside <= MOST_CLEAN
-        return self.outside >= LEAST_STRANGE
+
+def write_reliability(bundle: Bundle, folder: Path, quick: bool = False) -> tuple[str, list[Path]]:
+    """Write calibration.md, .csv and .png, and out_of_distribution.md.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    folder
+        Where to write.
+    quick
+        Fewer stars.
+
+    Returns
+    -------
+    The text to print, and the files written.
+    """
+    stars, per_kind = (QUICK_STARS, QUICK_STARS_PER_KIND) if quick else (STARS, STARS_PER_KIND)
+    holdout = simulated_holdout(Simulator(), bundle.vocabulary, stars, SEED)
+    found = coverage.measure_coverage(Predictor(bundle), holdout, load_job("gaia-dr3-giants"))
+    table = markdown(flag_rates(bundle, per_kind, SEED + 1))
+    write_atomic(folder / PAGE, table.encode())
+    paths = [*coverage.write_coverage(found, folder), folder / PAGE]
+    return f"{coverage.text(found)}\n\n{table}", paths
 
 
-def outsiders(bundle: Bundle, stars: int, seed: int, job: Job | None = None) -> list[Flagged]:
-    """What becomes of so many simulated stars of each kind of KINDS, and of clean giants.
+def flag_rates(bundle: Bundle, stars: int, seed: int, job: Job | None = None) -> list[FlagRates]:
+    """Return the flag rates of clean giants and of each kind of OOD object, all simulated.
 
-    Each goes the way of a run, files and companion included, with ``check_spectrum`` on.
+    Stars are processed as in a run, from files of spectra and a gaia_source table, with
+    ``check_spectrum`` on.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    stars
+        Number of stars of each kind.
+    seed
+        Random seed of the stars.
+    job
+        By default gaia-dr3-giants.
     """
     engine = Engine(bundle, replace(job or load_job("gaia-dr3-giants"), check_spectrum=True))
-    found = [_flagged(CLEAN, _run(engine, _clean_giants(stars, seed)))]
-    return found + [_flagged(kind, _run(engine, strangers(kind, stars, seed))) for kind in KINDS]
+    found = [_rates(CLEAN, _run(engine, _clean_giants(stars, seed)))]
+    return found + [_rates(kind, _run(engine, simulate_ood(kind, stars, seed))) for kind in KINDS]
 
 
-def markdown(found: Sequence[Flagged]) -> str:
-    """As a table, with the flags that most of the stars of a kind raise."""
+def markdown(found: Sequence[FlagRates]) -> str:
+    """Return a Markdown table, with the flags that more than 20 % of a kind have.
+
+    Parameters
+    ----------
+    found
+        Flag rates by kind.
+    """
     lines = [
-        "| stars | number | told apart | not good_params | not good_mass_age | flags over 20 % |",
+        "| objects | stars | OOD flags | not good_params | not good_mass_age | flags over 20 % |",
         "|---|---|---|---|---|---|",
     ]
     for row in found:
         often = sorted(row.by_flag.items(), key=lambda item: -item[1])
         words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in often if share > 0.2)
         lines.append(
-            f"| {row.kind} | {row.stars:,} | {100 * row.outside:.1f} % | "
+            f"| {row.kind} | {row.stars:,} | {100 * row.flagged:.1f} % | "
             f"{100 * row.not_good:.1f} % | {100 * row.not_good_mass_age:.1f} % | {words} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _clean_giants(stars: int, seed: int) -> SimulatedStars:
-    drawn = Simulator().draw(4 * stars, seed)
-    inside = np.ones(len(drawn), dtype=bool)
+    stars_drawn = Simulator().draw(4 * stars, seed)
+    inside = np.ones(len(stars_drawn), dtype=bool)
     for name, (low, high) in (("logg", GIANT_LOGG), ("teff", GIANT_TEFF), ("g_mag", GIANT_G)):
-        value = drawn[name].numpy()
+        value = stars_drawn[name].numpy()
         inside &= (value > low) & (value < high)
     rows = np.flatnonzero(inside)[:stars]
-    columns = {name: value[rows] for name, value in drawn.columns.items()}
-    return SimulatedStars(columns, drawn.n_bp_coefficients, seed)
+    columns = {name: value[rows] for name, value in stars_drawn.columns.items()}
+    return SimulatedStars(columns, stars_drawn.n_bp_coefficients, seed)
 
 
 def _run(engine: Engine, stars: SimulatedStars) -> pa.Table:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_stars(stars, folder)
-        spectra, companion = (
+        spectra, auxiliary = (
             [path for path in paths if path.name.startswith(part)]
             for part in ("xp_continuous", "gaia_source")
         )
-        return pa.concat_tables(_answered(engine, spectra, companion, Path(folder)))
+        return pa.concat_tables(_processed(engine, spectra, auxiliary, Path(folder)))
 
 
-def _answered(
-    engine: Engine, spectra: list[Path], companion: list[Path], staging: Path
+def _processed(
+    engine: Engine, spectra: list[Path], auxiliary: list[Path], staging: Path
 ) -> Iterator[pa.Table]:
-    beside = open_companion(companion, staging)
+    table = open_companion(auxiliary, staging)
     for good in screened(spectra, engine.bundle.vocabulary):
-        yield engine.process(good, beside.match(good.column("source_id")))
+        yield engine.process(good, table.match(good.column("source_id")))
 
 
-def _flagged(kind: str, table: pa.Table) -> Flagged:
+def _rates(kind: str, table: pa.Table) -> FlagRates:
     flags = table["quality_flags"].to_numpy()
     by_flag = {flag.name: float(np.mean((flags & flag.value) != 0)) for flag in load_flags().flags}
-    return Flagged(
-        kind,
-        len(flags),
-        float(np.mean((flags & load_flags().mask(*OUTSIDE)) != 0)),
-        float(1 - np.mean(table["good_params"].to_numpy())),
-        float(1 - np.mean(table["good_mass_age"].to_numpy())),
-        by_flag,
+    return FlagRates(
+        kind=kind,
+        stars=len(flags),
+        flagged=float(np.mean((flags & load_flags().mask(*OOD_FLAGS)) != 0)),
+        not_good=float(1 - np.mean(table["good_params"].to_numpy())),
+        not_good_mass_age=float(1 - np.mean(table["good_mass_age"].to_numpy())),
+        by_flag=by_flag,
     )

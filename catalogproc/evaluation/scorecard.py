@@ -1,4 +1,4 @@
-"""A judgement as text, CSV and pictures."""
+"""An evaluation as text, CSV and figures."""
 
 from __future__ import annotations
 
@@ -10,75 +10,89 @@ from pathlib import Path
 
 from catalogproc.evaluation.benchmark import (
     ALL,
-    BEST,
+    EVALUATED,
     GRAVITY,
-    JUDGED,
     KEPLER,
     KEPLER_PANEL,
+    LIMIT,
     MODEL,
     PANELS,
     SAMPLES,
     TREES,
-    Judgement,
-    Line,
+    BenchmarkResult,
+    PanelScore,
 )
 from catalogproc.evaluation.literature import PUBLISHED
 from catalogproc.evaluation.metrics import QUANTITIES
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 
 HEADER = (
     "quantity", "unit", "stars", "scatter", "bias", "16 %", "84 %", "sd of z", "< 1 σ", "< 2 σ",
-    TREES, BEST, "scatter/best", "published, real stars",
+    TREES, LIMIT, "scatter/limit", "published, real stars",
 )  # fmt: skip
 
 FIELDS = (
     "panel", "inputs", "method", "sample", "quantity", "unit", "stars", "scatter", "bias", "p16",
-    "p84", "rms", "z_std", "within_1_sigma", "within_2_sigma", "scatter_over_best",
+    "p84", "rms", "z_std", "within_1_sigma", "within_2_sigma", "scatter_over_limit",
     "published_scatter", "published_in",
 )  # fmt: skip
 
 
-def rows(judgement: Judgement, panel: str) -> list[tuple[str, ...]]:
-    """The cells of a panel's table, under HEADER."""
+def rows(result: BenchmarkResult, panel: str) -> list[tuple[str, ...]]:
+    """Return the cells of a panel's table, under HEADER.
+
+    Parameters
+    ----------
+    result
+        The evaluation.
+    panel
+        Letter of the panel.
+    """
     method = TREES if panel == "a" else MODEL
-    made = []
-    for quantity in JUDGED:
-        line = judgement.find(panel, method, quantity)
-        if line is None:
+    cells = []
+    for quantity in EVALUATED:
+        found = result.find(panel, method, quantity)
+        if found is None:
             continue
-        score, unit = line.score, QUANTITIES[quantity].unit
+        score, unit = found.score, QUANTITIES[quantity].unit
         number = score.scatter
-        made.append((
+        cells.append((
             QUANTITIES[quantity].text, unit, f"{score.stars:,}",
             *(figure(x, number) for x in (number, score.bias, score.p16, score.p84)),
             figure(score.z_std), _per_cent(score.within_1_sigma), _per_cent(score.within_2_sigma),
-            "" if panel == "a" else _scatter(judgement.find(panel, TREES, quantity), number),
-            _scatter(judgement.find(panel, BEST, quantity), number),
-            figure(line.of_best), _published(panel, quantity),
+            "" if panel == "a" else _scatter(result.find(panel, TREES, quantity), number),
+            _scatter(result.find(panel, LIMIT, quantity), number),
+            figure(found.limit_ratio), _published(panel, quantity),
         ))  # fmt: skip
-    return made
+    return cells
 
 
-def text(judgement: Judgement) -> str:
-    """The whole judgement for a terminal or a card, as Markdown tables."""
+def text(result: BenchmarkResult) -> str:
+    """Return the evaluation as Markdown tables, for a terminal or a model card.
+
+    Parameters
+    ----------
+    result
+        The evaluation.
+    """
     lines = [
-        f"# {judgement.model} ({judgement.hash[:8]}) on {judgement.stars}",
+        f"# {result.model} ({result.hash[:8]}) on {result.stars}",
         "",
         "Scatter is 1.4826 times the median absolute deviation of predicted minus true, bias its "
         "median;",
         "z is (predicted - true) / sigma. "
-        + ("The stars are real." if judgement.real else "The stars are simulated."),
-        *_about_best(judgement),
-        *_about_samples(judgement),
+        + ("The stars are real." if result.real else "The stars are simulated."),
+        *_about_limit(result),
+        *_about_samples(result),
     ]
     for panel in [*PANELS, KEPLER]:
-        cells = rows(judgement, panel)
+        cells = rows(result, panel)
         if not cells:
             continue
         lines += ["", f"## {panel}: {KEPLER_PANEL if panel == KEPLER else PANELS[panel]}", ""]
         lines += markdown(HEADER, cells)
-        lines += _counted_apart(judgement, panel)
-        gravity = judgement.find(panel, GRAVITY, "mass")
+        lines += _by_sample(result, panel)
+        gravity = result.find(panel, GRAVITY, "mass")
         if gravity is not None:
             lines += ["", f"Real stars, seismic masses. Mass as g R² from log g and luminosity: "
                       f"scatter {figure(gravity.score.scatter)}, "
@@ -86,51 +100,58 @@ def text(judgement: Judgement) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about_best(judgement: Judgement) -> list[str]:
-    stars = {line.score.stars for line in judgement.lines if line.method == BEST}
+def _about_limit(result: BenchmarkResult) -> list[str]:
+    stars = {found.score.stars for found in result.scores if found.method == LIMIT}
     if not stars:
         return []
     return [
-        f"Best possible is the posterior mean under the simulator's own prior and noise, of "
+        f"The information limit is the posterior mean under the simulator's prior and noise, for "
         f"{max(stars):,} of the stars;",
-        "scatter/best compares on these alone.",
+        "scatter/limit is the ratio on these stars.",
     ]
 
 
-def _about_samples(judgement: Judgement) -> list[str]:
-    if not judgement.apart:
+def _about_samples(result: BenchmarkResult) -> list[str]:
+    sizes = result.sample_sizes
+    if not sizes:
         return []
-    told = [f"- {name}: {words}, {judgement.apart[name]:,}" for name, words in SAMPLES.items()]
-    return ["", "The tables are of all stars; below each, the same for some of them:", "", *told]
+    listed = [f"- {name}: {meaning}, {sizes[name]:,}" for name, meaning in SAMPLES.items()]
+    return ["", "The tables are of all stars; below each are scores of these samples:", "", *listed]
 
 
-def _counted_apart(judgement: Judgement, panel: str) -> list[str]:
+def _by_sample(result: BenchmarkResult, panel: str) -> list[str]:
     """Scatter and bias of each sample, of the method that the panel is of."""
     method = TREES if panel == "a" else MODEL
     cells = []
-    for quantity in JUDGED:
-        found = {name: judgement.find(panel, method, quantity, name) for name in SAMPLES}
-        whole = found[ALL]
-        if whole is None or not any(line for name, line in found.items() if name != ALL):
+    for quantity in EVALUATED:
+        found = {name: result.find(panel, method, quantity, name) for name in SAMPLES}
+        of_all = found[ALL]
+        if of_all is None or not any(score for name, score in found.items() if name != ALL):
             continue
-        like = whole.score.scatter
-        told = (
+        like = of_all.score.scatter
+        by_sample = (
             f"{figure(x.score.scatter, like)}, {figure(x.score.bias, like)} ({x.score.stars:,})"
             if x else "" for x in found.values()
         )  # fmt: skip
-        cells.append((QUANTITIES[quantity].text, QUANTITIES[quantity].unit, *told))
+        cells.append((QUANTITIES[quantity].text, QUANTITIES[quantity].unit, *by_sample))
     if not cells:
         return []
     return ["", "Scatter, bias (stars):", "", *markdown(("quantity", "unit", *SAMPLES), cells)]
 
 
 def markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
-    """The lines of a table, without columns that are empty throughout."""
+    """Yield the lines of a Markdown table, without empty columns.
+
+    Parameters
+    ----------
+    header, cells
+        Column names, and the cells of each row.
+    """
     used = [i for i in range(len(header)) if any(row[i] for row in cells)]
     widths = [max(len(row[i]) for row in [header, *cells]) for i in used]
 
-    def line(words: tuple[str, ...]) -> str:
-        padded = [words[i].ljust(w) if i == 0 else words[i].rjust(w)
+    def line(row: tuple[str, ...]) -> str:
+        padded = [row[i].ljust(w) if i == 0 else row[i].rjust(w)
                   for i, w in zip(used, widths, strict=True)]  # fmt: skip
         return "| " + " | ".join(padded) + " |"
 
@@ -141,57 +162,81 @@ def markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[
     yield from (line(row) for row in cells)
 
 
-def csv_text(judgement: Judgement) -> str:
-    """Every line of the judgement, a row a method and quantity, under FIELDS."""
+def csv_text(result: BenchmarkResult) -> str:
+    """Return all scores as CSV, a row a method and quantity, under FIELDS.
+
+    Parameters
+    ----------
+    result
+        The evaluation.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
-    for line in judgement.lines:
-        score = line.score
-        source, number = PUBLISHED.get((line.panel, score.label), ("", math.nan))
-        mine = line.sample == ALL and line.method == (TREES if line.panel == "a" else MODEL)
+    for found in result.scores:
+        score = found.score
+        source, number = PUBLISHED.get((found.panel, score.label), ("", math.nan))
+        comparable = found.sample == ALL and found.method == (
+            TREES if found.panel == "a" else MODEL
+        )
         numbers = (score.scatter, score.bias, score.p16, score.p84, score.rms, score.z_std,
-                   score.within_1_sigma, score.within_2_sigma, line.of_best)  # fmt: skip
+                   score.within_1_sigma, score.within_2_sigma, found.limit_ratio)  # fmt: skip
         writer.writerow([
-            line.panel, line.inputs, line.method, line.sample, score.label,
+            found.panel, found.inputs, found.method, found.sample, score.label,
             QUANTITIES[score.label].unit, score.stars,
             *("" if math.isnan(x) else f"{x:.6g}" for x in numbers),
-            number if mine and source else "", source if mine else "",
+            number if comparable and source else "", source if comparable else "",
         ])  # fmt: skip
     return out.getvalue()
 
 
-def write_scorecard(judgement: Judgement, folder: Path) -> list[Path]:
-    """Write evaluation.md, evaluation.csv, scatter.png and residuals.png; returns their paths."""
+def write_scorecard(result: BenchmarkResult, folder: Path) -> list[Path]:
+    """Write evaluation.md, evaluation.csv, scatter.png and residuals.png; return their paths.
+
+    Parameters
+    ----------
+    result
+        The evaluation.
+    folder
+        Where to write.
+    """
     from catalogproc.evaluation import plots
 
     parts = {
-        "evaluation.md": text(judgement).encode(),
-        "evaluation.csv": csv_text(judgement).encode(),
-        "scatter.png": plots.scatter_chart(judgement),
-        "residuals.png": plots.residual_panels(judgement),
+        "evaluation.md": text(result).encode(),
+        "evaluation.csv": csv_text(result).encode(),
+        "scatter.png": plots.scatter_chart(result),
+        "residuals.png": plots.residual_panels(result),
     }
     for name, content in parts.items():
-        write_whole(folder / name, content)
+        write_atomic(folder / name, content)
     return [folder / name for name in parts]
 
 
 def figure(number: float, like: float | None = None) -> str:
-    """A number with three significant digits of ``like`` (itself, if not given), "" for NaN."""
+    """Return a number with the decimals that give ``like`` three digits; "" for NaN.
+
+    Parameters
+    ----------
+    number
+        The number.
+    like
+        Sets the number of decimals; by default the number itself.
+    """
     if math.isnan(number):
         return ""
     size = abs(number if like is None else like)
     digits = 3 if size == 0 else max(0, 2 - math.floor(math.log10(size)))
-    words = f"{number:,.{min(digits, 4)}f}"
-    return words if words.strip("-0.,") else words.lstrip("-")
+    text = f"{number:,.{min(digits, 4)}f}"
+    return text if text.strip("-0.,") else text.lstrip("-")
 
 
 def _per_cent(share: float) -> str:
     return "" if math.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _scatter(line: Line | None, like: float) -> str:
-    return "" if line is None else figure(line.score.scatter, like)
+def _scatter(found: PanelScore | None, like: float) -> str:
+    return "" if found is None else figure(found.score.scatter, like)
 
 
 def _published(panel: str, quantity: str) -> str:

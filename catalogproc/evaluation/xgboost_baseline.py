@@ -1,8 +1,8 @@
-"""The yardstick: gradient-boosted trees on the same inputs, one regressor a label.
+"""Baseline: gradient-boosted trees on the same inputs, one regressor a label.
 
-XGBoost (Chen & Guestrin 2016), as Leung & Bovy (2024) and Zhang, Bu et al. (2026) compare
-themselves with. It reads what the network reads, absent tokens as missing values, but each
-regressor knows one set of inputs and one label, and says nothing of its error.
+XGBoost (Chen & Guestrin 2016) is the baseline of Leung & Bovy (2024) and Zhang, Bu et al. (2026).
+It reads the network's tokens, absent ones as missing values. A regressor serves one input set
+and one label, and gives no uncertainty.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ Floats = NDArray[np.floating]
 class TreeSettings:
     """How the trees are grown.
 
-    ``trees`` a label; the rest are XGBoost's ``learning_rate``, ``max_depth``,
-    ``min_child_weight``, ``subsample`` and ``colsample_bytree``. ``threads`` 0 is all cores;
-    their number changes the last digits of an answer.
+    Attributes
+    ----------
+    trees
+        Number of trees a label.
+    rate, depth, child_weight, rows, columns
+        XGBoost's ``learning_rate``, ``max_depth``, ``min_child_weight``, ``subsample`` and
+        ``colsample_bytree``.
+    seed
+        Random seed.
+    threads
+        0 is all cores; the number changes the last digits of a prediction.
     """
 
     trees: int = 2000
@@ -39,20 +47,49 @@ class TreeSettings:
 
     def __post_init__(self) -> None:
         if self.trees < 1:
-            raise JobError("a regressor needs trees", wanted="1 or more", found=self.trees)
+            raise JobError(
+                "a regressor needs at least one tree", wanted="1 or more", found=self.trees
+            )
 
 
 KEPLER_TREES = TreeSettings(
     trees=2000, rate=0.02, depth=3, child_weight=1.0, columns=1.0, threads=1
 )
-"""For a table of a thousand stars, where deep trees would learn it by heart."""
+"""For a table of a thousand stars, which deep trees would overfit."""
+
+
+@dataclass(frozen=True, eq=False)
+class TreeData:
+    """Labelled stars to fit regressors to.
+
+    Attributes
+    ----------
+    values
+        Dense tokens (N, V), NaN where absent.
+    truth
+        Labels (N, K) in their units; a star with NaN is left out for that label.
+    labels
+        Names of the K labels.
+    columns
+        Columns of ``values`` that are read (D,).
+    """
+
+    values: Floats
+    truth: Floats
+    labels: Sequence[str]
+    columns: NDArray[np.integer]
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Fitted regressors, one a label; answers in the labels' units.
+    """Fitted regressors, one a label.
 
-    ``center`` and ``scale`` (K,) of the labels: trees are grown on (y - center) / scale.
+    Attributes
+    ----------
+    labels, columns
+        As in :class:`TreeData`.
+    center, scale
+        Of the labels (K,): trees are grown on (y - center) / scale.
     """
 
     labels: tuple[str, ...]
@@ -62,20 +99,23 @@ class Baseline:
     regressors: tuple[Any, ...] = field(repr=False)
 
     def predict(self, values: Floats) -> NDArray[np.float32]:
-        """Answers (N, K) for dense tokens (N, V); NaN is an absent token."""
+        """Return the labels (N, K) in their units.
+
+        Parameters
+        ----------
+        values
+            Dense tokens (N, V), NaN where absent.
+        """
         import xgboost
 
         inputs = xgboost.DMatrix(values[:, self.columns])
-        answers = [regressor.predict(inputs) for regressor in self.regressors]
-        z = np.stack(answers, axis=1) if answers else np.empty((len(values), 0))
+        predicted = [regressor.predict(inputs) for regressor in self.regressors]
+        z = np.stack(predicted, axis=1) if predicted else np.empty((len(values), 0))
         return np.asarray(z * self.scale + self.center, dtype=np.float32)
 
 
 def fit_baseline(
-    values: Floats,
-    truth: Floats,
-    labels: Sequence[str],
-    columns: NDArray[np.integer],
+    data: TreeData,
     settings: TreeSettings,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Baseline:
@@ -83,37 +123,38 @@ def fit_baseline(
 
     Parameters
     ----------
-    values
-        Dense tokens (N, V) that are given, NaN where absent; ``columns`` of them are read.
-    truth
-        (N, K): the labels, in their units; a star does not count for a label that it lacks.
+    data
+        Stars, their tokens and labels.
+    settings
+        How the trees are grown.
     progress
-        Told (trees grown, trees in all, label).
+        Called with (trees grown, all trees, label).
 
     Raises
     ------
     JobError
-        No star has some label.
+        A label is NaN for every star.
     """
     import xgboost
 
-    center, scale = np.zeros(len(labels)), np.ones(len(labels))
-    total, regressors = settings.trees * len(labels), []
-    inputs = np.ascontiguousarray(values[:, columns], dtype=np.float32)
-    for k, label in enumerate(labels):
-        y = truth[:, k].astype(np.float64)
+    size = len(data.labels)
+    center, scale = np.zeros(size), np.ones(size)
+    total, regressors = settings.trees * size, []
+    inputs = np.ascontiguousarray(data.values[:, data.columns], dtype=np.float32)
+    for k, label in enumerate(data.labels):
+        y = data.truth[:, k].astype(np.float64)
         known = np.isfinite(y)
         if not known.any():
-            raise JobError("no star to learn a label from", where=label)
+            raise JobError("no star has a label to train on", where=label)
         center[k], scale[k] = np.median(y[known]), max(float(y[known].std()), 1e-12)
-        data = xgboost.QuantileDMatrix(
+        matrix = xgboost.QuantileDMatrix(
             inputs[known], (y[known] - center[k]) / scale[k], nthread=settings.threads or None
         )
         callbacks = [_callback(progress, k * settings.trees, total, label)] if progress else []
         regressors.append(
-            xgboost.train(_parameters(settings), data, settings.trees, callbacks=callbacks)
+            xgboost.train(_parameters(settings), matrix, settings.trees, callbacks=callbacks)
         )
-    return Baseline(tuple(labels), np.asarray(columns), center, scale, tuple(regressors))
+    return Baseline(tuple(data.labels), np.asarray(data.columns), center, scale, tuple(regressors))
 
 
 def _parameters(settings: TreeSettings) -> dict[str, Any]:

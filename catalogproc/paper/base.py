@@ -1,9 +1,9 @@
-"""What an experiment is made of, and what it makes: numbers, a verdict, a picture."""
+"""The parts of an experiment: its context, checks with verdicts, and a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets.test_sets import Benchmark
-from catalogproc.evaluation.benchmark import trees
+from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.metrics import (
     ATMOSPHERE_AND_AGE,
     INPUT_SETS,
-    Answers,
-    ask,
-    given_by,
-    token_of,
+    Predictions,
+    label_of,
+    predict,
+    select_inputs,
 )
 from catalogproc.evaluation.xgboost_baseline import TreeSettings
 from catalogproc.features.extinction import LN_EBV_FLOOR
@@ -35,81 +35,124 @@ Real = float | np.floating[Any]
 
 ATMOSPHERE = ("teff", "logg", "m_h")
 LABELS = (*ATMOSPHERE, "logebv", "mass", "log_age")
-"""What the seed paper makes a spectrum from (section 4.2.2)."""
+"""Labels from which Zhang, Bu et al. (2026, section 4.2.2) generate spectra."""
 
 NO_DUST = LN_EBV_FLOOR
-"""ln E(B-V) of a star without dust, as the seed paper asks for it."""
+"""ln E(B-V) of a star without dust, as in Zhang, Bu et al. (2026)."""
 
 G_SUN = 4.67
 """M_G of the Sun (Casagrande & VandenBerg 2018)."""
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number of an experiment, and what it is held against.
+AT_MOST, AT_LEAST = "at most", "at least"
+THRESHOLD = "threshold set here"
 
-    ``beside`` is ``whose`` number: published, another method's, or a limit. ``wanted`` says how
-    ours must lie to it ("at most", "at least"), and is empty where nothing is decided.
+
+@dataclass(frozen=True)
+class Check:
+    """One number of an experiment, and its reference.
+
+    Attributes
+    ----------
+    name, value, unit
+        The number.
+    reference, source
+        A published number, one of another method, or a threshold; where it is from.
+    criterion
+        AT_MOST or AT_LEAST the reference; empty where nothing is tested.
     """
 
-    what: str
-    ours: Real
+    name: str
+    value: Real
     unit: str = ""
-    beside: Real = float("nan")
-    whose: str = ""
-    wanted: str = ""
+    reference: Real = float("nan")
+    source: str = ""
+    criterion: str = ""
 
     @property
-    def holds(self) -> bool | None:
-        """The verdict; None where there is none, or a number is not known."""
-        if not self.wanted or not (np.isfinite(self.ours) and np.isfinite(self.beside)):
+    def passed(self) -> bool | None:
+        """The verdict; None where nothing is tested, or a number is unknown."""
+        if not self.criterion or not (np.isfinite(self.value) and np.isfinite(self.reference)):
             return None
-        sign = 1 if self.wanted == "at most" else -1
-        return bool(sign * self.ours <= sign * self.beside)
+        sign = 1 if self.criterion == AT_MOST else -1
+        return bool(sign * self.value <= sign * self.reference)
 
 
-def at_most(what: str, ours: Real, beside: Real, unit: str = "", whose: str = "") -> Number:
-    """A number that must not be larger than another."""
-    return Number(what, float(ours), unit, float(beside), whose or "limit set here", "at most")
+def at_most(name: str, value: Real, reference: Real, unit: str = "", source: str = "") -> Check:
+    """Return a check that a number is not larger than its reference.
+
+    Parameters
+    ----------
+    name, value, unit
+        The number.
+    reference, source
+        The reference; a threshold by default.
+    """
+    return Check(name, float(value), unit, float(reference), source or THRESHOLD, AT_MOST)
 
 
-def at_least(what: str, ours: Real, beside: Real, unit: str = "", whose: str = "") -> Number:
-    """A number that must not be smaller than another."""
-    return Number(what, float(ours), unit, float(beside), whose or "limit set here", "at least")
+def at_least(name: str, value: Real, reference: Real, unit: str = "", source: str = "") -> Check:
+    """Return a check that a number is not smaller than its reference.
+
+    Parameters
+    ----------
+    name, value, unit
+        The number.
+    reference, source
+        The reference; a threshold by default.
+    """
+    return Check(name, float(value), unit, float(reference), source or THRESHOLD, AT_LEAST)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came out.
+    """The result of an experiment.
 
-    ``draw`` draws it on a matplotlib figure; ``curves`` are what is drawn, as columns (R,) of
-    one table, where a picture alone would hide them.
+    Attributes
+    ----------
+    checks
+        Its numbers.
+    draw
+        Draws the figure on a matplotlib figure.
+    curves
+        Columns (R,) of one table of what the figure shows, where that is useful.
     """
 
-    numbers: tuple[Number, ...]
+    checks: tuple[Check, ...]
     draw: Callable[[Any], None]
     curves: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
-    def holding(self) -> tuple[Number, ...]:
-        return tuple(number for number in self.numbers if number.holds is True)
+    def passed(self) -> tuple[Check, ...]:
+        """Checks that passed."""
+        return tuple(check for check in self.checks if check.passed is True)
 
     @property
-    def failing(self) -> tuple[Number, ...]:
-        return tuple(number for number in self.numbers if number.holds is False)
+    def failed(self) -> tuple[Check, ...]:
+        """Checks that failed."""
+        return tuple(check for check in self.checks if check.passed is False)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A figure of the seed paper.
+    """A figure of Zhang, Bu et al. (2026).
 
-    ``claim`` says what is done and what the paper found; ``size`` is the picture's, in inches.
+    Attributes
+    ----------
+    figure, title
+        Number and title.
+    claim
+        What is done, and what the paper found.
+    run
+        The experiment.
+    size
+        Size of the figure in inches.
     """
 
     figure: int
     title: str
     claim: str
-    run: Callable[[Setting], Outcome]
+    run: Callable[[ExperimentContext], Outcome]
     size: tuple[float, float]
 
 
@@ -122,12 +165,24 @@ class Spectra:
     error: Floats
 
     def within(self, low: float, high: float) -> Spectra:
-        """Those of wavelengths from ``low`` to ``high`` nm."""
+        """Return the part between two wavelengths.
+
+        Parameters
+        ----------
+        low, high
+            Wavelengths in nm.
+        """
         at = (self.wavelengths >= low) & (self.wavelengths <= high)
         return Spectra(self.wavelengths[at], self.flux[:, at], self.error[:, at])
 
     def rmse(self, other: Spectra) -> Floats:
-        """Root mean square difference over the mean flux of ``other`` (N,), in per cent."""
+        """Return the root mean square difference (N,) in per cent of the mean flux of ``other``.
+
+        Parameters
+        ----------
+        other
+            Spectra of the same stars at the same wavelengths.
+        """
         square = np.mean((self.flux - other.flux) ** 2, axis=1)
         return np.asarray(100.0 * np.sqrt(square) / np.abs(other.flux.mean(axis=1)))
 
@@ -135,127 +190,198 @@ class Spectra:
 FLUX_UNIT = 1e-18
 
 
-def sampled(values: Mapping[str, Floats], errors: Mapping[str, Floats]) -> Spectra:
-    """Spectra of coefficients over the G flux and their errors (N, n) by band: GaiaXPy's sampling.
+def sample_spectra(values: Mapping[str, Floats], errors: Mapping[str, Floats]) -> Spectra:
+    """Return spectra sampled from coefficients, as GaiaXPy does.
 
-    Coefficients that are absent count as zero, as GaiaXPy's truncation has them; errors are
-    taken as independent.
+    Absent coefficients are zero, as in GaiaXPy's truncation; errors are taken as independent.
+
+    Parameters
+    ----------
+    values, errors
+        Coefficients over the G flux and their errors (N, n), by band.
     """
-    known = [
+    coefficients, coefficient_errors = (
         {band: np.nan_to_num(part[band].astype(np.float64)) for band in BANDS}
         for part in (values, errors)
-    ]
+    )
     level = np.full(len(values[BANDS[0]]), np.nan)
-    made = generation.Spectra(known[0], known[1], level).sampled()
+    made = generation.Spectra(coefficients, coefficient_errors, level).sampled()
     return Spectra(made.wavelength, made.flux / FLUX_UNIT, made.error / FLUX_UNIT)
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """A model, the stars that it is tried on, and other stars that trees may be grown on.
+class ExperimentContext:
+    """A model, test stars, and stars that XGBoost may be fitted to.
 
-    ``others`` gives the latter, and is asked once, where they are needed. ``spectra_stars`` is
-    how many of the stars whole spectra are made of.
+    Attributes
+    ----------
+    load_training
+        Returns the training stars; called once, when they are needed.
+    tree_settings
+        How XGBoost's trees are grown.
+    n_spectra
+        Number of stars whose spectra are generated.
     """
 
     predictor: Predictor
     stars: Benchmark
-    others: Callable[[], Benchmark]
+    load_training: Callable[[], Benchmark]
     tree_settings: TreeSettings
-    spectra_stars: int = 2000
+    n_spectra: int = 2000
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The model's vocabulary."""
         return self.predictor.bundle.vocabulary
 
     @cached_property
     def training(self) -> Benchmark:
-        """The training part: nothing of it is judged."""
-        return self.others()
+        """The training stars; none of them is a test star."""
+        return self.load_training()
 
     @cached_property
     def simulator(self) -> Simulator:
+        """The simulator."""
         from catalogproc.simulation.simulator import Simulator
 
         return Simulator()
 
     @cached_property
-    def few(self) -> Benchmark:
-        """The stars that whole spectra are made of: those that have any."""
-        have = np.isfinite(self.stars.values[:, self.columns("coefficient")]).any(axis=1)
-        return self.stars.rows(np.flatnonzero(have)[: self.spectra_stars])
+    def spectra_sample(self) -> Benchmark:
+        """The test stars whose spectra are generated: the first ones that have a spectrum."""
+        coefficients = self.stars.values[:, self.columns("coefficient")]
+        with_spectrum = np.isfinite(coefficients).any(axis=1)
+        return self.stars.rows(np.flatnonzero(with_spectrum)[: self.n_spectra])
 
     def columns(self, *kinds: str) -> NDArray[np.int64]:
-        """Columns of all tokens of some kinds."""
+        """Return the columns of all tokens of some kinds.
+
+        Parameters
+        ----------
+        kinds
+            Kinds of tokens, such as "coefficient".
+        """
         return self.vocabulary.columns([t.name for t in self.vocabulary.tokens if t.kind in kinds])
 
-    def known(self, stars: Benchmark, names: Sequence[str]) -> Floats:
-        """Dense tokens (N, V) of stars, these alone: the truth where it is known, else as seen."""
+    def inputs(self, stars: Benchmark, names: Sequence[str]) -> Floats:
+        """Return dense tokens (N, V) with some tokens of stars: true where known, else observed.
+
+        Parameters
+        ----------
+        stars
+            The stars.
+        names
+            Names of the tokens; those that the vocabulary lacks are left out.
+        """
         given = np.full_like(stars.values, np.nan)
         at = self.vocabulary.columns([name for name in names if name in self.vocabulary])
         given[:, at] = np.where(np.isfinite(stars.truth), stars.truth, stars.values)[:, at]
         return given
 
-    def table(self, **tokens: Any) -> Floats:
-        """Dense tokens (N, V) of stars made up: numbers or arrays (N,) by name."""
+    def synthetic_inputs(self, **tokens: Any) -> Floats:
+        """Return dense tokens (N, V) of synthetic stars.
+
+        Parameters
+        ----------
+        tokens
+            Numbers or arrays (N,) by name.
+        """
         size = max(np.size(value) for value in tokens.values())
         given = np.full((size, len(self.vocabulary)), np.nan)
         for name, value in tokens.items():
             given[:, self.vocabulary.column(name)] = value
         return given
 
-    def ask(self, given: Floats, names: Sequence[str]) -> Answers:
-        """The model's answers for tokens (N, V): those that it was trained to give."""
+    def predict(self, inputs: Floats, names: Sequence[str]) -> Predictions:
+        """Return the model's predictions, of those labels that it was trained to predict.
+
+        Parameters
+        ----------
+        inputs
+            Dense tokens (N, V).
+        names
+            Labels or quantities.
+        """
         able = self.predictor.bundle.requestable
-        return ask(self.predictor, given, [name for name in names if token_of(name) in able])
+        return predict(self.predictor, inputs, [name for name in names if label_of(name) in able])
 
-    def one(self, given: Floats, name: str) -> tuple[Floats, Floats]:
-        """Mean and sigma (N,) of one token."""
-        answer = self.predictor.predict(given, (name,))
-        return answer.mean[:, 0].astype(np.float64), answer.sigma[:, 0].astype(np.float64)
+    def predict_one(self, inputs: Floats, name: str) -> tuple[Floats, Floats]:
+        """Return mean and sigma (N,) of one token.
 
-    def spectra(self, given: Floats, bands: Sequence[str] = BANDS) -> Spectra:
-        """The model's spectra of tokens (N, V): all coefficients of ``bands`` asked, others as
-        given."""
-        made = generation.generate_spectra(self.predictor, given.astype(np.float64))
-        kept = {band: given[:, self.vocabulary.coefficient_columns(band)] for band in BANDS}
-        return sampled(
-            kept | {band: made.coefficients[band] for band in bands},
-            {band: np.zeros_like(values) for band, values in kept.items()}
+        Parameters
+        ----------
+        inputs
+            Dense tokens (N, V).
+        name
+            Name of the token.
+        """
+        prediction = self.predictor.predict(inputs, (name,))
+        mean, sigma = prediction.mean[:, 0], prediction.sigma[:, 0]
+        return mean.astype(np.float64), sigma.astype(np.float64)
+
+    def predicted_spectra(self, inputs: Floats, bands: Sequence[str] = BANDS) -> Spectra:
+        """Return the model's spectra; bands that are not predicted are those of the inputs.
+
+        Parameters
+        ----------
+        inputs
+            Dense tokens (N, V).
+        bands
+            Bands to predict.
+        """
+        made = generation.generate_spectra(self.predictor, inputs.astype(np.float64))
+        given = {band: inputs[:, self.vocabulary.coefficient_columns(band)] for band in BANDS}
+        return sample_spectra(
+            given | {band: made.coefficients[band] for band in bands},
+            {band: np.zeros_like(values) for band, values in given.items()}
             | {band: made.errors[band] for band in bands},
         )
 
-    def observed(self, stars: Benchmark) -> Spectra:
-        """Their spectra as seen."""
+    def observed_spectra(self, stars: Benchmark) -> Spectra:
+        """Return the observed spectra of stars.
+
+        Parameters
+        ----------
+        stars
+            The stars.
+        """
         at = {band: self.vocabulary.coefficient_columns(band) for band in BANDS}
-        return sampled(
+        return sample_spectra(
             {band: stars.values[:, columns] for band, columns in at.items()},
             {band: stars.errors[:, columns] for band, columns in at.items()},
         )
 
     @cached_property
-    def panels(self) -> dict[str, Answers]:
-        """Answers by panel of figures 4 and 5: a from trees, grown on the training part with the
-        inputs of b; the others from the model."""
+    def panel_predictions(self) -> dict[str, Predictions]:
+        """Predictions by panel of figures 4 and 5: a is XGBoost on the inputs of b."""
         stars, training, vocabulary = self.stars, self.training, self.vocabulary
-        given = {key: given_by(key, stars.values, stars.truth, vocabulary) for key in INPUT_SETS}
-        seen = given_by("b", training.values, training.truth, vocabulary)
+        inputs = {
+            key: select_inputs(key, stars.values, stars.truth, vocabulary) for key in INPUT_SETS
+        }
+        training_inputs = select_inputs("b", training.values, training.truth, vocabulary)
         known = np.asarray(np.isfinite(training.truth).any(axis=0))
         names = [name for name in ATMOSPHERE_AND_AGE if known[vocabulary.column(name)]]
-        asked = (*ATMOSPHERE_AND_AGE, "ebv", "dist")
-        return {
-            "a": trees(seen, training.truth, given["b"], vocabulary, names, self.tree_settings)
-        } | {key: self.ask(values, asked) for key, values in given.items()}
+        requested = (*ATMOSPHERE_AND_AGE, "ebv", "dist")
+        by_trees = tree_predictions(
+            replace(training, values=training_inputs), inputs["b"], names, self.tree_settings
+        )
+        return {"a": by_trees} | {
+            key: self.predict(given, requested) for key, given in inputs.items()
+        }
 
     @cached_property
-    def from_labels(self) -> tuple[Spectra, Spectra]:
-        """Of the few: the model's spectra from their labels, and the observed ones."""
-        return self.spectra(self.known(self.few, LABELS)), self.observed(self.few)
+    def spectra_from_labels(self) -> tuple[Spectra, Spectra]:
+        """Spectra of the spectra sample: predicted from the labels, and observed."""
+        sample = self.spectra_sample
+        return self.predicted_spectra(self.inputs(sample, LABELS)), self.observed_spectra(sample)
 
-    def noiseless(self, **star: Any) -> tuple[Spectra, Floats]:
-        """The simulator's own spectra, and M_G (N,), of stars made up at 10 pc.
+    def simulated_spectra(self, **star: Any) -> tuple[Spectra, Floats]:
+        """Return the simulator's noiseless spectra, and M_G (N,), of synthetic stars at 10 pc.
 
-        ``teff, logg, m_h, log_l, ebv`` (SFD scale, mag) and ``r_v``: numbers or arrays (N,).
+        Parameters
+        ----------
+        star
+            ``teff, logg, m_h, log_l, ebv`` (SFD scale, mag) and ``r_v``: numbers or arrays (N,).
         """
         import torch
 
@@ -273,37 +399,67 @@ class Setting:
         both = (coefficients.double() / flux).numpy()
         bands = dict(zip(BANDS, np.split(both, [self.simulator.instrument.n_bp], axis=1),
                          strict=True))  # fmt: skip
-        spectra = sampled(bands, {band: np.zeros_like(values) for band, values in bands.items()})
-        return spectra, gaia[:, 0].double().numpy()
+        zeros = {band: np.zeros_like(values) for band, values in bands.items()}
+        return sample_spectra(bands, zeros), gaia[:, 0].double().numpy()
 
 
 def absolute_g(pseudo_luminosity: Floats) -> Floats:
-    """M_G behind the dust (N,), from the pseudo-luminosity 10^(0.2 M_G + 2); NaN where none."""
+    """Return M_G (N,) in mag, with the extinction; NaN where it is undefined.
+
+    Parameters
+    ----------
+    pseudo_luminosity
+        10^(0.2 M_G + 2) (N,).
+    """
     good = np.where(pseudo_luminosity > 0, pseudo_luminosity, np.nan)
     return np.asarray(5.0 * (np.log10(good) - 2.0))
 
 
-def middle(values: Floats) -> float:
-    """The median of what is finite; NaN of nothing."""
+def finite_median(values: Floats) -> float:
+    """Return the median of the finite values; NaN where there are none.
+
+    Parameters
+    ----------
+    values
+        Any numbers.
+    """
     good = values[np.isfinite(values)]
     return float(np.median(good)) if len(good) else float("nan")
 
 
-def robust(values: Floats) -> float:
-    """1.4826 times the median absolute deviation of what is finite; NaN of nothing."""
+def robust_scatter(values: Floats) -> float:
+    """Return 1.4826 times the median absolute deviation of the finite values; NaN without any.
+
+    Parameters
+    ----------
+    values
+        Any numbers.
+    """
     good = values[np.isfinite(values)]
     if not len(good):
         return float("nan")
     return float(1.4826 * np.median(np.abs(good - np.median(good))))
 
 
-def giant_branch(logg: Floats) -> Floats:
-    """Teff in K (N,) of the seed paper's giant branch, at solar [M/H]."""
+def giant_branch_teff(logg: Floats) -> Floats:
+    """Return Teff in K (N,) of the giant branch of Zhang, Bu et al. (2026) at solar [M/H].
+
+    Parameters
+    ----------
+    logg
+        log g in dex (N,).
+    """
     return np.asarray(5200.0 - 441.0 * (3.65 - logg))
 
 
-def in_order(x: Floats, y: Floats) -> float:
-    """Spearman's rank correlation of what is finite; NaN of fewer than three."""
+def rank_correlation(x: Floats, y: Floats) -> float:
+    """Return Spearman's rank correlation of the finite pairs; NaN of fewer than three.
+
+    Parameters
+    ----------
+    x, y
+        Numbers (N,).
+    """
     from scipy.stats import spearmanr
 
     good = np.isfinite(x) & np.isfinite(y)

@@ -1,4 +1,4 @@
-"""Figure 7: how spectra follow mass, age and [M/H], from consistent labels of isochrones."""
+"""Figure 7: change of the spectra with mass, age and [M/H], from labels along isochrones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from catalogproc.paper.base import (
     G_SUN,
     LABELS,
     NO_DUST,
+    Check,
+    ExperimentContext,
     Floats,
-    Number,
     Outcome,
-    Setting,
     Spectra,
     absolute_g,
     at_least,
     at_most,
-    in_order,
+    rank_correlation,
 )
 
 GIANT_BRANCH = 2
-"""The phase, as population.PHASES counts."""
+"""Index of the phase in population.PHASES."""
 
 AGE, LOGG = 5.0, 2.5
-"""Of the isochrone, in Gyr, and of the stars that differ in one thing alone."""
+"""Age of the isochrone in Gyr, and log g of the stars that differ in one label only."""
 
 BRANCH_LOGG = np.linspace(3.5, 1.8, 7)
 AGES = np.array([12.0, 8.0, 5.0, 3.0, 2.0, 1.5])
@@ -43,25 +43,36 @@ LINES = {
     "Mg b and MgH": ((505.0, 530.0), (480.0, 495.0), (538.0, 555.0)),
     "Ca II triplet": ((848.0, 870.0), (828.0, 842.0), (876.0, 890.0)),
 }
-"""A blend that XP resolves, and continuum to both sides, in nm."""
+"""Blends that XP resolves: range of the blend, and of the continuum on both sides, in nm."""
 
-SMALL = 5.0
-"""Per cent: of a spectrum's mean flux, what a response may be off."""
+MAX_RMSE = 5.0
+"""Largest accepted rms difference from the simulator, in per cent of the mean flux."""
 
 
-def isochrone(setting: Setting, m_h: Floats, age: Floats, logg: Floats) -> dict[str, Floats]:
-    """Stars of the giant branch with given [M/H], age in Gyr and log g; all (N,).
+def isochrone(
+    context: ExperimentContext, m_h: Floats, age: Floats, logg: Floats
+) -> dict[str, Floats]:
+    """Return stars of the giant branch on PARSEC's isochrones.
 
-    Returns teff, logg, m_h, mass, log_age, log_l of PARSEC's isochrones.
+    Parameters
+    ----------
+    context
+        Has the simulator with the isochrones.
+    m_h, age, logg
+        [M/H] in dex, age in Gyr, log g in dex (N,).
+
+    Returns
+    -------
+    teff, logg, m_h, mass, log_age, log_l (N,), by name.
     """
-    population = setting.simulator.population
+    population = context.simulator.population
     place = torch.linspace(0, 1, 400)
     rows = []
     for metal, log_age, wanted in zip(m_h, np.log10(age) + 9.0, logg, strict=True):
         along = [torch.full_like(place, float(value)) for value in (metal, log_age)]
         phase = torch.full(place.shape, GIANT_BRANCH)
         track = population.at(along[0], along[1], phase, place)
-        # log g falls along the branch but for a loop, the bump: its first passage counts.
+        # log g falls along the branch except in the bump: the first passage is taken.
         falling = np.minimum.accumulate(track["logg"].numpy())[::-1]
         star = {
             name: float(np.interp(wanted, falling, track[name].numpy()[::-1]))
@@ -71,8 +82,16 @@ def isochrone(setting: Setting, m_h: Floats, age: Floats, logg: Floats) -> dict[
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def depth(spectra: Spectra, line: str) -> Floats:
-    """How deep a blend is below the straight line through its continuum (N,), as a share."""
+def line_depth(spectra: Spectra, line: str) -> Floats:
+    """Return the depth of a blend below the linear continuum (N,), as a share of it.
+
+    Parameters
+    ----------
+    spectra
+        Spectra of N stars.
+    line
+        Key of LINES.
+    """
     inside, *outside = (
         spectra.within(*edges).flux.mean(axis=1) for edges in LINES[line]
     )  # fmt: skip
@@ -81,57 +100,67 @@ def depth(spectra: Spectra, line: str) -> Floats:
     return np.asarray(1.0 - inside / ((1 - share) * outside[0] + share * outside[1]))
 
 
-def along_isochrones(setting: Setting) -> Outcome:
-    """Figure 7: spectra from consistent labels that differ in mass, age or [M/H]."""
-    same = np.ones_like
+def along_isochrones(context: ExperimentContext) -> Outcome:
+    """Return figure 7: spectra from consistent labels that differ in mass, age or [M/H].
+
+    Parameters
+    ----------
+    context
+        Model and stars.
+    """
     cases = {
-        "mass": isochrone(setting, 0 * BRANCH_LOGG, AGE * same(BRANCH_LOGG), BRANCH_LOGG),
-        "age": isochrone(setting, 0 * AGES, AGES, LOGG * same(AGES)),
-        "m_h": isochrone(setting, METALS, AGE * same(METALS), LOGG * same(METALS)),
+        "mass": isochrone(context, 0 * BRANCH_LOGG, np.full_like(BRANCH_LOGG, AGE), BRANCH_LOGG),
+        "age": isochrone(context, 0 * AGES, AGES, np.full_like(AGES, LOGG)),
+        "m_h": isochrone(context, METALS, np.full_like(METALS, AGE), np.full_like(METALS, LOGG)),
     }
-    made = {name: _made(setting, stars) for name, stars in cases.items()}
+    made = {name: _predicted(context, stars) for name, stars in cases.items()}
     true = {
-        name: setting.noiseless(ebv=np.exp(NO_DUST), r_v=3.1,
+        name: context.simulated_spectra(ebv=np.exp(NO_DUST), r_v=3.1,
                                 **{k: stars[k] for k in ("teff", "logg", "m_h", "log_l")})
         for name, stars in cases.items()
     }  # fmt: skip
-    numbers = []
+    checks = []
     for name, words in (("mass", "mass along an isochrone"), ("age", "mass at fixed log g")):
-        order = in_order(cases[name]["mass"], -made[name][1])
-        off = made[name][1] - true[name][1]
-        numbers += [
+        order = rank_correlation(cases[name]["mass"], -made[name][1])
+        difference = made[name][1] - true[name][1]
+        checks += [
             at_least(f"luminosity rises with {words}: rank correlation", order, 0.9),
             at_most(f"M_G, {words}: rms difference from the isochrone",
-                    np.sqrt(np.mean(off**2)), 0.3, "mag"),
+                    np.sqrt(np.mean(difference**2)), 0.3, "mag"),
         ]  # fmt: skip
-    metals = _at_one_temperature(setting)
+    metals = _at_one_temperature(context)
     for line in LINES:
-        here, there = depth(metals[0], line), depth(metals[1], line)
-        numbers += [
+        predicted, simulated = (line_depth(spectra, line) for spectra in metals)
+        checks += [
             at_least(f"{line} deepens with [M/H] at fixed Teff and log g: rank correlation",
-                     in_order(METALS, here), 0.9),
-            Number(f"{line}: depth at [M/H] 0.3 less that at -1.5", here[-1] - here[0], "",
-                   there[-1] - there[0], "simulator, no noise"),
+                     rank_correlation(METALS, predicted), 0.9),
+            Check(f"{line}: depth at [M/H] 0.3 minus that at -1.5",
+                  predicted[-1] - predicted[0], "",
+                  simulated[-1] - simulated[0], "simulator, no noise"),
         ]  # fmt: skip
     for name, words in (("mass", "mass"), ("age", "age"), ("m_h", "[M/H]")):
         rmse = made[name][0].within(*SHAPE).rmse(true[name][0].within(*SHAPE))
-        numbers.append(at_most(f"spectra along {words}: median rms difference from the simulator",
-                               np.median(rmse), SMALL, "%"))  # fmt: skip
-    return Outcome(tuple(numbers), partial(_draw_isochrones, cases, made, true))
+        checks.append(at_most(f"spectra along {words}: median rms difference from the simulator",
+                               np.median(rmse), MAX_RMSE, "%"))  # fmt: skip
+    return Outcome(tuple(checks), partial(_draw_isochrones, cases, made, true))
 
 
-def _made(setting: Setting, stars: dict[str, Floats]) -> tuple[Spectra, Floats]:
-    """The model's spectra and M_G of stars by their labels, without dust."""
-    given = setting.table(**{name: stars[name] for name in LABELS if name in stars}, logebv=NO_DUST)
-    return setting.spectra(given), absolute_g(setting.one(given, "g_fakemag")[0])
+def _predicted(context: ExperimentContext, stars: dict[str, Floats]) -> tuple[Spectra, Floats]:
+    """The model's spectra and M_G from the labels of stars, without dust."""
+    given = context.synthetic_inputs(
+        **{name: stars[name] for name in LABELS if name in stars}, logebv=NO_DUST
+    )
+    return context.predicted_spectra(given), absolute_g(context.predict_one(given, "g_fakemag")[0])
 
 
-def _at_one_temperature(setting: Setting) -> tuple[Spectra, Spectra]:
-    """Spectra of the model and of the simulator at [M/H] of METALS, Teff and log g the same."""
-    star = isochrone(setting, np.zeros(1), np.array([AGE]), np.array([LOGG]))
+def _at_one_temperature(context: ExperimentContext) -> tuple[Spectra, Spectra]:
+    """Spectra of model and simulator at the [M/H] of METALS, all with one Teff and log g."""
+    star = isochrone(context, np.zeros(1), np.array([AGE]), np.array([LOGG]))
     fixed = {"teff": star["teff"][0], "logg": LOGG, "m_h": METALS}
-    there = setting.noiseless(**fixed, log_l=star["log_l"][0], ebv=np.exp(NO_DUST), r_v=3.1)[0]
-    return setting.spectra(setting.table(**fixed, logebv=NO_DUST)), there
+    simulated = context.simulated_spectra(
+        **fixed, log_l=star["log_l"][0], ebv=np.exp(NO_DUST), r_v=3.1
+    )[0]
+    return context.predicted_spectra(context.synthetic_inputs(**fixed, logebv=NO_DUST)), simulated
 
 
 def _draw_isochrones(
@@ -156,12 +185,12 @@ def _draw_isochrones(
                 flux = spectra.flux[i] / spectra.flux[i].mean()
                 if name != "m_h":
                     flux = flux * 10 ** (-0.4 * (m_g[i] - G_SUN))
-                words = _label(stars, name, i) if kind is made else None
+                label = _label(stars, name, i) if kind is made else None
                 axes.plot(spectra.wavelengths, flux, style, color=shades[i], linewidth=1.1,
-                          label=words)  # fmt: skip
+                          label=label)  # fmt: skip
         if name != "m_h":
             axes.set_yscale("log")
-            axes.set_ylim(bottom=axes.get_ylim()[0] / 4)  # room for the names
+            axes.set_ylim(bottom=axes.get_ylim()[0] / 4)  # room for the legend
             plotting.plain_ticks(axes)
         axes.set(title=title, xlabel="wavelength [nm]", xlim=DRAWN)
         axes.set_ylabel(

@@ -1,4 +1,4 @@
-"""Parts of pictures that experiments share. Matplotlib is told nothing globally."""
+"""Plotting functions of the experiments. Matplotlib's global settings are not changed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BLUE, ORANGE, GREEN, PURPLE, INK, FAINT = (
 MAP = "viridis"
 DPI = 100
 COLOURS = 250
-"""In the palette of a PNG: a picture for a page, which keeps it small."""
+"""Number of colours in a PNG's palette, which keeps the file small."""
 
 STYLE = {
-    "text.usetex": False,  # GaiaXPy, where it was imported, asks for LaTeX
+    "text.usetex": False,  # importing GaiaXPy turns LaTeX on
     "font.family": "sans-serif", "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5,
     "axes.edgecolor": "#888888", "axes.labelcolor": INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True, "grid.color": FAINT,
@@ -31,8 +31,16 @@ STYLE = {
 }  # fmt: skip
 
 
-def picture(experiment: Experiment, outcome: Outcome) -> bytes:
-    """The experiment's figure as PNG, with a palette."""
+def render_png(experiment: Experiment, outcome: Outcome) -> bytes:
+    """Return the experiment's figure as a PNG with a palette.
+
+    Parameters
+    ----------
+    experiment
+        Has the size.
+    outcome
+        Has the drawing function.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,7 +60,17 @@ def picture(experiment: Experiment, outcome: Outcome) -> bytes:
 
 
 def density(axes: Any, x: Floats, y: Floats, limits: tuple[float, float, float, float]) -> None:
-    """Stars as cells of their numbers; points where there are few."""
+    """Plot stars as counts in cells; as points where there are few.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    x, y
+        Coordinates (N,).
+    limits
+        Range of x and of y.
+    """
     good = np.isfinite(x) & np.isfinite(y)
     low_x, high_x, low_y, high_y = limits
     if good.sum() > 1500:
@@ -65,27 +83,44 @@ def density(axes: Any, x: Floats, y: Floats, limits: tuple[float, float, float, 
     axes.set(xlim=(low_x, high_x), ylim=(low_y, high_y))
 
 
-def identity(axes: Any, true: Floats, said: Floats, words: str = "") -> None:
-    """Predicted against true, with the line where both agree and the medians along it."""
-    good = np.isfinite(true) & np.isfinite(said)
+def plot_identity(axes: Any, true: Floats, predicted: Floats, words: str = "") -> None:
+    """Plot predicted against true values, the identity, and percentiles along it.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    true, predicted
+        Values (N,).
+    words
+        Text in the corner.
+    """
+    good = np.isfinite(true) & np.isfinite(predicted)
     if not good.any():
-        nothing(axes, "nothing is known of these stars")
+        empty_panel(axes, "no stars with both values")
         return
     low, high = (float(edge) for edge in np.percentile(true[good], (0.5, 99.5)))
     margin = 0.04 * (high - low) + 1e-9
     low, high = low - margin, high + margin
-    density(axes, true, said, (low, high, low, high))
+    density(axes, true, predicted, (low, high, low, high))
     axes.plot((low, high), (low, high), color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
-    centre, off = running(true, said - true, bins=20)
-    p16, p50, p84 = centre + off
+    centre, residual = running_percentiles(true, predicted - true, bins=20)
+    p16, p50, p84 = centre + residual
     axes.fill_between(centre, p16, p84, color=ORANGE, alpha=0.2, linewidth=0)
     axes.plot(centre, p50, color=ORANGE)
     axes.text(0.05, 0.95, words, transform=axes.transAxes, va="top", fontsize=7.5)
 
 
-def running(x: Floats, y: Floats, bins: int = 14) -> tuple[Floats, Floats]:
-    """Medians of x (B,) and the 16th, 50th, 84th percentile of y (3, B) in bins of equal
-    numbers."""
+def running_percentiles(x: Floats, y: Floats, bins: int = 14) -> tuple[Floats, Floats]:
+    """Return medians of x (B,) and percentiles 16, 50, 84 of y (3, B) in bins of equal numbers.
+
+    Parameters
+    ----------
+    x, y
+        Values (N,).
+    bins
+        Largest number of bins.
+    """
     good = np.isfinite(x) & np.isfinite(y)
     order = np.flatnonzero(good)[np.argsort(x[good], kind="stable")]
     groups = np.array_split(order, int(np.clip(len(order) // 25, 1, bins)))
@@ -93,20 +128,40 @@ def running(x: Floats, y: Floats, bins: int = 14) -> tuple[Floats, Floats]:
     return centre, np.array([np.percentile(y[group], (16, 50, 84)) for group in groups]).T
 
 
-def image(figure: Any, axes: Any, values: Floats, extent: Any, label: str, **more: Any) -> None:
-    """A map (Y, X) with its bar."""
+def plot_map(axes: Any, values: Floats, extent: Any, label: str, **more: Any) -> None:
+    """Plot a map with its colour bar.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    values
+        The map (Y, X).
+    extent
+        Range of x and of y.
+    label
+        Label of the colour bar.
+    more
+        Passed to matplotlib's ``imshow``.
+    """
     shown = axes.imshow(
         np.ma.masked_invalid(values), origin="lower", extent=extent, aspect="auto",
         interpolation="nearest", **({"cmap": MAP} | more),
     )  # fmt: skip
     axes.grid(visible=False)
-    bar = figure.colorbar(shown, ax=axes, pad=0.02, aspect=24)
+    bar = axes.figure.colorbar(shown, ax=axes, pad=0.02, aspect=24)
     bar.outline.set_visible(False)
     bar.set_label(label)
 
 
 def plain_ticks(axes: Any) -> None:
-    """Numbers as they are on logarithmic axes: 1, 2, 5, 10."""
+    """Label logarithmic axes with plain numbers: 1, 2, 5, 10.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for axis in (axes.xaxis, axes.yaxis):
@@ -118,7 +173,15 @@ def plain_ticks(axes: Any) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def nothing(axes: Any, words: str) -> None:
-    """An empty place, and why."""
+def empty_panel(axes: Any, words: str) -> None:
+    """Leave axes empty, with the reason.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    words
+        The reason.
+    """
     axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""The experiments, in the order of the paper's figures; to run them, and to write them down."""
+"""The experiments in the order of the figures of Zhang, Bu et al. (2026); run and write them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from catalogproc.datasets.test_sets import Benchmark, training_stars
 from catalogproc.errors import BundleError, ContractError, InputError, JobError
-from catalogproc.evaluation.metrics import available
+from catalogproc.evaluation.metrics import resolve_device
 from catalogproc.evaluation.xgboost_baseline import TreeSettings
-from catalogproc.io.atomic import write_whole
+from catalogproc.io.atomic import write_atomic
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.paper import (
@@ -25,310 +25,404 @@ from catalogproc.paper import (
     reconstruction,
     scatter_panels,
 )
-from catalogproc.paper.base import Experiment, Number, Outcome, Real, Setting
-from catalogproc.paper.plotting import picture
+from catalogproc.paper.base import (
+    AT_LEAST,
+    AT_MOST,
+    Check,
+    Experiment,
+    ExperimentContext,
+    Outcome,
+    Real,
+)
+from catalogproc.paper.plotting import render_png
 
 Progress = Callable[[int, int, str], None]
 
 EXPERIMENTS = tuple(
     Experiment(*row)
     for row in (
-        (4, "Teff, log g and [M/H] from six sets of tokens",
-         "Predicted against true: a, XGBoost on the tokens of b; b to f, the model, from 63 "
-         "tokens, 13, 64 random ones, noisy ones, and these with the truth among them. The paper: "
+        (4, "Teff, log g and [M/H] from six input sets",
+         "Predicted against true: a, XGBoost on the inputs of b; b to f, the model, from 63 "
+         "tokens, 13, 64 random ones, noisy ones, and these with the true labels. The paper: "
          "better than XGBoost, robust against fewer and random tokens, large sigmas from noisy "
-         "ones, identity where the truth is given.", scatter_panels.atmospheres, (10.6, 5.2)),
-        (5, "Mass and age from six sets of tokens",
+         "ones, identity where the true labels are inputs.",
+         scatter_panels.atmospheres, (10.6, 5.2)),
+        (5, "Mass and age from six input sets",
          "The same for mass and age.", scatter_panels.mass_and_age, (10.6, 3.7)),
         (6, "Kiel diagram, reddening, distances",
-         "From the tokens of b: the giant branch and the red clump, with its gradient in [M/H]; "
+         "From the tokens of b: the giant branch and the red clump, with the gradient in [M/H]; "
          "E(B-V); distances from the pseudo-luminosity.",
-         scatter_panels.what_answers_show, (11, 3.3)),
+         scatter_panels.kiel_reddening_distance, (11, 3.3)),
         (7, "Spectra along isochrones",
-         "Spectra from labels that belong together on PARSEC's giant branch. The paper: more "
-         "luminous with mass, deeper lines with [M/H].", isochrones.along_isochrones, (12, 4.2)),
+         "Spectra from consistent labels on PARSEC's giant branch. The paper: more luminous with "
+         "mass, deeper lines with [M/H].", isochrones.along_isochrones, (12, 4.2)),
         (8, "Spectra from labels",
-         "Observed spectra and those that the model makes of Teff, log g, [M/H], E(B-V), mass and "
-         "age, for stars at percentiles of RMSE (root mean square difference over the observed "
-         "mean flux). The paper: good to the 75th percentile.",
-         reconstruction.from_labels, (10, 4.6)),
+         "Observed spectra, and spectra predicted from Teff, log g, [M/H], E(B-V), mass and age, "
+         "for stars at percentiles of RMSE (root mean square difference over the observed mean "
+         "flux). The paper: good up to the 75th percentile.",
+         reconstruction.spectra_from_labels, (10, 4.6)),
         (9, "Residuals by wavelength",
-         "The same stars. The paper: a median about zero, wider below 450 nm.",
-         reconstruction.by_wavelength, (7, 3.4)),
+         "The same stars. The paper: a median near zero, wider below 450 nm.",
+         reconstruction.residuals_by_wavelength, (7, 3.4)),
         (10, "RMSE against distance and parallax",
-         "The paper: larger with distance, smaller with parallax S/N. Distant stars are faint, and "
-         "behind more dust: beside it stands how RMSE goes with either.",
-         reconstruction.by_distance, (8, 3.4)),
+         "The paper: larger with distance, smaller with parallax S/N. Distant stars are faint and "
+         "behind more dust: the correlations of RMSE with both are given too.",
+         reconstruction.rmse_by_distance, (8, 3.4)),
         (11, "RMSE over the labels",
-         "Median RMSE by cells of Teff, log g and [M/H]. The paper: uniform, with a rise at the "
-         "edges.", reconstruction.over_labels, (11, 3.3)),
+         "Median RMSE in cells of Teff, log g and [M/H]. The paper: uniform, larger at the edges.",
+         reconstruction.rmse_over_labels, (11, 3.3)),
         (12, "One band from the other",
-         "BP from the coefficients of RP that carry signal, and RP from those of BP; below and "
-         "above 640 nm. The paper, from 52 coefficients: good for three quarters of the stars, "
-         "often better than from labels.",
-         reconstruction.one_band_from_the_other, (10, 4.6)),
+         "BP from the significant coefficients of RP, and RP from those of BP; below and above "
+         "640 nm. The paper, from 52 coefficients: good for three quarters of the stars, often "
+         "better than from labels.",
+         reconstruction.band_inpainting, (10, 4.6)),
         (13, "Teff and luminosity over log g and [M/H]",
-         "Asked of nothing else, where giants are (the paper: log g 0 to 5); the luminosity "
-         "without dust. The paper: the giant branch, cooler with [M/H].",
+         "From log g and [M/H] alone, where giants are (the paper: log g 0 to 5); the luminosity "
+         "is without dust. The paper: the giant branch, cooler with [M/H].",
          kiel_maps.temperature_and_luminosity, (11, 3.4)),
         (14, "Mass and age with and without Teff",
-         "Over log g and [M/H]; Teff is the model's own answer there. The paper: the same means, "
+         "Over log g and [M/H]; Teff is the model's prediction there. The paper: the same means, "
          "smaller sigmas, heavier stars at the red clump.",
          kiel_maps.with_and_without_teff, (12, 5)),
         (15, "Age against [M/H]",
-         "From log g and [M/H] alone, with its band of one sigma. The paper: about 12 Gyr for "
+         "From log g and [M/H] alone, with the 1-sigma band. The paper: about 12 Gyr for "
          "metal-poor stars, 4 to 5 Gyr at solar [M/H].", kiel_maps.age_and_metallicity, (6.5, 3.8)),
         (16, "The extinction curve",
          "R(λ) = -2.5 log10(F/F0) / (0.884 E), of giants of log g 1 to 2.4 behind E = 0.4, 0.8 "
-         "and 1.2 mag (SFD scale) and without dust. Spectra are over G, without their level: "
-         "A_G is Gaia's relation for giants, and beside it stands the A_G of the model's own "
-         "luminosities. The paper: agrees with Fitzpatrick 1999, R_V 3.1.",
-         extinction_curve.the_curve, (10, 3.8)),
+         "and 1.2 mag (SFD scale) and without dust. Spectra are over G and have no absolute "
+         "level: A_G is Gaia's relation for giants; A_G from the model's luminosities is given "
+         "too. The paper: agrees with Fitzpatrick 1999, R_V 3.1.",
+         extinction_curve.extinction_figure, (10, 3.8)),
         (17, "Attention with and without dust",
-         "Where the last block of the decoder looks when a coefficient is asked for. Attention "
-         "tells where an answer was looked for, not what made it. The paper: from Teff to E(B-V) "
-         "when there is dust; to mass and age as before.",
-         extinction_curve.where_it_looks, (10, 5)),
+         "Attention of the decoder's last block when a coefficient is requested. Attention is not "
+         "an explanation of a prediction. The paper: it moves from Teff to E(B-V) when there is "
+         "dust; that to mass and age does not change.",
+         extinction_curve.attention_figure, (10, 5)),
         (18, "Colours from XP",
-         "BP-RP and J-K from 32 coefficients a band. The paper: tight, for Gaia's colour and for "
-         "2MASS's.", scatter_panels.colours, (8, 3.8)),
-        (19, "RP0 from ever more",
-         "From labels; with J-H and J-K; with BP-RP too; beside XGBoost, grown on the training "
-         "part. The paper: scatter falls by 4, then to XGBoost's.",
-         scatter_panels.growing_information, (12, 3.2)),
+         "BP-RP and J-K from 32 coefficients a band. The paper: small scatter for both colours.",
+         scatter_panels.colours, (8, 3.8)),
+        (19, "RP0 from more and more inputs",
+         "From labels; with J-H and J-K; with BP-RP too; next to XGBoost, fitted to the training "
+         "stars. The paper: scatter falls by 4, then to that of XGBoost.",
+         scatter_panels.rp0_by_inputs, (12, 3.2)),
     )
 )  # fmt: skip
 
 TRAINING_SEED = 90_210
-"""Of the simulated stars that trees are grown on; those of a judgement."""
+"""Random seed of the simulated stars that XGBoost is fitted to, as in BenchmarkConfig."""
 
 FIGURES = tuple(experiment.figure for experiment in EXPERIMENTS)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work goes into experiments.
+    """Size of the experiments.
 
-    Trees and the stars that they are grown on; stars that whole spectra are made of.
+    Attributes
+    ----------
+    trees, tree_stars
+        Settings of XGBoost, and number of stars that it is fitted to.
+    n_spectra
+        Number of stars whose spectra are generated.
     """
 
     trees: TreeSettings
     tree_stars: int
-    spectra_stars: int
+    n_spectra: int
 
     @classmethod
-    def of(cls, quick: bool) -> Scale:
-        """A full one, minutes on two cores; or a quick one."""
+    def preset(cls, quick: bool) -> Scale:
+        """Return the full size, minutes on two cores, or a quick one.
+
+        Parameters
+        ----------
+        quick
+            Whether to return the quick one.
+        """
         if quick:
             return cls(TreeSettings(trees=100, rate=0.2), 5_000, 1000)
         return cls(TreeSettings(), 50_000, 4000)
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """An experiment that was run; ``missing`` says why there is no outcome."""
+class ExperimentResult:
+    """An experiment and its outcome; ``missing`` is the reason where there is none."""
 
     experiment: Experiment
     outcome: Outcome | None
     missing: str = ""
 
 
-def chosen(words: str) -> tuple[Experiment, ...]:
-    """Experiments by the numbers of their figures: "7,16", or "all"; "none" is none.
+def select_experiments(figures: str) -> tuple[Experiment, ...]:
+    """Return experiments by the numbers of their figures.
 
-    Raises JobError for what is no such list.
+    Parameters
+    ----------
+    figures
+        Such as "7,16"; "all" or "none".
+
+    Raises
+    ------
+    JobError
+        A number is not that of a figure.
     """
-    if words == "all":
+    if figures == "all":
         return EXPERIMENTS
-    if words == "none":
+    if figures == "none":
         return ()
-    wanted = {word.strip() for word in words.split(",")} - {""}
+    wanted = {word.strip() for word in figures.split(",")} - {""}
     known = {str(figure) for figure in FIGURES}
     if not wanted or wanted - known:
         raise JobError(
-            "no such figure of the seed paper",
+            "no such figure in Zhang, Bu et al. (2026)",
             wanted=f"all, none, or some of {', '.join(map(str, FIGURES))}",
-            found=words, where="--figures",
+            found=figures, where="--figures",
         )  # fmt: skip
     return tuple(item for item in EXPERIMENTS if str(item.figure) in wanted)
 
 
-def unseen(bundle: Bundle, stars: Benchmark) -> Benchmark:
-    """The stars without the real ones that the model was trained on; their name says so.
+def exclude_training_stars(bundle: Bundle, stars: Benchmark) -> Benchmark:
+    """Return the stars without the real ones in the model's training set; the name states it.
 
-    Raises InputError where none is left.
+    Parameters
+    ----------
+    bundle
+        The model.
+    stars
+        Test stars.
+
+    Raises
+    ------
+    InputError
+        No star is left.
     """
-    trained_on = bundle.reliability.seen(stars.ids)
+    trained_on = bundle.calibration.in_training(stars.ids)
     if not stars.real or not trained_on.any():
         return stars
-    kept = stars.rows(~trained_on)
-    if not len(kept):
+    unseen = stars.rows(~trained_on)
+    if not len(unseen):
         raise InputError(
-            "the model was trained on every star that it is to be judged on",
-            found=f"{len(stars):,} stars", where=stars.name, todo="name others with --data",
+            "the model was trained on all of the test stars",
+            found=f"{len(stars):,} stars", where=stars.name,
+            advice="name other stars with --data",
         )  # fmt: skip
-    words = f"{len(kept):,} of {stars.name}, the others having trained the model"
-    return replace(kept, name=words)
+    return replace(unseen, name=f"{len(unseen):,} of {stars.name} (not in the training set)")
 
 
-def run(
-    experiments: Sequence[Experiment],
-    bundle: Bundle,
-    stars: Benchmark,
-    data: Path | None,
-    scale: Scale,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> list[Made]:
-    """Run experiments on stars with known answers, which are those of ``data``.
+def make_context(
+    bundle: Bundle, stars: Benchmark, data: Path | None, scale: Scale, device: str = "cpu"
+) -> ExperimentContext:
+    """Return the context of experiments on stars with known labels.
 
-    Trees are grown on the training part of that, where it has one, else on simulated stars.
-
-    What a model was not trained to answer, or a vocabulary does not have, leaves its experiment
-    out, with the reason.
+    Parameters
+    ----------
+    bundle
+        The model.
+    stars
+        Test stars.
+    data
+        Folder of the test stars: XGBoost is fitted to its training part, where it has one;
+        otherwise, and with None, to simulated stars.
+    scale
+        Size of the experiments.
+    device
+        Device of the model.
     """
-    predictor = Predictor(bundle, available(device))
 
-    def others() -> Benchmark:
-        drawn = training_stars(data, scale.tree_stars, TRAINING_SEED, bundle.vocabulary)
-        return drawn.rows(slice(scale.tree_stars))
+    def load_training() -> Benchmark:
+        training = training_stars(data, scale.tree_stars, TRAINING_SEED, bundle.vocabulary)
+        return training.rows(slice(scale.tree_stars))
 
-    setting = Setting(predictor, stars, others, scale.trees, scale.spectra_stars)
-    made = []
+    predictor = Predictor(bundle, resolve_device(device))
+    return ExperimentContext(predictor, stars, load_training, scale.trees, scale.n_spectra)
+
+
+def run_experiments(
+    experiments: Sequence[Experiment],
+    context: ExperimentContext,
+    progress: Progress | None = None,
+) -> list[ExperimentResult]:
+    """Run experiments.
+
+    An experiment that needs what the model was not trained to predict, or what its vocabulary
+    lacks, is skipped, with the reason.
+
+    Parameters
+    ----------
+    experiments
+        Which.
+    context
+        Model and stars.
+    progress
+        Called with (experiments done, all experiments, title).
+    """
+    results = []
     for done, experiment in enumerate(experiments):
         if progress is not None:
             progress(done, len(experiments), f"figure {experiment.figure}: {experiment.title}")
         try:
-            made.append(Made(experiment, experiment.run(setting)))
+            results.append(ExperimentResult(experiment, experiment.run(context)))
         except (BundleError, ContractError) as error:
-            made.append(Made(experiment, None, error.message))
+            results.append(ExperimentResult(experiment, None, error.message))
     if progress is not None:
         progress(len(experiments), len(experiments), "")
-    return made
+    return results
 
 
-def lines(made: Sequence[Made]) -> Iterator[str]:
-    """For a terminal: each figure, and what holds."""
-    for item in made:
-        title = f"figure {item.experiment.figure:2}  {item.experiment.title}"
-        if item.outcome is None:
-            yield f"{title}: left out: {item.missing}"
+def summary_lines(results: Sequence[ExperimentResult]) -> Iterator[str]:
+    """Yield lines for a terminal: each figure, and the checks that failed.
+
+    Parameters
+    ----------
+    results
+        Results of experiments.
+    """
+    for result in results:
+        title = f"figure {result.experiment.figure:2}  {result.experiment.title}"
+        if result.outcome is None:
+            yield f"{title}: skipped: {result.missing}"
             continue
-        good, bad = item.outcome.holding, item.outcome.failing
-        yield f"{title}: {len(good)} of {len(good) + len(bad)} hold"
-        for number in bad:
-            yield f"           does not hold: {_against(number)}"
+        passed, failed = result.outcome.passed, result.outcome.failed
+        yield f"{title}: {len(passed)} of {len(passed) + len(failed)} passed"
+        for check in failed:
+            yield f"           fail: {_check_text(check)}"
 
 
-FIELDS = ("figure", "number", "ours", "unit", "beside", "whose", "wanted", "verdict")
-VERDICT = {True: "holds", False: "does not hold", None: ""}
+FIELDS = ("figure", "quantity", "value", "unit", "reference", "source", "criterion", "verdict")
+VERDICT = {True: "pass", False: "fail", None: ""}
 
 
 def write_experiments(
-    made: Sequence[Made], bundle: Bundle, stars: Benchmark, folder: Path
+    results: Sequence[ExperimentResult], bundle: Bundle, stars: Benchmark, folder: Path
 ) -> list[Path]:
-    """Write figure_NN.png and figure_NN.csv of each, what is drawn as figure_NN_curves.csv where
-    a table of it says more than the picture, and experiments.md; returns their paths."""
+    """Write figures, tables and experiments.md, and return their paths.
+
+    An experiment has figure_NN.png, figure_NN.csv of its checks, and figure_NN_curves.csv of
+    what the figure shows, where the experiment has such a table.
+
+    Parameters
+    ----------
+    results
+        Results of experiments.
+    bundle, stars
+        Model and test stars, which the page names.
+    folder
+        Where to write.
+    """
     parts: dict[str, bytes] = {}
-    for item in made:
-        if item.outcome is None:
+    for result in results:
+        if result.outcome is None:
             continue
-        name = f"figure_{item.experiment.figure:02d}"
-        parts[f"{name}.png"] = picture(item.experiment, item.outcome)
-        rows = [_row(item.experiment.figure, number) for number in item.outcome.numbers]
+        name = f"figure_{result.experiment.figure:02d}"
+        parts[f"{name}.png"] = render_png(result.experiment, result.outcome)
+        rows = [_row(result.experiment.figure, check) for check in result.outcome.checks]
         parts[f"{name}.csv"] = _csv(FIELDS, rows)
-        curves = item.outcome.curves
+        curves = result.outcome.curves
         if curves:
             columns = np.column_stack(list(curves.values()))
             parts[f"{name}_curves.csv"] = _csv(
                 tuple(curves), [[_digits(x) for x in row] for row in columns]
             )
-    parts["experiments.md"] = page(made, bundle, stars).encode()
+    parts["experiments.md"] = markdown_page(results, bundle, stars).encode()
     for name, content in parts.items():
-        write_whole(folder / name, content)
+        write_atomic(folder / name, content)
     return [folder / name for name in parts]
 
 
-def page(made: Sequence[Made], bundle: Bundle, stars: Benchmark) -> str:
-    """All of it as one page of Markdown, pictures beside it by their names."""
+def markdown_page(results: Sequence[ExperimentResult], bundle: Bundle, stars: Benchmark) -> str:
+    """Return all results as one Markdown page that includes the figures by name.
+
+    Parameters
+    ----------
+    results
+        Results of experiments.
+    bundle, stars
+        Model and test stars.
+    """
     lines = [
-        f"# The seed paper's experiments, by {bundle.name} ({bundle.hash[:8]})",
+        f"# Experiments of Zhang, Bu et al. (2026) with {bundle.name} ({bundle.hash[:8]})",
         "",
-        f"On {stars.name}; {'real stars' if stars.real else 'drawn to judge it'}. "
-        "Figures are those of Zhang, Bu et al. (2026). Published numbers are of real stars with "
-        "APOGEE's labels: another sample, brighter than ours. Scatter is 1.4826 times the median "
-        "absolute deviation. This page is written by `catalogproc evaluate`; where no number "
-        "stands beside ours, the paper claims none.",
+        f"Test stars: {stars.name}; {'real stars' if stars.real else 'not used in training'}. "
+        "Figure numbers are those of Zhang, Bu et al. (2026), called the paper below. Published "
+        "numbers are of real stars with APOGEE labels, a brighter sample. Scatter is 1.4826 "
+        "times the median absolute deviation. This page is written by `catalogproc evaluate`; a "
+        "row without a reference has no published number.",
         "",
-        "| figure | what | holds | does not hold |",
+        "| figure | title | pass | fail |",
         "|---|---|---|---|",
     ]
-    for item in made:
-        out = item.outcome
-        counts = ("left out", "") if out is None else (len(out.holding), len(out.failing) or "")
-        number, title = item.experiment.figure, item.experiment.title
+    for result in results:
+        out = result.outcome
+        counts = ("skipped", "") if out is None else (len(out.passed), len(out.failed) or "")
+        number, title = result.experiment.figure, result.experiment.title
         lines.append(f"| [{number}](#figure-{number}) | {title} | {counts[0]} | {counts[1]} |")
-    good, bad = (
-        sum(len(getattr(item.outcome, name)) for item in made if item.outcome is not None)
-        for name in ("holding", "failing")
-    )
-    lines.append(f"| all | | {good} | {bad or ''} |")
-    for item in made:
-        lines += ["", f"## Figure {item.experiment.figure}", "", *_section(item)]
+    outcomes = [result.outcome for result in results if result.outcome is not None]
+    passed = sum(len(outcome.passed) for outcome in outcomes)
+    failed = sum(len(outcome.failed) for outcome in outcomes)
+    lines.append(f"| all | | {passed} | {failed or ''} |")
+    for result in results:
+        lines += ["", f"## Figure {result.experiment.figure}", "", *_section(result)]
     return "\n".join(lines) + "\n"
 
 
-def _section(item: Made) -> list[str]:
-    experiment, outcome = item.experiment, item.outcome
+def _section(result: ExperimentResult) -> list[str]:
+    experiment, outcome = result.experiment, result.outcome
     lines = [f"**{experiment.title}.** {experiment.claim}", ""]
     if outcome is None:
-        return [*lines, f"Left out: {item.missing}."]
+        return [*lines, f"Skipped: {result.missing}."]
     name = f"figure_{experiment.figure:02d}"
-    lines += [f"![{experiment.title}]({name}.png)", "", said(outcome), ""]
-    lines += ["| number | ours | unit | beside | whose | verdict |", "|---|---:|---|---:|---|---|"]
-    for number in (n for n in outcome.numbers if np.isfinite(n.ours)):
-        beside = f"{'≤' if number.wanted == 'at most' else '≥' if number.wanted else ''} "
-        beside += _digits(number.beside, 3)
-        cells = (number.what, _digits(number.ours, 3), number.unit, beside.strip(), number.whose,
-                 VERDICT[number.holds])  # fmt: skip
+    lines += [f"![{experiment.title}]({name}.png)", "", verdict_text(outcome), ""]
+    lines += ["| quantity | value | unit | reference | source | verdict |",
+              "|---|---:|---|---:|---|---|"]  # fmt: skip
+    for check in (x for x in outcome.checks if np.isfinite(x.value)):
+        sign = SIGN.get(check.criterion, "")
+        cells = (check.name, _digits(check.value, 3), check.unit,
+                 f"{sign} {_digits(check.reference, 3)}".strip(), check.source,
+                 VERDICT[check.passed])  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-MENTIONED = 8
-"""Of what holds, so many numbers are named in the sentence; the table has them all."""
+SIGN = {AT_MOST: "≤", AT_LEAST: "≥"}
+
+MAX_LISTED = 8
+"""Number of checks named in the sentence on a figure; the table has them all."""
 
 
-def said(outcome: Outcome) -> str:
-    """What holds and what does not, in a sentence or two."""
-    good, bad = outcome.holding, outcome.failing
-    if not good and not bad:
-        return "Nothing is decided by a number here."
+def verdict_text(outcome: Outcome) -> str:
+    """Return the checks that passed and failed, in a sentence or two.
+
+    Parameters
+    ----------
+    outcome
+        The result of an experiment.
+    """
+    if not outcome.passed and not outcome.failed:
+        return "No number is tested here."
     parts = [
-        f"{words}: {'; '.join(_against(number) for number in numbers[:MENTIONED])}"
-        + (f"; and {len(numbers) - MENTIONED} more." if len(numbers) > MENTIONED else ".")
-        for words, numbers in (("Holds", good), ("Does not hold", bad))
-        if numbers
+        f"{verdict}: {'; '.join(_check_text(check) for check in checks[:MAX_LISTED])}"
+        + (f"; and {len(checks) - MAX_LISTED} more." if len(checks) > MAX_LISTED else ".")
+        for verdict, checks in (("Pass", outcome.passed), ("Fail", outcome.failed))
+        if checks
     ]
     return " ".join(parts)
 
 
-def _against(number: Number) -> str:
-    unit = f" {number.unit}" if number.unit else ""
-    sign = "≤" if number.wanted == "at most" else "≥"
-    ours, beside = _digits(number.ours, 3), _digits(number.beside, 3)
-    return f"{number.what} ({ours}{unit}, wanted {sign} {beside})"
+def _check_text(check: Check) -> str:
+    unit = f" {check.unit}" if check.unit else ""
+    value, reference = _digits(check.value, 3), _digits(check.reference, 3)
+    return f"{check.name} ({value}{unit}, wanted {SIGN[check.criterion]} {reference})"
 
 
-def _row(figure: int, number: Number) -> list[str]:
+def _row(figure: int, check: Check) -> list[str]:
     return [
-        str(figure), number.what, _digits(number.ours), number.unit, _digits(number.beside),
-        number.whose, number.wanted, VERDICT[number.holds],
+        str(figure), check.name, _digits(check.value), check.unit, _digits(check.reference),
+        check.source, check.criterion, VERDICT[check.passed],
     ]  # fmt: skip
 
 
 def _digits(number: Real, digits: int = 6) -> str:
-    """So many significant digits, "" for NaN."""
+    """A number with so many significant digits, "" for NaN."""
     return "" if math.isnan(number) else f"{number:.{digits}g}"
 
 

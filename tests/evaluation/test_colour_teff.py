@@ -1,11 +1,11 @@
-"""Teff beside colours: the published relation, and which stars are held against it."""
+"""Comparison of Teff with a published colour-temperature relation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support import real_stars
+from support import real_stars, simulated
 from support.paths import EXAMPLES
 
 from catalogproc.datasets import kepler
@@ -13,21 +13,20 @@ from catalogproc.evaluation import colour_teff
 from catalogproc.evaluation.colour_teff import ColourCheck, colour_check, teff_of_colour
 from catalogproc.network.bundle import load_bundle
 from catalogproc.resources import shipped
-from catalogproc.simulation.simulator import Simulator
 
 
 def test_the_relation_gives_the_teff_of_real_giants() -> None:
     table = pq.read_table(shipped("grids") / kepler.FILE).to_pandas()
     bp_rp = table["phot_bp_mean_mag"] - table["phot_rp_mean_mag"]
-    # Green et al. (2019)'s E(B-V), as Li et al. give it, is a true one.
+    # E(B-V) of Green et al. (2019), as Li et al. give it, is on the true scale.
     bp_rp0 = (bp_rp - colour_teff.REDDENING * table["ebv"]).to_numpy(dtype=float)
-    off = table["teff"].to_numpy(dtype=float) - teff_of_colour(bp_rp0, table["m_h"].to_numpy())
-    off = off[np.isfinite(off)]
-    assert len(off) > 1000
-    # APOGEE's scale of Teff is cooler than the infrared flux method's, on which the relation is.
-    assert -120 < np.median(off) < 0
-    assert 1.4826 * np.median(np.abs(off - np.median(off))) < colour_teff.RELATION_SCATTER
-    # Redder is cooler, everywhere; nothing is said outside of its range.
+    residual = table["teff"].to_numpy(dtype=float) - teff_of_colour(bp_rp0, table["m_h"].to_numpy())
+    residual = residual[np.isfinite(residual)]
+    assert len(residual) > 1000
+    # Teff of APOGEE is cooler than that of the infrared flux method, used in the relation.
+    assert -120 < np.median(residual) < 0
+    assert 1.4826 * np.median(np.abs(residual - np.median(residual))) < colour_teff.RELATION_SCATTER
+    # Redder is cooler everywhere; NaN outside the range.
     grid = np.linspace(0.34, 1.80, 100)
     for metals in (-2.0, 0.0):
         assert (np.diff(teff_of_colour(grid, np.full(100, metals))) < 0).all()
@@ -35,7 +34,7 @@ def test_the_relation_gives_the_teff_of_real_giants() -> None:
 
 
 def test_reddening_of_the_colour_is_that_of_the_simulator() -> None:
-    simulator = Simulator("cpu")
+    simulator = simulated.simulator()
     drawn = simulator.draw(400, 5)
     names = ("m_h", "teff", "logg", "log_l", "distance")
     state = [drawn[name] for name in names]
@@ -62,7 +61,7 @@ def test_scatter_and_bias_are_of_the_differences() -> None:
     assert np.isnan(check.rows(np.zeros(20_000, dtype=bool)).scatter)
 
 
-def test_real_giants_of_clean_flags_have_the_teff_of_their_colour() -> None:
+def test_real_giants_with_clean_flags_have_the_teff_of_their_colour() -> None:
     found = colour_check(load_bundle("default"), sorted(EXAMPLES.glob("*.parquet")))
     assert len(found.teff) > 60
     assert set(found.source_id) <= set(real_stars.faint()["source_id"].to_numpy())

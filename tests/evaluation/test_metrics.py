@@ -1,4 +1,4 @@
-"""Scores, quantities and input sets, by their definitions."""
+"""Scores, quantities and input sets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from support.bundles import tiny_bundle
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
     QUANTITIES,
-    Answers,
-    ask,
-    evaluate,
-    given_by,
+    Predictions,
+    evaluate_input_sets,
+    labels_of,
     markdown,
+    predict,
     score,
-    tokens_of,
+    select_inputs,
 )
 from catalogproc.network.predictor import Predictor
 from catalogproc.vocabulary import load_vocabulary
@@ -41,7 +41,7 @@ def test_a_score_of_gaussian_errors_is_their_sigma() -> None:
     assert found.within_2_sigma == pytest.approx(0.950, abs=0.005)
 
 
-def test_one_wild_answer_does_not_change_the_scatter() -> None:
+def test_one_outlier_does_not_change_the_scatter() -> None:
     true = np.zeros(1001)
     answer = np.linspace(-1, 1, 1001)
     before = score("logg", answer, true)
@@ -52,7 +52,7 @@ def test_one_wild_answer_does_not_change_the_scatter() -> None:
     assert np.isnan(after.z_std)
 
 
-def test_what_is_unknown_does_not_count() -> None:
+def test_stars_without_truth_or_prediction_are_left_out() -> None:
     true = np.array([1.0, np.nan, 1.0, 1.0])
     answer = np.array([1.1, 1.0, np.nan, 0.9])
     assert score("mass", answer, true).stars == 2
@@ -61,7 +61,7 @@ def test_what_is_unknown_does_not_count() -> None:
     assert np.isnan(nothing.scatter)
 
 
-def test_quantities_follow_from_tokens() -> None:
+def test_quantities_are_computed_from_tokens() -> None:
     def residual(name: str, predicted: float, true: float) -> float:
         return float(QUANTITIES[name].residual(np.array([predicted]), np.array([true]))[0])
 
@@ -71,7 +71,7 @@ def test_quantities_follow_from_tokens() -> None:
     assert residual("dist", 200.0, 100.0) == pytest.approx(-50.0)
     assert np.isnan(residual("dist", -3.0, 100.0))
     assert residual("teff", 5000, 4900) == 100
-    assert tokens_of(("age", "log_age", "dist")) == ("log_age", "g_fakemag")
+    assert labels_of(("age", "log_age", "dist")) == ("log_age", "g_fakemag")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_input_sets_are_those_of_the_paper(name: str, tokens: int) -> None:
     assert present[:, labels].any() == (name == "f")
 
 
-def test_random_tokens_differ_by_star_and_are_the_same_tomorrow() -> None:
+def test_random_tokens_differ_by_star_and_are_reproducible() -> None:
     stars = np.ones((300, len(VOCABULARY)))
     one, same = (np.isfinite(INPUT_SETS["d"].select(stars, VOCABULARY)) for _ in range(2))
     np.testing.assert_array_equal(one, same)
@@ -99,39 +99,39 @@ def test_random_tokens_differ_by_star_and_are_the_same_tomorrow() -> None:
     assert often.min() > 0.4
 
 
-def test_labels_that_a_set_gives_away_come_from_the_truth() -> None:
+def test_labels_among_the_inputs_come_from_the_truth() -> None:
     inputs = np.full((4, len(VOCABULARY)), np.nan)
     truth = np.full_like(inputs, 3.0)
     at = VOCABULARY.column("teff")
-    assert (given_by("f", inputs, truth, VOCABULARY)[:, at] == 3.0).all()
-    assert np.isnan(given_by("b", inputs, truth, VOCABULARY)).all()
+    assert (select_inputs("f", inputs, truth, VOCABULARY)[:, at] == 3.0).all()
+    assert np.isnan(select_inputs("b", inputs, truth, VOCABULARY)).all()
 
 
-def test_answers_are_scored_by_name() -> None:
+def test_predictions_are_scored_by_name() -> None:
     truth = np.full((3, len(VOCABULARY)), np.nan)
     truth[:, VOCABULARY.column("log_age")] = 9.0
-    said = Answers(("log_age",), np.full((3, 1), 9.3), np.full((3, 1), 0.1))
-    age, log_age, mass = said.scores(truth, VOCABULARY, ("age", "log_age", "mass"))
+    predictions = Predictions(("log_age",), np.full((3, 1), 9.3), np.full((3, 1), 0.1))
+    age, log_age, mass = predictions.scores(truth, VOCABULARY, ("age", "log_age", "mass"))
     assert age.bias == pytest.approx(10**0.3 - 1)
     assert log_age.bias == pytest.approx(0.3)
     assert log_age.within_1_sigma == age.within_1_sigma == 0.0
     assert mass.stars == 0
-    assert said.rows(slice(2)).mean.shape == (2, 1)
+    assert predictions.rows(slice(2)).mean.shape == (2, 1)
 
 
-def test_a_model_is_scored_by_what_it_says(tmp_path: Path) -> None:
+def test_scores_of_a_model_are_those_of_its_predictions(tmp_path: Path) -> None:
     predictor = Predictor(tiny_bundle(tmp_path / "bundle"))
     random = np.random.default_rng(2)
     scale = predictor.bundle.standardisation
     stars = scale.center + scale.scale * random.normal(size=(40, len(VOCABULARY)))
     inputs = stars.copy()
     inputs[:, VOCABULARY.columns(VOCABULARY.named("label"))] = np.nan
-    scores = evaluate(predictor, inputs, stars, ("teff", "age"), "bf")
+    scores = evaluate_input_sets(predictor, inputs, stars, ("teff", "age"), "bf")
     given = INPUT_SETS["b"].select(inputs, VOCABULARY)
     direct = predictor.predict(given, ["teff"]).mean[:, 0] - stars[:, VOCABULARY.column("teff")]
     assert scores["b"][0].bias == pytest.approx(np.median(direct), rel=1e-5)
     assert [row.label for row in scores["f"]] == ["teff", "age"]
-    assert ask(predictor, given, ("age", "dist")).labels == ("log_age", "g_fakemag")
+    assert predict(predictor, given, ("age", "dist")).labels == ("log_age", "g_fakemag")
     table = markdown(scores).splitlines()
     assert len(table) == 2 + 4
     assert table[2].startswith("| 63 tokens")

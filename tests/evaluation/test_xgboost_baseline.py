@@ -1,4 +1,4 @@
-"""Gradient-boosted trees, the yardstick."""
+"""The XGBoost baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catalogproc.errors import JobError
-from catalogproc.evaluation.xgboost_baseline import TreeSettings, fit_baseline
+from catalogproc.evaluation.xgboost_baseline import TreeData, TreeSettings, fit_baseline
 
 FEW = TreeSettings(trees=150, rate=0.1, depth=4, columns=1.0, threads=1)
 
@@ -19,9 +19,9 @@ def stars(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return values, labels
 
 
-def test_learns_labels_whatever_their_unit() -> None:
+def test_labels_of_any_unit_are_fitted() -> None:
     (values, labels), (others, truth) = stars(4000, 1), stars(1000, 2)
-    fitted = fit_baseline(values, labels, ("teff", "mass"), np.arange(5), FEW)
+    fitted = fit_baseline(TreeData(values, labels, ("teff", "mass"), np.arange(5)), FEW)
     answer = fitted.predict(others)
     assert answer.shape == (1000, 2)
     assert answer.dtype == np.float32
@@ -30,21 +30,21 @@ def test_learns_labels_whatever_their_unit() -> None:
     assert np.std(answer[:, 0] - truth[:, 0]) < 30
 
 
-def test_absent_tokens_are_missing_values_not_zeros() -> None:
+def test_absent_tokens_are_missing_values() -> None:
     (values, labels), (others, truth) = stars(6000, 1), stars(2000, 2)
     random = np.random.default_rng(3)
     for matrix in (values, others):
-        matrix[:, 3] = matrix[:, 0]  # the same is told twice
+        matrix[:, 3] = matrix[:, 0]  # the same information twice
         matrix[random.random(len(matrix)) < 0.5, 0] = np.nan
-    fitted = fit_baseline(values, labels[:, :1], ("teff",), np.arange(5), FEW)
+    fitted = fit_baseline(TreeData(values, labels[:, :1], ("teff",), np.arange(5)), FEW)
     lacking = np.isnan(others[:, 0])
     error = fitted.predict(others)[:, 0] - truth[:, 0]
     assert np.std(error[lacking]) < 40
 
 
-def test_reads_the_columns_that_it_is_given_and_no_others() -> None:
+def test_only_the_given_columns_are_read() -> None:
     values, labels = stars(2000, 1)
-    fitted = fit_baseline(values, labels[:, :1], ("teff",), np.array([0, 4]), FEW)
+    fitted = fit_baseline(TreeData(values, labels[:, :1], ("teff",), np.array([0, 4])), FEW)
     changed = values.copy()
     changed[:, 1:4] = 1e6
     np.testing.assert_array_equal(fitted.predict(values), fitted.predict(changed))
@@ -52,36 +52,40 @@ def test_reads_the_columns_that_it_is_given_and_no_others() -> None:
 
 def test_the_same_seed_gives_the_same_trees() -> None:
     values, labels = stars(1000, 1)
+    data = TreeData(values, labels[:, :1], ("teff",), np.arange(5))
     one, same, other = (
-        fit_baseline(
-            values, labels[:, :1], ("teff",), np.arange(5),
-            TreeSettings(trees=20, rate=0.3, depth=3, threads=1, seed=seed),
-        ).predict(values)
+        fit_baseline(data, TreeSettings(trees=20, rate=0.3, depth=3, threads=1, seed=seed)).predict(
+            values
+        )
         for seed in (1, 1, 2)
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
 
-def test_stars_without_a_label_do_not_teach_it() -> None:
+def test_stars_without_a_label_are_left_out_for_it() -> None:
     values, labels = stars(2000, 1)
     wrong = labels.copy()
     wrong[::2] = np.nan
-    half = fit_baseline(values[1::2], labels[1::2], ("teff", "mass"), np.arange(5), FEW)
-    some = fit_baseline(values, wrong, ("teff", "mass"), np.arange(5), FEW)
+    half = fit_baseline(TreeData(values[1::2], labels[1::2], ("teff", "mass"), np.arange(5)), FEW)
+    some = fit_baseline(TreeData(values, wrong, ("teff", "mass"), np.arange(5)), FEW)
     np.testing.assert_array_equal(half.predict(values), some.predict(values))
     wrong[:, 1] = np.nan
-    with pytest.raises(JobError, match=r"no star to learn a label from\n.*mass"):
-        fit_baseline(values, wrong, ("teff", "mass"), np.arange(5), FEW)
+    with pytest.raises(JobError, match=r"no star has a label to train on\n.*mass"):
+        fit_baseline(TreeData(values, wrong, ("teff", "mass"), np.arange(5)), FEW)
 
 
-def test_reports_every_tree() -> None:
+def test_progress_counts_every_tree() -> None:
     values, labels = stars(200, 1)
-    told: list[tuple[int, int, str]] = []
+    progress_calls: list[tuple[int, int, str]] = []
     few = TreeSettings(trees=3, threads=1)
-    fit_baseline(values, labels, ("teff", "mass"), np.arange(5), few, lambda *x: told.append(x))
-    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert {total for _, total, _ in told} == {6}
-    assert "mass" in told[-1][2]
-    with pytest.raises(JobError, match="needs trees"):
+    fit_baseline(
+        TreeData(values, labels, ("teff", "mass"), np.arange(5)),
+        few,
+        lambda *x: progress_calls.append(x),
+    )
+    assert [done for done, _, _ in progress_calls] == [1, 2, 3, 4, 5, 6]
+    assert {total for _, total, _ in progress_calls} == {6}
+    assert "mass" in progress_calls[-1][2]
+    with pytest.raises(JobError, match="needs at least one tree"):
         TreeSettings(trees=0)
