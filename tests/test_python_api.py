@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,24 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units
 from astropy.table import MaskedColumn, Table
+from support import real_stars
 from support.bundles import tiny_bundle
 from support.catalogs import finished_run
-from support.paths import CORRELATED, EXAMPLES
+from support.paths import EXAMPLES
 
 import catalogproc
 from catalogproc.errors import BundleError, ContractError, JobError, ResumeError
 from catalogproc.export import open_catalog
 from catalogproc.export.open_catalog import Catalog
-from catalogproc.features.tokens import tokens
 from catalogproc.inference import model as model_module
+from catalogproc.inference.catalog_columns import LABEL_COLUMNS
+from catalogproc.inference.engine import Engine
 from catalogproc.inference.model import Model
 from catalogproc.job import LABELS, Job
-from catalogproc.readers.xp import read_spectra
+from catalogproc.network.predictor import Predictor
+from catalogproc.network.uncertainty_calibration import LabelCalibration, Term
+from catalogproc.spectra.infer import infer
 
-REAL = CORRELATED
 CONTRACT = catalogproc.load_contract("catalog")
 
 
@@ -42,6 +46,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("model")
     tiny_bundle(folder / "m")
     return catalogproc.load_model(folder / "m")
+
+
+@pytest.fixture(scope="module")
+def calibrated(model: Model) -> Model:
+    """The same with calibrations that depend on G, dust, log g and [M/H]."""
+    terms = tuple(
+        Term(name, np.array([0.0, 15.0]), np.array([-0.3, 0.4]))
+        for name in ("sigma", "phot_g_mean_mag", "ln_ebv", "logg", "m_h")
+    )
+    by_label = {label: LabelCalibration(terms) for label in LABELS}
+    bundle = replace(model.bundle, calibration=replace(model.bundle.calibration, by_label=by_label))
+    return Model(bundle, Predictor(bundle))
 
 
 # ---------------------------------------------------------------- a catalog, opened
@@ -103,37 +119,137 @@ def test_a_catalog_tells_where_it_comes_from(stars: Catalog, tmp_path: Path) -> 
 # ---------------------------------------------------------------- a model and one's own table
 
 
-def test_spectra_in_a_frame_get_the_answers_of_a_run(model: Model) -> None:
-    """By hand: the tokens as a run makes them, straight into the predictor."""
-    (batch,) = read_spectra(REAL / "xp_continuous_30.parquet")
-    source = pq.read_table(REAL / "gaia_source_30.parquet")
-    companion = catalogproc.load_contract("gaia_source").assemble(
-        {
-            name: source[name]
-            for name in source.column_names
-            if name in catalogproc.load_contract("gaia_source")
-        },
-        source.num_rows,
-    )
-    order = pa.compute.index_in(batch.column("source_id"), companion["source_id"])
-    companion = companion.take(order)
-    read = tokens(batch, companion, model.bundle.vocabulary, Job("by hand"))
-    wanted = model._predictor.predict(read.values, LABELS)
+def spectra_and_photometry() -> pa.Table:
+    """Spectra of 30 real stars, arrays as lists, and their gaia_source columns."""
+    source = real_stars.bright_companion()
+    table = real_stars.bright()
+    for name in source.column_names:
+        if name not in table.column_names:
+            table = table.append_column(name, source[name])
+    random = np.random.default_rng(2)
+    ebv = pa.array(random.uniform(0.01, 0.2, 30).astype(np.float32))
+    error = pa.array(np.full(30, 0.3, np.float32))
+    return table.append_column("ebv", ebv).append_column("e_ln_ebv", error)
 
-    spectra = pa.Table.from_batches([batch]).to_pandas()
-    frame = spectra.merge(source.to_pandas(), on="source_id")
-    found = model.predict(frame)
+
+def of_a_run(model: Model, table: pa.Table, job: Job) -> pa.Table:
+    """The catalog's rows by the engine of a run."""
+    contract = catalogproc.load_contract("gaia_source")
+    known = {name: table[name] for name in table.column_names if name in contract}
+    names = [c.name for c in catalogproc.load_contract("xp_continuous").columns]
+    spectra = table.select([n for n in names if job.correlations or "correlations" not in n])
+    return Engine(model.bundle, job).process(spectra, contract.assemble(known, len(table)))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job("plain"),
+        Job("correlated", correlations=True, inflate_errors=False),
+        Job("no errors", propagation="none"),
+        Job("few labels", labels=("teff", "mass"), inputs=("bprp",), coefficients=12),
+    ],
+    ids=lambda job: job.name,
+)
+def test_a_table_gets_the_values_and_errors_of_a_run(calibrated: Model, job: Job) -> None:
+    table = spectra_and_photometry()
+    wanted, found = of_a_run(calibrated, table, job), calibrated.predict(table, job=job)
     assert found.column_names == [
         "source_id",
-        *(name for label in LABELS for name in (label, f"e_{label}")),
+        *(name for label in job.labels for name in (label, f"e_{label}")),
     ]
-    assert found["source_id"].to_pylist() == batch.column("source_id").to_pylist()
-    for place, label in enumerate(LABELS):
-        np.testing.assert_allclose(found[label].to_numpy(), wanted.mean[:, place], rtol=1e-5)
-        np.testing.assert_allclose(
-            found[f"e_{label}"].to_numpy(), wanted.sigma[:, place], rtol=1e-5
-        )
+    assert found["source_id"].to_pylist() == table["source_id"].to_pylist()
+    for label in job.labels:
+        name = LABEL_COLUMNS[label]
+        np.testing.assert_allclose(found[label], wanted[name], rtol=2e-6, err_msg=label)
+        np.testing.assert_allclose(found[f"e_{label}"], wanted[f"e_{name}"], rtol=1e-5)
     assert found.schema.field("teff").metadata[b"unit"] == b"K"
+
+
+@pytest.mark.parametrize("form", ["arrow", "pandas", "astropy", "csv", "ecsv", "fits", "vot",
+                                  "parquet"])  # fmt: skip
+@pytest.mark.parametrize("question", ["spectra", "labels"])
+def test_the_same_question_gets_the_same_answer_on_all_roads(
+    calibrated: Model, tmp_path: Path, form: str, question: str
+) -> None:
+    """Columns in capitals, in other units, with errors and missing values."""
+    if question == "spectra":
+        table = spectra_and_photometry()
+        table = table.select([n for n in table.column_names if "correlations" not in n])
+    else:
+        table = pa.table({
+            "TEFF": pa.array([4800.0, 4300.0, None]), "e_teff": [60.0, 400.0, 50.0],
+            "Age": [4.5, None, 1.0], "age_error": [2.0, 1.0, 0.2], "ebv": [0.1, 0.2, None],
+            "source_id": [5, 6, 7],
+        })  # fmt: skip
+    wanted = calibrated.predict(table, labels=["logg", "mass"])
+    if form in ("arrow", "pandas", "astropy"):
+        given = {"arrow": lambda: table, "pandas": table.to_pandas,
+                 "astropy": lambda: in_astropy(table)}[form]()  # fmt: skip
+        found = calibrated.predict(given, labels=["logg", "mass"])
+    else:
+        path = tmp_path / f"in.{form}"
+        if form == "parquet":
+            pq.write_table(table, path)
+        else:
+            of = {"csv": "ascii.csv", "ecsv": "ascii.ecsv", "fits": "fits", "vot": "votable"}[form]
+            in_astropy(table, arrays=form != "csv").write(path, format=of)
+        infer(path, ["logg", "mass"], tmp_path / "out.parquet", calibrated.bundle)
+        found = pq.read_table(tmp_path / "out.parquet")
+    for name in ("logg", "e_logg", "mass", "e_mass"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
+    if form not in ("arrow", "pandas", "csv", "parquet") and question == "labels":
+        assert not np.allclose(wanted["logg"].to_numpy()[0], wanted["logg"].to_numpy()[1])
+
+
+def in_astropy(table: pa.Table, arrays: bool = True) -> Table:
+    """Temperatures in kK and ages in Myr where a format has units, else as they are."""
+    made = Table()
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            values = np.stack(column.to_numpy(zero_copy_only=False)).astype(np.float64)
+            made[name] = values if arrays else [f"({', '.join(map(str, row))})" for row in values]
+        elif column.null_count:
+            mask = column.is_null().to_numpy(zero_copy_only=False)
+            made[name] = MaskedColumn(column.fill_null(0).to_numpy(), mask=mask)
+        else:
+            made[name] = column.to_pylist()
+    for name, unit, factor in (("TEFF", "kK", 1e-3), ("e_teff", "kK", 1e-3), ("Age", "Myr", 1e3),
+                               ("age_error", "Myr", 1e3)):  # fmt: skip
+        if name in made.colnames and arrays:
+            made[name] = made[name] * factor
+            made[name].unit = unit
+    return made
+
+
+def test_larger_input_errors_make_larger_errors(model: Model) -> None:
+    """By finite differences where the error of one token dominates."""
+    step, wide = 2.0, 5_000.0
+    table = pa.table({"teff": [4800.0 - step, 4800.0 + step, 4800.0, 4800.0],
+                      "teff_error": [None, None, wide, 1e-3]})  # fmt: skip
+    found = model.predict(table, labels=["logg", "m_h"])
+    for label in ("logg", "m_h"):
+        value, error = found[label].to_numpy().astype(float), found[f"e_{label}"].to_numpy()
+        slope = abs(value[1] - value[0]) / (2 * step)
+        assert error[3] == pytest.approx(0.5 * (error[0] + error[1]), rel=1e-3)
+        assert error[2] == pytest.approx(max(slope * wide, error[3]), rel=0.02)
+
+
+def test_a_row_without_a_token_gets_no_prediction(model: Model) -> None:
+    found = model.predict(pa.table({"teff": [4800.0, None]}), labels=["logg"])
+    assert np.isfinite(found["logg"].to_numpy()[0])
+    assert np.isnan(found["logg"].to_numpy()[1])
+    assert np.isnan(found["e_logg"].to_numpy()[1])
+
+
+def test_a_model_names_the_columns_that_it_used(model: Model) -> None:
+    table = pa.table({"Teff": [4800.0], "vsini": [3.0], "age": [4.0]})
+    inputs = model.inputs(table)
+    assert (inputs.used, inputs.ignored) == (("Teff", "age"), ("vsini",))
+    found = model.predict(table)
+    assert found.schema.metadata == {b"used": b"Teff, age", b"ignored": b"vsini"}
+    assert "teff" not in found.column_names
 
 
 def test_any_tokens_in_any_labels_out_whatever_the_table(model: Model) -> None:

@@ -309,7 +309,7 @@ def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
         (Wanted({}, isochrone="five", output=Path("x.ecsv")), r"AGE,M_H(.|\n)*five"),
         (Wanted({"age": 2.0}, isochrone="5,0", output=Path("x.ecsv")), r"already(.|\n)*age"),
         (Wanted({"teff": 1.0}, known=("a:1",), output=Path("x.ecsv")), r"NAME=VALUE(.|\n)*a:1"),
-        (Wanted({"height": 1.0}, output=Path("x.ecsv")), r"no column that the model knows"),
+        (Wanted({"height": 1.0}, output=Path("x.ecsv")), r"no column that the model can read"),
         (Wanted({"teff": 1.0}, distance=1.0, absolute=True, output=Path("x.ecsv")), "two scales"),
         (Wanted({"teff": 1.0}, distance=-1.0, output=Path("x.ecsv")), r"above 0 kpc(.|\n)*-1"),
     ],
