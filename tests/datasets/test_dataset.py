@@ -1,4 +1,4 @@
-"""From files of the true layouts to a dataset that a training reads, every trap on the way."""
+"""From files in the layouts of the surveys to a dataset; every defect of their rows is handled."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from catalogproc.contract import load_contract
 from catalogproc.datasets.cuts import Cuts
 from catalogproc.datasets.dataset import PAPER, Report, dataset_columns, dataset_facts, load_dataset
 from catalogproc.datasets.labels import Masses
-from catalogproc.datasets.lb24 import CUTS, dataset_from_lb24
-from catalogproc.datasets.star_table import Table, describe
+from catalogproc.datasets.lb24 import CUTS, LB24Files, dataset_from_lb24
+from catalogproc.datasets.star_table import StarTable, fit_standardisation
 from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
-from catalogproc.datasets.test_sets import BESIDE, OUTSIDE, benchmark, training_stars
-from catalogproc.datasets.writer import Split
+from catalogproc.datasets.test_sets import EXTRA, OUTSIDE, benchmark, training_stars
+from catalogproc.datasets.writer import Selection, Split
 from catalogproc.errors import InputError, JobError
 from catalogproc.evaluation.xgboost_baseline import TreeSettings
 from catalogproc.features import combined19, dust_map
@@ -58,22 +58,27 @@ def published(folder: Path, sky: Sky) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def lb24(folder: Path, published: tuple[Path, Path], distmass: Path) -> Report:
-    return dataset_from_lb24(*published, distmass, folder / "lb24")
+def lb24_files(published: tuple[Path, Path], distmass: Path) -> LB24Files:
+    return LB24Files(*published, distmass)
+
+
+@pytest.fixture(scope="module")
+def lb24(folder: Path, lb24_files: LB24Files) -> Report:
+    return dataset_from_lb24(lb24_files, folder / "lb24")
 
 
 @pytest.fixture(scope="module")
 def files(folder: Path, sky: Sky, distmass: Path) -> SurveyFiles:
-    """The surveys: two files of spectra, gaia_source without 2MASS and dust, allStar."""
+    """Two files of spectra, gaia_source without 2MASS and dust, allStar."""
     write_fits(folder / "allStar.fits", sky.allstar, wide=True)
     spectra = sky.spectra.filter(pa.array(np.arange(len(sky)) != Trap.NO_SPECTRUM))
     spectra = without_band(spectra, "rp", int(sky["source_id"][Trap.BP_ONLY]))
-    strangers = spectra.slice(200, 5).set_column(
+    unknown_stars = spectra.slice(200, 5).set_column(
         0, spectra.field(0), pa.array(np.arange(5, dtype=np.int64) + 2)
     )
-    # The second file repeats a star of the first, and has stars that APOGEE does not know.
+    # The second file repeats a star of the first, and has stars that are not in APOGEE.
     pq.write_table(spectra.slice(0, 250), folder / "xp_0.parquet")
-    second = pa.concat_tables([spectra.slice(249), strangers])
+    second = pa.concat_tables([spectra.slice(249), unknown_stars])
     pq.write_table(second, folder / "xp_1.parquet")
     source = sky.source.drop_columns(["ebv", "e_ln_ebv", "ph_qual"])
     source = source.drop_columns([n for n in source.column_names if n.endswith(("_m", "_msigcom"))])
@@ -106,12 +111,13 @@ def dust(folder: Path) -> dust_map.DustMap:
     return combined19.stage(folder / "maps", folder / "combine19.h5")
 
 
-WIDE = Cuts(box=None)  # of 480 stars each coefficient's least and greatest are not extreme
+WIDE = Selection(Cuts(box=None), Split(published=False))
+"""No box: the smallest and largest coefficients of 480 stars are not extreme."""
 
 
 @pytest.fixture(scope="module")
 def surveys(folder: Path, files: SurveyFiles, dust: dust_map.DustMap) -> Report:
-    return dataset_from_surveys(files, folder / "surveys", dust_map=dust, cuts=WIDE)
+    return dataset_from_surveys(files, folder / "surveys", WIDE, dust_map=dust)
 
 
 def rows(path: Path) -> pa.Table:
@@ -120,12 +126,12 @@ def rows(path: Path) -> pa.Table:
 
 
 def by_star(path: Path, sky: Sky) -> dict[int, dict[str, Any]]:
-    """The first row of each simulated star."""
+    """First row of each simulated star."""
     number = {int(source_id): star for star, source_id in enumerate(sky["source_id"])}
     return {number[row["source_id"]]: row for row in rows(path).to_pylist() if row["repeat"] == 0}
 
 
-# --- what both ways have in common --------------------------------------------------------------
+# --- datasets of both origins -------------------------------------------------------------------
 
 
 @pytest.fixture(params=["lb24", "surveys"])
@@ -133,7 +139,7 @@ def made(request: pytest.FixtureRequest, folder: Path) -> tuple[Path, Report]:
     return folder / request.param, request.getfixturevalue(request.param)
 
 
-def test_it_keeps_its_contract(made: tuple[Path, Report]) -> None:
+def test_a_dataset_fulfils_its_contract(made: tuple[Path, Report]) -> None:
     for name in ("train", "test"):
         table = pq.read_table(made[0] / f"{name}.parquet")
         load_contract("training").check(table)
@@ -142,7 +148,7 @@ def test_it_keeps_its_contract(made: tuple[Path, Report]) -> None:
         assert field.metadata[b"unit"] == b"solMass"
 
 
-def test_every_token_has_its_column_and_its_unit() -> None:
+def test_every_token_has_a_column_with_its_unit() -> None:
     contract = load_contract("training")
     for token in VOCABULARY.tokens:
         if token.kind != "coefficient":
@@ -150,29 +156,29 @@ def test_every_token_has_its_column_and_its_unit() -> None:
             assert contract[f"e_{token.name}"].unit == token.unit
 
 
-def test_no_star_is_on_both_sides(made: tuple[Path, Report], sky: Sky) -> None:
+def test_no_star_is_in_both_parts(made: tuple[Path, Report], sky: Sky) -> None:
     train, test = (
         set(pq.read_table(made[0] / f"{name}.parquet")["source_id"].to_pylist())
         for name in ("train", "test")
     )
     assert not train & test
     assert 0.05 < len(test) / len(train | test) < 0.17
-    assert (train | test) <= set(sky["source_id"].tolist())  # to the last digit
+    assert (train | test) <= set(sky["source_id"].tolist())  # all digits are kept
 
 
-def test_the_account_adds_up(made: tuple[Path, Report], sky: Sky) -> None:
+def test_rows_read_are_kept_or_left_out_with_a_reason(made: tuple[Path, Report], sky: Sky) -> None:
     path, report = made
     kept = sum(report.rows.values())
     assert report.rows_read == len(sky.rows)
     assert report.rows_read == kept + sum(report.left_out.values())
     assert kept == len(rows(path))
     assert sum(report.stars.values()) == len(set(rows(path)["source_id"].to_pylist()))
-    said = "\n".join(report.lines())
+    text = "\n".join(report.lines())
     for number in PAPER.values():
-        assert f"{number:,}" in said
-    assert f"{report.stars['train']:,}" in said
+        assert f"{number:,}" in text
+    assert f"{report.stars['train']:,}" in text
     for reason, count in report.left_out.items():
-        assert reason in said
+        assert reason in text
         assert count > 0
 
 
@@ -188,9 +194,9 @@ def test_further_spectra_of_a_star_are_counted_and_ordered(made: tuple[Path, Rep
     assert sum(len(found) == 3 for found in repeats.values()) == len(THREE_TIMES)
 
 
-def test_it_loads_as_tokens(made: tuple[Path, Report]) -> None:
+def test_a_dataset_loads_as_tokens(made: tuple[Path, Report]) -> None:
     train, test = load_dataset(made[0])
-    assert isinstance(train, Table)
+    assert isinstance(train, StarTable)
     assert len(train.ids) == made[1].rows["train"]
     assert len(test.ids) == made[1].stars["test"] == len(set(test.ids.tolist()))
     assert train.values.shape[1] == len(VOCABULARY)
@@ -198,13 +204,13 @@ def test_it_loads_as_tokens(made: tuple[Path, Report]) -> None:
     assert np.isfinite(train.values[:, labels]).mean() > 0.98
     assert np.isfinite(train.values[:, VOCABULARY.column("bprp")]).all()
     assert (train.errors[np.isfinite(train.errors)] >= 0).all()
-    # What a star lacks has no error either.
+    # Absent values have no error.
     assert not np.isfinite(train.errors[~np.isfinite(train.values)]).any()
     once, _ = load_dataset(made[0], repeats=False)
     assert len(once.ids) == made[1].stars["train"] == len(set(once.ids.tolist()))
 
 
-def test_further_columns_stand_in_the_order_of_the_tokens(made: tuple[Path, Report]) -> None:
+def test_columns_are_in_the_row_order_of_the_tokens(made: tuple[Path, Report]) -> None:
     train, test = load_dataset(made[0])
     for part, table in (("train", train), ("test", test)):
         found = dataset_columns(made[0], part, ["source_id", "mass", "distmass_bitmask"])
@@ -214,19 +220,19 @@ def test_further_columns_stand_in_the_order_of_the_tokens(made: tuple[Path, Repo
         assert set(found["distmass_bitmask"].tolist()) <= {0, 1, 2}
 
 
-def test_a_training_draws_from_it(made: tuple[Path, Report]) -> None:
-    """Standardised by its own training part, every token lies about zero."""
+def test_a_training_samples_it(made: tuple[Path, Report]) -> None:
+    """Standardised by its training part, the median of every token is about 0."""
     train, _ = load_dataset(made[0])
     labels = np.array([token.kind == "label" for token in VOCABULARY.tokens])
-    standardisation, domain = describe(train.values, labels)
-    z, error = standardise(*train.draw(3, 64), standardisation, torch.device("cpu"))
+    standardisation, domain = fit_standardisation(train.values, labels)
+    z, error = standardise(*train.sample(3, 64), standardisation, torch.device("cpu"))
     assert z.shape == (64, len(VOCABULARY))
     assert torch.isfinite(error).all()
     assert z.nanmedian(dim=0).values[VOCABULARY.columns(("bp0", "teff", "mass"))].abs().max() < 1
     assert domain.high[VOCABULARY.column("log_age")] <= np.log10(13.8e9) + 1e-6
 
 
-def test_statistics_are_those_of_the_training_part_alone(made: tuple[Path, Report]) -> None:
+def test_statistics_are_of_the_training_part_alone(made: tuple[Path, Report]) -> None:
     train, test = load_dataset(made[0])
     with (made[0] / "statistics.csv").open() as file:
         found = {row["token"]: row for row in csv.DictReader(file)}
@@ -253,13 +259,13 @@ def test_a_changed_byte_is_refused(made: tuple[Path, Report], tmp_path: Path) ->
     content = bytearray((copy / "train.parquet").read_bytes())
     content[len(content) // 2] ^= 1
     (copy / "train.parquet").write_bytes(content)
-    with pytest.raises(InputError, match="changed after it was made"):
+    with pytest.raises(InputError, match="changed after it was written"):
         load_dataset(copy)
-    with pytest.raises(InputError, match="no dataset that can be read"):
+    with pytest.raises(InputError, match="no readable dataset"):
         load_dataset(tmp_path)
 
 
-def test_it_says_what_it_was_made_of(made: tuple[Path, Report]) -> None:
+def test_facts_name_files_cuts_and_credit(made: tuple[Path, Report]) -> None:
     facts = dataset_facts(made[0])
     assert len(facts["sha256"]) == 64
     assert "APOGEE" in facts["credit"]
@@ -272,7 +278,7 @@ def test_it_says_what_it_was_made_of(made: tuple[Path, Report]) -> None:
 # --- Leung & Bovy's sets ------------------------------------------------------------------------
 
 
-def test_stars_of_their_sets_keep_their_numbers(lb24: Report, folder: Path, sky: Sky) -> None:
+def test_values_of_the_published_sets_are_unchanged(lb24: Report, folder: Path, sky: Sky) -> None:
     stars = by_star(folder / "lb24", sky)
     values, errors = gnorm(sky)
     for star in (Trap.WARNED, Trap.OUTSIDE, 100, 200, 300):
@@ -291,8 +297,8 @@ def test_stars_of_their_sets_keep_their_numbers(lb24: Report, folder: Path, sky:
     assert stars[Trap.OUTSIDE]["distmass_bitmask"] == 2
 
 
-def test_each_of_several_spectra_gets_its_own_mass(lb24: Report, folder: Path, sky: Sky) -> None:
-    """DistMass has the star's name several times; the temperature tells which one is meant."""
+def test_each_spectrum_of_a_star_gets_its_mass(lb24: Report, folder: Path, sky: Sky) -> None:
+    """DistMass has several rows of the star's name; the temperature identifies the spectrum."""
     found = {(row["source_id"], row["teff"]): row for row in rows(folder / "lb24").to_pylist()}
     checked = 0
     for row, star in enumerate(sky.rows):
@@ -303,54 +309,50 @@ def test_each_of_several_spectra_gets_its_own_mass(lb24: Report, folder: Path, s
     assert checked > 40
 
 
-def test_what_their_split_did_to_stars_is_undone_and_reported(
+def test_stars_in_both_published_parts_are_moved_and_counted(
     lb24: Report, folder: Path, sky: Sky, published: tuple[Path, Path]
 ) -> None:
     import h5py
 
-    sides = []
+    parts = []
     for path in published:
         with h5py.File(path) as file:
-            sides.append(set(file["gaia_source_id"][:].tolist()))
-    theirs = (sides[0] & sides[1]) - {0}
+            parts.append(set(file["gaia_source_id"][:].tolist()))
+    in_both = (parts[0] & parts[1]) - {0}
     kept = set(rows(folder / "lb24")["source_id"].to_pylist())
-    # Of some the row on one side was cut away: they stand on one side only.
-    assert 0 < lb24.on_both_sides <= len(theirs)
+    # Some of them are in one part only, because their rows in the other were left out.
+    assert 0 < lb24.in_both_parts <= len(in_both)
     train = set(pq.read_table(folder / "lb24" / "train.parquet")["source_id"].to_pylist())
     test = set(pq.read_table(folder / "lb24" / "test.parquet")["source_id"].to_pylist())
-    assert test <= sides[1]
-    assert len(theirs & kept & train) >= lb24.on_both_sides
-    assert f"now trained on: {lb24.on_both_sides}" in "\n".join(lb24.lines())
+    assert test <= parts[1]
+    assert len(in_both & kept & train) >= lb24.in_both_parts
+    assert f"moved to the training part: {lb24.in_both_parts}" in "\n".join(lb24.lines())
 
 
-def test_a_split_of_our_own(
-    folder: Path, published: tuple[Path, Path], distmass: Path, tmp_path: Path
-) -> None:
+def test_a_new_split_depends_on_source_id_alone(lb24_files: LB24Files, tmp_path: Path) -> None:
+    selection = Selection(CUTS, Split(published=False, fraction=0.3))
     first, again = (
-        dataset_from_lb24(
-            *published, distmass, tmp_path / name, split=Split(published=False, fraction=0.3)
-        )
-        for name in ("a", "b")
+        dataset_from_lb24(lb24_files, tmp_path / name, selection) for name in ("a", "b")
     )
-    assert first.on_both_sides == 0
+    assert first.in_both_parts == 0
     assert 0.2 < first.stars["test"] / sum(first.stars.values()) < 0.4
     same = [dataset_facts(tmp_path / name)["sha256"] for name in ("a", "b")]
     assert same[0] == same[1]
     assert again.rows == first.rows
-    # The order of rows and files has no say in it.
-    turned = dataset_from_lb24(
-        published[1], published[0], distmass, tmp_path / "c",
-        split=Split(published=False, fraction=0.3),
-    )  # fmt: skip
+    # The order of rows and files does not matter.
+    training, testing, distmass = lb24_files
+    swapped = dataset_from_lb24(LB24Files(testing, training, distmass), tmp_path / "c", selection)
     ids = [
         set(pq.read_table(tmp_path / name / "test.parquet")["source_id"].to_pylist())
         for name in ("a", "c")
     ]
     assert ids[0] == ids[1]
-    assert turned.stars == first.stars
+    assert swapped.stars == first.stars
 
 
-def test_why_rows_of_their_sets_are_left_out(lb24: Report, folder: Path, sky: Sky) -> None:
+def test_reasons_why_rows_of_the_published_sets_are_left_out(
+    lb24: Report, folder: Path, sky: Sky
+) -> None:
     stars = by_star(folder / "lb24", sky)
     gone = (
         Trap.NO_GAIA, Trap.NO_SPECTRUM, Trap.METALS_BAD, Trap.STAR_BAD, Trap.PERSISTENCE,
@@ -364,17 +366,18 @@ def test_why_rows_of_their_sets_are_left_out(lb24: Report, folder: Path, sky: Sk
     assert lb24.left_out["[M/H] outside -2.5 to 1 dex"] == 1
     giant = np.isfinite(sky.distmass["AGE_UNCOR_SS"])
     assert lb24.left_out["log_age is not known"] >= (~giant).sum() - 1
-    # A dwarf has a mass, and no age: it is gone by default, and stays where none is asked for.
+    # Dwarfs have a mass and no age: they are left out unless the age is not required.
     assert set(stars) <= set(np.flatnonzero(giant[:STARS]))
-    # The others are there; a missing temperature or error is no reason.
+    # A missing temperature or error is no reason.
     for star in (Trap.NO_TEFF, Trap.NO_ERROR, Trap.NO_AGE_ERROR, Trap.AP_NAME, Trap.NO_J):
         assert star in stars, star
     assert np.isnan(stars[Trap.NO_AGE_ERROR]["e_log_age"])
 
 
-def test_cuts_are_options(published: tuple[Path, Path], distmass: Path, tmp_path: Path) -> None:
-    words = ["required=none", "age=:20", "m_h=-0.45:1", "distmass_bits=2"]
-    report = dataset_from_lb24(*published, distmass, tmp_path / "d", cuts=CUTS.with_words(words))
+def test_cuts_can_be_changed(lb24_files: LB24Files, tmp_path: Path) -> None:
+    options = ["required=none", "age=:20", "m_h=-0.45:1", "distmass_bits=2"]
+    selection = Selection(CUTS.with_options(options))
+    report = dataset_from_lb24(lb24_files, tmp_path / "d", selection)
     table = rows(tmp_path / "d")
     assert np.nanmin(table["m_h"].to_numpy()) >= -0.45
     assert np.isnan(table["log_age"].to_numpy()).any()
@@ -384,10 +387,10 @@ def test_cuts_are_options(published: tuple[Path, Path], distmass: Path, tmp_path
     assert report.outside == 0
 
 
-# --- the surveys themselves ---------------------------------------------------------------------
+# --- surveys ------------------------------------------------------------------------------------
 
 
-def test_the_surveys_give_the_numbers_of_a_run(
+def test_values_from_the_surveys_are_those_of_a_run(
     surveys: Report, folder: Path, sky: Sky, dust: dust_map.DustMap
 ) -> None:
     stars = by_star(folder / "surveys", sky)
@@ -417,9 +420,11 @@ def test_the_surveys_give_the_numbers_of_a_run(
     assert checked > 30
 
 
-def test_why_rows_of_the_surveys_are_left_out(surveys: Report, folder: Path, sky: Sky) -> None:
+def test_reasons_why_rows_of_the_surveys_are_left_out(
+    surveys: Report, folder: Path, sky: Sky
+) -> None:
     stars = by_star(folder / "surveys", sky)
-    wanted = {
+    expected = {
         Trap.NO_GAIA: "no Gaia source",
         Trap.NO_SPECTRUM: "no XP spectrum",
         Trap.BP_ONLY: "a band of the spectrum is missing",
@@ -430,7 +435,7 @@ def test_why_rows_of_the_surveys_are_left_out(surveys: Report, folder: Path, sky
         Trap.PERSISTENCE: "m_h is not known",
         Trap.NO_MASS: "mass is not known",
     }
-    for star, reason in wanted.items():
+    for star, reason in expected.items():
         assert star not in stars, reason
         assert surveys.left_out[reason] >= 1
     assert surveys.notes["spectra rejected, duplicate"] == 1
@@ -439,7 +444,7 @@ def test_why_rows_of_the_surveys_are_left_out(surveys: Report, folder: Path, sky
     assert not {2, 3, 4, 5, 6} & set(rows(folder / "surveys")["source_id"].to_pylist())
 
 
-def test_what_is_missing_of_the_surveys_is_absent(surveys: Report, folder: Path, sky: Sky) -> None:
+def test_missing_values_of_the_surveys_are_absent(surveys: Report, folder: Path, sky: Sky) -> None:
     stars = by_star(folder / "surveys", sky)
     for star, name in (
         (Trap.NO_J, "jh"), (Trap.NO_J, "jk"), (Trap.NO_K, "jk"), (Trap.NO_TEFF, "teff"),
@@ -453,25 +458,27 @@ def test_what_is_missing_of_the_surveys_is_absent(surveys: Report, folder: Path,
 
 
 def test_the_best_spectrum_of_a_star_comes_first(surveys: Report, folder: Path, sky: Sky) -> None:
-    """APOGEE's first choice, then the one of most signal: not the first in the file."""
+    """APOGEE's primary spectrum, then the one of highest signal: not the first in the file."""
     stars = by_star(folder / "surveys", sky)
     for star, row in ((40, STARS), (45, 45)):
         assert stars[star]["teff"] == sky.labels["teff"][row]
 
 
-def test_a_spectrum_that_is_extreme_in_a_coefficient_is_left_out(
+def test_spectra_with_an_extreme_coefficient_are_left_out(
     files: SurveyFiles, sky: Sky, tmp_path: Path
 ) -> None:
-    report = dataset_from_surveys(files, tmp_path / "d", cuts=Cuts(box=(2.0, 100.0)))
+    report = dataset_from_surveys(
+        files, tmp_path / "d", Selection(Cuts(box=(2.0, 100.0)), Split(False))
+    )
     reason = "a coefficient outside 2 to 100 %"
     assert report.left_out[reason] > 10
     values, _ = gnorm(sky)
-    there = list(by_star(tmp_path / "d", sky))
+    kept = list(by_star(tmp_path / "d", sky))
     low = np.percentile(np.delete(values, [Trap.NO_GAIA, Trap.NO_SPECTRUM], axis=0), 1.0, axis=0)
-    assert (values[there] > low).all()
+    assert (values[kept] > low).all()
 
 
-def test_2mass_of_its_own_table_is_preferred(
+def test_2mass_tables_are_preferred_to_allstar(
     files: SurveyFiles, sky: Sky, folder: Path, tmp_path: Path
 ) -> None:
     names = ["source_id", "j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom"]
@@ -480,48 +487,43 @@ def test_2mass_of_its_own_table_is_preferred(
     table = table.set_column(1, "j_m", shifted)
     table = table.take(pa.array(np.argsort(sky["source_id"])))
     pq.write_table(table, tmp_path / "tmass.parquet")
-    dataset_from_surveys(
-        replace(files, tmass=(tmp_path / "tmass.parquet",)), tmp_path / "d", cuts=WIDE
-    )
-    ours = by_star(tmp_path / "d", sky)
-    for star in [star for star in ours if star > 30][:20]:
+    dataset_from_surveys(replace(files, tmass=(tmp_path / "tmass.parquet",)), tmp_path / "d", WIDE)
+    stars = by_star(tmp_path / "d", sky)
+    for star in [star for star in stars if star > 30][:20]:
         jh = sky["j_mag"][star] - sky["h_mag"][star] + 0.5
-        assert ours[star]["jh"] == pytest.approx(jh, abs=1e-5, nan_ok=True)
+        assert stars[star]["jh"] == pytest.approx(jh, abs=1e-5, nan_ok=True)
 
 
-# --- whole or not at all ------------------------------------------------------------------------
+# --- failures, cuts and labels ------------------------------------------------------------------
 
 
-def test_a_failure_leaves_nothing(
-    published: tuple[Path, Path], distmass: Path, tmp_path: Path
-) -> None:
+def test_a_failure_leaves_nothing(lb24_files: LB24Files, tmp_path: Path) -> None:
     broken = tmp_path / "in" / "testing_set.h5"
     broken.parent.mkdir()
-    broken.write_bytes(published[1].read_bytes()[:-3000])
+    broken.write_bytes(lb24_files.testing.read_bytes()[:-3000])
     with pytest.raises(InputError, match="cannot be read as HDF5"):
-        dataset_from_lb24(published[0], broken, distmass, tmp_path / "out" / "d")
+        dataset_from_lb24(replace(lb24_files, testing=broken), tmp_path / "out" / "d")
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_files_that_do_not_belong_together_are_refused(
-    published: tuple[Path, Path], sky: Sky, tmp_path: Path
+    lb24_files: LB24Files, sky: Sky, tmp_path: Path
 ) -> None:
     table = sky.distmass | {"APOGEE_ID": np.array([b"2M" + b"0" * 16] * len(sky.rows))}
     write_fits(tmp_path / "other.fits", table)
+    other = replace(lb24_files, distmass=tmp_path / "other.fits")
     with pytest.raises(JobError, match=r"no star is left(.|\n)*belong together"):
-        dataset_from_lb24(*published, tmp_path / "other.fits", tmp_path / "d")
+        dataset_from_lb24(other, tmp_path / "d")
     assert not (tmp_path / "d").exists()
 
 
-def test_a_dataset_is_not_written_over(
-    lb24: Report, folder: Path, published: tuple[Path, Path], distmass: Path
-) -> None:
+def test_a_dataset_is_not_overwritten(lb24: Report, folder: Path, lb24_files: LB24Files) -> None:
     with pytest.raises(JobError, match="the folder exists already"):
-        dataset_from_lb24(*published, distmass, folder / "lb24")
+        dataset_from_lb24(lb24_files, folder / "lb24")
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("option", "message"),
     [
         ("agee=1:2", r"no such cut(.|\n)*required, mass, age"),
         ("age", "no such cut"),
@@ -531,24 +533,24 @@ def test_a_dataset_is_not_written_over(
         ("both_bands=1", r"yes or no"),
     ],
 )
-def test_cuts_that_there_are_not(word: str, message: str) -> None:
+def test_unknown_and_invalid_cuts_are_refused(option: str, message: str) -> None:
     with pytest.raises(JobError, match=message):
-        Cuts().with_words([word])
+        Cuts().with_options([option])
 
 
-def test_cuts_in_words() -> None:
-    words = ["age=0:12", "box=none", "bad_star=none", "ruwe=1.2", "both_bands=no", "g=:17"]
-    cuts = Cuts().with_words(words)
+def test_cuts_are_read_from_options() -> None:
+    options = ["age=0:12", "box=none", "bad_star=none", "ruwe=1.2", "both_bands=no", "g=:17"]
+    cuts = Cuts().with_options(options)
     assert cuts.age == (0.0, 12.0)
     assert cuts.box is None
     assert cuts.bad_star == ()
     assert cuts.ruwe == 1.2
     assert not cuts.both_bands
     assert cuts.g == (-np.inf, 17.0)
-    assert Cuts().with_words(["bad_aspcap=16, 23"]).bad_aspcap == (16, 23)
+    assert Cuts().with_options(["bad_aspcap=16, 23"]).bad_aspcap == (16, 23)
 
 
-def test_masses_are_found_by_what_there_is(distmass: Path, sky: Sky) -> None:
+def test_masses_are_matched_by_the_available_names(distmass: Path, sky: Sky) -> None:
     masses = Masses.read(distmass)
     names = pa.array(["nobody", None, sky.apogee_id[100]])
     teff = np.full(3, np.nan)
@@ -559,37 +561,37 @@ def test_masses_are_found_by_what_there_is(distmass: Path, sky: Sky) -> None:
     assert with_ids.find(teff, apogee_id=names, source_id=stars).tolist() == [0, 1, 100]
 
 
-def test_a_model_is_judged_on_the_test_part_and_trees_grow_on_the_other(
+def test_a_benchmark_is_the_test_part_and_baselines_use_the_training_part(
     folder: Path, lb24: Report
 ) -> None:
-    judged = benchmark(folder / "lb24", 1, 1, VOCABULARY)
-    others = training_stars(folder / "lb24", 1, 1, VOCABULARY)
-    assert judged.real
-    assert (len(judged), len(others)) == (lb24.stars["test"], lb24.stars["train"])
-    assert not set(judged.ids) & set(others.ids)
+    test_stars = benchmark(folder / "lb24", 1, 1, VOCABULARY)
+    training = training_stars(folder / "lb24", 1, 1, VOCABULARY)
+    assert test_stars.real
+    assert (len(test_stars), len(training)) == (lb24.stars["test"], lb24.stars["train"])
+    assert not set(test_stars.ids) & set(training.ids)
     labels = VOCABULARY.columns(VOCABULARY.named("label"))
     _, test = load_dataset(folder / "lb24", VOCABULARY)
-    assert np.isnan(judged.values[:, labels]).all()
-    np.testing.assert_array_equal(judged.truth[:, labels], test.values[:, labels])
-    np.testing.assert_array_equal(judged.errors[:, 0], test.errors[:, 0])
-    assert set(judged.beside) == {*BESIDE, OUTSIDE}
-    # As many as the dataset itself has counted, but for repeats.
+    assert np.isnan(test_stars.values[:, labels]).all()
+    np.testing.assert_array_equal(test_stars.truth[:, labels], test.values[:, labels])
+    np.testing.assert_array_equal(test_stars.errors[:, 0], test.errors[:, 0])
+    assert set(test_stars.extra) == {*EXTRA, OUTSIDE}
+    # As many as in the report of the dataset, except for repeats.
     part = dataset_columns(folder / "lb24", "test", ("m_h", "distmass_bitmask"), repeats=True)
     outside = (part["m_h"] < -0.5) | (part["distmass_bitmask"] & 2 > 0)
     assert outside.sum() == lb24.outside > 0
-    assert 0 < judged.beside[OUTSIDE].sum() <= lb24.outside
-    near = judged.beside["parallax_over_error"] > 5
-    # Both are of the same parallax.
-    fake = judged.truth[near, VOCABULARY.column("g_fakemag")].astype(float)
-    distance = 10 ** (0.2 * judged.beside["phot_g_mean_mag"][near].astype(float)) / fake
+    assert 0 < test_stars.extra[OUTSIDE].sum() <= lb24.outside
+    near = test_stars.extra["parallax_over_error"] > 5
+    # Distance and pseudo-luminosity are from the same parallax.
+    fakemag = test_stars.truth[near, VOCABULARY.column("g_fakemag")].astype(float)
+    distance = 10 ** (0.2 * test_stars.extra["phot_g_mean_mag"][near].astype(float)) / fakemag
     known = np.isfinite(distance)
     assert known.sum() > 5
-    np.testing.assert_allclose(judged.beside["dist"][near][known], distance[known], rtol=1e-4)
+    np.testing.assert_allclose(test_stars.extra["dist"][near][known], distance[known], rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
-    """Real stars' layout: no true distance, repeats, few stars; trees see the training part."""
+    """Few real stars with repeats and no true distance; XGBoost uses the training part."""
     from catalogproc.paper import registry
 
     bundle = load_bundle("default")

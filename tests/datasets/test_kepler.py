@@ -1,4 +1,4 @@
-"""Real red giants: their seismic masses, their tokens, and what can be learned from them."""
+"""Kepler red giants: seismic masses, tokens, and the baselines fitted to them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from support import real_stars
 
 from catalogproc.datasets.kepler import INPUTS, gravity_mass, kepler_giants, parts, seismic_mass
 from catalogproc.evaluation.metrics import score
-from catalogproc.evaluation.xgboost_baseline import KEPLER_TREES, TreeSettings, fit_baseline
+from catalogproc.evaluation.xgboost_baseline import KEPLER_TREES, TreeData, TreeSettings, fit_baseline
 from catalogproc.features import astrometry
 
 
-def test_the_sun_weighs_one() -> None:
-    sun = [np.array([x]) for x in (3090.0, 135.1, 5777.0, 30.0, 0.1, 10.0)]
-    mass, error = seismic_mass(*sun)
+def test_the_sun_has_one_solar_mass() -> None:
+    sun = ((3090.0, 30.0), (135.1, 0.1), (5777.0, 10.0))
+    mass, error = seismic_mass(*((np.array([x]), np.array([e])) for x, e in sun))
     assert mass[0] == pytest.approx(1)
     # 3 % in numax^3, little in the others.
     assert error[0] == pytest.approx(np.hypot(3 * 30 / 3090, 4 * 0.1 / 135.1), rel=0.02)
 
 
-def test_the_error_of_the_mass_is_that_of_many_draws() -> None:
+def test_the_error_of_the_mass_agrees_with_random_draws() -> None:
     random = np.random.default_rng(1)
-    one = [np.array([x]) for x in (74.0, 6.9, 4700.0, 0.6, 0.015, 100.0)]
-    mass, error = seismic_mass(*one)
-    drawn = [x + e * random.standard_normal(200_000) for x, e in zip(one[:3], one[3:], strict=True)]
-    many, _ = seismic_mass(*drawn, *one[3:])
+    star = ((74.0, 0.6), (6.9, 0.015), (4700.0, 100.0))
+    mass, error = seismic_mass(*((np.array([x]), np.array([e])) for x, e in star))
+    many, _ = seismic_mass(
+        *((x + e * random.standard_normal(200_000), np.array([e])) for x, e in star)
+    )
     assert np.std(many) == pytest.approx(error[0], rel=0.02)
     assert np.mean(many) == pytest.approx(mass[0], rel=0.01)
 
 
-def test_the_giants_are_what_is_known_of_them() -> None:
+def test_the_giants_have_the_published_properties() -> None:
     stars = kepler_giants()
     column = stars.vocabulary.column
     assert len(stars) == 1785
@@ -53,8 +54,8 @@ def test_the_giants_are_what_is_known_of_them() -> None:
     ).all()
 
 
-def test_tokens_are_those_of_the_features() -> None:
-    """The slice in tests/data, through features/ by hand, gives the same tokens."""
+def test_tokens_are_computed_by_the_functions_of_a_run() -> None:
+    """Rows in tests/data, passed to the functions of features/, give the same tokens."""
     stars, plain = kepler_giants(), real_stars.kepler()
     row = np.searchsorted(stars.ids, plain["KIC"].astype(int))
     assert (stars.ids[row] == plain["KIC"]).all()
@@ -77,39 +78,40 @@ def test_tokens_are_those_of_the_features() -> None:
     np.testing.assert_array_equal(np.isnan(found), bad)
 
 
-def test_logg_is_the_pulsations_own() -> None:
-    """g ∝ numax Teff^0.5: so the mass is not given away, as dnu is in no token."""
+def test_logg_does_not_determine_the_mass() -> None:
+    """g is proportional to numax Teff^0.5, and no token depends on dnu."""
     stars = kepler_giants()
     mass = stars.truth[:, stars.vocabulary.column("mass")]
     logg = stars.values[:, stars.vocabulary.column("logg")]
     assert abs(np.corrcoef(mass, logg)[0, 1]) < 0.5
 
 
-def test_no_giant_is_on_both_sides() -> None:
-    kept, held = parts()
-    assert len(kept) + len(held) == 1785
-    assert not set(kept.ids) & set(held.ids)
-    assert len(held) == pytest.approx(446, abs=60)
+def test_no_giant_is_in_both_parts() -> None:
+    training, test = parts()
+    assert len(training) + len(test) == 1785
+    assert not set(training.ids) & set(test.ids)
+    assert len(test) == pytest.approx(446, abs=60)
     again = parts()[1]
-    np.testing.assert_array_equal(held.ids, again.ids)
-    table = kept.table()
-    at = kept.vocabulary.column("mass")
-    np.testing.assert_array_equal(table.values[:, at], kept.truth[:, at])
+    np.testing.assert_array_equal(test.ids, again.ids)
+    table = training.table()
+    at = training.vocabulary.column("mass")
+    np.testing.assert_array_equal(table.values[:, at], training.truth[:, at])
     assert np.isfinite(table.errors[:, at]).all()
-    inputs = kept.vocabulary.columns(INPUTS)
-    np.testing.assert_array_equal(table.values[:, inputs], kept.values[:, inputs])
+    inputs = training.vocabulary.columns(INPUTS)
+    np.testing.assert_array_equal(table.values[:, inputs], training.values[:, inputs])
 
 
-def test_what_trees_and_physics_make_of_them() -> None:
-    kept, held = parts()
-    column = held.vocabulary.column("mass")
+def test_xgboost_predicts_masses_better_than_gravity_and_radius() -> None:
+    training, test = parts()
+    column = test.vocabulary.column("mass")
     few = TreeSettings(**{**vars(KEPLER_TREES), "trees": 600, "rate": 0.05})
-    fitted = fit_baseline(
-        kept.values, kept.truth[:, [column]], ("mass",), held.vocabulary.columns(INPUTS), few
+    data = TreeData(
+        training.values, training.truth[:, [column]], ("mass",), test.vocabulary.columns(INPUTS)
     )
-    trees = score("mass", fitted.predict(held.values)[:, 0], held.truth[:, column])
-    physics = score("mass", gravity_mass(held), held.truth[:, column])
-    assert trees.stars == len(held)
+    fitted = fit_baseline(data, few)
+    trees = score("mass", fitted.predict(test.values)[:, 0], test.truth[:, column])
+    physics = score("mass", gravity_mass(test), test.truth[:, column])
+    assert trees.stars == len(test)
     assert 0.055 < trees.scatter < 0.08
     assert abs(trees.bias) < 0.02
     assert physics.scatter == pytest.approx(0.094, abs=0.012)

@@ -1,4 +1,4 @@
-"""Stars with known answers, drawn or read from a folder."""
+"""Test sets: simulated stars, or stars read from a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEEN = np.setdiff1d(np.arange(len(VOCABULARY)), LABELS)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Benchmark:
+def simulated_stars() -> Benchmark:
     torch.set_num_threads(1)
     return simulated(1500, 31, VOCABULARY)
 
@@ -36,37 +36,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_nothing_of_the_truth_is_given(drawn: Benchmark) -> None:
-    assert np.isnan(drawn.values[:, LABELS]).all()
-    assert np.isfinite(drawn.truth[:, LABELS]).all()
-    assert np.isnan(drawn.truth[:, SEEN]).all()
-    assert (drawn.truth_errors[:, LABELS] == 0).all()
-    assert not drawn.real
-    assert "1,500 simulated" in drawn.name
+def test_inputs_contain_no_true_label(simulated_stars: Benchmark) -> None:
+    assert np.isnan(simulated_stars.values[:, LABELS]).all()
+    assert np.isfinite(simulated_stars.truth[:, LABELS]).all()
+    assert np.isnan(simulated_stars.truth[:, SEEN]).all()
+    assert (simulated_stars.truth_errors[:, LABELS] == 0).all()
+    assert not simulated_stars.real
+    assert "1,500 simulated" in simulated_stars.name
 
 
-def test_the_truth_is_the_simulators(drawn: Benchmark) -> None:
+def test_the_truth_is_that_of_the_simulator(simulated_stars: Benchmark) -> None:
     stars = Simulator().draw(1500, 31)
     column = VOCABULARY.column
-    np.testing.assert_array_equal(drawn.truth[:, column("teff")], stars["teff"].numpy())
-    # Of the dust and the distance themselves, not as a map and a parallax see them.
+    np.testing.assert_array_equal(simulated_stars.truth[:, column("teff")], stars["teff"].numpy())
+    # True dust and distance, not those measured by a map and a parallax.
     ebv = np.maximum(stars["ebv"].numpy(), np.exp(-7))
-    np.testing.assert_allclose(np.exp(drawn.truth[:, column("logebv")]), ebv, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(simulated_stars.truth[:, column("logebv")]), ebv, rtol=1e-5)
     seen, _ = stars.tokens(VOCABULARY)
-    parallax = seen[:, column("g_fakemag")].numpy() - drawn.truth[:, column("g_fakemag")]
+    parallax = seen[:, column("g_fakemag")].numpy() - simulated_stars.truth[:, column("g_fakemag")]
     error = (stars["e_parallax"] * 10 ** (0.2 * stars["g_mag"])).numpy()
     z = (parallax / error)[np.isfinite(parallax)]
     assert 0.9 < z.std() < 1.1
 
 
-def test_a_folder_holds_the_same_stars(drawn: Benchmark, folder: Path) -> None:
+def test_a_folder_holds_the_same_stars(simulated_stars: Benchmark, folder: Path) -> None:
     read = benchmark(folder, 0, 0, VOCABULARY)
-    assert len(read) == len(drawn)
+    assert len(read) == len(simulated_stars)
     assert not read.real
     assert folder.name in read.name
-    np.testing.assert_allclose(read.truth[:, LABELS], drawn.truth[:, LABELS], rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(np.isnan(read.values), np.isnan(drawn.values))
-    off = np.abs(read.values - drawn.values)[:, SEEN] / drawn.errors[:, SEEN]
+    np.testing.assert_allclose(
+        read.truth[:, LABELS], simulated_stars.truth[:, LABELS], rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(np.isnan(read.values), np.isnan(simulated_stars.values))
+    off = np.abs(read.values - simulated_stars.values)[:, SEEN] / simulated_stars.errors[:, SEEN]
     assert np.nanmax(off) < 0.05
 
 
@@ -110,7 +112,7 @@ def test_real_stars_in_the_same_layout(tmp_path: Path) -> None:
     assert np.isfinite(stars.values[:, column("bprp")]).all()
 
 
-def test_spectra_alone_bring_their_own_colours(folder: Path, tmp_path: Path) -> None:
+def test_colours_are_synthetic_without_gaia_source(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         if not path.name.startswith("gaia_source"):
             (tmp_path / path.name).symlink_to(path)
@@ -122,7 +124,7 @@ def test_spectra_alone_bring_their_own_colours(folder: Path, tmp_path: Path) -> 
     assert 1.4826 * np.nanmedian(np.abs(off - np.nanmedian(off))) < 0.03
 
 
-def test_folders_that_hold_no_benchmark(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_a_test_set_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "gaia_source.csv").write_text("source_id,parallax\n1,2\n")
     with pytest.raises(JobError, match=r"no xp_continuous\*"):
         read_benchmark(tmp_path, VOCABULARY)
@@ -130,18 +132,20 @@ def test_folders_that_hold_no_benchmark(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"no truth\*"):
         read_benchmark(tmp_path, VOCABULARY)
     (tmp_path / "truth.csv").write_text("source_id,teff\n1,5000\n")
-    with pytest.raises(InputError, match="no star of the spectra has a truth"):
+    with pytest.raises(InputError, match="no star of the spectra has true labels"):
         read_benchmark(tmp_path, VOCABULARY)
     (tmp_path / "truth.csv").write_text("source_id,teff\n1.5,5000\n")
     with pytest.raises(InputError, match="the truth has no source_id"):
         read_benchmark(tmp_path, VOCABULARY)
 
 
-def test_to_train_on_them_what_is_true_is_told(drawn: Benchmark) -> None:
-    table = drawn.table()
-    np.testing.assert_array_equal(table.values[:, LABELS], drawn.truth[:, LABELS])
-    np.testing.assert_array_equal(np.isnan(table.values[:, SEEN]), np.isnan(drawn.values[:, SEEN]))
-    one, other = drawn.split(0.3, seed=5)
+def test_a_table_to_train_on_has_inputs_and_true_labels(simulated_stars: Benchmark) -> None:
+    table = simulated_stars.table()
+    np.testing.assert_array_equal(table.values[:, LABELS], simulated_stars.truth[:, LABELS])
+    np.testing.assert_array_equal(
+        np.isnan(table.values[:, SEEN]), np.isnan(simulated_stars.values[:, SEEN])
+    )
+    one, other = simulated_stars.split(0.3, seed=5)
     assert not set(one.ids) & set(other.ids)
     assert len(other) == pytest.approx(450, abs=60)
 
@@ -159,22 +163,24 @@ def test_truth_in_two_files(folder: Path, tmp_path: Path) -> None:
     assert pc.all(pc.is_in(truth["source_id"], pa.array(stars.ids))).as_py()
 
 
-def test_magnitude_parallax_and_distance_are_kept_beside(folder: Path, drawn: Benchmark) -> None:
+def test_magnitude_parallax_and_distance_are_extra_columns(
+    folder: Path, simulated_stars: Benchmark
+) -> None:
     read = read_benchmark(folder, VOCABULARY)
     for name in ("phot_g_mean_mag", "dist"):
-        np.testing.assert_allclose(read.beside[name], drawn.beside[name], rtol=1e-6)
-    one, other = (stars.beside["parallax_over_error"] for stars in (read, drawn))
+        np.testing.assert_allclose(read.extra[name], simulated_stars.extra[name], rtol=1e-6)
+    one, other = (stars.extra["parallax_over_error"] for stars in (read, simulated_stars))
     known = np.isfinite(one) & np.isfinite(other)
     # The file's parallax has its zero-point still.
     assert known.mean() > 0.9
     assert np.corrcoef(one[known], other[known])[0, 1] > 0.999
-    assert len(read.rows(slice(7)).beside["dist"]) == 7
+    assert len(read.rows(slice(7)).extra["dist"]) == 7
 
 
-def test_spectra_alone_will_do_where_no_truth_is_asked(folder: Path, tmp_path: Path) -> None:
+def test_spectra_are_sufficient_without_true_labels(folder: Path, tmp_path: Path) -> None:
     for source in [*folder.glob("xp_continuous*"), *folder.glob("gaia_source*")]:
         shutil.copy(source, tmp_path)
-    with pytest.raises(JobError, match="no set of stars with known answers"):
+    with pytest.raises(JobError, match="is no test set"):
         benchmark(tmp_path, 1, 1, VOCABULARY)
     stars = benchmark(tmp_path, 1, 1, VOCABULARY, truth=False)
     assert len(stars) == 1500
