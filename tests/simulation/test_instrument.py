@@ -268,6 +268,21 @@ def test_the_instrument_is_the_published_one_before_its_corrections() -> None:
         start += len(plain)
 
 
+@pytest.mark.parametrize("band", instrument.BANDS, ids=lambda band: band.name)
+def test_the_published_instrument_counts_photons_and_not_energy(band: instrument.Band) -> None:
+    """GaiaXPy's calibration, made elsewhere, requires a response correction that has no trend with
+    wavelength; without the photon weight it would be proportional to the wavelength."""
+    models = grid()
+    factor = instrument_fit.response_correction(
+        band, models.wavelength, instrument_fit.giant_models(models)[::5], calibration(),
+        shipped("grids") / "instrument",
+    )  # fmt: skip
+    low, high = instrument_fit.SINGLE_BAND_RANGE[band.name]
+    inside = (models.wavelength > low + 10) & (models.wavelength < high - 10)
+    slope = np.polyfit(np.log(models.wavelength[inside]), np.log(factor[inside]), 1)[0]
+    assert abs(slope) < 0.15
+
+
 def test_hermite_functions_are_orthonormal() -> None:
     x = np.arange(-20, 20, 0.01)
     waves = instrument.hermite(60, x)

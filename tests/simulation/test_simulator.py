@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import simulated
 
+from catalogproc.features.extinction import g_extinction
 from catalogproc.features.tokens import tokens
 from catalogproc.job import Job
 from catalogproc.simulation import isochrones
@@ -200,6 +201,19 @@ def test_parallax_and_distance_agree_within_the_errors() -> None:
     assert 0.97 < np.nanstd(z) < 1.03
     # The apparent magnitude is the absolute one at the distance.
     assert np.abs(g - (mg + 5 * np.log10(distance) + 10)).max() < 0.02
+
+
+def test_dust_dims_simulated_stars_by_the_true_colour_excess() -> None:
+    """A_G of the stars against the published law for their E(B-V) on the SFD scale, another curve;
+    the SFD value taken for the true E(B-V) would give 13 % more."""
+    stars = simulated.giants()
+    used = (stars["ebv"] > 0.2) & (stars["ebv"] < 0.6)
+    physics = {n: stars[n][used] for n in ("m_h", "teff", "logg", "log_l", "distance", "r_v")}
+    _, gaia, _ = simulated.simulator().spectra(**physics, ebv=torch.zeros(int(used.sum())))
+    absolute = gaia[:, 0] - 5 * torch.log10(physics["distance"]) - 10
+    found = (stars["mg"][used] - absolute).double().numpy()
+    ebv, teff = (stars[name][used].double().numpy() for name in ("ebv", "teff"))
+    assert abs(np.median(found / g_extinction(ebv, teff)) - 1) < 0.06
 
 
 def test_a_core_draws_thousands_a_second() -> None:
