@@ -597,8 +597,9 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     bundle = load_bundle("default")
     stars = benchmark(folder / "lb24", 1, 1, bundle.vocabulary)
     scale = registry.Scale(TreeSettings(trees=5, threads=1), 10_000, 200)
-    made = registry.run(registry.EXPERIMENTS, bundle, stars, folder / "lb24", scale)
-    assert all(item.outcome is not None for item in made)
-    paths = registry.write_experiments(made, bundle, stars, folder / "evaluation")
+    context = registry.make_context(bundle, stars, folder / "lb24", scale)
+    results = registry.run_experiments(registry.EXPERIMENTS, context)
+    assert all(result.outcome is not None for result in results)
+    paths = registry.write_experiments(results, bundle, stars, folder / "evaluation")
     assert sum(path.suffix == ".png" for path in paths) == 16
     assert "stars of lb24, test part; real stars" in paths[-1].read_text()

@@ -8,7 +8,12 @@ from support import real_stars
 
 from catalogproc.datasets.kepler import INPUTS, gravity_mass, kepler_giants, parts, seismic_mass
 from catalogproc.evaluation.metrics import score
-from catalogproc.evaluation.xgboost_baseline import KEPLER_TREES, TreeData, TreeSettings, fit_baseline
+from catalogproc.evaluation.xgboost_baseline import (
+    KEPLER_TREES,
+    TreeData,
+    TreeSettings,
+    fit_baseline,
+)
 from catalogproc.features import astrometry
 
 

@@ -1,7 +1,7 @@
-"""Files of exactly the layouts of APOGEE DR17, DistMass v1.6.1 and Leung & Bovy's sets.
+"""Files in the layouts of APOGEE DR17, DistMass v1.6.1 and Leung & Bovy's sets.
 
-The stars are simulated (none is real), the layouts are the published ones, and so are the
-traps: each stands in a row that is known, in :class:`Trap`.
+The stars are simulated; layouts and defects are those of the published files. Each defect is in
+a known row, see :class:`Trap`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STARS, SEED = 480, 11
 
 
 class Trap:
-    """Stars (their number among all) in whose rows something waits."""
+    """Row numbers of stars with a defect."""
 
     NO_GAIA = 0  # GAIAEDR3_SOURCE_ID = 0
     METALS_BAD = 1  # ASPCAPFLAG bit 19
@@ -42,7 +42,7 @@ class Trap:
     NO_SPECTRUM = 17  # no XP spectrum in the archive
     BP_ONLY = 18
     BAD_RUWE = 19
-    WARNED = 20  # ASPCAPFLAG bit 7: a warning, no fault
+    WARNED = 20  # ASPCAPFLAG bit 7: only a warning
     OUTSIDE = 21  # DistMass BITMASK 2
     FAINT = 22  # G = 17.6
     NO_PARALLAX = 23
@@ -50,14 +50,14 @@ class Trap:
 
 
 TWICE = tuple(range(40, 70))
-"""Stars with two spectra in APOGEE: rows of one APOGEE_ID, one source_id, other labels."""
+"""Stars with two spectra in APOGEE: two rows of one APOGEE_ID and source_id, other labels."""
 
 THREE_TIMES = (70, 71)
 
 
 @dataclass(frozen=True)
 class Sky:
-    """Simulated stars as arrays (N,) by name, and what files call them."""
+    """Simulated stars as arrays (N,) by name, and the columns of survey files made of them."""
 
     columns: dict[str, Array]
     spectra: Any  # the simulated spectra, tables of the input contract
@@ -71,20 +71,20 @@ class Sky:
         from catalogproc.simulation.simulator import Simulator, write_stars
 
         torch.set_num_threads(1)
-        drawn = Simulator().draw(stars, seed)
-        # Where traps wait, nothing else is wrong: plain giants with everything measured.
-        c = drawn.columns
+        simulated = Simulator().draw(stars, seed)
+        # Rows with a defect have only that one: they are giants with all quantities measured.
+        c = simulated.columns
         plain = (c["logg"] < 3.3) & (c["m_h"].abs() < 0.45) & (c["e_parallax"] < 0.08)
         plain &= c["j_mag"].isfinite() & (c["g_mag"] < 17.2)
         order = torch.argsort(plain.int(), descending=True, stable=True)
         assert plain.sum() > THREE_TIMES[-1]
-        columns = {name: value[order] for name, value in drawn.columns.items()}
-        drawn = replace(drawn, columns=columns)
-        paths = write_stars(drawn, folder)
-        found = {path.name.split("_0")[0]: pq.read_table(path) for path in paths}
-        columns = {name: np.array(value.numpy()) for name, value in drawn.columns.items()}
-        columns["source_id"] = found["truth"]["source_id"].to_numpy()
-        return cls(columns, found["xp_continuous"], found["gaia_source"])
+        columns = {name: value[order] for name, value in simulated.columns.items()}
+        simulated = replace(simulated, columns=columns)
+        paths = write_stars(simulated, folder)
+        tables = {path.name.split("_0")[0]: pq.read_table(path) for path in paths}
+        columns = {name: np.array(value.numpy()) for name, value in simulated.columns.items()}
+        columns["source_id"] = tables["truth"]["source_id"].to_numpy()
+        return cls(columns, tables["xp_continuous"], tables["gaia_source"])
 
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
@@ -94,7 +94,7 @@ class Sky:
 
     @cached_property
     def apogee_id(self) -> Array:
-        """18 characters: 2M and sexagesimal coordinates."""
+        """APOGEE_ID, 18 characters: 2M and sexagesimal coordinates."""
         hours, degrees = self["ra"] / 15.0, self["dec"]
         names = []
         for h, d in zip(hours, degrees, strict=True):
@@ -110,25 +110,27 @@ class Sky:
 
     @cached_property
     def rows(self) -> Array:
-        """Which star each row of the surveys is a spectrum of; further ones of a star come last,
-        as APOGEE's from another telescope do."""
+        """Star number of each row of the surveys. Further spectra of a star come last, as those of
+        APOGEE's other telescope."""
         further = [*TWICE, *THREE_TIMES, *THREE_TIMES]
         return np.array([*range(len(self)), *further])
 
     @cached_property
     def labels(self) -> dict[str, Array]:
-        """What APOGEE measured in each row: the truth with an error, other ones a spectrum."""
+        """Labels measured by APOGEE in each row: the truth plus noise, different per spectrum."""
         random, rows = np.random.default_rng(5), self.rows
-        found = {}
+        labels = {}
         for name, error in (("teff", 30.0), ("logg", 0.05), ("m_h", 0.02)):
             size = error * random.uniform(0.8, 1.2, len(rows))
-            found[name] = (self[name][rows] + size * random.standard_normal(len(rows))).astype("f4")
-            found[f"e_{name}"] = size.astype("f4")
-        return found
+            labels[name] = (self[name][rows] + size * random.standard_normal(len(rows))).astype(
+                "f4"
+            )
+            labels[f"e_{name}"] = size.astype("f4")
+        return labels
 
     @cached_property
     def allstar(self) -> dict[str, Array]:
-        """Columns of allStar, traps and all, (R,) each."""
+        """Columns (R,) of allStar, with the defects."""
         rows, labels = self.rows, self.labels
         count = len(rows)
         first = np.arange(count) < len(self)
@@ -152,7 +154,7 @@ class Sky:
             "EXTRATARG": np.where(first, 0, 16).astype(np.int32),
             "SNR": np.where(first, 150.0, 60.0).astype("f4"),
         }
-        # The second of two spectra may be the better, and the primary, one.
+        # The second of two spectra may be the primary one.
         table["EXTRATARG"][[40, len(self)]] = 16, 0
         trap = table.__getitem__
         trap("GAIAEDR3_SOURCE_ID")[Trap.NO_GAIA] = 0
@@ -169,7 +171,7 @@ class Sky:
 
     @cached_property
     def distmass(self) -> dict[str, Array]:
-        """Columns of DistMass v1.6.1, row by row those of allStar, (R,) or (R, 2)."""
+        """Columns (R,) or (R, 2) of DistMass v1.6.1, in the row order of allStar."""
         rows, labels, random = self.rows, self.labels, np.random.default_rng(6)
         count = len(rows)
         mass = self["mass"][rows] * (1 + 0.05 * random.standard_normal(count))
@@ -199,14 +201,21 @@ class Sky:
 
 
 def _magnitudes(values: Array) -> Array:
-    """99.999 where 2MASS has none, as in allStar."""
+    """Return magnitudes, 99.999 where 2MASS has none, as in allStar."""
     return np.where(np.isnan(values), 99.999, values).astype("f4")
 
 
 def write_fits(path: Path, table: dict[str, Array], *, wide: bool = False) -> None:
-    """A FITS file with the table in its first extension, big-endian as FITS is.
+    """Write a FITS file with the table in its first extension.
 
-    ``wide`` adds what allStar has besides: array columns, and further tables behind.
+    Parameters
+    ----------
+    path
+        The file.
+    table
+        Columns by name.
+    wide
+        Add array columns and a further table, as allStar has.
     """
     from astropy.io import fits
 
@@ -234,14 +243,28 @@ def write_fits(path: Path, table: dict[str, Array], *, wide: bool = False) -> No
 
 
 def gnorm(sky: Sky) -> tuple[Array, Array]:
-    """Coefficients over the G flux, and their errors, both bands (N, 110), all of them."""
+    """Return coefficients over the G flux, and their errors (N, 110), both bands.
+
+    Parameters
+    ----------
+    sky
+        The stars.
+    """
     flux = 10 ** (0.4 * (25.6873668671 - sky["g_mag"].astype("f8")))[:, None]
     return sky["coefficients"] / flux, sky["coefficient_errors"] / flux
 
 
 def write_lb24(folder: Path, sky: Sky) -> tuple[Path, Path]:
-    """training_set.h5 and testing_set.h5 by rows, as theirs: further spectra of a star fall on
-    either side."""
+    """Write training_set.h5 and testing_set.h5, split by rows as the published ones are: spectra
+    of one star may be in both.
+
+    Parameters
+    ----------
+    folder
+        Where the files are written.
+    sky
+        The stars.
+    """
     import h5py
 
     table, rows = sky.allstar, sky.rows
@@ -278,15 +301,15 @@ def write_lb24(folder: Path, sky: Sky) -> tuple[Path, Path]:
     names = np.array([_designation(name.decode()) for name in table["APOGEE_ID"]], "S16")
     test = np.random.default_rng(8).random(len(rows)) < 0.1
     paths = folder / "training_set.h5", folder / "testing_set.h5"
-    for path, side in zip(paths, (~test, test), strict=True):
+    for path, part in zip(paths, (~test, test), strict=True):
         with h5py.File(path, "w") as file:
-            shape = (int(side.sum()), 1)
-            file.create_dataset("2mass_designation", shape, "S16", data=names[side][:, None])
-            ids = table["GAIAEDR3_SOURCE_ID"][side].astype(">i8")
+            shape = (int(part.sum()), 1)
+            file.create_dataset("2mass_designation", shape, "S16", data=names[part][:, None])
+            ids = table["GAIAEDR3_SOURCE_ID"][part].astype(">i8")
             file.create_dataset("gaia_source_id", data=ids)
             group = file.create_group("raw")
             for name, column in raw.items():
-                group.create_dataset(name, data=column[side])
+                group.create_dataset(name, data=column[part])
     return paths
 
 

@@ -196,7 +196,7 @@ def test_every_token_that_stars_have_is_requested(tmp_path):
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, precision, average):
     settings = with_(QUICK, precision=precision, average=average, clip=1.0)
     validation = table(10**6, 40)
-    uninterrupted = fit(tmp_path / "whole", settings=settings, validation=validation)
+    uninterrupted = fit(tmp_path / "uninterrupted", settings=settings, validation=validation)
 
     def interrupted(at):
         steps = iter(range(at))
@@ -216,7 +216,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, pr
     resumed = fit(tmp_path / "cut", settings=settings, validation=validation, resume=True)
     assert_equal(weights_of(resumed), weights_of(uninterrupted))
     assert np.array_equal(resumed.request_counts, uninterrupted.request_counts)
-    one, other = (load_checkpoint(tmp_path / folder) for folder in ("whole", "cut"))
+    one, other = (load_checkpoint(tmp_path / folder) for folder in ("uninterrupted", "cut"))
     assert_equal(one[0], other[0])
     assert one[1] == other[1]
     for row, expected in zip(resumed.history, uninterrupted.history, strict=True):
@@ -239,7 +239,7 @@ def test_the_seed_determines_the_weights_bit_for_bit(tmp_path):
 
 
 def test_a_finished_training_can_be_resumed_for_more_steps(tmp_path):
-    at_once = fit(tmp_path / "whole")
+    at_once = fit(tmp_path / "uninterrupted")
     fit(tmp_path / "short", settings=with_(QUICK, steps=8))
     longer = fit(tmp_path / "short", resume=True)
     assert_equal(weights_of(longer), weights_of(at_once))

@@ -34,7 +34,7 @@ NEW = ("mass", "log_age")
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A model with the tokens of Leung & Bovy's: all but mass and age."""
-    full = tiny_bundle(tmp_path_factory.mktemp("whole"))
+    full = tiny_bundle(tmp_path_factory.mktemp("full"))
     old = Vocabulary(tuple(token for token in SHIPPED.tokens if token.name not in NEW))
     count = len(old)
     assert old.names == SHIPPED.names[:count]
