@@ -42,7 +42,7 @@ def explanation_lines(star: Explanation) -> Iterator[str]:
         rows = f"{star.duplicates} other row{'s' * (star.duplicates != 1)}"
         yield f"  {rows} of this run with the same source_id: overlapping input files"
     if star.rejected:
-        yield f"rejected: {star.rejected['reason']}"
+        yield f"Rejected: {star.rejected['reason']}"
         yield f"  {star.rejected['detail']}"
         return
     yield from _input(star)
@@ -54,7 +54,7 @@ def explanation_lines(star: Explanation) -> Iterator[str]:
 
 def _input(star: Explanation) -> Iterator[str]:
     row = star.row
-    yield "inputs"
+    yield "Inputs"
     for name in ("ra", "dec", "phot_g_mean_mag", "bp_rp", "parallax_zpc", "ruwe"):
         unit = load_contract("catalog")[name].unit
         value = row[name]
@@ -92,7 +92,7 @@ def outside_training(star: Explanation) -> np.ndarray[tuple[int], np.dtype[np.bo
 
 
 def _predictions(star: Explanation) -> Iterator[str]:
-    yield "predictions: value ± total uncertainty, and its two parts"
+    yield "Predictions: value ± total uncertainty, and its two parts"
     for prediction in star.predictions:
         name, unit, form = _COLUMNS[prediction.label]
         parts = f" input ± {prediction.input_sigma:{form}}, model ± {prediction.model_sigma:{form}}"
@@ -131,7 +131,7 @@ def attention_shares(star: Explanation, prediction: LabelPrediction) -> dict[str
 
 
 def _attention(star: Explanation) -> Iterator[str]:
-    yield "attention of the last block (which tokens were used, not why)"
+    yield "Attention of the last block (which tokens were used, not why)"
     for prediction in star.predictions:
         shares = sorted(attention_shares(star, prediction).items(), key=lambda item: -item[1])
         text = ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.01)
@@ -141,7 +141,7 @@ def _attention(star: Explanation) -> Iterator[str]:
 def _flags(value: int) -> Iterator[str]:
     flags = load_flags()
     names = flags.words(value)
-    yield "flags" if names else "flags: none"
+    yield "Flags" if names else "Flags: none"
     for name in names:
         flag = flags[name]
         samples = "good_params, good_mass_age" if flag.value & flags.good_params else ""
@@ -160,7 +160,7 @@ def _spectrum(star: Explanation) -> Iterator[str]:
     relative = float(np.median(difference / np.abs(observed.flux)))
     in_sigma = float(np.median(difference / joint_error))
     counts = " and ".join(f"{n} {b.upper()}" for b, n in star.predicted_coefficients.items())
-    yield "spectrum that the model predicts from these labels"
+    yield "Spectrum that the model predicts from these labels"
     yield (
         f"  from {counts} coefficients: median difference to the observed flux {relative:.1%}, "
         f"{in_sigma:.1f} of the joint uncertainty"

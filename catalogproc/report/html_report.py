@@ -28,8 +28,8 @@ from catalogproc.report.histograms import (
 from catalogproc.report.provenance_diagram import provenance_diagram
 from catalogproc.report.run_model import model_card
 from catalogproc.rundir.manifest import RunIdentity, read_identity
-from catalogproc.rundir.provenance import REFERENCES, read_summary, summarise, versions
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
+from catalogproc.rundir.summary import REFERENCES, read_summary, summarise, versions
 
 REPORT_FILE = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -1,4 +1,4 @@
-"""Nulls, widths and blocks of the two formats that hold rows as records."""
+"""Nulls, widths and blocks of FITS and VOTable, read by Astropy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from catalogproc.export.votable import LINE, write_votable
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 1000, 2001])
-def test_votable_nulls_are_masked_and_nothing_else_is(tmp_path: Path, rows: int) -> None:
+def test_astropy_masks_exactly_the_nulls_of_a_votable(tmp_path: Path, rows: int) -> None:
     batch = things(rows)
     path = written(write_votable, tmp_path / "x.vot", [batch], {"a": "<&>\"'é"})
     table = votable.parse_single_table(path, verify="exception")
@@ -40,7 +40,7 @@ def test_votable_nulls_are_masked_and_nothing_else_is(tmp_path: Path, rows: int)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_fits_nulls_are_tnull_and_nothing_else_is(tmp_path: Path, rows: int) -> None:
+def test_exactly_the_nulls_of_a_fits_table_are_tnull(tmp_path: Path, rows: int) -> None:
     batch = things(rows)
     path = written(write_fits, tmp_path / "x.fits", [batch], {"A": ("é" * 80, "long")})
     with fits.open(path, logical_as_bytes=True) as file:
@@ -75,7 +75,7 @@ def test_fits_nulls_are_tnull_and_nothing_else_is(tmp_path: Path, rows: int) -> 
 
 @pytest.mark.parametrize("write", [write_fits, write_votable])
 def test_the_bytes_do_not_depend_on_the_batches(tmp_path: Path, write: Write) -> None:
-    """Also across VOTable's lines of base64: here they are longer than a batch, and shorter."""
+    """Batches are shorter and longer than a line of base64 in VOTable."""
     batch = things(5000)
     assert batch.num_rows * record_dtype(NULLABLE, string_widths(NULLABLE, [batch])).itemsize > LINE
     files = []

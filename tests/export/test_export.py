@@ -1,4 +1,4 @@
-"""One file for TOPCAT and Astropy: every bit, unit, UCD and description survives."""
+"""Exported files read by other libraries: every bit, unit, UCD and description is kept."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> pa.Table:
-    """All rows by a plain route: the parts, read whole, in the order of the input."""
+    """Return all rows, read from the parts in the order of the input."""
     done = sorted(read_receipts(folder).values(), key=lambda r: (r.file, r.first_row))
     return pa.concat_tables([pq.read_table(folder / receipt.catalog_part) for receipt in done])
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Columns by name as Astropy's lower layers read them, nothing masked, nothing scaled."""
+    """Return columns by name, read by other libraries without masking or scaling."""
     if path.suffix == ".fits":
         with fits.open(path) as file:
             data = file[1].data
@@ -71,7 +71,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _known(column: pa.Array) -> np.ndarray:
-    """What CSV leaves empty is a float that is not known."""
+    """Replace nulls by NaN: an empty field of CSV is an unknown float."""
     if column.null_count:
         column = column.fill_null(np.nan)
     return column.to_numpy(zero_copy_only=False)
@@ -118,7 +118,7 @@ def test_source_ids_are_exact(folder: Path, rows: pa.Table, tmp_path: Path, form
 
 
 @FORMATS
-def test_chosen_columns_come_in_the_order_asked_for(
+def test_selected_columns_are_written_in_the_given_order(
     folder: Path, rows: pa.Table, tmp_path: Path, format: str
 ) -> None:
     names = ["age", "good_mass_age", "source_id", "run_id"]
@@ -129,7 +129,7 @@ def test_chosen_columns_come_in_the_order_asked_for(
 def test_a_condition_selects_stars(
     folder: Path, rows: pa.Table, tmp_path: Path, format: str
 ) -> None:
-    """Its columns need not be among those that are written."""
+    """The columns of the condition need not be written."""
     names = ["source_id", "logg", "good_params"]
     path = tmp_path / f"giants.{SUFFIXES[format]}"
     chosen = {"columns": names, "where": "good_mass_age and m_h > -0.5"}
@@ -143,16 +143,16 @@ def test_a_condition_selects_stars(
 
 
 def test_progress_counts_the_rows_that_are_read(folder: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
+    reports: list[tuple[int, int | None]] = []
     export_catalog(
         folder, "csv", tmp_path / "x", where="m_h > 0",
-        progress=lambda done, total, note: told.append((done, total)),
+        progress=lambda done, total, note: reports.append((done, total)),
     )  # fmt: skip
-    assert told == [(70 * part, 420) for part in range(1, 7)]
+    assert reports == [(70 * part, 420) for part in range(1, 7)]
 
 
 @FORMATS
-def test_a_catalog_without_rows_is_a_table_without_rows(tmp_path: Path, format: str) -> None:
+def test_a_catalog_without_rows_gives_a_table_without_rows(tmp_path: Path, format: str) -> None:
     finished_run(tmp_path / "run", files=1, chunks=1, rows=0)
     path = tmp_path / f"catalog.{SUFFIXES[format]}"
     assert export_catalog(tmp_path / "run", format, path) == 0
@@ -163,11 +163,11 @@ def test_a_catalog_without_rows_is_a_table_without_rows(tmp_path: Path, format: 
         assert Table.read(path, format=reader).colnames == list(CATALOG.names)
 
 
-def test_rows_come_in_the_order_of_the_input_not_of_the_chunks_names(
+def test_rows_are_in_the_order_of_the_input_not_of_the_file_names(
     folder: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     parts = [path.name for path in open_rows(folder).parts]
-    assert parts != sorted(parts)  # else this test would prove nothing
+    assert parts != sorted(parts)  # otherwise this test shows nothing
     found = read(exported(folder, "parquet", tmp_path))["source_id"]
     np.testing.assert_array_equal(found, rows["source_id"].to_numpy())
 
@@ -195,7 +195,7 @@ def test_fits_has_unit_ucd_description_and_display_for_every_column(
 
 
 def test_astropy_tables_of_fits_have_the_units(folder: Path, tmp_path: Path) -> None:
-    """dex is no unit of the FITS standard: Astropy says so, and keeps the word."""
+    """dex is not a unit of the FITS standard: Astropy warns and keeps the text."""
     path = exported(folder, "fits", tmp_path)
     with pytest.warns(UnitsWarning, match="'dex' did not parse as fits unit"):
         found = Table.read(path)
@@ -252,15 +252,13 @@ def facts(path: Path) -> dict[str, str]:
 
 
 @DESCRIBED
-def test_the_file_says_which_run_and_model_made_it(
-    folder: Path, tmp_path: Path, format: str
-) -> None:
+def test_the_file_names_its_run_and_model(folder: Path, tmp_path: Path, format: str) -> None:
     run = identity(2, 3 * 73)
-    said = facts(exported(folder, format, tmp_path))
-    assert said["run_hash"] == run.hash
-    assert said["model_hash"] == run.model_hash
-    assert said["rows_rejected"] == "18"
-    assert "rows_missing" not in said
+    metadata = facts(exported(folder, format, tmp_path))
+    assert metadata["run_hash"] == run.hash
+    assert metadata["model_hash"] == run.model_hash
+    assert metadata["rows_rejected"] == "18"
+    assert "rows_missing" not in metadata
 
 
 @FORMATS
@@ -270,7 +268,7 @@ def test_the_same_catalog_gives_the_same_bytes(folder: Path, tmp_path: Path, for
 
 
 @DESCRIBED
-def test_the_file_says_which_stars_were_chosen(folder: Path, tmp_path: Path, format: str) -> None:
+def test_the_file_names_the_condition(folder: Path, tmp_path: Path, format: str) -> None:
     chosen = exported(folder, format, tmp_path, where='m_h > 0 and not flag("RUWE")')
     if format == "fits":
         assert fits.getheader(chosen, 1)["WHERE"] == 'm_h > 0 and not flag("RUWE")'
@@ -278,7 +276,7 @@ def test_the_file_says_which_stars_were_chosen(folder: Path, tmp_path: Path, for
         assert facts(chosen)["where"] == 'm_h > 0 and not flag("RUWE")'
 
 
-def test_rows_of_failed_chunks_are_told(tmp_path: Path) -> None:
+def test_missing_rows_of_failed_chunks_are_stated(tmp_path: Path) -> None:
     finished_run(tmp_path, files=1, chunks=3, rows=10, rejected=0)
     next((tmp_path / "receipts").iterdir()).unlink()
     path = exported(tmp_path, "votable", tmp_path / "out")
@@ -290,7 +288,7 @@ def test_rows_of_failed_chunks_are_told(tmp_path: Path) -> None:
 
 
 @FORMATS
-def test_a_file_that_exists_is_kept_unless_it_may_be_replaced(
+def test_an_existing_file_is_replaced_only_with_overwrite(
     folder: Path, tmp_path: Path, format: str
 ) -> None:
     path = tmp_path / f"catalog.{SUFFIXES[format]}"
@@ -303,8 +301,8 @@ def test_a_file_that_exists_is_kept_unless_it_may_be_replaced(
 
 
 @FORMATS
-def test_a_fault_on_the_way_leaves_no_file(tmp_path: Path, format: str) -> None:
-    """The last part is corrupt in its middle: its footer still tells the right rows."""
+def test_an_error_while_writing_leaves_no_file(tmp_path: Path, format: str) -> None:
+    """The last part is corrupt in its middle: its footer still has the right number of rows."""
     finished_run(tmp_path, files=1, chunks=2, rows=300)
     part = open_rows(tmp_path).parts[-1]
     content = bytearray(part.read_bytes())
@@ -317,7 +315,7 @@ def test_a_fault_on_the_way_leaves_no_file(tmp_path: Path, format: str) -> None:
     assert list(out.iterdir()) == []
 
 
-def test_a_part_that_is_gone_or_short_is_refused_before_anything_is_written(
+def test_missing_and_short_parts_are_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     finished_run(tmp_path, files=1, chunks=2, rows=30)
@@ -332,7 +330,7 @@ def test_a_part_that_is_gone_or_short_is_refused_before_anything_is_written(
     assert second.exists()
 
 
-def test_what_is_asked_for_wrongly_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="fits, votable, parquet"):
         export_catalog(folder, "xlsx", tmp_path / "x")
     with pytest.raises(ContractError, match="no such column"):
@@ -356,7 +354,7 @@ def test_a_catalog_of_another_contract_is_refused(
         export_catalog(tmp_path, "fits", tmp_path / "x")
 
 
-def test_parts_of_other_columns_are_refused_by_name(tmp_path: Path) -> None:
+def test_parts_with_other_columns_are_refused_by_name(tmp_path: Path) -> None:
     finished_run(tmp_path, files=1, chunks=1, rows=3)
     (part,) = open_rows(tmp_path).parts
     pq.write_table(pq.read_table(part).drop_columns(["e_mass"]), part)

@@ -1,6 +1,6 @@
-"""HATS: every star once in its pixel, its margin complete, opened by LSDB; and HATS as input.
+"""HATS: every star once in its pixel, complete margins, opened by LSDB; and HATS as input.
 
-LSDB and hats are heavy, and not among our requirements: their tests skip without them.
+LSDB and hats are not required by catalogproc; their tests are skipped without them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_ROWS = 150
 
 
 def placed(rows: int, seed: int) -> pa.Table:
-    """A catalog whose stars' pixels are those of their positions, half of them in pairs.
+    """Return a catalog with pixels that agree with the positions, half of the stars in pairs.
 
     The two of a pair are 1 to 8 arcsec apart, so that some lie to both sides of a border.
     """
@@ -86,7 +86,7 @@ def catalog(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arcsec(ra: float, dec: float, others_ra: np.ndarray, others_dec: np.ndarray) -> np.ndarray:
-    """From one position to others, all in radians."""
+    """Return the separations from one position (radians) to others in arcsec."""
     return np.degrees(angular_separation(ra, dec, others_ra, others_dec)) * 3600
 
 
@@ -103,10 +103,10 @@ def properties(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-# ---------------------------------------------------------------- what lies in which pixel
+# ---------------------------------------------------------------- content of the pixels
 
 
-def test_every_star_is_once_in_its_pixel_with_every_bit(catalog: Path, rows: pa.Table) -> None:
+def test_every_star_is_in_its_pixel_once_and_bit_identical(catalog: Path, rows: pa.Table) -> None:
     files = pixel_files(catalog / "giants")
     tables = []
     for (order, pixel), path in files.items():
@@ -149,7 +149,7 @@ def test_rows_of_a_partition_are_in_order_of_the_sky_then_of_source_id(tmp_path:
         np.testing.assert_array_equal(np.lexsort((ids, index)), np.arange(len(ids)))
 
 
-def test_margins_hold_every_star_within_five_arcsec_of_a_border(
+def test_margins_hold_every_star_within_five_arcsec_of_a_partition(
     catalog: Path, rows: pa.Table
 ) -> None:
     """By brute force: of each close pair across a border, each is in the other's margin."""
@@ -172,24 +172,24 @@ def test_margins_hold_every_star_within_five_arcsec_of_a_border(
             if mine != its:
                 crossing += 1
                 assert stars[star] in beside[its]
-    assert crossing > 40  # else this test would prove nothing
+    assert crossing > 40  # otherwise this test shows nothing
     for place, held in beside.items():
         assert not any(home[star] == place for star in held)
     assert sum(map(len, beside.values())) < len(stars) / 2
 
 
-def test_what_describes_the_catalog_agrees_with_it(catalog: Path, rows: pa.Table) -> None:
+def test_properties_and_index_agree_with_the_files(catalog: Path, rows: pa.Table) -> None:
     collection = properties(catalog / "collection.properties")
     assert collection["hats_primary_table_url"] == "giants"
     assert collection["default_margin"] == collection["all_margins"] == "giants_5arcs"
     for name in ("giants", "giants_5arcs"):
         folder = catalog / name
-        said = properties(folder / "hats.properties")
+        output = properties(folder / "hats.properties")
         files = pixel_files(folder)
         sizes = [pq.read_metadata(path).num_rows for path in files.values()]
-        assert said["hats_nrows"] == str(sum(sizes))
-        assert said["hats_max_rows"] == str(max(sizes))
-        assert said["hats_order"] == str(max(order for order, _ in files))
+        assert output["hats_nrows"] == str(sum(sizes))
+        assert output["hats_max_rows"] == str(max(sizes))
+        assert output["hats_order"] == str(max(order for order, _ in files))
         assert (folder / "properties").read_bytes() == (folder / "hats.properties").read_bytes()
         listed = (folder / "partition_info.csv").read_text().splitlines()
         assert listed[0] == "Norder,Npix"
@@ -219,7 +219,7 @@ def test_the_sky_map_counts_the_stars(catalog: Path, rows: pa.Table) -> None:
     np.testing.assert_array_equal(stars, counts)
 
 
-def test_sorted_runs_and_parts_in_order_give_the_same_bytes(
+def test_sorting_first_gives_the_same_bytes(
     run: Path, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts in the order of the sky are read in place, others are sorted on the disk first."""
@@ -272,7 +272,7 @@ def test_both_ends_of_a_partition_belong_to_it() -> None:
         assert parts.partition_of(ends).tolist() == [-1, number, number, -1]
 
 
-def test_partitions_cover_all_stars_once_and_split_only_what_is_too_full() -> None:
+def test_partitions_cover_all_stars_once_and_only_full_pixels_are_split() -> None:
     rng = np.random.default_rng(0)
     counts = np.zeros(12 << 16, np.int64)
     np.add.at(counts, (rng.beta(0.3, 3, 20_000) * len(counts)).astype(int), 1)
@@ -310,7 +310,7 @@ def test_memory_is_that_of_a_partition(tmp_path: Path, monkeypatch: pytest.Monke
     assert peaks[1] < 1.5 * peaks[0]
 
 
-# ---------------------------------------------------------------- asked for, and refused
+# ---------------------------------------------------------------- selections and refusals
 
 
 def test_a_subset_keeps_the_columns_of_the_position(
@@ -324,12 +324,12 @@ def test_a_subset_keeps_the_columns_of_the_position(
     for path in pixel_files(tmp_path / "x" / "x").values():
         names = pq.ParquetFile(path).schema_arrow.names
         assert names == ["source_id", "mass", "_healpix_29", "ra", "dec"]
-    said = properties(tmp_path / "x" / "x" / "hats.properties")
-    assert said["selection"] == "good_mass_age"
-    assert said["hats_nrows"] == str(written)
+    output = properties(tmp_path / "x" / "x" / "hats.properties")
+    assert output["selection"] == "good_mass_age"
+    assert output["hats_nrows"] == str(written)
 
 
-def test_a_run_without_positions_is_refused_and_stars_without_one_are_never_lost(
+def test_stars_without_positions_are_refused_and_never_dropped(
     tmp_path: Path,
 ) -> None:
     table = placed(40, 1)
@@ -350,7 +350,7 @@ def test_a_run_without_positions_is_refused_and_stars_without_one_are_never_lost
     )
 
 
-def test_a_folder_is_replaced_only_if_it_is_hats_and_may_be(run: Path, tmp_path: Path) -> None:
+def test_only_a_hats_folder_is_replaced_and_only_with_overwrite(run: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("mine")
@@ -366,7 +366,7 @@ def test_a_folder_is_replaced_only_if_it_is_hats_and_may_be(run: Path, tmp_path:
     assert (mine / "thesis.tex").read_text() == "mine"
 
 
-def test_a_fault_on_the_way_leaves_nothing(
+def test_an_error_while_writing_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -417,7 +417,7 @@ needs_lsdb = pytest.mark.skipif(
 
 
 def lsdb(script: str, *words: object) -> dict[str, object]:
-    """What a script that uses LSDB prints, as JSON; in a process of its own, for its warnings."""
+    """Run a script that uses LSDB in a separate process, and return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, words)],
         capture_output=True, text=True, timeout=240,
@@ -429,7 +429,7 @@ def lsdb(script: str, *words: object) -> dict[str, object]:
 
 @needs_lsdb
 def test_lsdb_opens_searches_and_crossmatches_it(catalog: Path, rows: pa.Table) -> None:
-    said = lsdb(
+    output = lsdb(
         """
 import json, sys, lsdb
 from hats.io.validation import is_valid_catalog
@@ -450,27 +450,27 @@ print(json.dumps({
 """,
         catalog,
     )
-    assert said["valid"]
-    assert said["margin"]
-    assert said["rows"] == rows.num_rows
-    assert said["good"] == sum(rows["good_params"].to_pylist())
-    assert said["types"]["source_id"].startswith("int64")  # type: ignore[index]
+    assert output["valid"]
+    assert output["margin"]
+    assert output["rows"] == rows.num_rows
+    assert output["good"] == sum(rows["good_params"].to_pylist())
+    assert output["types"]["source_id"].startswith("int64")  # type: ignore[index]
     ra, dec = (np.radians(rows[name].to_numpy()) for name in ("ra", "dec"))
     ids = rows["source_id"].to_numpy()
     near = arcsec(np.radians(45.0), 0.0, ra, dec) < 25 * 3600
-    assert said["ids"] == sorted(ids[near].tolist())
+    assert output["ids"] == sorted(ids[near].tolist())
     wanted = [
         (int(ids[star]), int(other))
         for star in range(len(ids))
         for other in ids[arcsec(ra[star], dec[star], ra, dec) < 4.5]
     ]
-    assert [tuple(pair) for pair in said["pairs"]] == sorted(wanted)  # type: ignore[union-attr]
+    assert [tuple(pair) for pair in output["pairs"]] == sorted(wanted)  # type: ignore[union-attr]
 
 
 @needs_lsdb
 def test_hats_finds_the_same_pixels_for_the_positions(rows: pa.Table, tmp_path: Path) -> None:
     np.save(tmp_path / "sky.npy", np.array([rows["ra"].to_numpy(), rows["dec"].to_numpy()]))
-    said = lsdb(
+    output = lsdb(
         """
 import json, sys, numpy as np
 from hats.pixel_math.spatial_index import compute_spatial_index
@@ -478,4 +478,4 @@ print(json.dumps({"index": compute_spatial_index(*np.load(sys.argv[1])).tolist()
 """,
         tmp_path / "sky.npy",
     )
-    assert said["index"] == rows["_healpix_29"].to_pylist()
+    assert output["index"] == rows["_healpix_29"].to_pylist()

@@ -1,6 +1,6 @@
 """pandas, polars and DuckDB read the parts and the exports: 64-bit ids, NaN, flags, units.
 
-polars and DuckDB are not among our requirements: their tests skip without them.
+polars and DuckDB are not required by catalogproc; their tests are skipped without them.
 """
 
 from __future__ import annotations
@@ -80,28 +80,28 @@ def test_duckdb(folder: Path, rows: pa.Table, tmp_path: Path, format: str) -> No
     path = pattern(folder, format, tmp_path)
     connection = duckdb.connect()
 
-    def ask(what: str, where: str = "true") -> list[tuple[object, ...]]:
-        said = connection.execute(f"select {what} from '{path}' where {where}").fetchall()
-        return [tuple(row) for row in said]
+    def query(what: str, where: str = "true") -> list[tuple[object, ...]]:
+        found = connection.execute(f"select {what} from '{path}' where {where}").fetchall()
+        return [tuple(row) for row in found]
 
-    ((kind,),) = set(ask("typeof(source_id)"))
+    ((kind,),) = set(query("typeof(source_id)"))
     assert kind == "BIGINT"
-    assert sorted(ids for (ids,) in ask("source_id")) == rows["source_id"].to_pylist()
-    assert ask("count(*)", f"quality_flags & {RUWE} != 0") == [(ruwe_stars(rows),)]
+    assert sorted(ids for (ids,) in query("source_id")) == rows["source_id"].to_pylist()
+    assert query("count(*)", f"quality_flags & {RUWE} != 0") == [(ruwe_stars(rows),)]
     unknown = "dist_84 is null" if format == "csv" else "isnan(dist_84)"
     # Not in its WHERE: there DuckDB asks the row groups' minima and maxima, which know no NaN.
     wanted = int(np.isnan(rows["dist_84"].to_numpy()).sum())
-    assert ask(f"count(*) filter ({unknown})") == [(wanted,)]
-    assert ask("count(*)", "good_mass_age and m_h > -0.5") == [(chosen(rows),)]
+    assert query(f"count(*) filter ({unknown})") == [(wanted,)]
+    assert query("count(*)", "good_mass_age and m_h > -0.5") == [(chosen(rows),)]
 
 
-def test_the_parts_tell_arrow_the_units(folder: Path) -> None:
+def test_units_are_in_the_schema_of_the_parts(folder: Path) -> None:
     schema = pq.read_schema(next((folder / "catalog").glob("*.parquet")))
     for column in CATALOG.columns:
-        said = schema.field(column.name).metadata
-        assert said.get(b"unit", b"").decode() == column.unit
-        assert said.get(b"ucd", b"").decode() == column.ucd
-        assert said[b"description"].decode() == column.description
+        metadata = schema.field(column.name).metadata
+        assert metadata.get(b"unit", b"").decode() == column.unit
+        assert metadata.get(b"ucd", b"").decode() == column.ucd
+        assert metadata[b"description"].decode() == column.description
 
 
 def ruwe_stars(rows: pa.Table) -> int:

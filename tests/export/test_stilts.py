@@ -34,14 +34,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> pa.Table:
-    """All rows by a plain route: the parts, read whole, in the order of the input."""
+    """Return all rows, read from the parts in the order of the input."""
     done = sorted(read_receipts(folder).values(), key=lambda r: (r.file, r.first_row))
     return pa.concat_tables([pq.read_table(folder / receipt.catalog_part) for receipt in done])
 
 
 @pytest.fixture(scope="module")
 def stilts() -> Callable[..., str]:
-    """Run STILTS, the program under TOPCAT; a warning or an error of its fails the test."""
+    """Run STILTS, the program under TOPCAT; its warnings and errors fail the test."""
     program = shutil.which("stilts")
     if program is None:
         pytest.skip("STILTS is not installed (Debian: apt-get install stilts)")
@@ -63,7 +63,7 @@ def stilts() -> Callable[..., str]:
 def reads(
     stilts: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], str]:
-    """STILTS' words for a file of a format; skips where its build has no reader for it."""
+    """Return STILTS' argument for a format; skip where its build cannot read it."""
     program = shutil.which("stilts") or ""
     done = subprocess.run([program, "-J-Xmx128m", "tpipe", "ifmt=ecsv", "in=/dev/null"],
                           capture_output=True, text=True, timeout=120)  # fmt: skip
@@ -78,7 +78,7 @@ def reads(
 
 
 def cells(text: str) -> list[dict[str, str]]:
-    """The rows of STILTS' comma-separated output."""
+    """Return the rows of STILTS' comma-separated output."""
     import csv
 
     return list(csv.DictReader(io.StringIO(text)))
@@ -93,7 +93,7 @@ def test_stilts_shows_every_columns_type_unit_ucd_and_description(
     format: str,
 ) -> None:
     path = exported(folder, format, tmp_path)
-    said = stilts(
+    output = stilts(
         "tpipe",
         reads(format),
         f"in={path}",
@@ -102,7 +102,7 @@ def test_stilts_shows_every_columns_type_unit_ucd_and_description(
     )
     classes = {"int64": "Long", "int32": "Integer", "int16": "Short", "float64": "Double"}
     classes |= {"float32": "Float", "bool": "Boolean", "string": "String"}
-    shown = cells(said)
+    shown = cells(output)
     assert len(shown) == len(CATALOG.columns)
     for row, column in zip(shown, CATALOG.columns, strict=True):
         assert row == {
@@ -141,9 +141,7 @@ def test_stilts_reads_every_value(
             np.testing.assert_array_equal(numbers, rows[column.name].to_numpy())
 
 
-def test_votlint_has_nothing_to_say(
-    folder: Path, tmp_path: Path, stilts: Callable[..., str]
-) -> None:
+def test_votlint_finds_no_fault(folder: Path, tmp_path: Path, stilts: Callable[..., str]) -> None:
     path = exported(folder, "votable", tmp_path)
     assert stilts("votlint", "ucd=true", "unit=true", f"votable={path}") == ""
 
@@ -153,13 +151,13 @@ def test_a_crossmatch_of_two_exports_by_stilts_is_exact(
 ) -> None:
     """Every row finds itself by source_id, and only itself; the flags of both are equal."""
     one, other = (exported(folder, format, tmp_path) for format in ("fits", "votable"))
-    said = stilts(
+    output = stilts(
         "tmatch2", f"in1={one}", f"in2={other}", "matcher=exact", "values1=source_id",
         "values2=source_id", "find=all", "progress=none", "ofmt=csv",
         "ocmd=select 'quality_flags_1==quality_flags_2 && good_params_1==good_params_2'",
         "ocmd=keepcols 'source_id_1 source_id_2'",
     )  # fmt: skip
-    pairs = [(int(row["source_id_1"]), int(row["source_id_2"])) for row in cells(said)]
+    pairs = [(int(row["source_id_1"]), int(row["source_id_2"])) for row in cells(output)]
     ids = rows["source_id"].to_pylist()
     assert sorted(pairs) == sorted(zip(ids, ids, strict=True))
 

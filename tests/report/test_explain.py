@@ -135,7 +135,7 @@ def test_spectra_are_the_observed_one_and_the_one_predicted_from_the_labels(
 def test_text_has_every_section(case: Case, star: Explanation) -> None:
     text = "\n".join(explanation_lines(star))
     assert text.startswith(f"source_id {case.ids[7]}\n")
-    for part in ("row 7", "random 0", "predictions:", "attention", "inputs", "BP and",
+    for part in ("row 7", "random 0", "Predictions:", "Attention", "Inputs", "BP and",
                   f"{star.row['phot_g_mean_mag']:.6g} mag", "from 55 BP and 55 RP"):  # fmt: skip
         assert part in text, part
     flags = load_flags()
@@ -162,13 +162,13 @@ def test_a_star_without_a_calibrated_spectrum_has_a_plot(star: Explanation, tmp_
         star, observed=None, predicted=None, wavelengths=None, predicted_coefficients=None
     )
     assert write_explain_plot(bare, tmp_path / "x.png").stat().st_size > 10_000
-    assert "spectrum that the model predicts" not in "\n".join(explanation_lines(bare))
+    assert "Spectrum that the model predicts" not in "\n".join(explanation_lines(bare))
 
 
 def test_a_rejected_star_is_explained_by_its_reason(case: Case) -> None:
     star = explain(case.output, case.rejected_id)
     text = "\n".join(explanation_lines(star))
-    assert "rejected: wrong_length" in text
+    assert "Rejected: wrong_length" in text
     assert "found 0 coefficients" in text
     assert "row 4" in text
     assert star.predictions == ()

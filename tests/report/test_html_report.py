@@ -19,7 +19,7 @@ from catalogproc.errors import ResumeError
 from catalogproc.report.html_report import write_report
 from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import open_run
-from catalogproc.rundir.provenance import write_summary
+from catalogproc.rundir.summary import write_summary
 
 EVIL = '<script>alert("x")</script>&<img src=https://example.org/x>'
 VOID = {"meta", "link", "br", "img", "path", "use", "rect", "image", "circle", "line"}
