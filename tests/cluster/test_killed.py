@@ -23,8 +23,8 @@ from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same, at_fi
 
 from catalogproc.cluster.dask_cluster import cores
 from catalogproc.cluster.spec import ClusterConfig
-from catalogproc.rundir.provenance import read_summary
 from catalogproc.rundir.receipts import receipt_files
+from catalogproc.rundir.summary import read_summary
 from catalogproc.rundir.verify import verify
 
 pytestmark = pytest.mark.slow

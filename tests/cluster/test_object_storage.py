@@ -315,7 +315,9 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
     assert expand(["s3://gaia/xp/*.parquet"])[0].stat().st_ino == fetched
     bucket.put(spectra[1], "xp/odd [1] name.parquet")
     assert expand(["s3://gaia/xp/*.parquet"])[0].read_bytes() == spectra[1].read_bytes()
-    with pytest.raises(JobError, match=r"(?s)no file at the address can be read.*s3://gaia/none/\*"):
+    with pytest.raises(
+        JobError, match=r"(?s)no file at the address can be read.*s3://gaia/none/\*"
+    ):
         expand(["s3://gaia/none/*.parquet"])
     with pytest.raises(CatalogprocError, match=r"(?s)too little space to stage.*s3://gaia/xp"):
         remote._check_space("s3://gaia/xp", 1 << 60)
@@ -346,5 +348,8 @@ def test_a_dead_run_of_this_host_is_no_obstacle(bucket: Bucket) -> None:
         assert bucket.held("out").keys() == {sync.LOCK}
     assert bucket.held("out") == {}
     address.write(sync.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
-    with pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"), synced("s3://gaia/out"):
+    with (
+        pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"),
+        synced("s3://gaia/out"),
+    ):
         pass

@@ -140,7 +140,9 @@ def test_a_worker_without_a_model_gets_no_chunk(client: Client, tmp_path: Path) 
     made = scheduler(
         client, tmp_path, ["good"] * 20, report=lambda now: counts.append(len(now.workers))
     )
+    made.workers = frozenset(client.scheduler_info(n_workers=-1)["workers"])
     exclude_worker_0(made)
+    assert len(made.workers) == 1  # at once, not only when the workers are asked for again
     made.run()
     assert {receipt.worker for receipt in made.receipts} == {"1"}
     assert len(made.receipts) == 20
