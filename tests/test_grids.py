@@ -1,12 +1,14 @@
-"""grids/: every file is told of, and those from elsewhere are what they were."""
+"""Data that ship: every file has a description and a credit, and published files are unchanged."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from fnmatch import fnmatch
 
 import numpy as np
 import pyarrow.parquet as pq
+from support.paths import ROOT
 
 from catalogproc.resources import shipped
 from catalogproc.simulation.isochrones import metallicity
@@ -24,6 +26,20 @@ def test_the_readme_names_every_file_and_their_hashes_hold() -> None:
     for wanted, name in hashes:
         found = hashlib.sha256((README.parent / name).read_bytes()).hexdigest()
         assert found == wanted, name
+
+
+def test_credits_name_every_data_file_that_ships() -> None:
+    text = (ROOT / "docs" / "credits.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    patterns = [pattern for row in rows for pattern in re.findall("`([^`]+)`", row)]
+    paths = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("grids", "examples", "tests/data", "model")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.name != "README.md" and not path.name.startswith(".")
+    ]
+    assert [p for p in paths if not any(fnmatch(p, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(fnmatch(p, pattern) for p in paths)] == []
 
 
 def test_the_grids_are_small_and_hold_no_pickle() -> None:
