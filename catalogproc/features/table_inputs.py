@@ -153,7 +153,8 @@ class TableInputs:
                 where=where,
             )
         used = roles.used
-        named = {token: columns.names[position] for token, (_, position) in roles.tokens.items()}
+        in_order = sorted(roles.tokens.items(), key=lambda item: item[1][1])
+        named = {token: columns.names[position] for token, (_, position) in in_order}
         return cls(
             vocabulary, job, columns.rows, named, given, spectra, auxiliary,
             tuple(columns.names[i] for i in range(len(columns.names)) if i in used),

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from catalogproc.cli.main import app
 from catalogproc.datasets.star_reader import RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.datasets.test_sets import simulated
-from catalogproc.errors import BundleError, CountError, JobError
+from catalogproc.errors import BundleError, CountError, JobError, Refusal
 from catalogproc.features.extinction import TRUE_PER_SFD
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import passbands, synthetic_photometry
@@ -314,8 +314,8 @@ def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
         (Wanted({"teff": 1.0}, distance=-1.0, output=Path("x.ecsv")), r"above 0 kpc(.|\n)*-1"),
     ],
 )
-def test_what_cannot_be_made_is_said(wanted: Wanted, words: str) -> None:
-    with pytest.raises(JobError, match=words):
+def test_what_cannot_be_made_is_refused(wanted: Wanted, words: str) -> None:
+    with pytest.raises(Refusal, match=words):
         make(wanted, load_bundle("default"), "cpu")
     assert not Path("x.ecsv").exists()
 
