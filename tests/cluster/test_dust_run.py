@@ -43,9 +43,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def companion() -> pa.Table:
-    """That of 30 real stars, with what the file lacks to use their parallaxes; the first star
-    brings its own E(B-V)."""
+def gaia_source() -> pa.Table:
+    """Return the table of 30 real stars, completed so that their parallaxes can be used; the first
+    star has an E(B-V)."""
     table = real_stars.bright_companion()
     given = {
         "nu_eff_used_in_astrometry": pa.array([1.5] * len(table)),
@@ -58,7 +58,7 @@ def companion() -> pa.Table:
     return table
 
 
-def test_a_job_without_a_map_is_the_job_that_it_was() -> None:
+def test_a_job_without_a_map_has_the_hash_of_before_there_were_maps() -> None:
     assert "dust" not in JOB.to_dict()
     assert DUSTY.hash != JOB.hash
     assert DUSTY.to_dict()["dust"] == "combined19"
@@ -71,17 +71,19 @@ def test_a_job_without_a_map_is_the_job_that_it_was() -> None:
         ({"dust": "combined19", "inputs": ("bprp",)}, r"does not read(.|\n)*logebv among"),
     ],
 )
-def test_a_map_that_cannot_be_read_is_refused(changed: dict[str, object], message: str) -> None:
+def test_an_unknown_or_unused_map_is_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(JobError, match=message):
         replace(JOB, **changed)  # type: ignore[arg-type]
 
 
-def test_a_map_adds_a_token_where_none_was_given(bundle: Bundle, staged: DustMap) -> None:
-    spectra, beside = real_stars.bright(), companion()
+def test_a_map_adds_a_token_if_none_was_given(bundle: Bundle, staged: DustMap) -> None:
+    spectra, beside = real_stars.bright(), gaia_source()
     plain = Engine(bundle, JOB).features(spectra, beside)
     dusty = Engine(bundle, DUSTY, dust_map=staged).features(spectra, beside)
     column = bundle.vocabulary.column("logebv")
-    assert dusty.values[0, column] == pytest.approx(np.log(0.3))  # the table's own comes first
+    assert dusty.values[0, column] == pytest.approx(
+        np.log(0.3)
+    )  # the table takes precedence over the map
     assert not dusty.ebv_by_parallax[0]
     assert not plain.ebv_by_parallax.any()
     read = dusty.ebv_by_parallax
@@ -89,13 +91,13 @@ def test_a_map_adds_a_token_where_none_was_given(bundle: Bundle, staged: DustMap
     ebv = staged.ebv(dusty.l[read], dusty.b[read], 1.0 / dusty.parallax_zpc[read])
     good = (ebv > 0) & (ebv < 10)
     off = dusty.values[read, column][good] - np.log(ebv[good])
-    assert np.median(np.abs(off)) < 0.02  # bright stars: one distance says about the same
+    assert np.median(np.abs(off)) < 0.02  # bright stars: the distance alone gives nearly the same
 
 
-def test_a_parallax_read_through_the_dust_is_not_combined_again(
+def test_a_parallax_used_for_the_dust_is_not_combined_again(
     bundle: Bundle, staged: DustMap
 ) -> None:
-    spectra, beside = real_stars.bright(), companion()
+    spectra, beside = real_stars.bright(), gaia_source()
     engine = Engine(bundle, DUSTY, dust_map=staged)
     read = engine.features(spectra, beside).ebv_by_parallax
     table = engine.process(spectra, beside)
@@ -114,7 +116,7 @@ def test_an_engine_needs_the_map_that_its_job_reads(bundle: Bundle) -> None:
         Engine(bundle, DUSTY)
 
 
-def test_a_run_without_a_staged_map_is_refused_and_told_how(
+def test_a_run_without_a_staged_map_is_refused_with_advice(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(dust_map.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
@@ -124,12 +126,12 @@ def test_a_run_without_a_staged_map_is_refused_and_told_how(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_reads_the_map_and_says_which(
+def test_a_run_reads_the_map_and_records_it(
     bundle: Bundle, staged: DustMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(dust_map.FOLDER_VARIABLE, str(staged.folder.parent))
     spectra, beside = CORRELATED / "xp_continuous_30.parquet", tmp_path / "gaia.parquet"
-    pq.write_table(companion(), beside)
+    pq.write_table(gaia_source(), beside)
 
     def plan(output: str, dust: str | None = None):  # type: ignore[no-untyped-def]
         spec = RunSpec(spectra, tmp_path / output, beside, bundle.path, dust=dust, cluster=LOCAL)
@@ -142,12 +144,12 @@ def test_a_run_reads_the_map_and_says_which(
     assert run(dusty).exit_code == 0
     rows = ds.dataset(tmp_path / "dusty" / "catalog").to_table()
     engine = Engine(bundle, dusty.job, dust_map=staged)
-    wanted = engine.process(real_stars.bright(), companion())
+    wanted = engine.process(real_stars.bright(), gaia_source())
     ours = rows.sort_by("source_id")["n_tokens"].to_pylist()
     assert ours == wanted.sort_by("source_id")["n_tokens"].to_pylist()
 
 
-def test_a_worker_that_finds_another_map_does_no_work(
+def test_a_worker_that_finds_another_map_is_refused(
     bundle: Bundle, staged: DustMap, tmp_path: Path
 ) -> None:
     dust = (staged.folder, "0" * 64)

@@ -1,4 +1,4 @@
-"""A run on several hosts over TLS: what they share is a folder, a network and a certificate."""
+"""A run on several hosts over TLS; they share only a folder, a network and a certificate."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from catalogproc.rundir.verify import verify
 pytestmark = pytest.mark.slow
 PORT = "18786"
 IP = shutil.which("ip") or ""
-# A host sees nothing of the tests' folders but what is shared, and has a name of its own.
-ALONE = """
+# A host sees only the shared one of the tests' folders, and has its own name.
+SCRIPT = """
 set -e
 hostname "$NAME"
 mount --bind "$SHARED" "$HOLD"
@@ -40,24 +40,24 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, made of namespaces: its name, its address, and how a command is begun on it."""
+    """A host made of namespaces: its name, its address, and the command that enters it."""
 
     name: str
     address: str
-    before: tuple[str, ...]
+    prefix: tuple[str, ...]
     environment: Mapping[str, str]
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         python = [sys.executable, "-m", *words]
         return subprocess.Popen(
-            [*self.before, *python], env={**self.environment, **more}, text=True,
+            [*self.prefix, *python], env={**self.environment, **more}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
         )  # fmt: skip
 
 
 @contextmanager
 def hosts(count: int, shared: Path, private: Path, hold: Path) -> Iterator[list[Host]]:
-    """So many hosts on one network: namespaces of network, files and names for each."""
+    """Make hosts on one network: each has namespaces of network, files and host name."""
     token = secrets.token_hex(3)
     wire = f"cp-{token}"
 
@@ -94,7 +94,7 @@ def hosts(count: int, shared: Path, private: Path, hold: Path) -> Iterator[list[
             ip("-n", wire, "link", "set", f"p{number}", "master", "br0", "up")
             own = {"NAME": f"host{number}", "SHARED": str(shared), "PRIVATE": str(private),
                    "HOLD": str(hold), "HOME": "/nowhere"}  # fmt: skip
-            before = (
+            prefix = (
                 IP,
                 "netns",
                 "exec",
@@ -104,18 +104,18 @@ def hosts(count: int, shared: Path, private: Path, hold: Path) -> Iterator[list[
                 "--uts",
                 "sh",
                 "-c",
-                ALONE,
+                SCRIPT,
                 "sh",
             )
-            made.append(Host(own["NAME"], address, before, base | own))
+            made.append(Host(own["NAME"], address, prefix, base | own))
         yield made
     finally:
         for name in [*names, wire]:
             subprocess.run([IP, "netns", "del", name], check=False, capture_output=True)
 
 
-def possible() -> bool:
-    """Whether this user may make namespaces here."""
+def may_make_namespaces() -> bool:
+    """Return whether this user may make namespaces."""
     if not IP or not shutil.which("unshare") or not hasattr(os, "getuid") or os.getuid():
         return False
     tried = ["unshare", "--net", "--mount", "--uts", "true"]
@@ -123,7 +123,7 @@ def possible() -> bool:
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Dask's own words for TLS, with a certificate made for this test."""
+    """Return Dask's settings for TLS, with a certificate made for this test."""
     security, files = Security.temporary(), {}
     for name, text in (
         ("ca-file", security.tls_ca_file),
@@ -140,62 +140,65 @@ def settings(folder: Path) -> dict[str, str]:
     return words
 
 
-def said(process: subprocess.Popen[str], seconds: float) -> str:
-    told, _ = process.communicate(timeout=seconds)
-    return told
+def printed(process: subprocess.Popen[str], seconds: float) -> str:
+    """Return what a process printed, once it has ended."""
+    output, _ = process.communicate(timeout=seconds)
+    return output
 
 
-@pytest.mark.skipif(not possible(), reason="no right to make namespaces of network and files")
+@pytest.mark.skipif(
+    not may_make_namespaces(), reason="no right to make namespaces of network and files"
+)
 def test_three_hosts_that_share_a_folder_and_a_certificate(
     uninterrupted: Uninterrupted, kit: Kit, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     private = tmp_path_factory.getbasetemp()
     shared = tmp_path / "shared"
     shared.mkdir()
-    ours = Kit.written(shared, Path(shutil.copytree(kit.bundle, shared / "bundle")))
+    files = Kit.written(shared, Path(shutil.copytree(kit.bundle, shared / "bundle")))
     hold = Path("/tmp") / f"hold-{secrets.token_hex(4)}"
     hold.mkdir()
     tls = settings(shared)
-    words = ["--input", str(ours.inputs), "--gaia-source", str(ours.gaia_source), "--job",
-             str(ours.job), "--model", str(ours.bundle), "--output", str(shared / "out"),
+    words = ["--input", str(files.inputs), "--gaia-source", str(files.gaia_source), "--job",
+             str(files.job), "--model", str(files.bundle), "--output", str(shared / "out"),
              "--scheduler", f"tls://10.77.0.1:{PORT}", "--device", "cpu"]  # fmt: skip
-    standing: list[subprocess.Popen[Any]] = []
+    services: list[subprocess.Popen[Any]] = []
     try:
         with hosts(1 + WORKERS, shared, private, hold) as (first, *others):
-            standing.append(
+            services.append(
                 first.start("distributed.cli.dask_scheduler", "--host", first.address, "--port",
                             PORT, "--protocol", "tls", "--no-dashboard", **tls)
             )  # fmt: skip
             time.sleep(5)
             threads = str(max(1, cores() // WORKERS))
             for host in others:
-                standing.append(
+                services.append(
                     host.start("distributed.cli.dask_worker", f"tls://{first.address}:{PORT}",
                                "--host", host.address, "--nthreads", threads, "--no-dashboard",
                                **tls)
                 )  # fmt: skip
-            # Without the certificate nobody gets in, and is told so.
-            stranger = first.start("catalogproc", "run", *words)
-            told = said(stranger, 120)
-            assert stranger.returncode == 2, told
-            assert "the scheduler requires TLS and no certificate is configured" in told
-            assert f"tls://10.77.0.1:{PORT}" in told
-            assert "Traceback" not in told
+            # Without the certificate the run is refused.
+            refused = first.start("catalogproc", "run", *words)
+            text = printed(refused, 120)
+            assert refused.returncode == 2, text
+            assert "the scheduler requires TLS and no certificate is configured" in text
+            assert f"tls://10.77.0.1:{PORT}" in text
+            assert "Traceback" not in text
 
             time.sleep(5)
             driver = first.start("catalogproc", "run", *words, "--json", **tls)
-            told = said(driver, 240)
-            assert driver.returncode == 0, told
-            # A folder that only the driver sees is refused before anything is done.
+            text = printed(driver, 240)
+            assert driver.returncode == 0, text
+            # An output folder that only the driver sees is refused.
             elsewhere = [
                 str(tmp_path / "alone") if word == str(shared / "out") else word for word in words
             ]
-            blind = first.start("catalogproc", "run", *elsewhere, **tls)
-            told = said(blind, 120)
-            assert blind.returncode == 2, told
-            assert "workers of the cluster do not see the same folders" in told
+            unshared = first.start("catalogproc", "run", *elsewhere, **tls)
+            text = printed(unshared, 120)
+            assert unshared.returncode == 2, text
+            assert "workers of the cluster do not see the same folders" in text
     finally:
-        for process in standing:
+        for process in services:
             process.terminate()
             process.communicate(timeout=60)
         hold.rmdir()

@@ -1,4 +1,4 @@
-"""Runs from and to object storage, served here as S3 by moto: the same promises as on a disk."""
+"""Runs from and to object storage (S3, served by moto) have the guarantees of a local disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEY = "tell-nobody-77ab"
 SERVER = shutil.which(Path(sys.prefix) / "s3" / "bin" / "moto_server") or shutil.which(
     "moto_server"
 )
-# The run is over in seconds: what is new is brought there at once.
+# The run takes seconds: new files are uploaded at once.
 MAIN = """
 from catalogproc.cli.main import main
 from catalogproc.rundir import sync
@@ -44,7 +44,7 @@ main()
 
 @dataclass
 class Bucket:
-    """A local S3 server, and its bucket ``gaia`` seen by another client than ours."""
+    """A local S3 server with the bucket ``gaia``, used through another client than catalogproc."""
 
     port: int
     process: subprocess.Popen[bytes] = field(init=False)
@@ -82,8 +82,8 @@ class Bucket:
         found = [info.path for info in self.files.get_file_info(chosen) if info.is_file]
         return [path.removeprefix(f"gaia/{prefix}/") for path in found]
 
-    def held(self, prefix: str) -> dict[str, bytes]:
-        """What lies there, while nobody writes."""
+    def content(self, prefix: str) -> dict[str, bytes]:
+        """Return the objects, while nobody writes."""
         return {name: self._read(f"gaia/{prefix}/{name}") for name in self.names(prefix)}
 
     def _read(self, path: str) -> bytes:
@@ -129,11 +129,11 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None
         time.sleep(0.05)
 
 
-def receipts(held: dict[str, bytes]) -> list[dict[str, str]]:
-    return [json.loads(data) for name, data in held.items() if name.startswith("receipts/")]
+def receipts(content: dict[str, bytes]) -> list[dict[str, str]]:
+    return [json.loads(data) for name, data in content.items() if name.startswith("receipts/")]
 
 
-def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
+def test_a_run_from_bucket_to_bucket_resumes_after_the_loss_of_the_machine(
     kit: Kit, uninterrupted: Uninterrupted, bucket: Bucket, tmp_path: Path
 ) -> None:
     for path in kit.inputs.glob("*.parquet"):
@@ -142,7 +142,7 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
 
     first = command(kit, "s3://gaia/out")
     wait_for(lambda: ".lock" in bucket.names("out"), first)
-    # Another start, as from another machine, is told.
+    # Another start, as from another machine, is refused.
     second = command(kit, "s3://gaia/out")
     _, refused = second.communicate(timeout=100)
     wait_for(lambda: any("receipts/" in name for name in bucket.names("out")), first)
@@ -153,8 +153,8 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     assert "another run is using the output's address" in refused
     assert f"process {first.pid} on" in refused
 
-    # What stands there is whole: no receipt without the parts that it names.
-    before = bucket.held("out")
+    # The bucket is consistent: no receipt without the parts that it names.
+    before = bucket.content("out")
     assert 0 < len(receipts(before)) < CHUNKS
     for receipt in receipts(before):
         for kind in ("catalog", "rejected"):
@@ -163,13 +163,13 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
 
     shutil.rmtree(stage())
     again = command(kit, "s3://gaia/out")
-    told, said = again.communicate(timeout=200)
-    assert again.returncode == 0, said
-    result = json.loads(told)
+    output, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    result = json.loads(output)
     assert result["chunks_done"] == CHUNKS
     assert result["chunks_run"] == CHUNKS - len(receipts(before))
 
-    after = bucket.held("out")
+    after = bucket.content("out")
     for name, data in after.items():
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy" / name).write_bytes(data)
@@ -182,7 +182,7 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     assert {item["path"] for item in run["inputs"]} == {
         f"s3://gaia/xp/{path.name}" for path in kit.inputs.glob("*.parquet")
     }
-    # A star is explained from what lies there alone, on a machine that has nothing yet.
+    # A star is explained from the bucket alone, on a machine without local files.
     shutil.rmtree(stage())
     catalog = open_catalog("s3://gaia/out")
     assert len(catalog) == result["rows_written"]
@@ -191,7 +191,7 @@ def test_from_bucket_to_bucket_over_the_loss_of_the_machine(
     assert star.file.read_bytes() == (kit.inputs / star.file.name).read_bytes()
 
 
-def test_a_server_that_is_gone_at_the_end_costs_nothing(
+def test_files_are_uploaded_later_if_the_server_is_down_at_the_end(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "TRIES", 1)  # the client of S3 tries for ten seconds each time
@@ -215,10 +215,10 @@ def test_a_server_that_is_gone_at_the_end_costs_nothing(
     Mirror(Address("s3://gaia/out")).address.write("run.json", b"{}")
     with synced("s3://gaia/out"):
         pass
-    assert bucket.held("out") == parts
+    assert bucket.content("out") == parts
 
 
-def test_a_run_that_was_removed_there_is_not_brought_back(bucket: Bucket) -> None:
+def test_a_run_that_was_removed_from_the_bucket_is_not_uploaded_again(bucket: Bucket) -> None:
     with synced("s3://gaia/out") as folder:
         folder.mkdir(parents=True)
         (folder / "run.json").write_bytes(b"{}")
@@ -226,19 +226,21 @@ def test_a_run_that_was_removed_there_is_not_brought_back(bucket: Bucket) -> Non
     bucket.files.delete_dir("gaia/out")
     with synced("s3://gaia/out") as folder:
         assert not folder.exists()
-    assert bucket.held("out") == {}
+    assert bucket.content("out") == {}
 
 
-def test_what_is_no_run_is_left_alone(bucket: Bucket, kit: Kit) -> None:
+def test_a_bucket_that_holds_no_run_is_not_touched(bucket: Bucket, kit: Kit) -> None:
     bucket.put(kit.job, "xp/a.parquet")
-    told = r"(?s)that are not of a run.*1 file, such as xp/a.parquet.*s3://gaia"
-    with pytest.raises(Refusal, match=told), synced("s3://gaia"):
+    message = r"(?s)that are not of a run.*1 file, such as xp/a.parquet.*s3://gaia"
+    with pytest.raises(Refusal, match=message), synced("s3://gaia"):
         pass
-    assert not list(pull("s3://gaia").glob("**/*"))  # nor is it fetched
-    assert bucket.held("xp").keys() == {"a.parquet"}
+    assert not list(pull("s3://gaia").glob("**/*"))  # nor is it downloaded
+    assert bucket.content("xp").keys() == {"a.parquet"}
 
 
-def test_receipts_are_brought_last(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receipts_are_uploaded_after_the_parts(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order: list[str] = []
     put = Address.put
 
@@ -257,7 +259,7 @@ def test_receipts_are_brought_last(bucket: Bucket, monkeypatch: pytest.MonkeyPat
                      "summary.json"]  # fmt: skip
 
 
-def test_half_an_upload_is_an_error(
+def test_an_incomplete_upload_is_an_error(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "PAUSE", 0.01)
@@ -270,10 +272,10 @@ def test_half_an_upload_is_an_error(
 
 
 @pytest.mark.parametrize("scheme", ["file", "fsspec+file"])
-def test_file_systems_in_which_a_file_appears_before_it_is_whole(
+def test_file_systems_in_which_incomplete_files_are_visible(
     scheme: str, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of Arrow's own and of fsspec's: written under another name first, then renamed."""
+    """Arrow's and fsspec's local file systems: files are written under another name and renamed."""
     monkeypatch.setenv(remote.STAGE, str(tmp_path / "stage"))
     spectra = sorted(kit.inputs.glob("*.parquet"))
     found = expand([f"{scheme}://{kit.inputs}/*.parquet"])
@@ -290,13 +292,13 @@ def test_file_systems_in_which_a_file_appears_before_it_is_whole(
     assert (pull(f"{scheme}://{there}") / "receipts/1.json").read_text() == "receipts/1.json"
 
 
-def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
+def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) -> None:
     spectra = sorted(kit.inputs.glob("*.parquet"))
     for path in spectra:
         bucket.put(path, f"xp/deep/{path.name}")
     bucket.put(spectra[0], "xp/odd [1] name.parquet")
     bucket.put(kit.job, "xp/deep/readme.txt")
-    told: list[str] = []
+    message: list[str] = []
     for word, count in (
         ("s3://gaia/xp/deep/*.parquet", 3),
         ("s3://gaia/xp/deep", 3),
@@ -304,13 +306,13 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
         (f"s3://gaia/xp/deep/{spectra[0].name}", 1),
         ("s3://gaia/xp/*.parquet", 1),
     ):
-        found = expand([word], told.append)
+        found = expand([word], message.append)
         assert len(found) == count, word
         assert all(path.is_relative_to(stage()) for path in found)
     assert named(found[0]) == "s3://gaia/xp/odd [1] name.parquet"
     assert found[0].read_bytes() == spectra[0].read_bytes()
-    assert told[0].startswith("s3://gaia/xp/deep/*.parquet: 3 files,")
-    # Fetched once: what is here is not fetched again, what was changed there is.
+    assert message[0].startswith("s3://gaia/xp/deep/*.parquet: 3 files,")
+    # A local copy is not downloaded again, a changed object is.
     fetched = found[0].stat().st_ino
     assert expand(["s3://gaia/xp/*.parquet"])[0].stat().st_ino == fetched
     bucket.put(spectra[1], "xp/odd [1] name.parquet")
@@ -324,7 +326,7 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("s3://me:secret@gaia/xp", r"(?s)credentials in it.*s3://…@gaia/xp.*environment"),
         ("s3://gaia/xp?secret_key=1", r"credentials in it"),
@@ -332,21 +334,21 @@ def test_what_an_address_stands_for(bucket: Bucket, kit: Kit) -> None:
         ("gopher://gaia/xp", r"(?s)no file system that can be used.*s3://.*gopher://gaia/xp"),
     ],
 )
-def test_addresses_that_are_refused(word: str, told: str) -> None:
-    with pytest.raises(Refusal, match=told) as caught:
+def test_addresses_that_are_refused(word: str, message: str) -> None:
+    with pytest.raises(Refusal, match=message) as caught:
         assert Address(word).folder
     assert "secret@" not in str(caught.value)
 
 
-def test_a_dead_run_of_this_host_is_no_obstacle(bucket: Bucket) -> None:
+def test_the_lock_of_a_dead_run_on_this_host_is_ignored(bucket: Bucket) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0"}
     address = Address("s3://gaia/out")
     address.write(sync.LOCK, json.dumps(stated).encode())
     with synced("s3://gaia/out"):
-        assert bucket.held("out").keys() == {sync.LOCK}
-    assert bucket.held("out") == {}
+        assert bucket.content("out").keys() == {sync.LOCK}
+    assert bucket.content("out") == {}
     address.write(sync.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
     with (
         pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"),
