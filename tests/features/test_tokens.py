@@ -369,6 +369,40 @@ def test_raw_inputs_of_the_flags() -> None:
     assert made.params_solved.tolist() == [31, 95, 0, 3]
 
 
+def test_each_band_has_its_own_part_of_the_colour_s_error() -> None:
+    """The error of BP - RP depends on both bands, by the derivative of the magnitude."""
+    table = real_stars.bright().slice(0, 4)
+    bp, rp = np.array([100.0, 1e6, 100.0, 1e6]), np.array([1e6, 50.0, 50.0, 1e6])
+    source = companion(
+        table.column("source_id"),
+        phot_g_mean_mag=[10.0] * 4,
+        phot_bp_mean_mag=[11.0] * 4,
+        phot_rp_mean_mag=[9.0] * 4,
+        phot_bp_mean_flux_over_error=bp,
+        phot_rp_mean_flux_over_error=rp,
+    )
+    made = tokens(table, source, VOCABULARY, JOB)
+    # A relative flux error r is 2.5 log10(1 + r) mag; the zero-points are common to all stars.
+    floor = made.e_bp_rp[3]
+    parts = {s_n: 2.5 * np.log10(1 + 1e-4) / 1e-4 / s_n for s_n in (100.0, 50.0)}
+    wanted = [parts[100.0], parts[50.0], np.hypot(parts[100.0], parts[50.0])]
+    extra = np.sqrt(made.e_bp_rp[:3] ** 2 - floor**2)
+    assert extra == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_blended_fraction_counts_the_transits_of_both_bands() -> None:
+    """Bands with different numbers of transits, as where one was rejected."""
+    table = real_stars.bright().slice(0, 4)
+    counts = {
+        "phot_bp_n_obs": [10, 30, 10, 30],
+        "phot_rp_n_obs": [30, 10, 30, 10],
+        "phot_bp_n_blended_transits": [10, 0, 0, 30],
+        "phot_rp_n_blended_transits": [0, 10, 30, 10],
+    }
+    made = tokens(table, companion(table.column("source_id"), **counts), VOCABULARY, JOB)
+    assert made.blended_fraction.tolist() == [0.25, 0.25, 0.75, 1.0]
+
+
 def vocabulary_of_dr4(folder: Path) -> Vocabulary:
     """51 BP and 55 RP coefficients, and the other tokens in another order."""
     bands = [
