@@ -1,4 +1,4 @@
-"""Errors speak to the user, and survive the way between Dask's processes."""
+"""Errors have a message for the user, and can be sent between Dask's processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from catalogproc import errors
-from catalogproc.errors import CatalogprocError, InputError, Refusal
+from catalogproc.errors import CatalogprocError, InputError, Refusal, plural
 
 ALL = [
     kind
@@ -17,19 +17,45 @@ ALL = [
 ]
 
 
-def test_text_says_wanted_found_where_and_what_to_do() -> None:
+def test_the_text_states_wanted_found_where_and_advice() -> None:
     error = InputError("no", wanted="55", found=51, where="a.csv", advice="ask")
     assert str(error) == "no\n  wanted: 55\n  found: 51\n  where: a.csv\n  what to do: ask"
+    assert error.text(advice=False) == "no\n  wanted: 55\n  found: 51\n  where: a.csv"
+    assert (error.wanted, error.found, error.where, error.advice) == ("55", 51, "a.csv", "ask")
+    assert InputError("no").text() == "no"
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_pickled_and_back(kind: type[CatalogprocError]) -> None:
-    error = kind("no", wanted="55", found=51)
+def test_an_error_survives_pickling(kind: type[CatalogprocError]) -> None:
+    error = kind("no", wanted="55", found=51, advice="ask")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)
+    assert (again.wanted, again.found, again.where, again.advice) == ("55", "51", None, "ask")
     assert again.exit_code == (2 if issubclass(kind, Refusal) else 1)
+
+
+def test_an_error_that_cannot_be_pickled_whole_is_sent_as_text() -> None:
+    """What was found may be any object, such as one of a library that Dask's side lacks."""
+    error = InputError("no", found=lambda: None)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_an_error_of_another_class_has_the_same_fields() -> None:
+    error = InputError("no", wanted=1, found=2, where="x", advice="ask")
+    refusal = Refusal.of(error)
+    assert (type(refusal), str(refusal), refusal.exit_code) == (Refusal, str(error), 2)
+    assert refusal.details == error.details == {"wanted": 1, "found": 2, "where": "x"}
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
     assert all(kind.__name__ in (errors.__doc__ or "") for kind in ALL)
+
+
+def test_a_number_has_its_word() -> None:
+    assert [plural(n, "row") for n in (0, 1, 2, 1234)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1,234 rows",
+    ]

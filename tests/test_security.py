@@ -1,4 +1,4 @@
-"""Files from strangers open no file of ours, run no code, and nothing of ours leaks into files."""
+"""Untrusted files open no other file and run no code, and no credentials get into files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.bundles import tiny_bundle
 from support.catalogs import catalog_table, identity, open_run, write_chunk
 from support.paths import ROOT
 
-from catalogproc.cluster.event_log import LOG_FILE, Log
+from catalogproc.cluster.event_log import LOG_FILE, EventLog
 from catalogproc.errors import BundleError, CatalogprocError, InputError, JobError, masked
 from catalogproc.io.atomic import as_json
 from catalogproc.job import load_job, load_training_job
@@ -26,7 +26,8 @@ from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
 from catalogproc.readers.gaia_source import open_companion
 from catalogproc.readers.xp import read_spectra
 from catalogproc.report.html_report import write_report
-from catalogproc.rundir.provenance import write_provenance, write_summary
+from catalogproc.rundir.provenance import write_provenance
+from catalogproc.rundir.summary import write_summary
 from catalogproc.training.checkpoint import CHECKPOINT, load_checkpoint
 
 PACKAGE = ROOT / "catalogproc"
@@ -49,11 +50,11 @@ def test_a_bundle_reads_nothing_outside_its_folder(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(30)
-def test_a_bundle_of_a_pipe_is_no_hang(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_weights_is_refused(tmp_path: Path) -> None:
     folder = tiny_bundle(tmp_path / "bundle").path
     (folder / WEIGHTS).unlink()
     os.mkfifo(folder / WEIGHTS)
-    with pytest.raises(BundleError, match="no file"):
+    with pytest.raises(BundleError, match="not a regular file"):
         load_bundle(folder)
 
 
@@ -70,9 +71,9 @@ def test_a_path_that_a_bundle_names_is_not_followed(key: str, tmp_path: Path) ->
     assert "/etc/passwd" not in str({**vars(found), "shape": ""})
 
 
-def test_a_card_that_leads_elsewhere_does_not_get_into_the_report(tmp_path: Path) -> None:
+def test_a_model_card_that_is_a_link_is_not_shown_in_the_report(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "bundle")
-    (tmp_path / "private").write_text("the diary of the user")
+    (tmp_path / "private").write_text("private text")
     run = identity(1, 53)
     from dataclasses import replace
 
@@ -81,15 +82,15 @@ def test_a_card_that_leads_elsewhere_does_not_get_into_the_report(tmp_path: Path
     write_chunk(tmp_path / "out", run, 0, run.inputs[0], 0, catalog_table(50), 3)
     write_summary(tmp_path / "out")
     card = bundle.path / "CARD.md"
-    card.write_text("what the card says")
-    assert "what the card says" in write_report(tmp_path / "out", model=bundle.path).read_text()
+    card.write_text("text of the card")
+    assert "text of the card" in write_report(tmp_path / "out", model=bundle.path).read_text()
     card.unlink()
     card.symlink_to(tmp_path / "private")
-    assert "the diary" not in write_report(tmp_path / "out", model=bundle.path).read_text()
+    assert "private text" not in write_report(tmp_path / "out", model=bundle.path).read_text()
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".", "", "a\x00b", "-rf"])
-def test_a_training_job_writes_into_its_output_alone(name: str, tmp_path: Path) -> None:
+def test_a_training_job_writes_only_into_its_output(name: str, tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
     path.write_text(tomli_w.dumps({"kind": "train", "bundle": name}))
     with pytest.raises(JobError, match="cannot be the name of a folder"):
@@ -104,7 +105,7 @@ def test_a_run_job_has_no_field_that_names_a_file(field: str, tmp_path: Path) ->
         load_job(path)
 
 
-def test_a_dust_map_is_named_and_not_a_path(tmp_path: Path) -> None:
+def test_a_dust_map_is_given_by_name_and_not_by_path(tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
     path.write_text('kind = "run"\ndust = "../../map"\n')
     with pytest.raises(JobError, match="no such dust map"):
@@ -118,7 +119,7 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "she
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
-def test_nothing_in_the_package_can_unpickle_or_run_what_a_file_holds() -> None:
+def test_nothing_in_the_package_unpickles_or_executes_the_content_of_a_file() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 100
     for path in files:
@@ -143,7 +144,7 @@ def _assert_harmless(call: ast.Call, where: str) -> None:
 
 
 class Bomb:
-    """Its pickle makes a file when it is read."""
+    """An object whose pickle creates a folder when it is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,7 +153,7 @@ class Bomb:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_bomb_in_every_kind_of_file_does_not_go_off(tmp_path: Path) -> None:
+def test_a_harmful_pickle_is_not_executed_in_any_kind_of_file(tmp_path: Path) -> None:
     hit = tmp_path / "hit"
     bomb = pickle.dumps(Bomb(hit))
     for name in ("a.parquet", "a.csv", "a.ecsv", "a.fits", "a.xml", "a.csv.gz", "a.npy", "a.pkl"):
@@ -169,15 +170,15 @@ def test_a_bomb_in_every_kind_of_file_does_not_go_off(tmp_path: Path) -> None:
     text = text.replace(old, hashlib.sha256(bomb).hexdigest())
     first = f'hash = "{hashlib.sha256(text.encode()).hexdigest()}"\n'
     (folder / DECLARATION).write_text(first + text)
-    bundle = load_bundle(folder)  # the hashes are right: a stranger can reckon too
+    bundle = load_bundle(folder)  # the hashes are right: anyone can compute them
     with pytest.raises(BundleError, match="the weights do not fit"):
         bundle.network()
     (tmp_path / CHECKPOINT).write_bytes(bomb)
-    with pytest.raises(CatalogprocError, match="checkpoint that cannot be read"):
+    with pytest.raises(CatalogprocError, match="the checkpoint cannot be read"):
         load_checkpoint(tmp_path)
     assert not hit.exists()
     pickle.loads(bomb)
-    assert hit.exists()  # it was a live one
+    assert hit.exists()  # the pickle does work
 
 
 def test_arrow_metadata_is_not_unpickled(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_arrow_metadata_is_not_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shown"),
     [
         ("s3://AKIA12:wJalr/XUtn@bucket/xp", "s3://…@bucket/xp"),
         ("https://user:pa55@host/x and ftp://me@h", "https://…@host/x and ftp://…@h"),
@@ -211,11 +212,11 @@ def test_arrow_metadata_is_not_unpickled(tmp_path: Path) -> None:
         ("a token=1 without any address", "a token=1 without any address"),
     ],
 )
-def test_credentials_in_addresses_are_masked(text: str, said: str) -> None:
-    assert masked(text) == said
+def test_credentials_in_addresses_are_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown
 
 
-def test_credentials_get_into_no_file_and_no_message(tmp_path: Path) -> None:
+def test_credentials_are_in_no_file_and_no_message(tmp_path: Path) -> None:
     from dataclasses import replace
 
     address = "s3://AKIA12:wJalr/XUtn@bucket/xp.parquet?X-Amz-Signature=deadbeef"
@@ -226,17 +227,17 @@ def test_credentials_get_into_no_file_and_no_message(tmp_path: Path) -> None:
     write_summary(tmp_path, [{"chunk": "0", "file": address, "cause": f"{address} is not there"}])
     write_provenance(tmp_path)
     write_report(tmp_path)
-    with Log(tmp_path) as log:
-        log.tell("chunk failed", file=address)
+    with EventLog(tmp_path) as log:
+        log.write("chunk failed", file=address)
     assert "chunk failed" in (tmp_path / LOG_FILE).read_text()
     error = InputError("the file cannot be read", found=f"{address} is not there", where=address)
     assert "bucket/xp.parquet" in str(error)
     assert json.loads(as_json({"file": address}))["file"].startswith("s3://…@bucket")
-    # The rejected rows are made by the test's own kit here.
+    # The rejected rows are made by the test itself.
     parts = list((tmp_path / "rejected").iterdir())
-    told = [path for path in tmp_path.rglob("*") if path.is_file() and path not in parts]
-    assert len(told) >= 6
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path not in parts]
+    assert len(written) >= 6
     for content in (str(error), str(pickle.loads(pickle.dumps(error))),
-                    *(path.read_bytes().decode("latin-1") for path in told)):  # fmt: skip
+                    *(path.read_bytes().decode("latin-1") for path in written)):  # fmt: skip
         assert "wJalr" not in content
         assert "deadbeef" not in content

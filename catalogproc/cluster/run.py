@@ -37,8 +37,9 @@ from catalogproc.io.locks import Lock
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.readers.gaia_source import Companion, open_companion
 from catalogproc.rundir.manifest import FOLDERS, open_run
-from catalogproc.rundir.provenance import write_provenance, write_summary
+from catalogproc.rundir.provenance import write_provenance
 from catalogproc.rundir.receipts import iterate_receipts
+from catalogproc.rundir.summary import write_summary
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk

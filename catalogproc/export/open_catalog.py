@@ -15,7 +15,8 @@ from catalogproc.contract import Contract
 from catalogproc.errors import ResumeError
 from catalogproc.export.reader import Rows, ScanCache
 from catalogproc.rundir.manifest import RunIdentity
-from catalogproc.rundir.provenance import PROVENANCE_FILE, SUMMARY_FILE, read_summary
+from catalogproc.rundir.provenance import PROVENANCE_FILE
+from catalogproc.rundir.summary import SUMMARY_FILE, read_summary
 from catalogproc.rundir.sync import pull
 
 

@@ -19,8 +19,8 @@ from catalogproc.export.binary_rows import string_widths
 from catalogproc.export.part_check import PartCheck, other_contract, unreadable_part
 from catalogproc.export.where import Condition, parse
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, RUN_FILE, RunIdentity, read_identity
-from catalogproc.rundir.provenance import REFERENCES, versions
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
+from catalogproc.rundir.summary import REFERENCES, versions
 
 BATCH = 65_536
 

@@ -1,21 +1,17 @@
-"""summary.json and provenance.json: counts, and the origin of a catalog.
+"""provenance.json: the origin of a catalog.
 
-Both follow from run.json and the receipts alone, so they can be written again and checked at
-any time. provenance.json is W3C PROV (PROV-DM, 2013; PROV-JSON submission, 2013) with the
-terms of the IVOA Provenance Data Model 1.0 (2020) as namespaced attributes. Neither file has
-the name of a user or host, or anything of the environment.
+It is W3C PROV (PROV-DM, 2013; PROV-JSON submission, 2013) with the terms of the IVOA Provenance
+Data Model 1.0 (2020) as namespaced attributes. It follows from run.json and the receipts alone,
+so it can be written again and checked at any time. It has no name of a user or host, and nothing
+of the environment.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,150 +19,13 @@ from catalogproc.io.atomic import as_json, write_atomic
 from catalogproc.io.hashes import sha256
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
+from catalogproc.rundir.summary import read_json, versions
 
-SUMMARY_FILE, PROVENANCE_FILE = "summary.json", "provenance.json"
+PROVENANCE_FILE = "provenance.json"
 DETAILED = 2_000
 """Up to this number of chunks, provenance.json lists each; beyond, the receipts do."""
 VOPROV = "http://www.ivoa.net/documents/ProvenanceDM/index.html#"
 TERMS = "urn:catalogproc:terms#"
-LIBRARIES = ("catalogproc", "torch", "numpy", "pyarrow", "astropy", "dask")
-REFERENCES = "Zhang, Bu et al. 2026, arXiv:2603.03732; Leung & Bovy 2024, MNRAS 527, 1494"
-"""The papers whose method the catalog follows."""
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Return the versions of Python, catalogproc and its libraries, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    if "catalogproc" not in found:
-        from catalogproc import __version__
-
-        found["catalogproc"] = __version__
-    return found
-
-
-def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """Return the content of summary.json: rows, reasons, times, model, versions.
-
-    Parameters
-    ----------
-    identity
-        The run.
-    receipts
-        Its receipts.
-
-    Returns
-    -------
-    dict
-        ``seconds`` is the wall time during which at least one chunk was in work, over all
-        starts; ``stage_seconds`` is summed over all workers.
-    """
-    rows: Counter[str] = Counter({"read": 0, "written": 0, "rejected": 0})
-    reasons: Counter[str] = Counter()
-    stages: Counter[str] = Counter()
-    spans: list[tuple[float, float]] = []
-    seen: dict[str, set[str]] = {}
-    devices: set[str] = set()
-    started, finished, chunks = "", "", 0
-    for receipt in receipts:
-        chunks += 1
-        rows.update(
-            read=receipt.rows_read, written=receipt.rows_written, rejected=receipt.rows_rejected
-        )
-        reasons.update(receipt.rejected_by_reason)
-        stages.update(receipt.stage_seconds)
-        begun = _seconds(receipt.started)
-        spans.append((begun, begun + receipt.seconds))
-        started = min(started or receipt.started, receipt.started)
-        finished = max(finished, receipt.finished)
-        devices.add(receipt.device)
-        for name, value in receipt.versions.items():
-            seen.setdefault(name, set()).add(value)
-    busy = _covered(spans)
-    return {
-        "run_id": identity.run_id,
-        "rows_read": rows["read"],
-        "rows_written": rows["written"],
-        "rows_rejected": rows["rejected"],
-        "rejected_by_reason": dict(reasons),
-        "chunks": chunks,
-        "input_files": len(identity.inputs),
-        "seconds": round(busy, 3),
-        "stars_per_second": round(rows["read"] / busy, 1) if busy > 0 else 0.0,
-        "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
-        "started": started,
-        "finished": finished,
-        "job": {"name": identity.job.get("name", ""), "hash": identity.job_hash},
-        "model": {**identity.model, "hash": identity.model_hash},
-        "devices": sorted(devices),
-        "versions": {name: ", ".join(sorted(values)) for name, values in seen.items()},
-        "references": REFERENCES,
-    }
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-def _covered(spans: list[tuple[float, float]]) -> float:
-    """Return the length of the union of intervals."""
-    total, reached = 0.0, float("-inf")
-    for start, stop in sorted(spans):
-        total += max(0.0, stop - max(start, reached))
-        reached = max(reached, stop)
-    return total
-
-
-def write_summary(folder: Path, failures: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Write summary.json from run.json and the receipts.
-
-    Parameters
-    ----------
-    folder
-        The output folder of a run.
-    failures
-        The chunks that failed in this start, each as texts by name: chunk, file, cause.
-
-    Returns
-    -------
-    dict
-        The content.
-
-    Raises
-    ------
-    ResumeError
-        The folder holds no run.
-    CatalogprocError
-        The file cannot be written.
-    """
-    content = summarise(read_identity(folder), iterate_receipts(folder))
-    content |= {"chunks_failed": len(failures), "failures": [dict(item) for item in failures]}
-    write_atomic(Path(folder) / SUMMARY_FILE, as_json(content))
-    return content
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Return the content of summary.json, None if it cannot be read.
-
-    Parameters
-    ----------
-    folder
-        The output folder of a run.
-    """
-    return _read(Path(folder) / SUMMARY_FILE)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def write_provenance(folder: Path) -> Path:
@@ -391,7 +250,7 @@ def check_provenance(folder: Path, identity: RunIdentity, receipts: Sequence[Rec
     """
     from prov.model import ProvDocument
 
-    content = _read(Path(folder) / PROVENANCE_FILE)
+    content = read_json(Path(folder) / PROVENANCE_FILE)
     if content is None:
         return [f"{PROVENANCE_FILE} is missing or cannot be read"]
     try:

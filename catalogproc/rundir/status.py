@@ -11,8 +11,8 @@ from typing import Any
 
 from catalogproc.errors import plural
 from catalogproc.rundir.manifest import read_identity
-from catalogproc.rundir.provenance import summarise
 from catalogproc.rundir.receipts import Receipt, iterate_receipts, receipt_files
+from catalogproc.rundir.summary import summarise
 
 RECENT = 20
 """The present pace is that of this number of chunks, the last ones."""

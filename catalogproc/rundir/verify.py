@@ -19,8 +19,9 @@ from catalogproc.io.atomic import is_temporary
 from catalogproc.io.hashes import file_sha256
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
 from catalogproc.rundir.manifest import CATALOG, REJECTED, RunIdentity, read_identity
-from catalogproc.rundir.provenance import check_provenance, read_summary, summarise
+from catalogproc.rundir.provenance import check_provenance
 from catalogproc.rundir.receipts import Receipt, read_receipt, receipt_files
+from catalogproc.rundir.summary import read_summary, summarise
 
 BATCH = 65_536
 TIMES = ("seconds", "stars_per_second", "stage_seconds", "versions")

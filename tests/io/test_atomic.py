@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whatever happens on the way."""
+"""A file exists complete or not at all, also after a crash, a full disk or a race."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(folder: Path, rows: int) -> PartWriter:
 
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Code in a process of its own that has the tests' helpers at hand."""
+    """Run code in another process, in which the tests' helpers can be imported."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(folder)],
@@ -65,9 +65,9 @@ def test_a_process_killed_before_the_rename_leaves_no_part(tmp_path: Path, momen
         os.{"fsync" if moment == "flush to the disk" else "replace"} = die
     """
     assert run_python(code, tmp_path).returncode == 9
-    (debris,) = (tmp_path / "catalog").iterdir()
-    assert is_temporary(debris)
-    assert remove_stale([tmp_path / "catalog"]) == [debris]
+    (temporary,) = (tmp_path / "catalog").iterdir()
+    assert is_temporary(temporary)
+    assert remove_stale([tmp_path / "catalog"]) == [temporary]
     part = write(tmp_path, 10).part
     assert part is not None
     assert [path.name for path in (tmp_path / "catalog").iterdir()] == ["part.parquet"]
@@ -90,9 +90,11 @@ def test_a_process_killed_after_the_rename_leaves_the_whole_part(tmp_path: Path)
 
 
 @pytest.mark.parametrize("limit", [0, 30_000, 100_000])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, limit: int) -> None:
-    """A limit on the size of files stands for the disk: EFBIG instead of ENOSPC. It strikes
-    at the start, amid the rows, and with the larger one in the flush at the end."""
+def test_a_full_disk_is_an_error_of_its_own_and_leaves_nothing(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files stands for the disk: EFBIG instead of ENOSPC.
+
+    It is reached at the start, between the rows, and in the flush at the end.
+    """
     code = f"""
     {PART_IN_A_PROCESS}
     import resource, signal
@@ -135,7 +137,7 @@ def test_dev_full_gives_the_real_error_of_a_full_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "catalog").write_text("no folder")
     with pytest.raises(CatalogprocError, match="cannot be written") as caught:
         write(tmp_path, 3)
@@ -144,7 +146,7 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["catalog"]
 
 
-def test_an_exception_of_the_caller_passes_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_exception_of_the_caller_is_raised_and_leaves_nothing(tmp_path: Path) -> None:
     def stopped() -> None:
         writer = PartWriter(tmp_path, "part", CATALOG)
         writer.row_group = 10
@@ -157,7 +159,7 @@ def test_an_exception_of_the_caller_passes_and_leaves_nothing(tmp_path: Path) ->
     assert not list((tmp_path / "catalog").iterdir())
 
 
-def test_a_name_that_is_taken_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_where_that_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "one.parquet"
     path.write_text("mine")
     with (
@@ -171,7 +173,7 @@ def test_a_name_that_is_taken_is_refused_unless_it_may_be_replaced(tmp_path: Pat
     assert pq.read_table(path).num_rows == 0
 
 
-def test_a_name_taken_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_another_process_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "one"
 
     def late() -> None:
@@ -208,7 +210,7 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_debris_is_what_nobody_writes_any_more(tmp_path: Path) -> None:
+def test_stale_files_are_those_of_ended_processes_or_a_day_old(tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
     host = re.sub(r"[^\w.-]", "-", socket.gethostname())
@@ -224,8 +226,8 @@ def test_debris_is_what_nobody_writes_any_more(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_stale([tmp_path, tmp_path / "no such folder"])
-    kept = {path.name for path in tmp_path.iterdir()}
-    assert kept == {name for name, _, stays in names.values() if stays}
+    remaining = {path.name for path in tmp_path.iterdir()}
+    assert remaining == {name for name, _, stays in names.values() if stays}
 
 
 def test_temporary_names_are_recognised_and_never_parts() -> None:

@@ -27,16 +27,9 @@ from support.paths import ROOT
 from catalogproc import __version__
 from catalogproc.rundir import provenance as module
 from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
-from catalogproc.rundir.provenance import (
-    VOPROV,
-    check_provenance,
-    read_summary,
-    summarise,
-    versions,
-    write_provenance,
-    write_summary,
-)
+from catalogproc.rundir.provenance import VOPROV, check_provenance, write_provenance
 from catalogproc.rundir.receipts import Receipt, read_receipts
+from catalogproc.rundir.summary import read_summary, summarise, versions, write_summary
 
 
 @pytest.fixture
@@ -127,7 +120,7 @@ def test_versions_are_told_without_importing_anything() -> None:
     import sys
 
     code = (
-        "import sys; from catalogproc.rundir.provenance import versions;"
+        "import sys; from catalogproc.rundir.summary import versions;"
         "found = versions();"
         "print(found['torch'], 'torch' in sys.modules)"
     )

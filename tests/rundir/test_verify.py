@@ -20,8 +20,9 @@ from catalogproc.io.atomic import as_json
 from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.rundir.duplicate_ids import SHIFT, DuplicateSearch
 from catalogproc.rundir.manifest import RunIdentity
-from catalogproc.rundir.provenance import write_provenance, write_summary
+from catalogproc.rundir.provenance import write_provenance
 from catalogproc.rundir.receipts import Receipt, read_receipts, write_receipt
+from catalogproc.rundir.summary import write_summary
 from catalogproc.rundir.verify import VerifyReport, verify
 
 ROWS, REJECTED = 50, 3

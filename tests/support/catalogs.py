@@ -1,4 +1,4 @@
-"""Small catalogs and finished runs, made by the rules of the contracts, for tests."""
+"""Small catalogs and finished runs that satisfy the contracts, for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ STARTED = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
 def source_ids(rows: int, seed: int = 0) -> np.ndarray:
-    """Distinct ids of Gaia's size, odd ones above 2**53, which a float64 cannot hold."""
+    """Return distinct source_ids: odd and above 2**53, which a float64 cannot represent.
+
+    Parameters
+    ----------
+    rows
+        How many.
+    seed
+        Seed of the random numbers.
+    """
     rng = np.random.default_rng(seed)
     ids = np.unique(rng.integers(2**53, 6_917_528_997_577_384_320, size=2 * rows + 8) | 1)
     return np.sort(rng.permutation(ids)[:rows])
@@ -30,7 +38,15 @@ def source_ids(rows: int, seed: int = 0) -> np.ndarray:
 def catalog_table(
     rows: int, seed: int = 0, *, run_id: str = "0123abcd", model_id: str = MODEL_HASH[:8]
 ) -> pa.Table:
-    """A table of the contract ``catalog`` with giants of physical values, some of them unknown."""
+    """Return a table of the contract ``catalog``: giants with physical values, some missing.
+
+    Parameters
+    ----------
+    rows, seed
+        Number of stars, and seed of the random numbers.
+    run_id, model_id
+        The values of these columns.
+    """
     rng = np.random.default_rng(seed)
     teff = rng.normal(4800.0, 300.0, rows)
     mass = rng.lognormal(0.1, 0.3, rows)
@@ -78,10 +94,16 @@ def catalog_table(
 def rejected_table(
     rows: int, file: str, *, first_row: int = 0, reason: str = "no_coefficients"
 ) -> pa.Table:
-    """A table of the contract ``rejected``; one in two rows lost its source_id."""
-    lost = [None if row % 2 else 2**60 + first_row + row for row in range(rows)]
+    """Return a table of the contract ``rejected``; every second row has no source_id.
+
+    Parameters
+    ----------
+    rows, file, first_row, reason
+        Number of rows, and the values of these columns.
+    """
+    ids = [None if row % 2 else 2**60 + first_row + row for row in range(rows)]
     values = {
-        "source_id": pa.array(lost, pa.int64()),
+        "source_id": pa.array(ids, pa.int64()),
         "file": [file] * rows,
         "row": np.arange(first_row, first_row + rows),
         "reason": [reason] * rows,
@@ -91,7 +113,15 @@ def rejected_table(
 
 
 def identity(files: int = 2, rows: int | None = None) -> RunIdentity:
-    """A run over made-up files a.parquet, b.parquet, …, each of ``rows`` rows."""
+    """Return a run over made-up files a.parquet, b.parquet, …
+
+    Parameters
+    ----------
+    files
+        Number of files.
+    rows
+        Number of rows of each; None if unknown.
+    """
     names = [f"xp/{chr(ord('a') + number)}.parquet" for number in range(files)]
     return RunIdentity(
         job={"name": "test", "labels": ["teff", "mass"], "chunk_rows": 100},
@@ -113,13 +143,23 @@ def write_chunk(
     table: pa.Table,
     rejected: int = 0,
 ) -> Receipt:
-    """Write a chunk's parts and its receipt as a worker would."""
+    """Write a chunk's parts and its receipt as a worker does.
+
+    Parameters
+    ----------
+    folder, run, number
+        The output folder, the run, and the number of the chunk, which sets its start time.
+    file, first_row
+        Which rows of which input file it covers.
+    table, rejected
+        The catalog's rows, and the number of rejected rows.
+    """
     chunk = hashlib.sha256(f"{file.fingerprint} {first_row}".encode()).hexdigest()[:16]
-    stated = {"run": run.run_id, "model": run.model_hash}
-    with PartWriter(folder, chunk, load_contract("catalog"), stated) as catalog:
+    metadata = {"run": run.run_id, "model": run.model_hash}
+    with PartWriter(folder, chunk, load_contract("catalog"), metadata) as catalog:
         catalog.write(table)
     with PartWriter(
-        folder, chunk, load_contract("rejected"), stated, allow_empty=False
+        folder, chunk, load_contract("rejected"), metadata, allow_empty=False
     ) as refused:
         if rejected:
             refused.write(rejected_table(rejected, file.path, first_row=first_row))
@@ -163,15 +203,28 @@ def finished_run(
     rejected: int = 3,
     tables: Sequence[pa.Table] | None = None,
 ) -> RunIdentity:
-    """A whole output folder: each file gives ``chunks`` chunks of ``rows`` answered rows."""
-    from catalogproc.rundir.provenance import write_provenance, write_summary
+    """Write the output folder of a finished run.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    files, chunks
+        Number of input files, and of chunks in each.
+    rows, rejected
+        Number of catalog rows and of rejected rows in each chunk.
+    tables
+        The catalog's rows of each chunk instead of made-up ones.
+    """
+    from catalogproc.rundir.provenance import write_provenance
+    from catalogproc.rundir.summary import write_summary
 
     run = identity(files, chunks * (rows + rejected))
     open_run(folder, run)
-    made = tables or [
+    catalogs = tables or [
         catalog_table(rows, seed, run_id=run.run_id) for seed in range(files * chunks)
     ]
-    for number, table in enumerate(made):
+    for number, table in enumerate(catalogs):
         file, place = run.inputs[number // chunks], number % chunks
         write_chunk(folder, run, number, file, place * (rows + rejected), table, rejected)
     write_summary(folder)

@@ -12,7 +12,7 @@ from support.catalogs import catalog_table, identity, write_chunk
 
 from catalogproc.io.atomic import as_json
 from catalogproc.rundir.manifest import open_run
-from catalogproc.rundir.provenance import write_summary
+from catalogproc.rundir.summary import write_summary
 
 
 def many_chunks(folder: Path, chunks: int, rows: int = 20, *, link: bool = True) -> None:

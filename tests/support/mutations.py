@@ -1,4 +1,4 @@
-"""Damage, by the thousand: bytes of a file, and values of a TOML or JSON document, changed."""
+"""Random damage: changed bytes of a file, changed values of a TOML or JSON document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 SECONDS = 20
-"""What a case may take before it counts as a hang."""
+"""Seconds after which a case counts as a hang."""
 
 ODD = (
     None, True, False, 0, 1, -1, 2**31, 2**63 - 1, -(2**63), 1e308, -1e-308, float("inf"),
@@ -20,7 +20,15 @@ ODD = (
 
 
 def damaged(content: bytes, dice: random.Random) -> bytes:
-    """The bytes with one to three pieces of damage, near the ends as often as anywhere."""
+    """Return bytes with one to three pieces of damage, often near the ends.
+
+    Parameters
+    ----------
+    content
+        The bytes.
+    dice
+        The random numbers.
+    """
     data = bytearray(content)
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         near = dice.randrange(min(3000, len(data) + 1))
@@ -53,7 +61,15 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
 
 
 def changed(content: Any, dice: random.Random) -> Any:
-    """A document (tables, lists, values) with one value changed, removed, doubled or added."""
+    """Return a document with one value changed, removed, doubled or added.
+
+    Parameters
+    ----------
+    content
+        The document: tables, lists and values.
+    dice
+        The random numbers.
+    """
     path = dice.choice(list(_paths(content)))
     return _changed(content, path, dice)
 
@@ -63,7 +79,7 @@ def _paths(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
     if isinstance(content, dict):
         items: Any = content.items()
     elif isinstance(content, list):
-        # Long lists are alike: their first and last tell enough.
+        # The first and the last item stand for a long list.
         items = [(n, content[n]) for n in {0, len(content) - 1}] if content else []
     else:
         return
@@ -94,7 +110,13 @@ def _odd(dice: random.Random) -> Any:
 
 @contextmanager
 def no_hang(what: str) -> Iterator[None]:
-    """Fails where the block takes longer than SECONDS."""
+    """Fail if the block takes longer than SECONDS.
+
+    Parameters
+    ----------
+    what
+        The case, for the message.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"a hang: {what}")
