@@ -137,7 +137,18 @@ def dataset_from_surveys(
     masses = Masses.read(files.distmass, files.distmass_columns)
     notes = {"rows of DistMass": len(masses)}
     labels, without_id = _labels(files, masses, selection.cuts, notes)
-    about = {
+    about = _facts(files, dust_map)
+    with scratch_folder(Path(output).parent, "auxiliary") as staging:
+        gaia = open_companion(files.gaia_source, staging)
+        tmass = open_companion(files.tmass, staging) if files.tmass else None
+        join = _Join(labels, gaia, tmass, dust_map, selection.cuts, load_vocabulary(), notes)
+        candidates = _candidates(join, files, without_id, progress)
+        return write_dataset(candidates, output, selection, about, notes)
+
+
+def _facts(files: SurveyFiles, dust_map: DustMap | None) -> dict[str, Any]:
+    """Return the facts of a dataset: its input files, their columns and the credit."""
+    return {
         "made from": "APOGEE, DistMass, Gaia and 2MASS",
         "credit": f"{CREDIT}; {dust_map.facts['credit']}" if dust_map else CREDIT,
         "dust map": dust_map.hash if dust_map else None,
@@ -145,12 +156,6 @@ def dataset_from_surveys(
         "APOGEE's columns": vars(files.apogee_columns),
         "DistMass's columns": vars(files.distmass_columns),
     }
-    with scratch_folder(Path(output).parent, "auxiliary") as staging:
-        gaia = open_companion(files.gaia_source, staging)
-        tmass = open_companion(files.tmass, staging) if files.tmass else None
-        join = _Join(labels, gaia, tmass, dust_map, selection.cuts, load_vocabulary(), notes)
-        candidates = _candidates(join, files, without_id, progress)
-        return write_dataset(candidates, output, selection, about, notes)
 
 
 def _labels(

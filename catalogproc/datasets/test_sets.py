@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,16 +235,7 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
     InputError
         A file cannot be read, or no star has true labels.
     """
-    files = {name: [p for p in expand([folder]) if p.name.startswith(name)] for name in PREFIXES}
-    for required in ("xp_continuous", "truth")[: 1 + truth]:
-        if not files[required]:
-            raise JobError(
-                "the folder is no test set: spectra or true labels are missing",
-                wanted=", ".join(f"{name}*" for name in PREFIXES),
-                found=f"no {required}*",
-                where=folder,
-                advice="make one with catalogproc simulate, or name your files so",
-            )
+    files = _files(folder, ("xp_continuous", "truth") if truth else ("xp_continuous",))
     ids, values, errors, extra = read_tokens(
         StarFiles(files["xp_continuous"], files["gaia_source"]), vocabulary
     )
@@ -267,6 +258,21 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
         errors[known], *_dense_truth(true, int(known.sum()), vocabulary, values.dtype),
         vocabulary, extra,
     )  # fmt: skip
+
+
+def _files(folder: Path, required: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the files of a test set by prefix; raise JobError where a required one is missing."""
+    files = {name: [p for p in expand([folder]) if p.name.startswith(name)] for name in PREFIXES}
+    for name in required:
+        if not files[name]:
+            raise JobError(
+                "the folder is no test set: spectra or true labels are missing",
+                wanted=", ".join(f"{prefix}*" for prefix in PREFIXES),
+                found=f"no {name}*",
+                where=folder,
+                advice="make one with catalogproc simulate, or name your files so",
+            )
+    return files
 
 
 def _distance(extra: dict[str, Floats], true: dict[str, Floats]) -> Floats:

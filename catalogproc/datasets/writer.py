@@ -138,10 +138,7 @@ def write_dataset(
         The folder exists, or no star is left in one of the parts.
     """
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise JobError(
-            "the folder exists already", where=output, advice="remove it, or name another"
-        )
+    _refuse_taken(output)
     with scratch_folder(output.parent, output.name) as scratch:
         spool = scratch / "candidates.parquet"
         with parquet_writer(spool, candidate_schema(), split_floats=True) as writer:
@@ -153,27 +150,46 @@ def write_dataset(
         for name in (TRAIN, TEST):
             _write_part(spool, folder / f"{name}.parquet", name, parts)
         report = _report(spool, parts, notes or {})
-        if not min(report.rows.values()):
-            raise JobError(
-                "no star is left in the training part or in the test part",
-                wanted="stars in both parts", found=f"{dict(report.rows)}; left out: "
-                f"{dict(report.left_out)}",
-                advice="check that the files belong together, or widen the cuts",
-            )  # fmt: skip
+        _refuse_empty(report)
         _write_statistics(folder)
-        facts = {
-            "format": FORMAT,
-            "made by": f"catalogproc {__version__}",
-            "sha256": fingerprint(folder),
-            "cuts": selection.cuts.to_dict(),
-            "split": asdict(selection.split),
-            "report": asdict(report),
-            **about,
-        }
-        text = json.dumps(facts, indent=1, default=str)
-        (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+        _write_facts(folder, selection, report, about)
         publish(folder, output)
     return report
+
+
+def _write_facts(
+    folder: Path, selection: Selection, report: Report, about: Mapping[str, Any]
+) -> None:
+    """Write dataset.json."""
+    facts = {
+        "format": FORMAT,
+        "made by": f"catalogproc {__version__}",
+        "sha256": fingerprint(folder),
+        "cuts": selection.cuts.to_dict(),
+        "split": asdict(selection.split),
+        "report": asdict(report),
+    }
+    text = json.dumps(facts | dict(about), indent=1, default=str)
+    (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_taken(output: Path) -> None:
+    """Raise JobError where the folder exists, unless it is empty."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise JobError(
+            "the folder exists already", where=output, advice="remove it, or name another"
+        )
+
+
+def _refuse_empty(report: Report) -> None:
+    """Raise JobError where a part of the dataset has no star."""
+    if not min(report.rows.values()):
+        raise JobError(
+            "no star is left in the training part or in the test part",
+            wanted="stars in both parts",
+            found=f"{dict(report.rows)}; left out: {dict(report.left_out)}",
+            advice="check that the files belong together, or widen the cuts",
+        )
 
 
 def _scalars(spool: Path) -> dict[str, NDArray[Any]]:

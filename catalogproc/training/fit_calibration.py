@@ -139,7 +139,7 @@ def fit_uncertainties(
     }
     context = {name: context[name] for name in CONTEXT if name in context}
     at = bundle.vocabulary.columns(labels)
-    calibration = {}
+    by_label = {}
     for k, label in enumerate(labels):
         predictions = LabelPredictions(
             mean=prediction.mean[:, k].astype(np.float64),
@@ -150,23 +150,22 @@ def fit_uncertainties(
         )
         fitted = fit_label_calibration(predictions, context, label in POSITIVE)
         if fitted is not None:
-            calibration[label] = fitted
-    values = holdout.values[holdout.default_read]
+            by_label[label] = fitted
+    latent = fit_latent(predictor.summaries(holdout.values), np.isfinite(holdout.values))
+    margin, chi2 = _domain_limits(predictor, holdout)
+    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on)
+
+
+def _domain_limits(predictor: Predictor, holdout: Holdout) -> tuple[float, float]:
+    """Return the limits of the coefficient range and of the held-out chi-square."""
+    bundle, values = predictor.bundle, holdout.values[holdout.default_read]
     chi2 = 0.0
     if checkable(bundle):
-        inflated = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, bundle.vocabulary)[
-            1
-        ]
-        chi2_of_stars = spectrum_chi2(predictor, values, inflated[holdout.default_read])
+        _, errors = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, bundle.vocabulary)
+        chi2_of_stars = spectrum_chi2(predictor, values, errors[holdout.default_read])
         chi2 = float(np.nanquantile(chi2_of_stars, COMMON_CHI2))
     beyond = beyond_box(bundle, values, Job("default").coefficients).max(axis=1)
-    return UncertaintyCalibration(
-        calibration,
-        fit_latent(predictor.summaries(holdout.values), np.isfinite(holdout.values)),
-        float(np.quantile(beyond, COMMON_BOX)),
-        chi2,
-        trained_on,
-    )
+    return float(np.quantile(beyond, COMMON_BOX)), chi2
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,14 +117,11 @@ def train_bundle(
     Raises
     ------
     JobError
-        An unknown or invalid field of the job; a dataset for a job without table ``data``, or
-        none for one with it; tokens of the base model that the training would forget.
+        The job is invalid, or disagrees with the given files; tokens would be forgotten.
     InputError
         The folder of the dataset holds none, or one that was changed.
-    BundleError
-        The output folder holds a bundle already.
-    ResumeError
-        The output folder holds another training, or one and ``spec.resume`` is False.
+    BundleError, ResumeError
+        The output folder holds a bundle, or a training that is not to be resumed.
     """
     _refuse_dataset(spec)
     if spec.bundle_folder.exists():
@@ -136,9 +133,8 @@ def train_bundle(
     _check_recipe(spec, data, base)
     trainer = Trainer(_initial(spec, data, base, settings), data.stars, settings, device)
     if announce is not None:
-        curve = read_curve(spec.output) if spec.resume else ()
-        done = int(curve[-1]["step"]) if curve else 0
-        announce(replace(estimate_time(trainer, data.star_count), done=done).text())
+        estimate = estimate_time(trainer, data.star_count)
+        announce(replace(estimate, done=_steps_done(spec)).text())
     trained = trainer.fit(spec.output, resume=spec.resume, progress=_loss_note(progress))
     if not trained.is_first:
         return None
@@ -331,6 +327,12 @@ def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
     calibration = fit_uncertainties(Predictor(bundle), data.make_holdout(), data.trained_on)
     return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration)
+
+
+def _steps_done(spec: TrainSpec) -> int:
+    """Return the number of steps of the training to resume."""
+    curve = read_curve(spec.output) if spec.resume else ()
+    return int(curve[-1]["step"]) if curve else 0
 
 
 def _device(name: str) -> str:
