@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from catalogproc.cli.outputs import OutputFolder, OutputTable
 if TYPE_CHECKING:
     from catalogproc.datasets.test_sets import Benchmark
     from catalogproc.network.bundle import Bundle
+    from catalogproc.paper.base import Experiment, ExperimentContext
 
 
 class ModelDevice(StrEnum):
@@ -74,12 +76,20 @@ def evaluate(
         test = registry.exclude_training_stars(model, test)
         scale = registry.Scale.preset(quick)
         context = registry.make_context(model, test, data, scale, device.value)
-        with show_progress("figures") as progress:
-            results = registry.run_experiments(experiments, context, progress)
-        for line in registry.summary_lines(results):
-            typer.echo(line)
-        for path in registry.write_experiments(results, model, test, output):
-            note(str(path))
+        _write_experiments(context, experiments, output)
+
+
+def _write_experiments(
+    context: ExperimentContext, experiments: Sequence[Experiment], output: Path
+) -> None:
+    from catalogproc.paper import registry
+
+    with show_progress("figures") as progress:
+        results = registry.run_experiments(experiments, context, progress)
+    for line in registry.summary_lines(results):
+        typer.echo(line)
+    for path in registry.write_experiments(results, context, output):
+        note(str(path))
 
 
 def _write_scores(

@@ -22,8 +22,8 @@ from catalogproc.evaluation.external_checks import (
 )
 from catalogproc.evaluation.external_tables import (
     SHARED,
-    Answers,
-    read_answers,
+    CatalogStars,
+    read_good_stars,
     read_known,
     read_masses,
     read_members,
@@ -89,16 +89,16 @@ def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str
             "nothing to compare the catalog with",
             wanted="--members, --again or --masses", found="none of them",
         )  # fmt: skip
-    answers = read_answers(catalog, REPEATED)
+    stars = read_good_stars(catalog, REPEATED)
     sections = []
     if references.members is not None:
-        sections.append(_clusters(answers, references.members, references))
+        sections.append(_clusters(stars, references.members, references))
     if references.again is not None:
-        again = read_answers(references.again, REPEATED)
-        sections.append(_repeats(answers, again, references.again))
+        again = read_good_stars(references.again, REPEATED)
+        sections.append(_repeats(stars, again, references.again))
     if references.masses is not None:
-        sections.append(_masses(answers, references.masses))
-    page = _page(catalog, answers, sections)
+        sections.append(_masses(stars, references.masses))
+    page = _page(catalog, stars, sections)
     paths = [output / "crosscheck.md"]
     write_atomic(paths[0], page.encode())
     for name, _, scores in sections:
@@ -107,17 +107,17 @@ def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str
     return page, paths
 
 
-def _clusters(answers: Answers, path: Path, references: References) -> Section:
+def _clusters(stars: CatalogStars, path: Path, references: References) -> Section:
     listed = read_members(path)
     likely = listed.likely(references.probability)
     scores = clusters(
         likely,
-        answers.source_id,
-        {label: Measured(answers.value[label], answers.error[label]) for label in SHARED},
+        stars.source_id,
+        {label: Measured(stars.value[label], stars.error[label]) for label in SHARED},
         None if references.known is None else read_known(references.known),
-        answers.logg,
+        stars.logg,
     )
-    found = np.isin(likely.source_id, answers.source_id).sum()
+    found = np.isin(likely.source_id, stars.source_id).sum()
     text = (
         f"{path.name} lists {len(listed.source_id):,} stars; {len(likely.source_id):,} have a "
         f"membership probability of {references.probability:g} or more; {found:,} of these are "
@@ -129,13 +129,13 @@ def _clusters(answers: Answers, path: Path, references: References) -> Section:
     return "clusters", text, scores
 
 
-def _repeats(answers: Answers, others: Answers, path: Path) -> Section:
-    _, one, two = np.intersect1d(answers.source_id, others.source_id, return_indices=True)
+def _repeats(stars: CatalogStars, repeated: CatalogStars, path: Path) -> Section:
+    _, one, two = np.intersect1d(stars.source_id, repeated.source_id, return_indices=True)
     scores = []
     for label in REPEATED:
         for kind, name in (("error", label), ("noise", f"{label}, input uncertainty")):
-            first = Measured(answers.value[label], getattr(answers, kind)[label])
-            second = Measured(others.value[label], getattr(others, kind)[label])
+            first = Measured(stars.value[label], getattr(stars, kind)[label])
+            second = Measured(repeated.value[label], getattr(repeated, kind)[label])
             scores.append(repeats(name, first.rows(one), second.rows(two)))
     text = (
         f"{len(one):,} stars are good stars in {path.name} too. Both values are of one model and "
@@ -145,12 +145,12 @@ def _repeats(answers: Answers, others: Answers, path: Path) -> Section:
     return "repeats", text, scores
 
 
-def _masses(answers: Answers, path: Path) -> Section:
+def _masses(stars: CatalogStars, path: Path) -> Section:
     ids, mass, error = read_masses(path)
-    ours = Measured(answers.value["mass"], answers.error["mass"])
-    score = seismic(answers.source_id, ours, ids, Measured(mass, error))
+    ours = Measured(stars.value["mass"], stars.error["mass"])
+    score = seismic(stars.source_id, ours, ids, Measured(mass, error))
     text = (
-        f"{path.name} lists {len(ids):,} stars; {np.isin(ids, answers.source_id).sum():,} are "
+        f"{path.name} lists {len(ids):,} stars; {np.isin(ids, stars.source_id).sum():,} are "
         f"good stars of the catalog, {score.pairs:,} with good masses. Catalog minus reference, "
         "over their joint uncertainty."
     )
@@ -160,9 +160,9 @@ def _masses(answers: Answers, path: Path) -> Section:
 TITLES = {"clusters": "Clusters", "repeats": "Repeated spectra", "masses": "Masses"}
 
 
-def _page(catalog: Path, answers: Answers, sections: Iterable[Section]) -> str:
+def _page(catalog: Path, stars: CatalogStars, sections: Iterable[Section]) -> str:
     lines = [f"# External validation of {catalog.name}", "",
-             f"{len(answers.source_id):,} stars with good_params (good stars)."]  # fmt: skip
+             f"{len(stars.source_id):,} stars with good_params (good stars)."]  # fmt: skip
     for name, text, scores in sections:
         lines += ["", f"## {TITLES[name]}", "", text, ""]
         lines += _table(scores) if scores else ["Nothing to compare."]

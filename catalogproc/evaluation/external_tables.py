@@ -54,7 +54,7 @@ class Members:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class CatalogStars:
     """The good stars of a catalog (N,); NaN where a label is not good.
 
     Attributes
@@ -72,7 +72,7 @@ class Answers:
     noise: dict[str, Floats]
 
 
-def read_answers(folder: Path | str, labels: Sequence[str]) -> Answers:
+def read_good_stars(folder: Path | str, labels: Sequence[str]) -> CatalogStars:
     """Read the stars with good_params of a finished catalog.
 
     Masses and ages are those with good_mass_age.
@@ -115,7 +115,7 @@ def read_answers(folder: Path | str, labels: Sequence[str]) -> Answers:
         for kind, of_kind in columns.items()
     }
     logg = table["logg"].cast(pa.float64()).to_numpy()
-    return Answers(table["source_id"].to_numpy(), logg, **found)
+    return CatalogStars(table["source_id"].to_numpy(), logg, **found)
 
 
 def read_members(path: Path | str) -> Members:

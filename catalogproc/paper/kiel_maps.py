@@ -233,28 +233,28 @@ def age_and_metallicity(context: ExperimentContext) -> Outcome:
         mean, sigma = context.predict_one(at, "log_age")
         inside = np.abs(truth[1] - mean) < sigma
         checks.append(at_least("share of [M/H] bins whose median star lies in the band, log g 2.5",
-                                100 * np.mean(inside), 68.0, "%"))  # fmt: skip
+                               100 * np.mean(inside), 68.0, "%"))  # fmt: skip
+    return Outcome(tuple(checks), partial(_draw_ages, curves, truth, centre), curves)
 
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        for logg, colour in zip(AGE_LOGG, (plotting.BLUE, plotting.ORANGE), strict=True):
-            axes.fill_between(
-                GRID_M_H, curves[f"age_16, log g {logg}"], curves[f"age_84, log g {logg}"],
-                color=colour, alpha=0.18, linewidth=0,
-            )  # fmt: skip
-            axes.plot(GRID_M_H, curves[f"age, log g {logg}"], color=colour, label=f"log g {logg}")
-        if len(centre):
-            low, middle, high = (10 ** (t - 9) for t in truth)
-            axes.errorbar(
-                centre, middle, (middle - low, high - middle), fmt="o", color=plotting.INK,
-                markersize=3, linewidth=0.8, label="test stars, log g 2.3 to 2.7",
-            )  # fmt: skip
-        axes.axvspan(GRID_M_H[0], MIN_DISTMASS_M_H, color="#888888", alpha=0.1, linewidth=0)
-        axes.text(GRID_M_H[0] + 0.03, 0.3, "no DistMass ages", fontsize=7)
-        axes.set(xlabel="[M/H] [dex]", ylabel="age [Gyr]", ylim=(0, 17), xlim=(-2, 0.5))
-        axes.legend(ncols=3, loc="upper left")
 
-    return Outcome(tuple(checks), draw, curves)
+def _draw_ages(curves: dict[str, Floats], truth: Floats, centre: Floats, figure: Any) -> None:
+    axes = figure.subplots()
+    for logg, colour in zip(AGE_LOGG, (plotting.BLUE, plotting.ORANGE), strict=True):
+        axes.fill_between(
+            GRID_M_H, curves[f"age_16, log g {logg}"], curves[f"age_84, log g {logg}"],
+            color=colour, alpha=0.18, linewidth=0,
+        )  # fmt: skip
+        axes.plot(GRID_M_H, curves[f"age, log g {logg}"], color=colour, label=f"log g {logg}")
+    if len(centre):
+        low, middle, high = (10 ** (t - 9) for t in truth)
+        axes.errorbar(
+            centre, middle, (middle - low, high - middle), fmt="o", color=plotting.INK,
+            markersize=3, linewidth=0.8, label="test stars, log g 2.3 to 2.7",
+        )  # fmt: skip
+    axes.axvspan(GRID_M_H[0], MIN_DISTMASS_M_H, color="#888888", alpha=0.1, linewidth=0)
+    axes.text(GRID_M_H[0] + 0.03, 0.3, "no DistMass ages", fontsize=7)
+    axes.set(xlabel="[M/H] [dex]", ylabel="age [Gyr]", ylim=(0, 17), xlim=(-2, 0.5))
+    axes.legend(ncols=3, loc="upper left")
 
 
 def _ages(context: ExperimentContext) -> tuple[Floats, Floats]:

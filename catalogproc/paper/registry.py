@@ -293,7 +293,7 @@ VERDICT = {True: "pass", False: "fail", None: ""}
 
 
 def write_experiments(
-    results: Sequence[ExperimentResult], bundle: Bundle, stars: Benchmark, folder: Path
+    results: Sequence[ExperimentResult], context: ExperimentContext, folder: Path
 ) -> list[Path]:
     """Write figures, tables and experiments.md, and return their paths.
 
@@ -304,8 +304,8 @@ def write_experiments(
     ----------
     results
         Results of experiments.
-    bundle, stars
-        Model and test stars, which the page names.
+    context
+        Has the model and the test stars, which the page names.
     folder
         Where to write.
     """
@@ -323,22 +323,23 @@ def write_experiments(
             parts[f"{name}_curves.csv"] = _csv(
                 tuple(curves), [[_digits(x) for x in row] for row in columns]
             )
-    parts["experiments.md"] = markdown_page(results, bundle, stars).encode()
+    parts["experiments.md"] = markdown_page(results, context).encode()
     for name, content in parts.items():
         write_atomic(folder / name, content)
     return [folder / name for name in parts]
 
 
-def markdown_page(results: Sequence[ExperimentResult], bundle: Bundle, stars: Benchmark) -> str:
+def markdown_page(results: Sequence[ExperimentResult], context: ExperimentContext) -> str:
     """Return all results as one Markdown page that includes the figures by name.
 
     Parameters
     ----------
     results
         Results of experiments.
-    bundle, stars
-        Model and test stars.
+    context
+        Has the model and the test stars.
     """
+    bundle, stars = context.predictor.bundle, context.stars
     lines = [
         f"# Experiments of Zhang, Bu et al. (2026) with {bundle.name} ({bundle.hash[:8]})",
         "",

@@ -600,6 +600,6 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     context = registry.make_context(bundle, stars, folder / "lb24", scale)
     results = registry.run_experiments(registry.EXPERIMENTS, context)
     assert all(result.outcome is not None for result in results)
-    paths = registry.write_experiments(results, bundle, stars, folder / "evaluation")
+    paths = registry.write_experiments(results, context, folder / "evaluation")
     assert sum(path.suffix == ".png" for path in paths) == 16
     assert "stars of lb24, test part; real stars" in paths[-1].read_text()

@@ -20,7 +20,7 @@ from catalogproc.evaluation.external_checks import Measured, clusters, pairs, re
 from catalogproc.evaluation.external_report import References, crosscheck
 from catalogproc.evaluation.external_tables import (
     Members,
-    read_answers,
+    read_good_stars,
     read_known,
     read_masses,
     read_members,
@@ -177,12 +177,12 @@ def test_only_good_stars_of_a_catalog_are_read(tmp_path: Path) -> None:
     columns |= {"good_mass_age": [True, False, False, True]}
     (tmp_path / "catalog").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "catalog" / "a.parquet")
-    found = read_answers(tmp_path, ("m_h", "mass"))
+    found = read_good_stars(tmp_path, ("m_h", "mass"))
     assert found.source_id.tolist() == IDS[[0, 2, 3]].tolist()
     assert found.error["m_h"].tolist() == found.logg.tolist() == [0.0, 2.0, 3.0]
     np.testing.assert_array_equal(found.value["mass"], [0.0, np.nan, 3.0])
     with pytest.raises(InputError, match="no finished catalog"):
-        read_answers(tmp_path / "nothing", ("m_h",))
+        read_good_stars(tmp_path / "nothing", ("m_h",))
 
 
 REPEATS = 60

@@ -295,7 +295,7 @@ def test_experiments_that_a_model_was_not_trained_for_are_skipped() -> None:
     made = registry.run_experiments(wanted, few)
     assert made[0].outcome is not None
     assert made[1].outcome is None
-    text = registry.markdown_page(made, bundle, here.stars)
+    text = registry.markdown_page(made, few)
     assert "Skipped: the model was not trained to answer every coefficient." in text
     assert "| skipped |" in text
 
@@ -319,7 +319,7 @@ def test_real_stars_of_the_training_set_are_excluded() -> None:
 def test_the_page_lists_failed_checks() -> None:
     bad = Outcome((at_most("scatter of x", 3.0, 2.0, "K"), at_most("y", 1.0, 2.0)), lambda _: None)
     made = registry.ExperimentResult(registry.EXPERIMENTS[0], bad)
-    text = registry.markdown_page([made], context().predictor.bundle, context().stars)
+    text = registry.markdown_page([made], context())
     assert "Pass: y (1, wanted ≤ 2). Fail: scatter of x (3 K, wanted ≤ 2)." in text
     assert "| scatter of x | 3 | K | ≤ 2 | threshold set here | fail |" in text
     many = Outcome(tuple(at_least(f"x{i}", 3.0, 2.0) for i in range(10)), lambda _: None)

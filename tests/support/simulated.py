@@ -1,4 +1,4 @@
-"""Simulated giants, drawn once for the tests that look at them."""
+"""Simulated giants, drawn once for all test modules."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from catalogproc.simulation.simulator import SimulatedStars, Simulator
 
 @cache
 def simulator() -> Simulator:
+    """The simulator; loading it takes seconds."""
     torch.set_num_threads(1)
     return Simulator()
 
 
 @cache
 def giants() -> SimulatedStars:
+    """20,000 simulated giants."""
     return simulator().draw(20_000, seed=7)
 
 
