@@ -1,8 +1,8 @@
 """Positions; the parallax and its zero-point; luminosity and distance from it.
 
-Light and distance meet in the pseudo-luminosity ``F = ϖ 10^(0.2 G) = 10^(0.2 M_G + 2)``, ϖ in
-mas (Anderson et al. 2018; Leung & Bovy 2019). It is linear in the parallax, so its error is
-Gaussian, and it stays finite where the parallax is zero or negative.
+The pseudo-luminosity is ``F = ϖ 10^(0.2 G) = 10^(0.2 M_G + 2)``, ϖ in mas (Anderson et al. 2018;
+Leung & Bovy 2019). It is linear in the parallax, so its error is Gaussian, and it is finite where
+the parallax is zero or negative.
 """
 
 from __future__ import annotations
@@ -44,14 +44,23 @@ def zero_point(
     ecl_lat: ArrayLike,
     params_solved: ArrayLike,
 ) -> Float:
-    """Zero-point of the parallax in mas (N,): subtract it from the published parallax.
+    """Return the zero-point of the parallax in mas (N,), to be subtracted from the published one.
 
-    Lindegren et al. (2021) through the ``gaiadr3-zeropoint`` package, plus
-    ``0.005 clip(G - 13, 0, 4)`` of Leung et al. (2023).
+    Lindegren et al. (2021) by the ``gaiadr3-zeropoint`` package, plus
+    ``0.005 clip(G - 13, 0, 4)`` of Leung et al. (2023). NaN where a needed value is unknown, where
+    no parallax was solved for, and outside the relation's range: 6 < G < 21; 1.1 < nu_eff < 1.9
+    (five parameters); 1.24 < pseudocolour < 1.72 (six).
 
-    ``nu_eff`` and ``pseudocolour`` in 1/µm, ``ecl_lat`` in degrees, ``params_solved`` 31 or 95.
-    NaN where a needed value is unknown, where no parallax was solved for, and outside the
-    relation's range: 6 < G < 21; 1.1 < nu_eff < 1.9 (31); 1.24 < pseudocolour < 1.72 (95).
+    Parameters
+    ----------
+    g_mag
+        G (N,), mag.
+    nu_eff, pseudocolour
+        Effective wavenumbers (N,), 1/µm.
+    ecl_lat
+        Ecliptic latitude (N,), degrees.
+    params_solved
+        astrometric_params_solved (N,): 31 for five parameters, 95 for six.
     """
     g, nu, pseudo, latitude, solved = (
         np.asarray(item, dtype=np.float64)
@@ -77,10 +86,17 @@ def _lindegren() -> Any:
 
 
 def parallax_usable(zp: ArrayLike, error: ArrayLike, ruwe: ArrayLike) -> NDArray[np.bool_]:
-    """Whether a parallax is good enough for the model to read (N,).
+    """Return whether a parallax may be a token (N,).
 
-    Its zero-point is known, its error at most 0.1 mas, ruwe at most 1.4 or unknown
-    (Leung & Bovy 2024).
+    Its zero-point is known, its error at most 0.1 mas, ruwe at most 1.4 or unknown (Leung & Bovy
+    2024).
+
+    Parameters
+    ----------
+    zp, error
+        Zero-point and error of the parallax (N,), mas.
+    ruwe
+        Renormalised unit weight error (N,).
     """
     precise = np.asarray(error) <= MAX_PARALLAX_ERROR
     return np.asarray(np.isfinite(zp) & precise & ~(np.asarray(ruwe) > MAX_RUWE))
@@ -89,22 +105,45 @@ def parallax_usable(zp: ArrayLike, error: ArrayLike, ruwe: ArrayLike) -> NDArray
 def pseudo_luminosity(
     parallax: ArrayLike, error: ArrayLike, g_mag: ArrayLike
 ) -> tuple[Float, Float]:
-    """F and its error (N,) from a parallax and its error in mas and the apparent G (N,)."""
+    """Return F and its error (N,).
+
+    Parameters
+    ----------
+    parallax, error
+        Parallax and its error (N,), mas.
+    g_mag
+        Apparent G (N,), mag.
+    """
     scale = 10.0 ** (0.2 * np.asarray(g_mag, dtype=np.float64))
     return np.asarray(parallax) * scale, np.asarray(error) * scale
 
 
 def model_parallax(f: ArrayLike, sigma: ArrayLike, g_mag: ArrayLike) -> tuple[Float, Float]:
-    """The parallax and its error in mas (N,) that belong to F, its error and the apparent G."""
+    """Return the parallax of a pseudo-luminosity, and its error (N,), mas.
+
+    Parameters
+    ----------
+    f, sigma
+        F and its error (N,).
+    g_mag
+        Apparent G (N,), mag.
+    """
     scale = 10.0 ** (-0.2 * np.asarray(g_mag, dtype=np.float64))
     return np.asarray(f) * scale, np.asarray(sigma) * scale
 
 
 def distance(f: ArrayLike, sigma: ArrayLike, g_mag: ArrayLike) -> tuple[Float, Float, Float]:
-    """16th, 50th and 84th percentile of the distance in kpc (N,), from F, its error and G.
+    """Return the 16th, 50th and 84th percentile of the distance in kpc (N,).
 
-    Exact for a Gaussian F, and free of extinction, which F carries as G does. NaN where the
-    percentile of the parallax is not positive: the distance then has no such upper limit.
+    Exact for a Gaussian F, and independent of extinction, which F includes as G does. NaN where
+    the percentile of the parallax is not positive: the distance has no such upper limit.
+
+    Parameters
+    ----------
+    f, sigma
+        F and its error (N,).
+    g_mag
+        Apparent G (N,), mag.
     """
     scale = 10.0 ** (0.2 * np.asarray(g_mag, dtype=np.float64))
     f, sigma = np.asarray(f, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
@@ -113,26 +152,42 @@ def distance(f: ArrayLike, sigma: ArrayLike, g_mag: ArrayLike) -> tuple[Float, F
 
 
 def absolute_magnitude(f: ArrayLike, sigma: ArrayLike) -> tuple[Float, Float]:
-    """M_G = 5 (log10 F - 2) and its error 5/ln 10 sigma/F (N,), mag, not corrected for extinction.
+    """Return M_G = 5 (log10 F - 2) and its error 5/ln 10 sigma/F (N,), mag.
 
-    NaN where F is not positive.
+    Not corrected for extinction; NaN where F is not positive.
+
+    Parameters
+    ----------
+    f, sigma
+        F and its error (N,).
     """
     positive = _positive(np.asarray(f, dtype=np.float64))
     return 5.0 * (np.log10(positive) - 2.0), 5.0 / np.log(10.0) * np.asarray(sigma) / positive
 
 
 def log_luminosity(m_g: ArrayLike) -> Float:
-    """log10 of the luminosity in the G band, in the Sun's (N,), from M_G (N,)."""
+    """Return log10 of the luminosity in the G band, in solar units (N,).
+
+    Parameters
+    ----------
+    m_g
+        Absolute magnitude (N,).
+    """
     return 0.4 * (SUN_M_G - np.asarray(m_g, dtype=np.float64))
 
 
 def combine(
     f_a: ArrayLike, sigma_a: ArrayLike, f_b: ArrayLike, sigma_b: ArrayLike
 ) -> tuple[Float, Float]:
-    """Inverse-variance mean of two pseudo-luminosities, and its error (N,).
+    """Return the inverse-variance mean of two pseudo-luminosities, and its error (N,).
 
-    Where one of the two is unknown the other stands alone. For independent values only: not
-    where the model has read the parallax.
+    Where one of the two is unknown the other is returned. For independent values only: not where
+    the parallax was an input of the model.
+
+    Parameters
+    ----------
+    f_a, sigma_a, f_b, sigma_b
+        The two and their errors (N,).
     """
     pairs = [
         (np.asarray(f, dtype=np.float64), np.asarray(s, dtype=np.float64))
@@ -149,7 +204,13 @@ def combine(
 
 
 def tension(f_a: ArrayLike, sigma_a: ArrayLike, f_b: ArrayLike, sigma_b: ArrayLike) -> Float:
-    """(F_a - F_b) in units of their joint error (N,)."""
+    """Return (F_a - F_b) in units of their joint error (N,).
+
+    Parameters
+    ----------
+    f_a, sigma_a, f_b, sigma_b
+        The two and their errors (N,).
+    """
     return np.asarray(
         (np.asarray(f_a) - np.asarray(f_b)) / np.hypot(np.asarray(sigma_a), np.asarray(sigma_b))
     )
@@ -160,7 +221,13 @@ def _positive(values: Float) -> Float:
 
 
 def galactic(ra: ArrayLike, dec: ArrayLike) -> tuple[Float, Float]:
-    """Galactic longitude (0 to 360) and latitude in degrees (N,) of ICRS positions in degrees."""
+    """Return galactic longitude (0 to 360) and latitude in degrees (N,).
+
+    Parameters
+    ----------
+    ra, dec
+        ICRS positions (N,), degrees.
+    """
     x, y, z = _direction(ra, dec)
     # Written out, not a matrix product: BLAS rounds a row in ways that depend on its neighbours.
     u, v, w = (a * x + b * y + c * z for a, b, c in GALACTIC_FROM_ICRS)
@@ -168,13 +235,27 @@ def galactic(ra: ArrayLike, dec: ArrayLike) -> tuple[Float, Float]:
 
 
 def ecliptic_latitude(ra: ArrayLike, dec: ArrayLike) -> Float:
-    """Ecliptic latitude in degrees (N,) of ICRS positions in degrees (N,)."""
+    """Return the ecliptic latitude in degrees (N,).
+
+    Parameters
+    ----------
+    ra, dec
+        ICRS positions (N,), degrees.
+    """
     _, y, z = _direction(ra, dec)
     return np.asarray(np.rad2deg(np.arcsin(np.cos(OBLIQUITY) * z - np.sin(OBLIQUITY) * y)))
 
 
 def healpix(ra: ArrayLike, dec: ArrayLike, order: int = 29) -> NDArray[np.int64]:
-    """Nested HEALPix pixel (N,) of ICRS positions in degrees (N,); -1 where one is unknown."""
+    """Return the nested HEALPix pixel (N,); -1 where a position is unknown.
+
+    Parameters
+    ----------
+    ra, dec
+        Positions (N,), degrees.
+    order
+        Of the pixelisation.
+    """
     from astropy import units
     from astropy_healpix import lonlat_to_healpix
 

@@ -1,10 +1,9 @@
-"""Combined19 as mwdust distributes it, staged once for all processes: sorted, in plain arrays.
+"""Staging of the map Combined19: the file of mwdust as sorted arrays for all processes.
 
-mwdust reads the whole map into each process and rearranges it there in every call; and what
-it downloads, it takes for whole however far the download came. Here the file is checked,
-sorted by pixel and written as arrays that are mapped into memory: ``pixels.npy`` and
-``ebv.npy``, and ``map.json`` with sizes and checksums (see dustmap.py). A map is staged
-whole or not at all, and by one process however many ask for it.
+mwdust reads the whole map into each process and rearranges it there in every call; it also accepts
+incomplete downloads. Here the file is checked, sorted by pixel and written as arrays that are
+mapped into memory: ``pixels.npy`` and ``ebv.npy``, and ``map.json`` with sizes and checksums (see
+dust_map.py). A map is staged completely or not at all, by one process at a time.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ CREDIT = (
     "Drimmel et al. 2003; doi:10.5281/zenodo.3566060"
 )
 
-# mwdust knows address and file; in a process of its own, because it makes folders at import
-# and loads matplotlib.
+# mwdust has the address; in a separate process, because it makes folders at import and loads
+# matplotlib.
 _DOWNLOAD = "from mwdust import Combined19; Combined19.download()"
 _ROWS = 65_536
 
@@ -66,7 +65,7 @@ def stage(
     folder
         Where maps are staged (see :func:`~catalogproc.features.dust_map.map_folder`).
     source
-        The file combine19.h5. Where none is given: the one in mwdust's own folder
+        The file combine19.h5. Where none is given: the one in mwdust's folder
         ($DUST_DIR, else ~/.mwdust), if there is one; else mwdust downloads it.
     progress
         Called with the pixels staged so far, and all.
@@ -101,7 +100,18 @@ def stage(
 
 
 def verify(dust_map: DustMap) -> None:
-    """Read a staged map again and compare its checksums. Raises InputError where one differs."""
+    """Read a staged map again and compare its checksums.
+
+    Parameters
+    ----------
+    dust_map
+        The map.
+
+    Raises
+    ------
+    InputError
+        A checksum differs.
+    """
     for name, recorded in dust_map.facts["arrays"].items():
         found = _sha256(dust_map.folder / name)
         if found != recorded["sha256"]:
@@ -116,10 +126,10 @@ def verify(dust_map: DustMap) -> None:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """One process at a time; the others wait. What killed ones left is removed.
+    """One process at a time; the others wait. Folders of killed ones are removed.
 
-    Where the file system has no locks, two may stage the same map at once: each in a folder
-    of its own, and the first to finish gives it its name.
+    Where the file system has no locks, two may stage the same map at once, each in a separate
+    folder; the first to finish publishes it.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -138,14 +148,14 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _found() -> Path | None:
-    """The file in mwdust's own folder."""
+    """The file in mwdust's folder."""
     named = os.environ.get("DUST_DIR")
     file = (Path(named) if named else Path.home() / ".mwdust") / FILE
     return file if file.is_file() else None
 
 
 def _downloaded(scratch: Path) -> Path:
-    """The file, by mwdust's own download, into a folder that is gone when it is done."""
+    """The file, downloaded by mwdust into a temporary folder."""
     target = scratch / "download"
     target.mkdir()
     done = subprocess.run(
@@ -157,10 +167,10 @@ def _downloaded(scratch: Path) -> Path:
         check=False,
     )
     if done.returncode or not (target / FILE).is_file():
-        said = done.stderr.strip().splitlines() or ["nothing"]
+        lines = done.stderr.strip().splitlines() or ["nothing"]
         raise CatalogprocError(
             "mwdust could not download its map",
-            found=said[-1][:300],
+            found=lines[-1][:300],
             advice="fetch https://zenodo.org/record/3566060/files/combine19.h5 on a machine with a "
             "network, then: catalogproc dust --from combine19.h5",
         )

@@ -1,11 +1,10 @@
-"""What a three-dimensional dust map says of a star: ln E(B-V), by its place and parallax.
+"""ln E(B-V) from a three-dimensional dust map, by position and parallax.
 
-The map is Combined19 (Bovy et al. 2016; Green et al. 2019; Marshall et al. 2006; Drimmel et
-al. 2003) as mwdust distributes it, staged once by combined19.py and mapped into memory: all
-processes of a machine share one copy, and only what is asked for is read from the disk.
+The map is Combined19 (Bovy et al. 2016; Green et al. 2019; Marshall et al. 2006; Drimmel et al.
+2003) as mwdust distributes it, staged once by combined19.py and mapped into memory: all processes
+of a machine share one copy, and only the pixels that are needed are read from the disk.
 
-Its E(B-V) stands on the scale of Schlegel, Finkbeiner & Davis (1998), and so does everything
-that is called ``ebv`` here; ``true_ebv`` is 0.884 of it (see dust.py).
+E(B-V) is on the SFD scale (see extinction.py).
 """
 
 from __future__ import annotations
@@ -57,9 +56,9 @@ class DustMap:
     Attributes
     ----------
     folder
-        Where it lies.
+        Where it is stored.
     facts
-        What was recorded of it: where it comes from, sizes, checksums.
+        Its metadata: source, sizes, checksums.
     uniq
         Its HEALPix pixels (P,), nested, in galactic coordinates, as ``4 nside^2 + pixel``,
         ascending.
@@ -73,7 +72,7 @@ class DustMap:
     curves: NDArray[np.floating]
 
     def __reduce__(self) -> tuple[Callable[[Path], DustMap], tuple[Path]]:
-        # Sent to another process it is a path: a gigabyte has no place in a task.
+        # Pickled as a path: a gigabyte is too much for a task.
         return open_dust_map, (self.folder,)
 
     def __len__(self) -> int:
@@ -81,11 +80,11 @@ class DustMap:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of what the map holds, whatever file it came in."""
+        """SHA-256 (hex) of the map's content, independent of the source file."""
         return str(self.facts["sha256"])
 
     def lines(self) -> list[str]:
-        """What it is and where, for a reader."""
+        """Return what the map is and where it is stored, as lines of text."""
         source = self.facts["source"]
         return [
             f"{self.facts['name']}: {len(self):,} pixels, {POINTS} distances, SFD scale",
@@ -95,11 +94,17 @@ class DustMap:
 
     @cached_property
     def orders(self) -> tuple[int, ...]:
-        """The HEALPix orders of its pixels, finest first: that is which one is asked first."""
+        """The HEALPix orders of its pixels, finest first: the order of the search."""
         return tuple(sorted(int(nside).bit_length() - 1 for nside in self.facts["nsides"])[::-1])
 
     def rows(self, l: ArrayLike, b: ArrayLike) -> NDArray[np.int64]:  # noqa: E741
-        """The map's row (N,) for galactic positions in degrees (N,); -1 where it has none."""
+        """Return the map's rows (N,); -1 outside of the map.
+
+        Parameters
+        ----------
+        l, b
+            Galactic positions (N,), degrees.
+        """
         finest = astrometry.healpix(l, b, self.orders[0])
         row = np.full(finest.shape, -1, dtype=np.int64)
         open_ = np.flatnonzero(finest >= 0)
@@ -112,13 +117,19 @@ class DustMap:
         return row
 
     def ebv(self, l: ArrayLike, b: ArrayLike, distance: ArrayLike) -> Float:  # noqa: E741
-        """E(B-V) in mag, on the SFD scale, of galactic positions (N,) and distances in kpc.
+        """Return E(B-V) in mag, on the SFD scale, in the shape of ``distance``.
 
-        ``distance`` is (N,), or (N, K) for K distances along each line of sight; so is the
-        result. Linear in the distance modulus, as mwdust is; nearer than 63 pc and farther
-        than 59.6 kpc it is what it is there, where mwdust goes on along the last straight
-        piece, below zero for near stars. NaN where a position or distance is not known, a
-        distance is not positive, or the map has no pixel.
+        Linear in the distance modulus, as mwdust is. Nearer than 63 pc and farther than 59.6 kpc
+        it is constant, where mwdust extrapolates the last segment, to negative values for near
+        stars. NaN where a position or distance is unknown, a distance is not positive, or the
+        map has no pixel.
+
+        Parameters
+        ----------
+        l, b
+            Galactic positions (N,), degrees.
+        distance
+            Distances (N,), or (N, K) for K distances along each line of sight, kpc.
         """
         d = np.asarray(distance, dtype=np.float64)
         row = self.rows(l, b)
@@ -133,7 +144,13 @@ class DustMap:
         return value.reshape(d.shape)
 
     def true_ebv(self, l: ArrayLike, b: ArrayLike, distance: ArrayLike) -> Float:  # noqa: E741
-        """True E(B-V) in mag: 0.884 of :meth:`ebv` (Schlafly & Finkbeiner 2011)."""
+        """Return the true E(B-V) in mag: 0.884 of :meth:`ebv` (Schlafly & Finkbeiner 2011).
+
+        Parameters
+        ----------
+        l, b, distance
+            As for :meth:`ebv`.
+        """
         return extinction.true_ebv(self.ebv(l, b, distance))
 
 
@@ -145,26 +162,28 @@ def ln_ebv_by_parallax(
     error: ArrayLike,
     draws: int = DRAWS,
 ) -> tuple[Float, Float]:
-    """ln E(B-V) on the SFD scale, and its error (N,), by the parallax.
+    """Return ln E(B-V) on the SFD scale, and its error (N,), by the parallax.
 
     Parameters
     ----------
+    dust_map
+        The map.
     l, b
-        Galactic positions in degrees (N,).
+        Galactic positions (N,), degrees.
     parallax, error
-        Corrected parallax and its error in mas (N,), NaN where not good enough to be used
+        Corrected parallax and its error (N,), mas; NaN where not usable
         (``astrometry.parallax_usable``).
     draws
-        Distances a star.
+        Distances per star.
 
-    The rule of Leung & Bovy (2024): distances 1/parallax over the parallax's Gaussian, those
-    of negative parallaxes left out; all 99 kpc for a star whose parallax is not positive;
-    more than 10 mag is no measurement, none at all is e^-7; the median of ln E(B-V), and
-    1.4826 times the median absolute deviation as its error. The Gaussian is represented by
-    the middles of ``draws`` equal shares of it: what as many random draws approach, without
-    their noise, and the same for a star whatever stars stand beside it.
-
-    NaN where the position or the parallax is unknown, or the map has no answer.
+    Notes
+    -----
+    The rule of Leung & Bovy (2024): distances 1/parallax over the parallax's Gaussian, without
+    those of negative parallaxes; 99 kpc for a star whose parallax is not positive; more than 10
+    mag is not a measurement, no dust is e^-7; the median of ln E(B-V), and 1.4826 times the median
+    absolute deviation as its error. The Gaussian is represented by the middles of ``draws`` equal
+    shares of it: the limit of as many random draws without their noise, and independent of the
+    other stars. NaN where the position or the parallax is unknown, or outside of the map.
     """
     z = _normal_quantiles(draws)
     l, b, parallax, error = (  # noqa: E741
@@ -184,10 +203,21 @@ def ln_ebv_by_parallax(
 
 
 def reddened(found: Tokens, dust_map: DustMap, vocabulary: Vocabulary, job: Job) -> Tokens:
-    """The same stars with ln E(B-V) of the map as a token, where none was given.
+    """Return the same stars with ln E(B-V) of the map as a token, where none was given.
 
-    Only if the job reads ``logebv``, and only for stars with a position and a parallax that
-    may be used; see :func:`ln_ebv_by_parallax`.
+    Only if ``logebv`` is an input of the job, and only for stars with a position and a usable
+    parallax; see :func:`ln_ebv_by_parallax`.
+
+    Parameters
+    ----------
+    found
+        Tokens of N stars.
+    dust_map
+        The map.
+    vocabulary
+        The model's tokens.
+    job
+        Its ``inputs`` decide.
     """
     if "logebv" not in job.inputs or "logebv" not in vocabulary:
         return found
@@ -203,7 +233,13 @@ def reddened(found: Tokens, dust_map: DustMap, vocabulary: Vocabulary, job: Job)
 
 
 def map_folder(folder: Path | str | None = None) -> Path:
-    """The folder of staged maps: as given, else $CATALOGPROC_DUST, else ~/.catalogproc/dust."""
+    """Return the folder of staged maps.
+
+    Parameters
+    ----------
+    folder
+        The folder; by default $CATALOGPROC_DUST, else ~/.catalogproc/dust.
+    """
     if folder is not None:
         return Path(folder)
     named = os.environ.get(FOLDER_VARIABLE)
@@ -211,14 +247,19 @@ def map_folder(folder: Path | str | None = None) -> Path:
 
 
 def open_dust_map(folder: Path | str | None = None) -> DustMap:
-    """The map that was staged in a folder (see :func:`map_folder`).
+    """Open a staged map.
+
+    Parameters
+    ----------
+    folder
+        See :func:`map_folder`.
 
     Raises
     ------
     Refusal
-        None was.
+        There is none.
     InputError
-        What is there is not what was staged.
+        It is damaged.
     """
     place = map_folder(folder)
     place = place if (place / FACTS).is_file() else place / MAP
@@ -231,7 +272,7 @@ def open_dust_map(folder: Path | str | None = None) -> DustMap:
             "elsewhere fetch https://zenodo.org/record/3566060/files/combine19.h5 and give "
             f"catalogproc dust --from combine19.h5; another folder is named by {FOLDER_VARIABLE}",
         )
-    # A run asks for it a batch: the files are opened anew only if they are others.
+    # Called once per batch: files are opened again only if they have changed.
     return _opened(place, (place / FACTS).stat().st_mtime_ns)
 
 
@@ -260,7 +301,7 @@ def _opened(place: Path, _changed: int) -> DustMap:
 
 @lru_cache(maxsize=4)
 def _normal_quantiles(count: int) -> Float:
-    """The middles of ``count`` equal shares of the standard normal distribution, ascending."""
+    """Return the middles of ``count`` equal shares of the standard normal, ascending."""
     from scipy.special import ndtri
 
     z: Float = ndtri((np.arange(count) + 0.5) / count)
@@ -269,7 +310,7 @@ def _normal_quantiles(count: int) -> Float:
 
 
 def _median(values: Float) -> Float:
-    """Median of each row of (N, K) without its NaN; NaN where there is nothing else."""
+    """Return the median of each row of (N, K) without its NaN; NaN if there are only NaN."""
     ordered = np.sort(values, axis=1)  # NaN last
     count = np.isfinite(values).sum(axis=1)
     middle = [np.maximum(at, 0)[:, None] for at in ((count - 1) // 2, count // 2)]

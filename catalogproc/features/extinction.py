@@ -1,8 +1,7 @@
-"""Dust between the star and us: scales of E(B-V), extinction in V and in G, the curve.
+"""Extinction by dust: scales of E(B-V), extinction in V and in G, the curve.
 
-E(B-V) stands on the scale of Schlegel, Finkbeiner & Davis (1998) wherever its name is
-``ebv``, as in the maps and in the labels of Leung & Bovy (2024); the true E(B-V) is 0.884 of
-it (Schlafly & Finkbeiner 2011).
+``ebv`` is always on the scale of Schlegel, Finkbeiner & Davis (1998), as in the maps and in the
+labels of Leung & Bovy (2024); the true E(B-V) is 0.884 of it (Schlafly & Finkbeiner 2011).
 """
 
 from __future__ import annotations
@@ -47,20 +46,39 @@ _K_G_TEFF, _K_G_A_0 = (3500.0, 10000.0), (0.01, 20.0)  # its range, K and mag
 
 
 def true_ebv(ebv: ArrayLike) -> Float:
-    """True E(B-V) in mag (N,) from one on the SFD scale (N,)."""
+    """Return the true E(B-V) in mag (N,).
+
+    Parameters
+    ----------
+    ebv
+        E(B-V) on the SFD scale (N,), mag.
+    """
     return TRUE_PER_SFD * np.asarray(ebv, dtype=np.float64)
 
 
 def v_extinction(ebv: ArrayLike) -> Float:
-    """A_V in mag (N,) from E(B-V) on the SFD scale (N,): 3.1 times the true one."""
+    """Return A_V in mag (N,): 3.1 times the true E(B-V).
+
+    Parameters
+    ----------
+    ebv
+        E(B-V) on the SFD scale (N,), mag.
+    """
     return R_V * true_ebv(ebv)
 
 
 def g_extinction(ebv: ArrayLike, teff: ArrayLike) -> Float:
-    """A_G in mag (N,) from E(B-V) on the SFD scale (N,) and Teff in K (N,).
+    """Return A_G in mag (N,).
 
-    The Gaia EDR3 relation for giants (see the constants above), with A_0 = A_V. Outside its
-    range, 3500 to 10000 K and A_0 to 20 mag, the ratio A_G/A_0 is that at its edge.
+    The Gaia EDR3 relation for giants (see the constants above), with A_0 = A_V. Outside its range,
+    3500 to 10000 K and A_0 to 20 mag, the ratio A_G/A_0 is that at the edge.
+
+    Parameters
+    ----------
+    ebv
+        E(B-V) on the SFD scale (N,), mag.
+    teff
+        Effective temperature (N,), K.
     """
     a_0 = v_extinction(ebv)
     x = np.clip(np.asarray(teff, dtype=np.float64), *_K_G_TEFF) / 5040.0
@@ -71,10 +89,15 @@ def g_extinction(ebv: ArrayLike, teff: ArrayLike) -> Float:
 
 
 def ln_ebv(ebv: ArrayLike) -> Float:
-    """Natural logarithm of E(B-V) on the SFD scale (N,), as the model's token is.
+    """Return the natural logarithm of E(B-V) (N,), the model's token.
 
-    Less than e^-7, zero and negative values among them, is no dust: -7. More than 10 mag is
-    no measurement: NaN.
+    Values below e^-7, also zero and negative ones, mean no dust: -7. Values above 10 mag are not
+    measurements: NaN.
+
+    Parameters
+    ----------
+    ebv
+        E(B-V) on the SFD scale (N,), mag.
     """
     value = np.asarray(ebv, dtype=np.float64)
     value = np.where(value > MAX_EBV, np.nan, value)
@@ -82,10 +105,17 @@ def ln_ebv(ebv: ArrayLike) -> Float:
 
 
 def curve(wavelength: ArrayLike, r_v: float = R_V, law: str = "F99") -> Float:
-    """Extinction in mag per mag of true E(B-V) at wavelengths in nm (any shape).
+    """Return the extinction in mag per mag of true E(B-V) (any shape).
 
-    The curves of Fitzpatrick (1999, "F99"; 100 to 3333 nm) and Fitzpatrick et al. (2019,
-    "F19"; 115 to 3333 nm), through the dust_extinction package.
+    Parameters
+    ----------
+    wavelength
+        Wavelengths (any shape), nm.
+    r_v
+        Ratio of total to selective extinction.
+    law
+        "F99" (Fitzpatrick 1999; 100 to 3333 nm) or "F19" (Fitzpatrick et al. 2019; 115 to 3333
+        nm), by the dust_extinction package.
 
     Raises
     ------

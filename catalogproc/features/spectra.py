@@ -1,7 +1,6 @@
-"""XP spectra as matrices: which coefficients count, on what scale, with what covariance.
+"""XP coefficients as matrices: relevance, normalisation, covariance.
 
-Everything works on all stars of a batch at once, and row by row the same: a star's
-numbers do not depend on which stars stand beside it.
+Functions work on all stars of a batch; a star's numbers do not depend on the other stars.
 """
 
 from __future__ import annotations
@@ -25,10 +24,17 @@ TAIL = 3
 
 
 def matrix(column: pa.Array | pa.ChunkedArray, count: int) -> NDArray[np.floating[Any]]:
-    """A column of lists of ``count`` numbers as a matrix (N, count), in the column's own type.
+    """Convert a column of lists to a matrix (N, count) of the column's type.
 
-    A null list becomes a row of NaN, a null inside a list becomes NaN. Without nulls the
-    matrix is a read-only view of Arrow's memory.
+    A null list becomes a row of NaN, a null in a list becomes NaN. Without nulls the matrix is a
+    read-only view of Arrow's memory.
+
+    Parameters
+    ----------
+    column
+        N lists of numbers.
+    count
+        The length of each list.
 
     Raises
     ------
@@ -57,10 +63,16 @@ def matrix(column: pa.Array | pa.ChunkedArray, count: int) -> NDArray[np.floatin
 def relevant_number(
     n_relevant: pa.Array | pa.ChunkedArray | None, present: NDArray[np.bool_], count: int
 ) -> NDArray[np.int16]:
-    """How many coefficients of a band carry signal (N,).
+    """Return the number of relevant coefficients of a band (N,).
 
-    As published in ``n_relevant``; where it is null, or no such column was given, all
-    ``count`` of them; 0 where the band is not ``present``.
+    Parameters
+    ----------
+    n_relevant
+        As published (N,); where null, or None, all coefficients are relevant.
+    present
+        The band is there (N,); else the number is 0.
+    count
+        Number of coefficients of the band.
     """
     if n_relevant is None:
         published = np.full(len(present), count, dtype=np.int16)
@@ -70,11 +82,18 @@ def relevant_number(
 
 
 def relevance(n_relevant: ArrayLike, count: int) -> NDArray[np.bool_]:
-    """Which coefficients are relevant (N, count), from the number of relevant bases (N,).
+    """Return which coefficients are relevant (N, count).
 
-    Coefficient i is relevant where i < n_relevant; the last three are relevant where the
-    one before them is, and only there. So Leung & Bovy (2024) trained, and with 55
-    coefficients this is their ``rel[52:55] = rel[51]``.
+    Coefficient i is relevant where i < n_relevant; the last three exactly where the one before
+    them is. Leung & Bovy (2024) trained so; with 55 coefficients this is their
+    ``rel[52:55] = rel[51]``.
+
+    Parameters
+    ----------
+    n_relevant
+        Number of relevant bases (N,).
+    count
+        Number of coefficients of the band.
     """
     number = np.asarray(n_relevant)
     if count > TAIL:
@@ -84,10 +103,16 @@ def relevance(n_relevant: ArrayLike, count: int) -> NDArray[np.bool_]:
 
 
 def g_flux(magnitude: ArrayLike, flux: ArrayLike | None = None) -> Float:
-    """G flux in electrons per second (N,): as given, else from the magnitude.
+    """Return the G flux in electrons per second (N,), as given, else from the magnitude.
 
-    ``F_G = 10^((25.6873668671 - G) / 2.5)`` (Leung & Bovy 2024, eq. 8). A given flux that
-    is not positive counts as not given. NaN where neither is known.
+    ``F_G = 10^((25.6873668671 - G) / 2.5)`` (Leung & Bovy 2024, eq. 8).
+
+    Parameters
+    ----------
+    magnitude
+        G (N,), mag.
+    flux
+        G flux (N,), electrons per second; values that are not positive are ignored.
     """
     derived = 10.0 ** (0.4 * (G_ZERO_POINT - np.asarray(magnitude, dtype=np.float64)))
     if flux is None:
@@ -97,28 +122,45 @@ def g_flux(magnitude: ArrayLike, flux: ArrayLike | None = None) -> Float:
 
 
 def g_magnitude(flux: ArrayLike) -> Float:
-    """G magnitude (N,) of a G flux in electrons per second; NaN where that is not positive."""
+    """Return the G magnitude (N,); NaN where the flux is not positive.
+
+    Parameters
+    ----------
+    flux
+        G flux (N,), electrons per second.
+    """
     flux = np.asarray(flux, dtype=np.float64)
     return G_ZERO_POINT - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
 
 
 def normalise(coefficients: ArrayLike, errors: ArrayLike, flux: ArrayLike) -> tuple[Float, Float]:
-    """Coefficients and their errors (N, n) divided by the G flux (N,) (Leung & Bovy 2024, eq. 8).
+    """Divide coefficients and their errors by the G flux (Leung & Bovy 2024, eq. 8).
 
-    The error of the G flux is not added, as in training: it is common to all coefficients
-    of a star.
+    The error of the G flux is not added, as in training: all coefficients of a star share it.
+
+    Parameters
+    ----------
+    coefficients, errors
+        (N, n), electrons per second.
+    flux
+        G flux (N,), electrons per second.
     """
     scale = np.asarray(flux, dtype=np.float64)[:, None]
     return np.asarray(coefficients) / scale, np.asarray(errors) / scale
 
 
 def correlation_matrix(packed: ArrayLike) -> Float:
-    """Correlation matrices (N, n, n) from their strict lower triangles, row by row (N, n(n-1)/2).
+    """Return correlation matrices (N, n, n).
+
+    Parameters
+    ----------
+    packed
+        Strict lower triangles, row by row (N, n(n-1)/2).
 
     Raises
     ------
     ReleaseError
-        The number of values is no triangle's.
+        The number of values is not that of a triangle.
     """
     values = np.asarray(packed, dtype=np.float64)
     pairs = values.shape[-1]
@@ -139,11 +181,15 @@ def correlation_matrix(packed: ArrayLike) -> Float:
 
 
 def covariance(errors: ArrayLike, packed: ArrayLike) -> Float:
-    """Covariances (N, n, n) of coefficients: diag(e) R diag(e).
+    """Return covariances (N, n, n) of coefficients: diag(e) R diag(e).
 
-    ``errors`` (N, n) are as published: they already hold the standard deviation of the fit,
-    by which GaiaXPy divides to get its formal covariance. ``packed`` (N, n(n-1)/2) are the
-    correlations R as published.
+    Parameters
+    ----------
+    errors
+        As published (N, n): they include the standard deviation of the fit, by which GaiaXPy
+        divides to get its formal covariance.
+    packed
+        Correlations R as published (N, n(n-1)/2).
     """
     e = np.asarray(errors, dtype=np.float64)
     return np.asarray(e[:, :, None] * e[:, None, :] * correlation_matrix(packed))

@@ -263,7 +263,7 @@ class _Roles:
             tokens.setdefault(token, (word, position))
         errors = {}
         for token, (word, _) in tokens.items():
-            for name in dict.fromkeys((token, word)):  # the token's own error counts first
+            for name in dict.fromkeys((token, word)):  # the error of the token counts first
                 at = _error_position(columns, name)
                 if at is not None:
                     errors[name] = at
@@ -319,11 +319,11 @@ def _given(columns: TableColumns, roles: _Roles, token: str, vocabulary: Vocabul
     name = next((n for n in (token, word) if n in roles.errors), None)
     if name is not None:
         token_unit = vocabulary.tokens[vocabulary.column(token)].unit
-        own = columns.numbers(
+        stated = columns.numbers(
             roles.errors[name], token_unit if name == token else unit,
             LOGARITHMS.get(name, ""), difference=True,
         )  # fmt: skip
-        error = np.where(own >= 0, own, np.nan)
+        error = np.where(stated >= 0, stated, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         # A value with an infinite error says nothing.
         value = np.where(np.isinf(error), np.nan, value)
