@@ -68,8 +68,8 @@ train-tiny: $(STAMP)
 # Writes docs/evaluation.md, docs/evaluation-real.md and their pictures: the seed paper's
 # experiments, by the shipped model or BUNDLE; what needs no labels on the real spectra too.
 evaluation: $(STAMP)
-	$(BIN)/catalogproc evaluate --figures all --bundle $(or $(BUNDLE),default) --output output/evaluation
-	$(BIN)/catalogproc evaluate --figures 12,18 --bundle $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-real
+	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --output output/evaluation
+	$(BIN)/catalogproc evaluate --figures 12,18 --model $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-real
 	for page in evaluation evaluation-real; do \
 	  mkdir -p docs/images/$$page && cp output/$$page/figure_*.png docs/images/$$page/ && \
 	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \

@@ -1,29 +1,20 @@
-"""The verbs that look at a run's folder: verify, status, export, report, explain; and how any verb
-says what it has found."""
+"""The commands for a run's folder: verify, status, export, report, explain."""
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
 
-from catalogproc.cli.console import note
+from catalogproc.cli.console import note, result, say
 from catalogproc.cli.console import progress as show_progress
-
-
-class Told(Protocol):
-    """What a verb has found, for people and for programs."""
-
-    def lines(self) -> list[str]: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
+from catalogproc.cli.options import AsJson, GaiaSource, RunFolder, RunModel
 
 
 class Format(StrEnum):
-    """What a catalog is exported to."""
+    """Format of an exported catalog."""
 
     fits = "fits"
     votable = "votable"
@@ -33,20 +24,8 @@ class Format(StrEnum):
     hats = "hats"
 
 
-GaiaSource = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gaia-source",
-        metavar="FILE...",
-        help="Photometry, parallaxes, 2MASS, E(B-V): joined by source_id.",
-    ),
-]
-RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or s3://…")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
-
-
 def verify(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Recount and rehash a finished catalog."""
+    """Recount the rows and check the checksums of a finished catalog."""
     from catalogproc.rundir.sync import pull
     from catalogproc.rundir.verify import verify as verify_catalog
 
@@ -56,7 +35,7 @@ def verify(folder: RunFolder, as_json: AsJson = False) -> None:
 
 
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
-    """How a run stands, also while it goes on: from its receipts alone."""
+    """Print the progress of a run, also while it runs, from its receipts."""
     from catalogproc.rundir.status import status as status_of
     from catalogproc.rundir.sync import pull
 
@@ -65,9 +44,9 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
 
 def export(
     folder: RunFolder,
-    format: Annotated[Format, typer.Option("--format", help="What to write.")],
+    format: Annotated[Format, typer.Option("--format", help="Format of FILE.")],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The file to write; HATS: the folder.")
+        Path, typer.Option("--output", metavar="FILE", help="Output file; HATS: folder.")
     ],
     where: Annotated[
         str | None,
@@ -104,10 +83,7 @@ def export(
 
 def report(
     folder: RunFolder,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME|DIR", help="Where the model is, for its card."),
-    ] = None,
+    model: RunModel = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
     ] = None,
@@ -125,16 +101,14 @@ def explain(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME|DIR", help="Where the run's model is.")
-    ] = None,
+    model: RunModel = None,
     input: Annotated[
         Path | None,
         typer.Option("--input", metavar="FILE", help="The star's spectra, if they moved."),
     ] = None,
     gaia_source: GaiaSource = None,
 ) -> None:
-    """Explain one star of a catalog: what was read, what was answered, and why; a picture."""
+    """Explain one star of a catalog: inputs, predictions, flags, attention; with a picture."""
     from catalogproc.report.explain import explain as explain_star
     from catalogproc.report.explain_plot import write_explain_plot
     from catalogproc.report.explain_text import explanation_lines
@@ -155,24 +129,22 @@ def show_report(
     output: Path | None = None,
     only_if_missing: bool = False,
 ) -> None:
-    """Write the page of a run, and say where."""
+    """Write the page of a run, and print its path.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    model
+        The run's model, if it was moved.
+    output
+        The page; by default report.html in the folder.
+    only_if_missing
+        Do not write a page that exists.
+    """
     from catalogproc.report.html_report import REPORT_FILE, write_report
 
     if not (only_if_missing and (folder / REPORT_FILE).is_file()):
         with show_progress("stars") as progress:
             path = write_report(folder, model=model, output=output, progress=progress)
         note(f"report: {path}")
-
-
-def say(line: str) -> None:
-    """A result: what the command was asked for."""
-    typer.echo(line)
-
-
-def result(found: Told, as_json: bool, quiet: bool = False) -> None:
-    """What was found, as lines for people or as JSON for programs."""
-    if as_json:
-        say(json.dumps(found.to_dict(), indent=1))
-    elif not quiet:
-        for line in found.lines():
-            say(line)

@@ -1,35 +1,89 @@
-"""What the command line shows of long work: a bar on a terminal, now and then a line elsewhere."""
+"""What commands print: notes, results, and the progress of long work.
+
+On a terminal progress is a bar, elsewhere a line now and then.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 
 class Voice:
-    """How much the command line says: all of it, or (``--quiet``) only results and errors."""
+    """How much is printed: everything, or with ``--quiet`` only results and errors."""
 
     quiet = False
 
 
 VOICE = Voice()
-"""The command line's own; set once, before a verb begins."""
+"""Set once, before a command starts."""
 
 QUIET_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+"""Between two lines of progress where there is no terminal."""
 
 
 def note(line: str) -> None:
-    """What goes on, and where it was written: not said with ``--quiet``."""
+    """Print what is being done or where it was written; not with ``--quiet``.
+
+    Parameters
+    ----------
+    line
+        The text.
+    """
     if not VOICE.quiet:
         print(line, flush=True)
 
 
+class Printable(Protocol):
+    """A result that can be printed for people and for programs."""
+
+    def lines(self) -> list[str]: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def say(line: str) -> None:
+    """Print a line of a result, also with ``--quiet``.
+
+    Parameters
+    ----------
+    line
+        The text.
+    """
+    print(line, flush=True)
+
+
+def result(found: Printable, as_json: bool, quiet: bool = False) -> None:
+    """Print a result, as lines for people or as JSON for programs.
+
+    Parameters
+    ----------
+    found
+        The result.
+    as_json
+        Print JSON.
+    quiet
+        Print no lines for people.
+    """
+    if as_json:
+        say(json.dumps(found.to_dict(), indent=1))
+    elif not quiet:
+        for line in found.lines():
+            say(line)
+
+
 def console(stderr: bool = False) -> Any:
-    """rich's console; piped, it does not fold: it is for another program to read."""
+    """Return a console of rich; piped, it does not wrap lines, for other programs read them.
+
+    Parameters
+    ----------
+    stderr
+        Print errors and not results.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -40,7 +94,13 @@ def console(stderr: bool = False) -> Any:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Progress]:
-    """A Progress that tidies up after itself. ``unit`` is what is counted: stars, steps."""
+    """Yield a Progress, and remove its bar afterwards.
+
+    Parameters
+    ----------
+    unit
+        What is counted: stars, steps.
+    """
     shown = Progress(unit)
     try:
         yield shown
@@ -49,7 +109,7 @@ def progress(unit: str) -> Iterator[Progress]:
 
 
 class Progress:
-    """What long work reports to: ``progress(done, total, note)``; it appears when first called."""
+    """Shows the progress of long work, called as ``progress(done, total, note)``."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
@@ -71,7 +131,7 @@ class Progress:
             self._console.print(line, highlight=False, markup=False)
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if VOICE.quiet:
             return
         if self._bar is None:
@@ -80,7 +140,7 @@ class Progress:
             self._bar.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc.cli.console import note
+from catalogproc.cli.console import note, say
 from catalogproc.cli.console import progress as show_progress
-from catalogproc.cli.outputs import OutputFolder, OutputTable
+from catalogproc.cli.options import Device, DeviceName, Model, OutputFolder, OutputTable, Seed
 
 if TYPE_CHECKING:
     from catalogproc.datasets.test_sets import Benchmark
@@ -19,22 +18,9 @@ if TYPE_CHECKING:
     from catalogproc.paper.base import Experiment, ExperimentContext
 
 
-class ModelDevice(StrEnum):
-    """Device of the model."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-DeviceName = Annotated[ModelDevice, typer.Option("--device", help="Device of the model.")]
-
-
 def evaluate(
     output: OutputFolder,
-    bundle: Annotated[
-        str, typer.Option("--bundle", metavar="NAME|DIR", help="Model to evaluate.")
-    ] = "default",
+    model: Model = "default",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -44,9 +30,7 @@ def evaluate(
     stars: Annotated[
         int, typer.Option("--stars", min=1, help="Without --data: number of simulated stars.")
     ] = 10_000,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Random seed of the simulated stars.")
-    ] = 20_260_901,
+    seed: Seed = 20_260_901,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Minutes instead of an hour: fewer panels, trees, stars."),
@@ -59,7 +43,7 @@ def evaluate(
             help="Only figures 4 to 19 of Zhang, Bu et al. (2026) [default: scores and all].",
         ),
     ] = None,
-    device: DeviceName = ModelDevice.auto,
+    device: DeviceName = Device.auto,
 ) -> None:
     """Evaluate a model on stars with known labels; repeat figures of Zhang, Bu et al. (2026)."""
     from catalogproc.datasets.test_sets import benchmark
@@ -67,15 +51,15 @@ def evaluate(
     from catalogproc.paper import registry
 
     experiments = registry.select_experiments(figures or "all")
-    model = load_bundle(bundle)
+    bundle = load_bundle(model)
     with_scores = figures in (None, "none")
-    test = benchmark(data, stars, seed, model.vocabulary, truth=with_scores)
+    test = benchmark(data, stars, seed, bundle.vocabulary, truth=with_scores)
     if with_scores:
-        _write_scores(model, test, data, output, quick, device)
+        _write_scores(bundle, test, data, output, quick, device)
     if experiments:
-        test = registry.exclude_training_stars(model, test)
+        test = registry.exclude_training_stars(bundle, test)
         scale = registry.Scale.preset(quick)
-        context = registry.make_context(model, test, data, scale, device.value)
+        context = registry.make_context(bundle, test, data, scale, device.value)
         _write_experiments(context, experiments, output)
 
 
@@ -87,7 +71,7 @@ def _write_experiments(
     with show_progress("figures") as progress:
         results = registry.run_experiments(experiments, context, progress)
     for line in registry.summary_lines(results):
-        typer.echo(line)
+        say(line)
     for path in registry.write_experiments(results, context, output):
         note(str(path))
 
@@ -98,7 +82,7 @@ def _write_scores(
     data: Path | None,
     output: Path,
     quick: bool,
-    device: ModelDevice,
+    device: Device,
 ) -> None:
     from catalogproc.datasets.test_sets import training_stars
     from catalogproc.evaluation.benchmark import BenchmarkConfig, evaluate_model
@@ -109,9 +93,9 @@ def _write_scores(
         config = BenchmarkConfig.preset(quick, device.value)
         training = training_stars(data, config.tree_stars, config.seed, model.vocabulary)
         result = evaluate_model(model, test, config, progress, training)
-    typer.echo(text(result))
+    say(text(result))
     reliability, paths = write_reliability(model, output, quick)
-    typer.echo(reliability)
+    say(reliability)
     for path in [*write_scorecard(result, output), *paths]:
         note(str(path))
 
@@ -126,13 +110,8 @@ def infer(
         typer.Option("--labels", metavar="NAME,...", help="Such as mass,age,teff,ebv,dist,bp0."),
     ],
     output: OutputTable,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="NAME|DIR", help="Name of a shipped model, or a bundle's folder."
-        ),
-    ] = "default",
-    device: DeviceName = ModelDevice.auto,
+    model: Model = "default",
+    device: DeviceName = Device.auto,
 ) -> None:
     """Predict any labels from the inputs each row has."""
     from catalogproc.network.bundle import load_bundle
@@ -153,23 +132,19 @@ def infer(
 
 def calibrate(
     output: OutputFolder,
-    bundle: Annotated[
-        str, typer.Option("--bundle", metavar="NAME|DIR", help="Model to calibrate.")
-    ] = "default",
+    model: Model = "default",
     stars: Annotated[
         int, typer.Option("--stars", min=1, help="Number of simulated stars.")
     ] = 40_000,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Random seed of these stars.")
-    ] = 20_261_125,
+    seed: Seed = 20_261_125,
 ) -> None:
     """Recalibrate a model's uncertainties and out-of-distribution limits on simulated stars."""
     from catalogproc.network.bundle import load_bundle
     from catalogproc.training.fit_calibration import recalibrate
 
-    made = recalibrate(load_bundle(bundle), output, stars, seed)
+    made = recalibrate(load_bundle(model), output, stars, seed)
     note(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
-    note(f"to check its coverage: catalogproc evaluate --bundle {output} --output DIR")
+    note(f"to check its coverage: catalogproc evaluate --model {output} --output DIR")
 
 
 def crosscheck(
@@ -206,6 +181,6 @@ def crosscheck(
 
     references = References(members, known, again, masses, probability)
     page, paths = check(catalog, output, references)
-    typer.echo(page)
+    say(page)
     for path in paths:
         note(str(path))

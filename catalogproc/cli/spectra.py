@@ -1,4 +1,4 @@
-"""The verbs that make spectra: generate, inpaint, embed."""
+"""The commands that make spectra: generate, inpaint, embed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import typer
 
 from catalogproc.cli.console import note
 from catalogproc.cli.console import progress as show_progress
-from catalogproc.cli.evaluation import DeviceName, ModelDevice
-from catalogproc.cli.outputs import OutputParquet, check_file
+from catalogproc.cli.options import (
+    Device,
+    DeviceName,
+    GaiaSource,
+    JobName,
+    Model,
+    OutputParquet,
+    Spectra,
+    check_file,
+)
 
 MANY = ("--known",)
-"""Options that take all the words up to the next option."""
-
-ModelName = Annotated[
-    str, typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a folder.")
-]
-Spectra = Annotated[
-    list[Path], typer.Option("--input", metavar="FILE...", help="XP spectra, as run takes them.")
-]
-Companion = Annotated[
-    list[Path] | None,
-    typer.Option("--gaia-source", metavar="FILE...", help="Photometry by source_id, if any."),
-]
+"""Options that take several values, up to the next option."""
 
 
 def generate(
@@ -84,20 +81,20 @@ def generate(
             help="For how errors go together; 0: not at all [default: 64, to 1,000 stars].",
         ),
     ] = None,
-    model: ModelName = "default",
-    device: DeviceName = ModelDevice.auto,
+    model: Model = "default",
+    device: DeviceName = Device.auto,
 ) -> None:
     """Make XP spectra of stars by their labels: coefficients, flux and a picture, with errors."""
     from catalogproc.network.bundle import load_bundle
-    from catalogproc.spectra.generate import Wanted, make
+    from catalogproc.spectra.generate import SpectraRequest, make_spectra
 
     labels = {"teff": teff, "logg": logg, "m_h": m_h, "mass": mass, "age": age, "ebv": ebv}
-    wanted = Wanted(
+    wanted = SpectraRequest(
         labels={name: value for name, value in labels.items() if value is not None},
         known=tuple(known or ()), stars=stars, isochrone=isochrone,
         distance=distance, absolute=absolute, draws=draws, output=output, flux=flux, plot=plot,
     )  # fmt: skip
-    for line in make(wanted, load_bundle(model), device.value):
+    for line in make_spectra(wanted, load_bundle(model), device.value):
         note(line)
 
 
@@ -110,24 +107,24 @@ def inpaint(
     target: Annotated[
         str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-500.")
     ] = "missing",
-    gaia_source: Companion = None,
+    gaia_source: GaiaSource = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="The first few of them.")
     ] = None,
-    model: ModelName = "default",
-    device: DeviceName = ModelDevice.auto,
+    model: Model = "default",
+    device: DeviceName = Device.auto,
 ) -> None:
-    """Complete spectra: the part that is missing, with errors, from the part that is there."""
+    """Complete partial spectra: predict the missing part, with errors."""
     from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.network.bundle import load_bundle
     from catalogproc.readers.chunks import expand
-    from catalogproc.spectra.inpaint import Question
+    from catalogproc.spectra.inpaint import InpaintRequest
     from catalogproc.spectra.inpaint import inpaint as complete
 
     with show_progress("stars") as progress:
         done = complete(
-            expand(input), Question.of(source, target), output, load_bundle(model),
-            companion=expand(gaia_source or []), plot=plot, device=resolve_device(device.value),
+            expand(input), InpaintRequest.of(source, target), output, load_bundle(model),
+            auxiliary=expand(gaia_source or []), plot=plot, device=resolve_device(device.value),
             progress=progress,
         )  # fmt: skip
     for line in done.lines():
@@ -137,14 +134,12 @@ def inpaint(
 def embed(
     input: Spectra,
     output: OutputParquet,
-    gaia_source: Companion = None,
-    job: Annotated[
-        str, typer.Option("--job", metavar="NAME|FILE", help="Which tokens are read.")
-    ] = "gaia-dr3-giants",
-    model: ModelName = "default",
-    device: DeviceName = ModelDevice.auto,
+    gaia_source: GaiaSource = None,
+    job: JobName = "gaia-dr3-giants",
+    model: Model = "default",
+    device: DeviceName = Device.auto,
 ) -> None:
-    """Turn stars into vectors, for neighbours and clustering: what the encoder makes of them."""
+    """Turn stars into vectors, the output of the encoder, for neighbours and clustering."""
     from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.job import load_job
     from catalogproc.network.bundle import load_bundle
@@ -154,7 +149,7 @@ def embed(
     with show_progress("stars") as progress:
         done = embed_stars(
             expand(input), output, load_bundle(model), load_job(job),
-            companion=expand(gaia_source or []), device=resolve_device(device.value),
+            auxiliary=expand(gaia_source or []), device=resolve_device(device.value),
             progress=progress,
         )  # fmt: skip
     for line in done.lines():

@@ -11,7 +11,7 @@ import typer
 
 from catalogproc.cli.console import VOICE, note
 from catalogproc.cli.console import progress as show_progress
-from catalogproc.cli.outputs import OutputFolder
+from catalogproc.cli.options import Device, DeviceName, OutputFolder, Seed
 
 if TYPE_CHECKING:
     from catalogproc.datasets.dataset import Report
@@ -40,14 +40,6 @@ class DustChoice(StrEnum):
 
     combined19 = "combined19"
     none = "none"
-
-
-class TrainingDevice(StrEnum):
-    """Device that a model is trained on."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 # --- dust ---------------------------------------------------------------------------------------
@@ -89,7 +81,6 @@ SplitOption = Annotated[
 Fraction = Annotated[
     float, typer.Option("--fraction", min=0.0, max=0.9, help="Fraction of stars in the test part.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the split by source_id.")]
 Apogee = Annotated[
     Path, typer.Option("--apogee", metavar="FILE", help="allStar of APOGEE DR17, FITS.")
 ]
@@ -105,7 +96,7 @@ Tmass = Annotated[
 DustOption = Annotated[DustChoice, typer.Option("--dust", help="Dust map that gives E(B-V).")]
 
 # --- train --------------------------------------------------------------------------------------
-JobName = Annotated[
+TrainingJobName = Annotated[
     str | None,
     typer.Option(
         "--job",
@@ -128,7 +119,6 @@ Spectra = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint.")]
-Device = Annotated[TrainingDevice, typer.Option("--device", help="Device to train on.")]
 Processes = Annotated[
     int,
     typer.Option(
@@ -216,12 +206,12 @@ def build(
 
 def train(
     output: OutputFolder,
-    job: JobName = None,
+    job: TrainingJobName = None,
     data: Data = None,
     base: Base = None,
     spectra: Spectra = None,
     resume: Resume = False,
-    device: Device = TrainingDevice.auto,
+    device: DeviceName = Device.auto,
     processes: Processes = 1,
 ) -> None:
     """Train a model by a training job, on simulated stars or on a dataset; write a bundle."""

@@ -277,7 +277,7 @@ def test_infer_and_evaluate_commands(bundle: Bundle, tmp_path: Path) -> None:
     )
     done = catalogproc(
         *("evaluate", "--data", str(tmp_path), "--output", str(tmp_path / "e")),
-        *("--bundle", str(bundle.path), "--quick"),
+        *("--model", str(bundle.path), "--quick"),
     )
     assert done.returncode == 2
     assert "no xp_continuous*" in done.stderr

@@ -161,7 +161,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "calibrated"
-    command = ["calibrate", "--bundle", str(plain.path), "--output", str(folder)]
+    command = ["calibrate", "--model", str(plain.path), "--output", str(folder)]
     result = CliRunner().invoke(app, [*command, "--stars", "2000", "--seed", "3"])
     assert result.exit_code == 0, result.output
     made = load_bundle(folder)

@@ -1,0 +1,75 @@
+"""The commands for data: convert, describe, simulate."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from catalogproc.cli.console import console, say
+from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.options import AsJson, OutputFolder, Seed
+
+
+def convert(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="XP spectra, any format.")],
+    output: OutputFolder,
+    correlations: Annotated[
+        bool, typer.Option("--correlations", help="Keep the correlations (15 times the size).")
+    ] = False,
+    chunk_rows: Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows per file.")] = 50_000,
+) -> None:
+    """Rewrite spectra of any archive format as Parquet."""
+    from catalogproc.readers.chunks import expand
+    from catalogproc.readers.convert import convert as convert_files
+
+    with show_progress("stars") as progress:
+        written = convert_files(
+            expand(files), output, correlations=correlations, chunk_rows=chunk_rows,
+            watch=progress,
+        )  # fmt: skip
+    for path in written:
+        say(str(path))
+
+
+def describe(
+    what: Annotated[str, typer.Argument(metavar="catalog|xp_continuous|flags|MODEL|JOB|DIR")],
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+) -> None:
+    """Explain a table, the flags, a model, a job or a finished catalog."""
+    from catalogproc.export.describe import describe as describe_it
+
+    sections = describe_it(what)
+    if as_json:
+        say(json.dumps([section.to_dict() for section in sections], indent=1))
+        return
+    if markdown:
+        say("\n".join(section.markdown() for section in sections).rstrip())
+        return
+    from rich.table import Table
+
+    for section in sections:
+        console().print(f"\n[bold]{section.title}[/bold]", highlight=False)
+        if section.text:
+            console().print(section.text, markup=False, highlight=False)
+        if section.rows:
+            table = Table(*section.header, box=None, pad_edge=False, header_style="bold")
+            for row in section.rows:
+                table.add_row(*row)
+            console().print(table, markup=False)
+
+
+def simulate(
+    stars: Annotated[int, typer.Option("--stars", min=1, help="Number of stars.")],
+    seed: Seed,
+    output: OutputFolder,
+) -> None:
+    """Draw giants with known truth: spectra, photometry and a truth table."""
+    from catalogproc.simulation.simulator import Simulator, write_stars
+
+    with show_progress("stars") as progress:
+        drawn = Simulator().draw(stars, seed, progress)
+    for path in write_stars(drawn, output):
+        say(str(path))
