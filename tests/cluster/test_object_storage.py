@@ -328,10 +328,10 @@ def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) ->
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("s3://me:secret@gaia/xp", r"(?s)credentials in it.*s3://…@gaia/xp.*environment"),
-        ("s3://gaia/xp?secret_key=1", r"credentials in it"),
+        ("s3://me:secret@gaia/xp", r"(?s)contains credentials.*s3://…@gaia/xp.*environment"),
+        ("s3://gaia/xp?secret_key=1", r"contains credentials"),
         ("s3://gaia/../../etc/passwd", r"leaves its folder"),
-        ("gopher://gaia/xp", r"(?s)no file system that can be used.*s3://.*gopher://gaia/xp"),
+        ("gopher://gaia/xp", r"(?s)not of a supported file system.*s3://.*gopher://gaia/xp"),
     ],
 )
 def test_addresses_that_are_refused(word: str, message: str) -> None:
