@@ -17,7 +17,7 @@ from catalogproc.errors import JobError
 from catalogproc.features.input_errors import correlation, error_factor, input_noise
 from catalogproc.features.spectra import covariance
 from catalogproc.features.tokens import tokens
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS, answers
+from catalogproc.inference.catalog_columns import LABEL_COLUMNS, predicted_labels
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated
@@ -152,7 +152,7 @@ def parts(stated: float, inputs: float, published: float) -> list[float]:
     """e_teff, e_teff_model and e_teff_input of one star."""
     prediction = Prediction(("teff",), np.array([[4500.0]]), np.array([[stated]]))
     used, known = (Propagated(("teff",), np.array([[[x**2]]])) for x in (inputs, published))
-    columns = answers(prediction, used, known, {}, {})
+    columns = predicted_labels(prediction, used, known, {}, {})
     return [float(columns[f"e_teff{part}"][0]) for part in ("", "_model", "_input")]
 
 
@@ -242,7 +242,7 @@ def test_without_propagation_the_parts_are_not_known_and_the_whole_is_the_model_
 
 @pytest.mark.parametrize(
     ("field", "message"),
-    [({"propagation": "guess"}, "no such route for errors"), ({"draws": 3}, "too few draws")],
+    [({"propagation": "guess"}, "no such error propagation"), ({"draws": 3}, "too few draws")],
 )
 def test_jobs_that_make_no_sense_are_refused(field, message):
     with pytest.raises(JobError, match=message):
