@@ -22,7 +22,7 @@ from catalogproc.paper.base import (
     rank_correlation,
     robust_scatter,
 )
-from catalogproc.spectra.inpaint import JOINED, RANGE, Question
+from catalogproc.spectra.inpaint import JOINED, RANGE, InpaintRequest
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 
@@ -286,7 +286,7 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
     for band, other, edges in (
         ("bp", "rp", (RANGE[0], JOINED)), ("rp", "bp", (JOINED, RANGE[1])),
     ):  # fmt: skip
-        given = Question(other, band).read(sample.values.astype(np.float64), v)
+        given = InpaintRequest(other, band).read(sample.values.astype(np.float64), v)
         made = context.predicted_spectra(given, (band,)).within(*edges)
         target = observed.within(*edges)
         rmse, plain = made.rmse(target), mean.within(*edges).rmse(target)

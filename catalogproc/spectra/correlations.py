@@ -1,10 +1,10 @@
-"""How the coefficients of a spectrum that a model made go together.
+"""Correlations between the coefficients of generated spectra.
 
-The model states an error for each coefficient alone. What is not known of the star moves them
-all at once: dust that was not given tilts the whole spectrum. So what was not given is drawn
-from the model, one token after the other, each given those before it; the correlations are
-those of the coefficients over the draws, and of the network's own errors besides, which are
-independent. Errors of flux, and of everything that is made of many coefficients, follow.
+The model predicts an error for each coefficient alone. Unknown properties of the star change all
+coefficients together: unknown dust tilts the whole spectrum. So the missing tokens are drawn from
+the model, one after the other, each given those before it; the covariance is that of the
+coefficients over the draws, plus the network's errors, which are independent. Errors of flux, and
+of any other combination of coefficients, follow.
 """
 
 from __future__ import annotations
@@ -24,16 +24,29 @@ DRAWS = 64
 """An error from n draws is good to 1 in sqrt(2 n): 9 %."""
 
 ROWS = 4_096
-"""Draws asked together: a hundred coefficients each."""
+"""Draws predicted together: a hundred coefficients each."""
 
 
 def correlations(
     predictor: Predictor, values: NDArray[np.floating], draws: int = DRAWS
 ) -> NDArray[np.float32]:
-    """Correlations (N, C, C) between all coefficients, BP's before RP's.
+    """Return correlations (N, C, C) between all coefficients, BP's before RP's.
 
-    ``values`` are the tokens (N, V) that are known, NaN where not. A star's draws do not depend
-    on the other stars: the same deviates serve for all. Raises JobError for too few draws.
+    The draws of a star do not depend on the other stars: all stars share the same deviates.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    values
+        Known tokens (N, V), NaN where missing.
+    draws
+        Monte Carlo draws per star.
+
+    Raises
+    ------
+    JobError
+        Too few draws.
     """
     hidden = _hidden(predictor)
     fewest = len(hidden) + 2
@@ -48,23 +61,23 @@ def correlations(
     for start in range(0, len(values), together):
         some = values[start : start + together]
         drawn = _drawn(predictor, some, hidden, deviates)
-        answer = predictor.predict(drawn, names)
+        prediction = predictor.predict(drawn, names)
         mean, sigma = (
             x.astype(np.float64).reshape(len(some), draws, len(at))
-            for x in (answer.mean, answer.sigma)
+            for x in (prediction.mean, prediction.sigma)
         )
         off = mean - mean.mean(axis=1, keepdims=True)
         covariance = off.transpose(0, 2, 1) @ off / (draws - 1)
-        own = np.arange(len(at))
-        covariance[:, own, own] += np.mean(np.square(sigma), axis=1)
-        scale = np.sqrt(covariance[:, own, own])
+        diagonal = np.arange(len(at))
+        covariance[:, diagonal, diagonal] += np.mean(np.square(sigma), axis=1)
+        scale = np.sqrt(covariance[:, diagonal, diagonal])
         result[start : start + together] = covariance / (scale[:, :, None] * scale[:, None, :])
-        result[start : start + together, own, own] = 1.0
+        result[start : start + together, diagonal, diagonal] = 1.0
     return result
 
 
 def _hidden(predictor: Predictor) -> list[str]:
-    """What may be drawn: every token that is no coefficient, colours before labels."""
+    """Tokens that may be drawn: all but coefficients, colours before labels."""
     bundle = predictor.bundle
     names = (*bundle.vocabulary.named("colour"), *bundle.vocabulary.named("label"))
     return [name for name in names if name in bundle.requestable]
@@ -73,16 +86,16 @@ def _hidden(predictor: Predictor) -> list[str]:
 def _drawn(
     predictor: Predictor, values: NDArray[np.floating], hidden: list[str], deviates: Floats
 ) -> Floats:
-    """Tokens (N * draws, V), star by star, with what is absent drawn."""
+    """Tokens (N * draws, V), star by star, with the missing ones drawn."""
     bundle, draws = predictor.bundle, len(deviates)
     full = np.repeat(np.asarray(values, dtype=np.float64), draws, axis=0)
     for name, deviate in zip(hidden, deviates.T, strict=True):
         column = bundle.vocabulary.column(name)
         absent = np.isnan(full[:, column])
         if absent.any():
-            answer = predictor.predict(full[absent], (name,))
+            prediction = predictor.predict(full[absent], (name,))
             shift = np.tile(deviate, len(values))[absent]
-            drawn = answer.mean[:, 0] + shift * answer.sigma[:, 0]
+            drawn = prediction.mean[:, 0] + shift * prediction.sigma[:, 0]
             low, high = bundle.domain.low[column], bundle.domain.high[column]
             full[absent, column] = np.clip(drawn, low, high)
     return full
@@ -90,8 +103,9 @@ def _drawn(
 
 @cache
 def _deviates(draws: int, count: int) -> Floats:
-    """Normal deviates (draws, count) of mean zero and unit covariance, exactly: so errors of a
-    linear network would be exact, however few the draws."""
+    """Normal deviates (draws, count) of exactly zero mean and unit covariance, so that errors of a
+    linear network are exact with few draws.
+    """
     deviates = np.random.default_rng(9).normal(size=(draws, count))
     deviates -= deviates.mean(axis=0)
     factor = np.linalg.cholesky(deviates.T @ deviates / (draws - 1))

@@ -1,4 +1,4 @@
-"""Stars as vectors: what the encoder makes of each, for neighbours and clustering."""
+"""Stars as vectors, the mean of the encoder's output, for neighbour search and clustering."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Spectra that were read, and what became of them."""
+class EmbedResult:
+    """Counts of spectra.
+
+    Attributes
+    ----------
+    read, written, rejected
+        Spectra read; vectors written; rows that a run rejects too.
+    output
+        The file.
+    """
 
     read: int
     written: int
@@ -31,15 +39,21 @@ class Embedded:
     output: Path
 
     def lines(self) -> list[str]:
-        """For people."""
-        said = [f"{self.read:,} spectra read, {self.written:,} vectors written to {self.output}"]
+        """Return the result as lines of text."""
+        text = [f"{self.read:,} spectra read, {self.written:,} vectors written to {self.output}"]
         if self.rejected:
-            said.append(f"{self.rejected:,} rows left out, which a run would reject too")
-        return said
+            text.append(f"{self.rejected:,} rows left out, which a run would reject too")
+        return text
 
 
 def contract_of(bundle: Bundle) -> Contract:
-    """Identifier and vector of each star."""
+    """Return the contract of a table of vectors.
+
+    Parameters
+    ----------
+    bundle
+        The trained model.
+    """
     words = f"mean of the encoder's output over the star's tokens, {bundle.shape.width} numbers"
     return Contract(
         "embedding", 1, f"Stars as the model {bundle.name} sees them",
@@ -57,16 +71,38 @@ def embed(
     bundle: Bundle,
     job: Job,
     *,
-    companion: Sequence[Path] = (),
+    auxiliary: Sequence[Path] = (),
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Embedded:
-    """Write a Parquet table with a vector a star, of what the job reads.
+) -> EmbedResult:
+    """Write a Parquet table with one vector per star.
 
-    A star's vector is ``network.transformer.summary`` of it: it depends on which tokens the
-    star has, so stars are best compared with others read the same way. A star of which the job
-    reads nothing has a vector of zeros. Raises JobError for an output of another format,
-    InputError for a file that cannot be read.
+    A star's vector is ``network.transformer.summary`` of its tokens: it depends on which tokens
+    there are, so compare stars with the same ones. A star without tokens has a vector of zeros.
+
+    Parameters
+    ----------
+    files
+        XP spectra.
+    output
+        A .parquet file.
+    bundle
+        The trained model.
+    job
+        Which tokens are read.
+    auxiliary
+        gaia_source tables.
+    device
+        A torch device.
+    progress
+        Called with the number of stars done, 0, and an empty text.
+
+    Raises
+    ------
+    JobError
+        An output of another format.
+    InputError
+        A file cannot be read.
     """
     if output.suffix.lower() != ".parquet":
         raise JobError("vectors are written as Parquet", wanted="NAME.parquet", found=output.name,
@@ -75,7 +111,7 @@ def embed(
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
     tally = RowCount()
     with TableWriter(output, contract, facts) as writer:
-        for good, made in read_stars(StarFiles(files, companion), bundle.vocabulary, job, tally):
+        for good, made in read_stars(StarFiles(files, auxiliary), bundle.vocabulary, job, tally):
             vectors = predictor.summaries(made.values)
             offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
             columns = [
@@ -87,4 +123,4 @@ def embed(
             if progress is not None:
                 progress(writer.rows, 0, "")
         tally.check(writer.rows)
-    return Embedded(tally.read, writer.rows, tally.rejected, output)
+    return EmbedResult(tally.read, writer.rows, tally.rejected, output)

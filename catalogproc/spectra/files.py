@@ -1,5 +1,6 @@
-"""Spectra as files: in the archive's layout, which GaiaXPy and ``catalogproc run`` read, and as
-flux over wavelength."""
+"""Files of spectra: in the archive's layout, which GaiaXPy and ``catalogproc run`` read, and as
+flux over wavelength.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ BASES = {"bp": 56, "rp": 57}
 
 
 def check_name(path: Path, where: str) -> None:
-    """Raise JobError for a name that ends in no format in which spectra are written."""
+    """Raise JobError unless spectra can be written in the format of a file extension.
+
+    Parameters
+    ----------
+    path
+        The file.
+    where
+        The option that names it.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise JobError(
             "spectra are written in the format that the name ends in",
@@ -35,11 +44,19 @@ def check_name(path: Path, where: str) -> None:
 def spectra_table(
     spectra: Spectra, source_id: NDArray[np.int64], extra: Mapping[str, NDArray[np.floating]]
 ) -> tuple[pa.Table, Contract]:
-    """N spectra as rows of the archive's layout, and the contract of that table.
+    """Return N spectra in the archive's layout, and the contract of that table.
 
-    ``extra`` are columns (N,) of what else is known of each, by name: labels that were given.
-    All coefficients count as relevant. Their correlations are those of the spectra, zero where
-    these have none; the archive has no place for those between the bands.
+    All coefficients are marked as relevant. Correlations are those of the spectra, zero where they
+    have none; the archive has no place for those between the bands.
+
+    Parameters
+    ----------
+    spectra
+        The spectra.
+    source_id
+        Identifiers (N,).
+    extra
+        Other columns (N,) by name, such as the labels given.
     """
     archive = {column.name: column for column in load_contract("xp_continuous").columns}
     count = len(spectra)
@@ -84,7 +101,17 @@ def write_spectra(
     extra: Mapping[str, NDArray[np.floating]],
     facts: Mapping[str, str],
 ) -> None:
-    """Write N spectra as Parquet or ECSV in the archive's layout, whole or not at all."""
+    """Write N spectra as Parquet or ECSV in the archive's layout, completely or not at all.
+
+    Parameters
+    ----------
+    path
+        A .parquet or .ecsv file.
+    spectra, source_id, extra
+        As for :func:`spectra_table`.
+    facts
+        Provenance.
+    """
     table, contract = spectra_table(spectra, source_id, extra)
     _write(path, table, contract, facts)
 
@@ -96,9 +123,20 @@ def write_flux(
     facts: Mapping[str, str],
     e_g_mag: NDArray[np.floating] | None = None,
 ) -> None:
-    """Write flux over wavelength as Parquet or ECSV: a row for each star and wavelength.
+    """Write flux over wavelength as Parquet or ECSV: one row per star and wavelength.
 
-    ``e_g_mag`` (N,) is the error of the magnitude that they are scaled to; none is no error.
+    Parameters
+    ----------
+    path
+        A .parquet or .ecsv file.
+    spectra
+        N spectra.
+    source_id
+        Identifiers (N,).
+    facts
+        Provenance.
+    e_g_mag
+        Error of the magnitude that the spectra are scaled to (N,), mag; None is zero.
     """
     sampled = spectra.sampled()
     count, size = sampled.flux.shape
@@ -129,8 +167,7 @@ def write_flux(
 
 
 def _packed(spectra: Spectra) -> dict[str, NDArray[np.floating]]:
-    """Each band's correlations (N, n(n-1)/2) as the archive has them: the strict lower triangle,
-    row by row."""
+    """Correlations (N, n(n-1)/2) by band, as in the archive: strict lower triangles."""
     packed: dict[str, NDArray[np.floating]] = {}
     first = 0
     for band in BANDS:

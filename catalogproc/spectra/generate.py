@@ -1,4 +1,4 @@
-"""From what is known of stars to files of their spectra: what ``catalogproc generate`` does."""
+"""Files of spectra of stars with given tokens: what ``catalogproc generate`` does."""
 
 from __future__ import annotations
 
@@ -20,25 +20,37 @@ from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import DRAWS, correlations
 from catalogproc.spectra.files import check_name, write_flux, write_spectra
 from catalogproc.spectra.generated import TEN_PARSEC, apparent_magnitude, generate_spectra
-from catalogproc.spectra.label_inputs import isochrone, one_star, unlikely
+from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.spectra.plot import draw_spectra
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.float64]
 
 FEW = 1_000
-"""Stars of which correlations are found without being asked for."""
+"""Stars up to which correlations are computed by default."""
 
 TENSION = 3.5
-"""Labels that lie farther from what the others let expect, in its error, do not go together: one
-giant in a hundred, as they are simulated, has one."""
+"""Labels farther from their prediction by the others, in units of its error, are inconsistent: one
+simulated giant in a hundred has one."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Stars, by ``labels`` and ``known`` words, a table of ``stars`` or an ``isochrone``
-    ("AGE,M_H"); the scale of their spectra, the draws for correlations (0: none; None: some
-    for few stars), and the files that are asked for."""
+class SpectraRequest:
+    """Which spectra are generated, and where they are written.
+
+    Attributes
+    ----------
+    labels, known
+        Tokens of one star by name, and as ``NAME=VALUE``; they hold for every star.
+    stars, isochrone
+        A table of stars, or "AGE,M_H".
+    distance, absolute
+        Scale of the spectra: a distance in kpc, or 10 pc; by default over the G flux.
+    draws
+        Monte Carlo draws for correlations; 0 for none, None for 64 for up to 1,000 stars.
+    output, flux, plot
+        Files to write.
+    """
 
     labels: Mapping[str, float]
     known: tuple[str, ...] = ()
@@ -52,10 +64,12 @@ class Wanted:
     plot: Path | None = None
 
     def table(self) -> pa.Table:
-        """The stars, a row each; what is known of one star stands in every row.
+        """Return the stars, one row each, with the tokens that hold for every star.
 
-        Raises JobError where no star is named, where they are named in two ways, or where a
-        label is a column of the table already.
+        Raises
+        ------
+        JobError
+            No stars, two sets of stars, or a token that is given twice.
         """
         known = one_star(self.labels, self.known)
         if self.stars is not None and self.isochrone is not None:
@@ -63,7 +77,7 @@ class Wanted:
         if self.stars is None and self.isochrone is None:
             if not known.num_columns:
                 raise JobError(
-                    "which stars?",
+                    "no stars are named",
                     wanted="labels (--teff 4700 ...), --stars TABLE or --isochrone AGE,M_H",
                     found="none of them",
                 )
@@ -89,21 +103,32 @@ class Wanted:
 
     @property
     def scale(self) -> str:
-        """For people."""
+        """The scale in words."""
         if self.kpc is None:
             return "over the G flux"
         return "stars at 10 pc" if self.kpc == TEN_PARSEC else f"stars at {self.kpc:g} kpc"
 
 
-def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
-    """Make the spectra and write the files; what was done, for people.
+def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -> list[str]:
+    """Generate the spectra, write the files, and return lines of text about them.
+
+    Parameters
+    ----------
+    wanted
+        The stars and the files.
+    bundle
+        The trained model.
+    device
+        A torch device, or "auto".
 
     Raises
     ------
     JobError
-        No file is asked for, or no star is named; a name that is no token.
+        No file or no star is named.
+    ContractError
+        A table without a token.
     BundleError
-        The model was not trained to answer spectra.
+        The model was not trained to predict spectra.
     """
     _check_files(wanted)
     table, where = wanted.table(), str(wanted.stars or "the command line")
@@ -112,28 +137,28 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
     values, known = inputs.given_values, tuple(inputs.named.values())
     predictor = Predictor(bundle, resolve_device(device))
     spectra, extra, ids = generate_spectra(predictor, values), _numbers(table), _ids(table)
-    error, said = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
+    error, lines = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
     if wanted.kpc is not None:
         magnitude, error = apparent_magnitude(predictor, values, wanted.kpc)
         spectra = spectra.at_magnitude(magnitude)
         extra |= {"phot_g_mean_mag": magnitude, "e_phot_g_mean_mag": error}
-        said.append(_brightness(magnitude, error))
+        lines.append(_brightness(magnitude, error))
         if not np.isfinite(magnitude).all():
             raise JobError(
                 "stars without a luminosity have no brightness",
-                wanted="a positive g_fakemag, known or answered, of every star",
+                wanted="a positive g_fakemag, given or predicted, of every star",
                 found=f"{np.isnan(magnitude).sum():,} of {len(ids):,} without",
-                advice="leave them out, or ask for spectra over the G flux",
+                advice="leave them out, or generate spectra over the G flux",
             )
-    tension = unlikely(predictor, values)
+    tension = label_tension(predictor, values)
     extra["label_tension"] = np.abs(np.nan_to_num(tension[2])).max(axis=1)
-    said += _strange(*tension, bundle.vocabulary)
+    lines += _tension_lines(*tension, bundle.vocabulary)
     draws = wanted.draws if wanted.draws is not None else DRAWS * (len(ids) <= FEW)
     if draws:
         spectra = replace(spectra, correlations=correlations(predictor, values, draws))
-        said.append(f"errors of coefficients go together, by {draws} draws")
+        lines.append(f"coefficient covariances from {draws} Monte Carlo draws")
     else:
-        said.append("errors of coefficients are taken as independent")
+        lines.append("coefficient errors are independent")
     facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
     facts |= {"scale": wanted.scale, "draws": str(draws)}
     if wanted.output is not None:
@@ -144,7 +169,7 @@ def make(wanted: Wanted, bundle: Bundle, device: str = "auto") -> list[str]:
         title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
         draw_spectra(wanted.plot, spectra, _names(table, known), title)
     files = [str(path) for path in (wanted.output, wanted.flux, wanted.plot) if path is not None]
-    return [*said, *files]
+    return [*lines, *files]
 
 
 def _count(stars: int) -> str:
@@ -152,30 +177,30 @@ def _count(stars: int) -> str:
 
 
 def _brightness(magnitude: Floats, error: Floats) -> str:
-    """The magnitudes of N stars, for people."""
+    """The magnitudes of N stars in words."""
     low, high, typical = np.nanmin(magnitude), np.nanmax(magnitude), np.nanmedian(error)
     shown = f"{low:.2f}" if len(magnitude) == 1 else f"{low:.2f} to {high:.2f}"
     return f"G = {shown} mag, ± {typical:.2f}"
 
 
-def _strange(mean: Floats, sigma: Floats, off: Floats, vocabulary: Vocabulary) -> list[str]:
-    """Stars (N, V) whose labels do not go together, for people; see stars.unlikely."""
+def _tension_lines(mean: Floats, sigma: Floats, off: Floats, vocabulary: Vocabulary) -> list[str]:
+    """Lines about stars (N, V) whose labels are inconsistent; see label_tension."""
     far = np.abs(np.nan_to_num(off))
-    strange = int((far > TENSION).any(axis=1).sum())
-    if not strange:
+    affected = int((far > TENSION).any(axis=1).sum())
+    if not affected:
         return []
     row, column = np.unravel_index(np.argmax(far), far.shape)
     token = vocabulary.tokens[column]
     value = mean[row, column] + off[row, column] * sigma[row, column]
-    which = "this star is" if len(far) == 1 else f"{strange:,} of {len(far):,} stars are"
+    which = "this star is" if len(far) == 1 else f"{affected:,} of {len(far):,} stars are"
     whose = "" if len(far) == 1 else f" of star {row + 1}"
     return [
-        f"{which} of no kind that the model has seen: {token.name} = {value:.4g}{whose}, where"
-        f" {mean[row, column]:.4g} ± {sigma[row, column]:.2g} {token.unit} is expected of the rest"
+        f"{which} unlike any training star: {token.name} = {value:.4g}{whose}, predicted from the"
+        f" other labels {mean[row, column]:.4g} ± {sigma[row, column]:.2g} {token.unit}"
     ]
 
 
-def _check_files(wanted: Wanted) -> None:
+def _check_files(wanted: SpectraRequest) -> None:
     if wanted.output is None and wanted.flux is None and wanted.plot is None:
         raise JobError(
             "no file to write", wanted="--output, --flux or --plot", found="none of them"
@@ -199,7 +224,7 @@ def _pair(words: str) -> tuple[float, float]:
 
 
 def _numbers(table: pa.Table) -> dict[str, Floats]:
-    """The numeric columns of what was given, but for identifiers."""
+    """The numeric columns that were given, except identifiers."""
     return {
         name: table[name].cast(pa.float64()).to_numpy()
         for name in table.column_names
@@ -209,15 +234,15 @@ def _numbers(table: pa.Table) -> dict[str, Floats]:
 
 
 def _ids(table: pa.Table) -> NDArray[np.int64]:
-    """The stars' identifiers, or their row, from 1, where they have none."""
+    """The identifiers of the stars, or their row numbers, from 1."""
     if "source_id" in table.column_names and table["source_id"].type == pa.int64():
         return np.asarray(table["source_id"].to_numpy())
     return np.arange(1, table.num_rows + 1, dtype=np.int64)
 
 
 def _names(table: pa.Table, known: tuple[str, ...]) -> list[str]:
-    """A line of words for each star: what it was made of, where that differs between stars."""
+    """One line of text per star: the tokens that differ between stars."""
     columns = {name: table[name].to_pylist() for name in known}
-    telling = [name for name, values in columns.items() if len(set(values)) > 1] or list(known)
+    varying = [name for name, values in columns.items() if len(set(values)) > 1] or list(known)
     rows = range(table.num_rows)
-    return [", ".join(f"{name} {columns[name][row]:.4g}" for name in telling[:3]) for row in rows]
+    return [", ".join(f"{name} {columns[name][row]:.4g}" for name in varying[:3]) for row in rows]

@@ -1,8 +1,8 @@
-"""The part of a spectrum that is missing, from the part that is there.
+"""Completion of spectra: the missing part from the part that was measured.
 
-A spectrum is known by its coefficients, which belong to BP or to RP: wavelengths below and
-above 640 nm, where the two are joined. What is asked is a band, or whatever coefficients a star
-lacks, which the model answers; or any range of wavelengths (generation/gap.py).
+The coefficients of a spectrum belong to BP or to RP: wavelengths below and above 640 nm, where the
+two are joined. Predicted is a band, or all coefficients that a star lacks, or a range of
+wavelengths (inpaint_wavelengths.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.files import spectra_table
 from catalogproc.spectra.generated import Spectra, generate_spectra
-from catalogproc.spectra.inpaint_wavelengths import BATCH, Ranges, fill, outside, whole
+from catalogproc.spectra.inpaint_wavelengths import (
+    BATCH,
+    Ranges,
+    contains_band,
+    fill_wavelengths,
+    without_range,
+)
 from catalogproc.spectra.plot import draw_spectra
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -46,12 +52,18 @@ OTHER = {"bp": "rp", "rp": "bp"}
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is read of a spectrum, and what is asked.
+class InpaintRequest:
+    """Which part of a spectrum is read, and which is predicted.
 
-    ``source`` is a band, or ``all`` that is there; ``target`` a band, or ``missing``: every
-    coefficient that a star lacks, the others standing as they were measured. ``read_nm`` are
-    ranges of wavelengths [nm] that are read where these are no whole bands; all else is asked.
+    Attributes
+    ----------
+    source
+        A band, or ``all``.
+    target
+        A band, or ``missing``: every coefficient that a star lacks; measured ones are kept.
+    read_nm
+        Ranges of wavelengths [nm] that are read, if they are not complete bands; all others are
+        predicted.
     """
 
     source: str
@@ -59,43 +71,59 @@ class Question:
     read_nm: Ranges = ()
 
     @classmethod
-    def of(cls, source: str, target: str) -> Question:
-        """From words: ``bp``, ``rp``, ``all``, ``missing``, or wavelengths as ``336-500`` in nm.
+    def of(cls, source: str, target: str) -> InpaintRequest:
+        """Return the request of two options.
 
-        Raises JobError for words that mean nothing, or that answer themselves.
+        Parameters
+        ----------
+        source, target
+            ``bp``, ``rp``, ``all``, ``missing``, or wavelengths in nm such as ``336-500``.
+
+        Raises
+        ------
+        JobError
+            Another word, or the same part twice.
         """
-        known, asked = _part(source, "--from"), _part(target, "--to")
+        known, wanted = _part(source, "--from"), _part(target, "--to")
         if known == "missing":
             raise JobError("what is missing cannot be read", found=source, where="--from")
-        if asked == "all":
-            asked = "missing"
-        if known == asked:
+        if wanted == "all":
+            wanted = "missing"
+        if known == wanted:
             raise JobError(
-                "the part that is asked is the part that is read",
+                "the part to predict is the part that is read",
                 wanted=f"--to {OTHER.get(source, 'another part')}",
                 found=f"--from {source} --to {target}",
             )  # fmt: skip
-        if isinstance(known, str) and isinstance(asked, str):
-            return cls(known, asked)
+        if isinstance(known, str) and isinstance(wanted, str):
+            return cls(known, wanted)
         known_nm = RANGE if known == "all" else _nm(known)
-        read = (known_nm,) if asked == "missing" else outside((known_nm,), _nm(asked))
+        read = (known_nm,) if wanted == "missing" else without_range((known_nm,), _nm(wanted))
         if not read:
             raise JobError("nothing is left to be read", found=f"--from {source} --to {target}")
         return cls("all" if known == "all" else "part", "part", read)
 
     @property
     def words(self) -> str:
-        """For people."""
+        """The request in words."""
         if not self.read_nm:
             return f"{self.target} from {self.source}"
         return "from " + " and ".join(f"{low:g}-{high:g}" for low, high in self.read_nm) + " nm"
 
     def read(self, values: Floats, vocabulary: Vocabulary) -> Floats:
-        """Of tokens (N, V), those that the model is shown; NaN elsewhere."""
+        """Return the tokens (N, V) that the model reads; NaN elsewhere.
+
+        Parameters
+        ----------
+        values
+            Tokens (N, V).
+        vocabulary
+            The model's tokens.
+        """
         if self.read_nm:
             shown = np.zeros(values.shape[1], dtype=bool)
             for band in BANDS:
-                if whole(self.read_nm, EDGES[band]):
+                if contains_band(self.read_nm, EDGES[band]):
                     shown[vocabulary.coefficient_columns(band)] = True
             if self.source == "all":
                 shown[vocabulary.columns([n for n in ("jh", "jk") if n in vocabulary])] = True
@@ -112,7 +140,7 @@ class Question:
 
 
 def _part(word: str, where: str) -> str | tuple[float, float]:
-    """A word that means a part, or wavelengths; a band's own wavelengths are the band."""
+    """A part by name, or wavelengths; the wavelengths of a band are the band."""
     if word in (*BANDS, "all", "missing"):
         return word
     low, dash, high = word.partition("-")
@@ -133,8 +161,18 @@ def _nm(part: str | tuple[float, float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Inpainted:
-    """Spectra that were read: completed, rejected as a run would, or with nothing to go by."""
+class InpaintResult:
+    """Counts of spectra.
+
+    Attributes
+    ----------
+    read, written, rejected
+        Spectra read; completed; rows that a run rejects too.
+    without
+        Stars without a coefficient that is read, or without a G magnitude.
+    output
+        The file.
+    """
 
     read: int
     written: int
@@ -143,34 +181,43 @@ class Inpainted:
     output: Path
 
     def lines(self) -> list[str]:
-        """For people."""
-        said = [f"{self.read:,} spectra read, {self.written:,} written to {self.output}"]
+        """Return the result as lines of text."""
+        text = [f"{self.read:,} spectra read, {self.written:,} written to {self.output}"]
         if self.without:
-            said.append(
+            text.append(
                 f"{self.without:,} stars left out: no coefficient to go by, or no G magnitude"
             )
         if self.rejected:
-            said.append(f"{self.rejected:,} rows left out, which a run would reject too")
-        return said
+            text.append(f"{self.rejected:,} rows left out, which a run would reject too")
+        return text
 
 
-def complete(predictor: Predictor, made: Tokens, question: Question) -> Spectra:
-    """Spectra of stars as read, with what was asked in its place; in electrons per second.
+def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spectra:
+    """Return spectra in electrons per second, with the requested part predicted.
 
-    Of a band that is asked, every coefficient is the model's; where what is missing is asked,
-    those that are known stand as published. Where wavelengths are asked, so does a band that
-    is read whole. NaN for stars without anything to go by.
+    Every coefficient of a requested band is predicted. If missing ones are requested, measured
+    coefficients are kept; if wavelengths are requested, those of a band that is read completely.
+    NaN for stars without any input.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    made
+        Tokens of N stars.
+    request
+        Which part is read and which predicted.
     """
     vocabulary = predictor.bundle.vocabulary
-    shown = question.read(made.values, vocabulary)
+    shown = request.read(made.values, vocabulary)
     magnitude = G_ZERO_POINT - 2.5 * np.log10(np.where(made.g_flux > 0, made.g_flux, np.nan))
-    if question.read_nm:
-        spectra, seen = fill(predictor, shown, made, question.read_nm)
-        return spectra.at_magnitude(np.where(seen, magnitude, np.nan))
-    answered = generate_spectra(predictor, shown)
-    coefficients, errors = dict(answered.coefficients), dict(answered.errors)
+    if request.read_nm:
+        spectra, has_inputs = fill_wavelengths(predictor, shown, made, request.read_nm)
+        return spectra.at_magnitude(np.where(has_inputs, magnitude, np.nan))
+    predicted = generate_spectra(predictor, shown)
+    coefficients, errors = dict(predicted.coefficients), dict(predicted.errors)
     for band in BANDS:
-        if band == question.target:
+        if band == request.target:
             continue
         at = vocabulary.coefficient_columns(band)
         known = np.isfinite(made.values[:, at])
@@ -183,22 +230,45 @@ def complete(predictor: Predictor, made: Tokens, question: Question) -> Spectra:
 
 def inpaint(
     files: Sequence[Path],
-    question: Question,
+    request: InpaintRequest,
     output: Path,
     bundle: Bundle,
     *,
-    companion: Sequence[Path] = (),
+    auxiliary: Sequence[Path] = (),
     plot: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Inpainted:
-    """Complete the spectra of files into one Parquet file of the archive's layout.
+) -> InpaintResult:
+    """Complete the spectra of files, and write one Parquet file in the archive's layout.
 
-    ``plot`` is a PNG of the first few that were completed.
+    A star of one band needs its G magnitude from gaia_source: without it its coefficients have no
+    scale.
 
-    Stars of one band alone need their G magnitude from a ``companion``: without it their
-    coefficients have no scale. Raises InputError for a file that cannot be read, JobError for
-    an output of another format.
+    Parameters
+    ----------
+    files
+        XP spectra.
+    request
+        Which part is read and which predicted.
+    output
+        A .parquet file.
+    bundle
+        The trained model.
+    auxiliary
+        gaia_source tables.
+    plot
+        A PNG of the first few completed spectra.
+    device
+        A torch device.
+    progress
+        Called with the number of stars done, 0, and an empty text.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read.
+    JobError
+        An output of another format.
     """
     if output.suffix.lower() != ".parquet":
         raise JobError("completed spectra are Parquet", wanted="NAME.parquet", found=output.name,
@@ -208,37 +278,42 @@ def inpaint(
     predictor = Predictor(bundle, device)
     facts = {
         "catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash,
-        "inpainted": question.words,
+        "inpainted": request.words,
     }  # fmt: skip
     vocabulary, tally = predictor.bundle.vocabulary, RowCount()
-    contract = spectra_table(_none(vocabulary), np.empty(0, np.int64), _beside(np.empty(0)))[1]
+    contract = spectra_table(
+        _no_spectra(vocabulary), np.empty(0, np.int64), _extra_columns(np.empty(0))
+    )[1]
     without = 0
-    batch = BATCH if question.read_nm else ROWS
+    batch = BATCH if request.read_nm else ROWS
     stars = read_stars(
-        StarFiles(files, companion), vocabulary, all_inputs_job(vocabulary), tally, batch
+        StarFiles(files, auxiliary), vocabulary, all_inputs_job(vocabulary), tally, batch
     )
     with TableWriter(output, contract, facts) as writer:
         for good, made in stars:
-            spectra = complete(predictor, made, question)
-            kept = np.isfinite(spectra.g_mag)
-            some, ids = spectra.rows(kept), good.column("source_id").to_numpy()[kept]
-            writer.write(spectra_table(some, ids, _beside(some.g_mag))[0])
-            without += int((~kept).sum())
-            if plot is not None and len(some):
-                few = np.arange(len(some)) < SHOWN
-                title = f"XP spectra completed by {bundle.name}, {question.words}, 1 σ bands"
-                draw_spectra(plot, some.rows(few), [str(star) for star in ids[few]], title)
+            spectra = complete(predictor, made, request)
+            complete_rows = np.isfinite(spectra.g_mag)
+            completed, ids = (
+                spectra.rows(complete_rows),
+                good.column("source_id").to_numpy()[complete_rows],
+            )
+            writer.write(spectra_table(completed, ids, _extra_columns(completed.g_mag))[0])
+            without += int((~complete_rows).sum())
+            if plot is not None and len(completed):
+                few = np.arange(len(completed)) < SHOWN
+                title = f"XP spectra completed by {bundle.name}, {request.words}, 1 σ bands"
+                draw_spectra(plot, completed.rows(few), [str(star) for star in ids[few]], title)
                 plot = None
             if progress is not None:
                 progress(writer.rows + without, 0, "")
         tally.check(writer.rows, without)
-    return Inpainted(tally.read, writer.rows, tally.rejected, without, output)
+    return InpaintResult(tally.read, writer.rows, tally.rejected, without, output)
 
 
-def _beside(g_mag: Floats) -> dict[str, Floats]:
+def _extra_columns(g_mag: Floats) -> dict[str, Floats]:
     return {"phot_g_mean_mag": g_mag}
 
 
-def _none(vocabulary: Vocabulary) -> Spectra:
+def _no_spectra(vocabulary: Vocabulary) -> Spectra:
     nothing = {band: np.empty((0, vocabulary.coefficients(band))) for band in BANDS}
     return Spectra(nothing, nothing, np.empty(0))

@@ -1,9 +1,9 @@
-"""Wavelengths that are missing in a spectrum, from those that are there.
+"""Completion of a range of wavelengths from the others.
 
-A coefficient belongs to all of a band's wavelengths, so a gap in a band leaves none of its
-coefficients known. The model answers them from what is whole (the other band, colours), with
-errors and how these go together; the flux at the wavelengths that are read then corrects the
-answer, as a measurement does a Gaussian prior (a Kalman filter's update). The rest follows.
+A coefficient belongs to all wavelengths of a band, so with a gap in a band none of its coefficients
+is known. The model predicts them from complete parts (the other band, colours), with errors and
+correlations; the flux at the wavelengths that are read then updates the prediction, as a
+measurement updates a Gaussian prior (Kalman filter).
 """
 
 from __future__ import annotations
@@ -29,62 +29,87 @@ ROUNDING = 1e-4
 """Error of each wavelength's flux by itself, in the largest flux."""
 
 
-def outside(ranges: Ranges, gap: tuple[float, float]) -> Ranges:
-    """What of some ranges [nm] lies outside of a gap."""
+def without_range(ranges: Ranges, gap: tuple[float, float]) -> Ranges:
+    """Return the parts of ranges outside of a gap.
+
+    Parameters
+    ----------
+    ranges
+        Ranges of wavelengths, nm.
+    gap
+        A range, nm.
+    """
     parts: list[tuple[float, float]] = []
     for low, high in ranges:
         parts += [(low, min(high, gap[0])), (max(low, gap[1]), high)]
     return tuple((low, high) for low, high in parts if low < high)
 
 
-def whole(ranges: Ranges, edges: tuple[float, float]) -> bool:
-    """Whether a band of these edges [nm] lies in one of the ranges."""
+def contains_band(ranges: Ranges, edges: tuple[float, float]) -> bool:
+    """Return whether a band lies in one of the ranges.
+
+    Parameters
+    ----------
+    ranges
+        Ranges of wavelengths, nm.
+    edges
+        Of the band, nm.
+    """
     return any(low <= edges[0] and high >= edges[1] for low, high in ranges)
 
 
-def fill(
+def fill_wavelengths(
     predictor: Predictor, shown: Floats, made: Tokens, read: Ranges
 ) -> tuple[Spectra, NDArray[np.bool_]]:
-    """Spectra (over the G flux) of which ``read`` wavelengths are known, and which stars (N,)
-    have anything to go by.
+    """Return spectra (over the G flux) with some wavelengths known, and the stars (N,) with inputs.
 
-    ``shown`` are the tokens (N, V) that the model is shown; a band of which it is shown some is
-    read whole: its coefficients stand as they were measured. Of the others the flux is read,
-    with errors as a run takes them (features/uncertainty.py): the published ones are too small,
-    and no flux is calibrated better than to half a percent. Coefficients that carry no signal
-    are taken as the model expects them, with its errors.
+    A band with tokens in ``shown`` is read completely: its coefficients are kept as measured.
+    Of the others the flux is read, with errors as a run takes them (features/input_errors.py):
+    published ones are underestimated, and no flux is calibrated better than to half a percent.
+    Irrelevant coefficients are taken as predicted, with the model's errors.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    shown
+        Tokens that the model reads (N, V), NaN elsewhere.
+    made
+        All tokens of the N stars.
+    read
+        Ranges of wavelengths that are known, nm.
     """
     vocabulary, bases = predictor.bundle.vocabulary, calibration()
     columns = {band: vocabulary.coefficient_columns(band) for band in BANDS}
     at = np.concatenate([columns[band] for band in BANDS])
-    answered = generate_spectra(predictor, shown)
+    predicted = generate_spectra(predictor, shown)
     mean, sigma = (
         np.concatenate([part[band] for band in BANDS], axis=1)
-        for part in (answered.coefficients, answered.errors)
+        for part in (predicted.coefficients, predicted.errors)
     )
     known = np.isfinite(shown[:, at])
     mean, sigma = np.where(known, shown[:, at], mean), np.where(known, made.errors[:, at], sigma)
     matrix = correlations(predictor, shown)
-    in_whole = np.concatenate(
+    measured_bands = np.concatenate(
         [np.full(len(columns[band]), np.isfinite(shown[:, columns[band]]).any()) for band in BANDS]
     )
     read_at = np.any(
         [(bases.wavelengths >= low) & (bases.wavelengths <= high) for low, high in read], axis=0
     )
-    part = np.flatnonzero(~in_whole)
+    part = np.flatnonzero(~measured_bands)
     design = np.concatenate([bases.weights[band] for band in BANDS], axis=1)[read_at][:, part]
     design = design[np.abs(design).max(axis=1) > 0]  # where these bands make some of the flux
-    there = np.isfinite(made.values[:, at])
-    values = np.where(there, made.values[:, at], mean)
+    present = np.isfinite(made.values[:, at])
+    values = np.where(present, made.values[:, at], mean)
     _, larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)
-    errors = np.where(there, larger[:, at], sigma)
-    measured = np.asarray(there[:, part].any(axis=1) & (len(design) > 0))
+    errors = np.where(present, larger[:, at], sigma)
+    measured = np.asarray(present[:, part].any(axis=1) & (len(design) > 0))
     independent = np.eye(len(at), dtype=np.float32)
     for row in range(len(shown)):
         prior = matrix[row][np.ix_(part, part)] * np.outer(sigma[row, part], sigma[row, part])
         after = prior
         if measured[row]:
-            mean[row, part], after = updated(
+            mean[row, part], after = kalman_update(
                 mean[row, part], prior, design, values[row, part], errors[row, part]
             )
         sigma[row, part] = np.sqrt(np.maximum(np.diagonal(after), 1e-30))
@@ -100,17 +125,24 @@ def fill(
     return spectra, np.asarray(np.isfinite(shown).any(axis=1) | measured)
 
 
-def updated(
+def kalman_update(
     mean: Floats, prior: Floats, design: Floats, value: Floats, error: Floats
 ) -> tuple[Floats, Floats]:
-    """Mean (C,) and covariance (C, C) of coefficients, once the flux ``design @ value`` is known.
+    """Return the mean (C,) and covariance (C, C) given the flux ``design @ value``.
 
-    ``error`` (C,) are those of the coefficients that made that flux.
+    Parameters
+    ----------
+    mean, prior
+        Predicted mean (C,) and covariance (C, C).
+    design
+        Flux at L wavelengths from C coefficients (L, C).
+    value, error
+        Coefficients that made the flux, and their errors (C,).
     """
     flux = design @ value
-    moved = design * error
+    scaled = design * error
     # More wavelengths than coefficients: their errors depend on each other, but for rounding.
-    noise = moved @ moved.T + np.square(ROUNDING * np.abs(flux).max()) * np.eye(len(flux))
+    noise = scaled @ scaled.T + np.square(ROUNDING * np.abs(flux).max()) * np.eye(len(flux))
     expected = design @ prior
     gain = np.linalg.solve(expected @ design.T + noise, expected).T  # (C, L)
     left = np.eye(len(mean)) - gain @ design

@@ -1,4 +1,4 @@
-"""Stars to make spectra of: one by its labels, many in a table, or those along an isochrone."""
+"""Stars to generate spectra of: one by its labels, or those along an isochrone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,24 @@ RED_GIANT = 2
 POINTS = 40
 
 DUST = "logebv"
-"""A label, but not of the star: any star can stand behind any dust."""
+"""A label that is no property of the star: any star can lie behind any dust."""
 
 
 def one_star(labels: Mapping[str, float], more: Sequence[str] = ()) -> pa.Table:
-    """One row of named labels and of words ``NAME=VALUE``. Raises JobError for any other word."""
+    """Return one row of tokens.
+
+    Parameters
+    ----------
+    labels
+        Values by name.
+    more
+        Others as ``NAME=VALUE``.
+
+    Raises
+    ------
+    JobError
+        Another form.
+    """
     known = dict(labels)
     for word in more:
         name, _, value = word.partition("=")
@@ -29,17 +42,28 @@ def one_star(labels: Mapping[str, float], more: Sequence[str] = ()) -> pa.Table:
             known[name.strip()] = float(value)
         except ValueError:
             raise JobError(
-                "what is known of the star", wanted="NAME=VALUE, as in bprp=1.2", found=word,
+                "a token of the star", wanted="NAME=VALUE, as in bprp=1.2", found=word,
                 where="--known",
             ) from None  # fmt: skip
     return pa.table({name: pa.array([value]) for name, value in known.items()})
 
 
 def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIANT) -> pa.Table:
-    """Giants of one age [Gyr] and [M/H] along a phase of evolution, a row each.
+    """Return giants of one age and [M/H] along a phase of evolution, one row each.
 
     Columns ``teff`` [K], ``logg``, ``m_h``, ``mass`` [solar masses] and ``age`` [Gyr], of the
-    PARSEC isochrones, within the limits that the simulator draws giants from.
+    PARSEC isochrones, within the limits of the simulator's giants.
+
+    Parameters
+    ----------
+    age
+        Gyr.
+    m_h
+        [M/H], dex.
+    points
+        Rows before the limits are applied.
+    phase
+        A key of ``simulation.isochrones.PHASES``.
 
     Raises
     ------
@@ -72,18 +96,28 @@ def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIA
     return pa.table(rows)
 
 
-def unlikely(
+def label_tension(
     predictor: Predictor, values: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """How far each known label lies from what the model expects of all else that is known.
+    """Return how far each given label lies from its prediction by all other tokens.
 
-    Returned are, for tokens (N, V), the expected values, their errors, and the differences in
-    these errors; NaN for tokens that are not known, that are no labels of the star itself, or
-    that stand alone. A star in which one is large is none that the model has seen: its labels
-    do not go together.
+    A large difference means that the labels are inconsistent: the model has seen no such star.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    values
+        Tokens (N, V), NaN where missing.
+
+    Returns
+    -------
+    mean, sigma, difference
+        Predictions, their errors, and the differences in units of these errors (N, V); NaN for
+        missing tokens, for those that are not labels of the star, and for a star's only token.
     """
     vocabulary = predictor.bundle.vocabulary
-    mean, sigma, off = np.full((3, *values.shape), np.nan)
+    mean, sigma, difference = np.full((3, *values.shape), np.nan)
     for name in vocabulary.named("label"):
         if name == DUST:
             continue
@@ -92,7 +126,9 @@ def unlikely(
         others[:, column] = np.nan
         rows = np.isfinite(values[:, column]) & np.isfinite(others).any(axis=1)
         if name in predictor.bundle.requestable and rows.any():
-            answer = predictor.predict(others[rows], (name,))
-            mean[rows, column], sigma[rows, column] = answer.mean[:, 0], answer.sigma[:, 0]
-            off[rows, column] = (values[rows, column] - mean[rows, column]) / sigma[rows, column]
-    return mean, sigma, off
+            prediction = predictor.predict(others[rows], (name,))
+            mean[rows, column], sigma[rows, column] = prediction.mean[:, 0], prediction.sigma[:, 0]
+            difference[rows, column] = (values[rows, column] - mean[rows, column]) / sigma[
+                rows, column
+            ]
+    return mean, sigma, difference

@@ -1,4 +1,4 @@
-"""Made spectra as a picture: flux over wavelength with the band of its error."""
+"""A picture of generated spectra: flux over wavelength with its error band."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ MOST = 12
 
 
 def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> None:
-    """Write a PNG of flux over wavelength, a line a star with its 1 sigma band."""
+    """Write a PNG of flux over wavelength, one line per star with its 1 sigma band.
+
+    Parameters
+    ----------
+    path
+        The file.
+    spectra
+        N spectra; at most MOST of them are drawn.
+    names
+        One for each.
+    title
+        Of the picture.
+    """
     from io import BytesIO
 
     from matplotlib import colormaps, rc_context

@@ -28,11 +28,11 @@ from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.files import check_name, write_spectra
-from catalogproc.spectra.generate import TENSION, Wanted, make
+from catalogproc.spectra.generate import TENSION, SpectraRequest, make_spectra
 from catalogproc.spectra.generated import Spectra, apparent_magnitude, generate_spectra
-from catalogproc.spectra.inpaint import Question, complete, inpaint
-from catalogproc.spectra.inpaint_wavelengths import fill, updated
-from catalogproc.spectra.label_inputs import isochrone, one_star, unlikely
+from catalogproc.spectra.inpaint import InpaintRequest, complete, inpaint
+from catalogproc.spectra.inpaint_wavelengths import fill_wavelengths, kalman_update
+from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.vocabulary import BANDS
 
 FILES = sorted(EXAMPLES.glob("*.parquet"))
@@ -155,27 +155,27 @@ def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path:
     # Three solar masses live for 0.4 Gyr; the first is a star of PARSEC's.
     ages = np.log10([5e9, 10e9])
     strange = giants(predictor, teff=4582.0, mass=np.array([1.25, 3.0]), log_age=ages)
-    far = np.nanmax(np.abs(unlikely(predictor, strange)[2]), axis=1)
+    far = np.nanmax(np.abs(label_tension(predictor, strange)[2]), axis=1)
     assert far[0] < TENSION
     assert far[1] > 5.0
     labels = {"teff": 4700.0, "logg": 2.5, "mass": 3.0, "age": 10.0}
     output = tmp_path / "x.parquet"
-    said = make(Wanted(labels, output=output), predictor.bundle, "cpu")
-    assert any("this star is of no kind that the model has seen: mass = 3" in x for x in said)
+    said = make_spectra(SpectraRequest(labels, output=output), predictor.bundle, "cpu")
+    assert any("this star is unlike any training star: mass = 3" in x for x in said)
     assert pq.read_table(output)["label_tension"][0].as_py() > 5
     stars = simulated(2_000, 5, predictor.bundle.vocabulary)
     labels = predictor.bundle.vocabulary.columns(["teff", "logg", "m_h", "mass", "log_age"])
     values = np.full_like(stars.values, np.nan)
     values[:, labels] = stars.truth[:, labels]
-    off = np.nan_to_num(unlikely(predictor, values)[2])
+    off = np.nan_to_num(label_tension(predictor, values)[2])
     assert (np.abs(off) > TENSION).any(axis=1).mean() < 0.05
 
 
 def test_what_is_made_is_what_a_run_reads(predictor: Predictor, tmp_path: Path) -> None:
     """Labels to spectra to labels: the model agrees with itself, within its errors."""
     output = tmp_path / "made.parquet"
-    wanted = Wanted({}, isochrone="5,-0.2", output=output, distance=1.0, draws=0)
-    make(wanted, predictor.bundle, "cpu")
+    wanted = SpectraRequest({}, isochrone="5,-0.2", output=output, distance=1.0, draws=0)
+    make_spectra(wanted, predictor.bundle, "cpu")
     vocabulary = predictor.bundle.vocabulary
     good, made = next(read_stars(StarFiles([output]), vocabulary, all_inputs_job(vocabulary)))
     table = pq.read_table(output)
@@ -289,12 +289,14 @@ def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
     path = tmp_path / "stars.csv"
     path.write_text("source_id,teff,logg,note\n9007199254740993,4500,2.1,a\n12,5000,,b\n")
     output = tmp_path / "made.parquet"
-    said = make(Wanted({"m_h": -0.3}, stars=path, output=output), bundle, "cpu")
+    said = make_spectra(SpectraRequest({"m_h": -0.3}, stars=path, output=output), bundle, "cpu")
     assert said[0].startswith("2 spectra from teff, logg, m_h, over the G flux")
     table = pq.read_table(output)
     assert table["source_id"].to_pylist() == [9007199254740993, 12]
     assert table["m_h"].to_numpy() == pytest.approx([-0.3, -0.3])
-    make(Wanted({"ebv": 0.1}, isochrone="8,-0.5", output=output, distance=2.0), bundle, "cpu")
+    make_spectra(
+        SpectraRequest({"ebv": 0.1}, isochrone="8,-0.5", output=output, distance=2.0), bundle, "cpu"
+    )
     g = pq.read_table(output)["phot_g_mean_mag"].to_numpy()
     assert g[0] > g[-1]  # the tip is brighter than the foot
 
@@ -302,21 +304,42 @@ def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (Wanted({"teff": 4700.0}), r"no file to write(.|\n)*--output, --flux or --plot"),
-        (Wanted({}, output=Path("x.parquet")), r"which stars\?(.|\n)*--isochrone AGE,M_H"),
-        (Wanted({"teff": 1.0}, output=Path("x.fits")), r"\.parquet \| \.ecsv(.|\n)*x\.fits"),
-        (Wanted({"teff": 1.0}, plot=Path("x.jpg")), r"a picture is a PNG(.|\n)*x\.jpg"),
-        (Wanted({}, isochrone="five", output=Path("x.ecsv")), r"AGE,M_H(.|\n)*five"),
-        (Wanted({"age": 2.0}, isochrone="5,0", output=Path("x.ecsv")), r"already(.|\n)*age"),
-        (Wanted({"teff": 1.0}, known=("a:1",), output=Path("x.ecsv")), r"NAME=VALUE(.|\n)*a:1"),
-        (Wanted({"height": 1.0}, output=Path("x.ecsv")), r"no column that the model can read"),
-        (Wanted({"teff": 1.0}, distance=1.0, absolute=True, output=Path("x.ecsv")), "two scales"),
-        (Wanted({"teff": 1.0}, distance=-1.0, output=Path("x.ecsv")), r"above 0 kpc(.|\n)*-1"),
+        (SpectraRequest({"teff": 4700.0}), r"no file to write(.|\n)*--output, --flux or --plot"),
+        (
+            SpectraRequest({}, output=Path("x.parquet")),
+            r"no stars are named(.|\n)*--isochrone AGE,M_H",
+        ),
+        (
+            SpectraRequest({"teff": 1.0}, output=Path("x.fits")),
+            r"\.parquet \| \.ecsv(.|\n)*x\.fits",
+        ),
+        (SpectraRequest({"teff": 1.0}, plot=Path("x.jpg")), r"a picture is a PNG(.|\n)*x\.jpg"),
+        (SpectraRequest({}, isochrone="five", output=Path("x.ecsv")), r"AGE,M_H(.|\n)*five"),
+        (
+            SpectraRequest({"age": 2.0}, isochrone="5,0", output=Path("x.ecsv")),
+            r"already(.|\n)*age",
+        ),
+        (
+            SpectraRequest({"teff": 1.0}, known=("a:1",), output=Path("x.ecsv")),
+            r"NAME=VALUE(.|\n)*a:1",
+        ),
+        (
+            SpectraRequest({"height": 1.0}, output=Path("x.ecsv")),
+            r"no column that the model can read",
+        ),
+        (
+            SpectraRequest({"teff": 1.0}, distance=1.0, absolute=True, output=Path("x.ecsv")),
+            "two scales",
+        ),
+        (
+            SpectraRequest({"teff": 1.0}, distance=-1.0, output=Path("x.ecsv")),
+            r"above 0 kpc(.|\n)*-1",
+        ),
     ],
 )
-def test_what_cannot_be_made_is_refused(wanted: Wanted, words: str) -> None:
+def test_what_cannot_be_made_is_refused(wanted: SpectraRequest, words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        make(wanted, load_bundle("default"), "cpu")
+        make_spectra(wanted, load_bundle("default"), "cpu")
     assert not Path("x.ecsv").exists()
 
 
@@ -333,7 +356,7 @@ def test_bp_from_rp_is_far_better_than_the_mean_spectrum(predictor: Predictor) -
     stars = simulated(2_000, 77, predictor.bundle.vocabulary)
     vocabulary = predictor.bundle.vocabulary
     for source, target in (("rp", "bp"), ("bp", "rp")):
-        shown = Question.of(source, target).read(stars.values, vocabulary)
+        shown = InpaintRequest.of(source, target).read(stars.values, vocabulary)
         made = generate_spectra(predictor, shown).coefficients[target]
         at = vocabulary.coefficient_columns(target)[:5]
         truth = stars.values[:, at]
@@ -349,24 +372,24 @@ def test_only_the_part_that_is_read_is_read(predictor: Predictor) -> None:
     vocabulary = predictor.bundle.vocabulary
     values = np.ones((1, len(vocabulary)))
     bp, rp = (vocabulary.coefficient_columns(band) for band in BANDS)
-    shown = np.isfinite(Question.of("rp", "bp").read(values, vocabulary))[0]
+    shown = np.isfinite(InpaintRequest.of("rp", "bp").read(values, vocabulary))[0]
     assert shown[rp].all()
     assert shown.sum() == len(rp)
-    shown = np.isfinite(Question.of("all", "336-640").read(values, vocabulary))[0]
+    shown = np.isfinite(InpaintRequest.of("all", "336-640").read(values, vocabulary))[0]
     assert not shown[bp].any()
     assert not shown[vocabulary.column("bprp")]
     assert shown[vocabulary.column("jh")]
-    assert Question.of("640-1020", "bp") == Question("rp", "bp")
+    assert InpaintRequest.of("640-1020", "bp") == InpaintRequest("rp", "bp")
 
 
 def test_wavelengths_are_bands_or_what_is_left_of_them(predictor: Predictor) -> None:
-    assert Question.of("all", "560-600").words == "from 336-560 and 600-1020 nm"
-    assert Question.of("all", "336-500").read_nm == ((500.0, 1020.0),)
-    assert Question.of("all", "560-600").read_nm == ((336.0, 560.0), (600.0, 1020.0))
-    assert Question.of("bp", "500-700").read_nm == ((336.0, 500.0),)
-    assert Question.of("400-500", "missing").read_nm == ((400.0, 500.0),)
+    assert InpaintRequest.of("all", "560-600").words == "from 336-560 and 600-1020 nm"
+    assert InpaintRequest.of("all", "336-500").read_nm == ((500.0, 1020.0),)
+    assert InpaintRequest.of("all", "560-600").read_nm == ((336.0, 560.0), (600.0, 1020.0))
+    assert InpaintRequest.of("bp", "500-700").read_nm == ((336.0, 500.0),)
+    assert InpaintRequest.of("400-500", "missing").read_nm == ((400.0, 500.0),)
     vocabulary = predictor.bundle.vocabulary
-    shown = Question.of("all", "336-500").read(np.ones((1, len(vocabulary))), vocabulary)
+    shown = InpaintRequest.of("all", "336-500").read(np.ones((1, len(vocabulary))), vocabulary)
     given = {vocabulary.names[i] for i in np.flatnonzero(np.isfinite(shown[0]))}
     # A gap in BP leaves none of its coefficients, and no colour or label made of its flux.
     assert given == {*(f"rp{i}" for i in range(55)), "jh", "jk"}
@@ -377,7 +400,7 @@ def test_a_measurement_corrects_a_gaussian_as_bayes_does() -> None:
     root, design = random.normal(size=(12, 12)), random.normal(size=(5, 12))
     prior, mean, value = root @ root.T, random.normal(size=12), random.normal(size=12)
     error = random.uniform(0.5, 2.0, 12)
-    made, after = updated(mean, prior, design, value, error)
+    made, after = kalman_update(mean, prior, design, value, error)
     flux = design @ value
     noise = (design * error**2) @ design.T + np.eye(5) * (1e-4 * np.abs(flux).max()) ** 2
     # The other route: precisions add.
@@ -399,12 +422,12 @@ def test_a_gap_is_filled_as_well_as_its_errors_say(predictor: Predictor) -> None
     )
     scaled = truth.double().numpy() * 10 ** (0.4 * (gaia[:, :1].double().numpy() - G_ZERO_POINT))
     true = bases.flux({"bp": scaled[:, :55], "rp": scaled[:, 55:]})
-    question = Question.of("all", "560-600")
+    question = InpaintRequest.of("all", "560-600")
     shown = question.read(seen.values.astype(float), vocabulary)
     read = SimpleNamespace(
         values=seen.values, errors=seen.errors, g_mag=drawn["g_mag"].double().numpy()
     )
-    spectra, known = fill(predictor, shown, read, question.read_nm)
+    spectra, known = fill_wavelengths(predictor, shown, read, question.read_nm)
     assert known.all()
     filled, plain = spectra.sampled(), generate_spectra(predictor, shown).sampled()
     asked = (bases.wavelengths >= 560) & (bases.wavelengths <= 600)
@@ -429,7 +452,7 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
     twice = pa.concat_tables([table, table.slice(0, 2)])
     pq.write_table(twice, tmp_path / "in.parquet")
     files, output = [tmp_path / "in.parquet"], tmp_path / "out.parquet"
-    plot, question = tmp_path / "few.png", Question.of("rp", "bp")
+    plot, question = tmp_path / "few.png", InpaintRequest.of("rp", "bp")
     done = inpaint(files, question, output, predictor.bundle, plot=plot)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert (done.read, done.written, done.rejected, done.without) == (14, 12, 2, 0)
@@ -443,8 +466,8 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
-        ("rp", "rp", r"the part that is asked is the part that is read(.|\n)*--to bp"),
-        ("500-600", "500-600", r"the part that is asked is the part that is read"),
+        ("rp", "rp", r"the part to predict is the part that is read(.|\n)*--to bp"),
+        ("500-600", "500-600", r"the part to predict is the part that is read"),
         ("500-600", "400-800", r"nothing is left to be read(.|\n)*--to 400-800"),
         ("rp", "blue", r"bp, rp, all, missing, or wavelengths(.|\n)*blue"),
         ("missing", "bp", r"what is missing cannot be read"),
@@ -453,13 +476,13 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
 )
 def test_questions_without_sense_are_refused(source: str, target: str, words: str) -> None:
     with pytest.raises(JobError, match=words):
-        Question.of(source, target)
+        InpaintRequest.of(source, target)
 
 
 def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Predictor) -> None:
     vocabulary = predictor.bundle.vocabulary
     good, made = next(read_stars(StarFiles(FILES[:1]), vocabulary, all_inputs_job(vocabulary)))
-    whole = complete(predictor, made, Question.of("all", "missing"))
+    whole = complete(predictor, made, InpaintRequest.of("all", "missing"))
     for band in BANDS:
         at = vocabulary.coefficient_columns(band)
         measured = np.isfinite(made.values[:, at])
@@ -474,7 +497,9 @@ def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Pred
 
 def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path) -> None:
     output = tmp_path / "whole.parquet"
-    done = inpaint([real_stars.ONE_BAND], Question.of("all", "missing"), output, predictor.bundle)
+    done = inpaint(
+        [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle
+    )
     # Without BP there is no G of its own, and no companion was given: nothing has a scale.
     assert done.without >= 1
     assert "no G magnitude" in done.lines()[1]
@@ -483,8 +508,8 @@ def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path)
     bright = pa.table({"source_id": sorted(ids), "phot_g_mean_mag": [15.0] * len(ids)})
     pq.write_table(bright, companion)
     done = inpaint(
-        [real_stars.ONE_BAND], Question.of("all", "missing"), output, predictor.bundle,
-        companion=[companion],
+        [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle,
+        auxiliary=[companion],
     )  # fmt: skip
     assert done.without == 0
     table = pq.read_table(output)
