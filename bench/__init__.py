@@ -1,16 +1,18 @@
-"""How fast catalogproc is on this machine, and against what: `make bench`, about five minutes.
+"""Benchmark of catalogproc on this machine: `make bench`, about five minutes.
 
-measure.py    clocks, medians, races; what a row is
-machine.py    the machine and the versions, without its name
-kit.py        the model, the stars and the files that the rows work on
-plain.py      the plain reference: torch's own modules, label by label, as the direct peer does
-arithmetic.py how many operations a star takes
+measure.py      clocks, medians, alternating comparisons; the classes of a row
+machine.py      description of the machine and of library versions, without the host's name
+kit.py          model, stars and input files that the rows use
+reference.py    reference implementation: torch's own modules, one label at a time, as in
+                astroNN_stars_foundation (Leung & Bovy 2024)
+arithmetic.py   number of floating point operations per star
 matrix.py predictor.py propagation.py stages.py conversion.py simulation.py learning.py
 run.py start.py gpu.py
-              the rows, one file a family: what is measured, its target, and the measuring
-cost.py       what 220 million stars take at the rates that were measured
-bench.py      runs the families, prints the table, writes bench.json
-compare.py    two bench.json side by side
+                the rows, one module per family: names, targets and measurement
+peak_memory.py  program that run.py starts to measure the memory of one chunk without the model
+cost.py         hours and gigabytes for 220 million stars at the measured rates
+bench.py        runs the families, prints the table, writes bench.json
+compare.py      comparison of two bench.json
 
-A family is a module with TITLE, ROWS and measure(kit), which gives a figure for each row.
+A family is a module with TITLE, ROWS and measure(kit), which returns a figure for each row.
 """

@@ -15,31 +15,35 @@ from bench.machine import ROOT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench", description="How fast catalogproc is here.")
-    parser.add_argument("--rows", default="", help=f"some of {','.join(FAMILIES)}")
-    parser.add_argument("--model", default="", help="a bundle; full size by default")
-    parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="where to write")
+    parser = argparse.ArgumentParser(
+        prog="bench", description="Benchmark of catalogproc on this machine."
+    )
+    parser.add_argument("--rows", default="", help=f"families to run, of {','.join(FAMILIES)}")
+    parser.add_argument("--model", default="", help="a bundle; by default one of full size")
+    parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="output file")
     parser.add_argument("--read", type=Path, help="show this bench.json instead of measuring")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    parser.add_argument("--tiny", action="store_true", help="to try the bench, not the machine")
-    given = parser.parse_args()
-    # To a file or a pipe the table goes as wide as it is.
+    parser.add_argument(
+        "--tiny", action="store_true", help="very small sizes, to test the benchmark itself"
+    )
+    options = parser.parse_args()
+    # In a file or a pipe the table is not wrapped.
     console = Console() if Console().is_terminal else Console(width=160)
-    if given.read:
-        report = json.loads(given.read.read_text(encoding="utf-8"))
+    if options.read:
+        report = json.loads(options.read.read_text(encoding="utf-8"))
     else:
-        families = given.rows.replace(",", " ").split() or FAMILIES
+        families = options.rows.replace(",", " ").split() or FAMILIES
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            kit = Kit(Path(folder), given.model, TINY if given.tiny else Sizes())
+            kit = Kit(Path(folder), options.model, TINY if options.tiny else Sizes())
             report = run(families, kit, Console(stderr=True))
-        write(report, given.json)
-    if given.markdown:
+        write(report, options.json)
+    if options.markdown:
         print(markdown(report))
         return
     for table in tables(report):
         console.print(table)
-    for where, what in report["cost"]["bottleneck"].items():
-        console.print(f"{where}: {what}", highlight=False)
+    for setup, limit in report["cost"]["bottleneck"].items():
+        console.print(f"{setup}: {limit}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How many floating point operations a star takes: a product and a sum are two.
+"""Number of floating point operations per star; a multiplication and an addition count as two.
 
-Matrix products alone; what is computed once a batch, such as a request's first query, is
-left out, and so is everything that is not a matrix product.
+Only matrix products are counted, without those computed once per batch, such as the first query of
+a requested label.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from catalogproc.network.transformer import Shape
 
 
 def encode(shape: Shape, tokens: float) -> float:
-    """Of the encoder, for one star with so many tokens."""
+    """Return the operations of the encoder for one star.
+
+    Parameters
+    ----------
+    shape
+        Shape of the network.
+    tokens
+        Number of tokens of the star.
+    """
     d = shape.width
     total = 0.0
     for _, inner in shape.encoder:
@@ -22,25 +30,25 @@ def encode(shape: Shape, tokens: float) -> float:
 
 
 def keys_and_values(shape: Shape, tokens: float) -> float:
-    """Of the decoder's keys and values, once a star."""
+    """Return the operations of the decoder's keys and values, computed once per star."""
     return len(shape.decoder) * tokens * 4 * shape.width**2
 
 
-def answer(shape: Shape, tokens: float) -> float:
-    """Of one request to one star: the decoder's blocks and the head."""
+def label(shape: Shape, tokens: float) -> float:
+    """Return the operations of one label of one star: the decoder's blocks and the head."""
     d = shape.width
-    total = -2.0 * d * d  # a request's first query is the same for all stars
+    total = -2.0 * d * d  # the first query of a label is the same for all stars
     for _, inner in shape.decoder:
         total += 2 * (2 * d * d + 2 * d * inner) + 4 * (tokens + 1) * d
     return total + head(shape)
 
 
 def head(shape: Shape) -> float:
-    """Of the head, for one answer."""
+    """Return the operations of the head for one label."""
     widths = (shape.width, *shape.head)
     return 2.0 * sum(a * b for a, b in pairwise(widths)) + 4.0 * widths[-1]
 
 
 def star(shape: Shape, tokens: float, labels: int) -> float:
-    """Of one star: encoded once, keys and values once, so many answers."""
-    return encode(shape, tokens) + keys_and_values(shape, tokens) + labels * answer(shape, tokens)
+    """Return the operations of one star: encoder, keys and values once, then each label."""
+    return encode(shape, tokens) + keys_and_values(shape, tokens) + labels * label(shape, tokens)

@@ -1,4 +1,4 @@
-"""Runs the families, prints one table, writes bench.json."""
+"""Run the families, print the tables, write bench.json."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A row of the table; ``value`` is None where the row was not measured, for which ``note``
-    gives the reason. ``met`` is None where there is no target or no value."""
+    """A measured row. ``value`` is None where it was not measured, for the reason in ``note``;
+    ``met`` is None where there is no target or no value."""
 
     family: str
     title: str
@@ -40,20 +40,32 @@ class Figure:
 
 
 def run_family(name: str, kit: Kit) -> list[Figure]:
-    """All rows of a family. Raises ValueError unless it gives each of its rows a figure."""
+    """Return the figures of a family. Raise ValueError unless each of its rows has one."""
     family = import_module(f"bench.{name}")
     found = family.measure(kit)
     declared = [row.name for row in family.ROWS]
     if sorted(found) != sorted(declared):
-        raise ValueError(f"{name}: rows {sorted({*found} ^ {*declared})} in one list alone")
+        raise ValueError(
+            f"{name}: rows {sorted({*found} ^ {*declared})} are declared or measured only"
+        )
     return [_figure(name, family.TITLE, row, found[row.name]) for row in family.ROWS]
 
 
 def run(families: Sequence[str], kit: Kit, console: Console | None = None) -> dict[str, Any]:
-    """The whole bench, as bench.json has it."""
+    """Run families and return the content of bench.json.
+
+    Parameters
+    ----------
+    families
+        Names, of FAMILIES.
+    kit
+        Model, stars and files.
+    console
+        Where progress is shown.
+    """
     unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
-        raise SystemExit(f"no rows named {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        raise SystemExit(f"unknown families: {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
     facts = describe()
     model = {"name": kit.bundle.name, "hash": kit.bundle.hash, **kit.bundle.shape.to_dict()}
     figures: list[Figure] = []
@@ -83,7 +95,7 @@ def write(report: dict[str, Any], path: Path) -> None:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The figures, and the bill, for a terminal."""
+    """Return the tables of figures and of costs, for a terminal."""
     table = Table(title=headline(report), title_justify="left")
     for name, justify in zip(
         HEADER, ("left", "right", "left", "right", "left", "left"), strict=True
@@ -106,26 +118,26 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The same two tables as Markdown, with the targets and whether they are met."""
+    """Return the same two tables as Markdown."""
     rows = [[f"{row['title']}: {cells(row)[0]}", *cells(row)[1:]] for row in report["rows"]]
-    bound = [f"- {where}: {what}" for where, what in report["cost"]["bottleneck"].items()]
+    slowest = [f"- {setup}: {limit}" for setup, limit in report["cost"]["bottleneck"].items()]
     return "\n".join(
         [
             headline(report), "", *_grid(HEADER, rows), "",
             f"{report['cost']['stars']:,} stars:", "", *_grid(BILL, bill_rows(report)), "",
-            "What bounds a run:", "", *bound, "",
+            "The slowest part of a run:", "", *slowest, "",
         ]
     )  # fmt: skip
 
 
 HEADER = ("row", "figure", "unit", "target", "met", "note")
-BILL = ("what", "value", "unit", "from")
+BILL = ("item", "value", "unit", "from")
 
 
 def headline(report: dict[str, Any]) -> str:
-    """Date, commit, machine, model, and whether the machine was quiet."""
+    """Return one line with date, commit, machine, model and the load at the start."""
     machine, versions = report["machine"], report["versions"]
-    commit = report["commit"] + (" and changes" if report["changed_since"] else "")
+    commit = report["commit"] + (" with changes" if report["changed_since"] else "")
     return (
         f"{report['date'][:10]}, catalogproc {versions['catalogproc']} at {commit}; "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
@@ -136,13 +148,13 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
+    """Return a row as text."""
     met = {True: "met", False: "not met", None: ""}[row["met"]]
     return [row["row"], number(row["value"]), row["unit"], row["target"], met, row["note"]]
 
 
 def bill_rows(report: dict[str, Any]) -> list[list[str]]:
-    """The bill as text."""
+    """Return the rows of the cost table as text."""
     return [
         [item["name"], number(item["value"]) or "not measured", item["unit"], item["from_what"]]
         for item in report["cost"]["bill"]
@@ -150,7 +162,7 @@ def bill_rows(report: dict[str, Any]) -> list[list[str]]:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three significant digits, or as an integer from 100."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -161,7 +173,7 @@ def _figure(name: str, title: str, row: Row, found: float | Noted | Absent) -> F
     if row.target is not None:
         target = f"{'≤' if row.target.at_most else '≥'} {number(row.target.limit)}"
     if isinstance(found, Absent):
-        return Figure(name, title, row.name, None, row.unit, target, None, found.why)
+        return Figure(name, title, row.name, None, row.unit, target, None, found.reason)
     noted = found if isinstance(found, Noted) else Noted(found, "")
     value = float(noted.value)
     met = None if row.target is None else row.target.met(value)

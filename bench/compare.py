@@ -1,4 +1,4 @@
-"""Two bench.json side by side: python -m tests.bench.compare OLD.json NEW.json"""
+"""Comparison of two bench.json: python -m bench.compare OLD.json NEW.json"""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from rich.table import Table
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> Table:
-    """Each row's two figures and the second over the first; machines that differ are told."""
+    """Return a table of both figures of each row and their ratio; its title compares processors.
+
+    Parameters
+    ----------
+    old, new
+        Contents of two bench.json.
+    """
     same = old["machine"]["cpu"] == new["machine"]["cpu"]
     titles = [f"{report['date'][:10]} {report['commit']}" for report in (old, new)]
     table = Table(title="the same processor" if same else "different processors")
@@ -22,9 +28,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Table:
     table.add_column("unit")
     before = {(row["family"], row["row"]): row["value"] for row in old["rows"]}
     for row in new["rows"]:
-        was, now = before.get((row["family"], row["row"])), row["value"]
-        ratio = f"{now / was:.3f}" if was and now is not None else ""
-        figures = ["" if value is None else f"{value:,.4g}" for value in (was, now)]
+        earlier, now = before.get((row["family"], row["row"])), row["value"]
+        ratio = f"{now / earlier:.3f}" if earlier and now is not None else ""
+        figures = ["" if value is None else f"{value:,.4g}" for value in (earlier, now)]
         table.add_row(f"{row['title']}: {row['row']}", *figures, ratio, row["unit"])
     return table
 

@@ -1,4 +1,4 @@
-"""Archive text to Parquet, without correlations, against unpacking it and against GaiaXPy."""
+"""Conversion of archive text to Parquet, compared with decompression alone and with GaiaXPy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure(kit: Kit) -> Figures:
                 pass
 
     def rewrite(path: Path) -> None:
-        output = folder / f"out-{next(turns)}"  # what was converted before is left as it is
+        output = folder / f"out-{next(turns)}"  # an existing conversion would be skipped
         convert([path], output)
         shutil.rmtree(output)
 
@@ -80,10 +80,17 @@ def measure(kit: Kit) -> Figures:
 
 
 def archive(n: int, *, ecsv: bool) -> Iterator[str]:
-    """The lines of an archive file of n spectra with all columns, correlations too.
+    """Yield the lines of an archive file with all columns, including correlations.
 
-    30 real ones again and again, with other source_ids: 1.2 MB of text until they repeat, far
-    beyond what gzip remembers.
+    30 real spectra are repeated with other source_ids: 1.2 MB of text before a repetition, far
+    more than the window of gzip.
+
+    Parameters
+    ----------
+    n
+        Number of spectra.
+    ecsv
+        ECSV in place of CSV.
     """
     table = pq.read_table(ARCHIVE)
     if ecsv:

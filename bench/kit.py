@@ -1,4 +1,4 @@
-"""The model, the stars and the files that the rows work on; made when they are first needed."""
+"""The model, the stars and the files that the rows use, created at their first use."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ FIVE = ("teff", "logg", "m_h", "mass", "log_age")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each family works on, in stars unless told."""
+    """Sizes of the measurements, in stars unless a comment says otherwise."""
 
-    repeats: int = 5
-    budget: float = 20.0  # seconds that one figure may take, about
+    repeats: int = 5  # repetitions of a measurement
+    budget: float = 20.0  # approximate limit per figure, seconds
     predict: int = 1024
     exact: int = 1000
-    table: int = 50_000  # a chunk, unless the job says otherwise
-    run: int = 12_000  # or more, where the model is fast
+    table: int = 50_000  # one chunk of the default job
+    run: int = 12_000  # more where the model is fast
     convert: int = 2_000
     parser: int = 200
     simulate: int = 8_192
     batch: int = 256
-    steps: int = 6
+    steps: int = 6  # training steps
     gpu: int = 1_000_000
 
 
@@ -57,15 +57,17 @@ TINY = Sizes(
 
 @dataclass(frozen=True, eq=False)
 class Kit:
-    """What a bench works with.
+    """Model, job, stars and files of a benchmark.
 
     Parameters
     ----------
     folder
         Where files may be written.
     model
-        A bundle; the name of one that ships; or "", for the default one if it is of full
-        size, else for one of full size with random weights, which are as fast as others.
+        A bundle, the name of a shipped one, or "": the default model if it has full size, else
+        a model of full size with random weights, which is as fast.
+    sizes
+        Sizes of the measurements.
     """
 
     folder: Path
@@ -97,7 +99,7 @@ class Kit:
 
     @cached_property
     def job(self) -> Job:
-        """The demo's, without propagation of errors, which has rows of its own."""
+        """The demo job without error propagation, which has its own rows."""
         job = load_job("demo")
         known = {field.name for field in fields(job)}
         return replace(job, propagation="none") if "propagation" in known else job
@@ -112,19 +114,26 @@ class Kit:
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """Of matrix products on this machine, see :func:`bench.matrix.rates`."""
+        """Rates of matrix products on this machine, see :func:`bench.matrix.rates`."""
         from bench.matrix import rates
 
         return rates(self.bundle.shape, self.sizes.repeats, self.sizes.budget / 4)
 
     def real(self, n: int) -> NDArray[np.float64]:
-        """Tokens (n, V) of real spectra, irrelevant coefficients left out, as the demo has them."""
+        """Return tokens (n, V) of real spectra, relevant coefficients only, as in the demo job."""
         found = self._real
         return found[np.arange(n) % len(found)]
 
     def full(self, n: int, tokens: int = 63) -> NDArray[np.float64]:
-        """Tokens (n, V) of stars with so many: three colours and, from the first, coefficients
-        of both bands; 63 is the most that the demo reads, 33 what the median giant has."""
+        """Return tokens (n, V) of random stars: three colours, then coefficients of both bands.
+
+        Parameters
+        ----------
+        n
+            Number of stars.
+        tokens
+            Tokens per star: 63 is the maximum of the demo job, 33 the median of giants.
+        """
         vocabulary = self.bundle.vocabulary
         bands = zip(*(vocabulary.coefficient_columns(band) for band in BANDS), strict=False)
         ordered = [*vocabulary.columns(("bprp", "jh", "jk")), *(c for pair in bands for c in pair)]
@@ -139,7 +148,7 @@ class Kit:
 
     @cached_property
     def spectra_read(self) -> pa.RecordBatch:
-        """The real spectra, screened."""
+        """The real spectra after screening."""
         batches = [b for path in sorted(EXAMPLES.glob("*.parquet")) for b in read_spectra(path)]
         whole = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         return screen(whole, self.bundle.vocabulary, Duplicates(), "examples")[0]
@@ -155,18 +164,20 @@ class Kit:
         return self.spectra(self.sizes.table, self.sizes.table)
 
     def spectra(self, n: int, row_group: int) -> Path:
-        """A Parquet file of n spectra: the real ones again and again, each time of another
-        brightness, with its own source_id."""
+        """Return a Parquet file of n spectra: repeated real ones, scaled in brightness, each with
+        its own source_id."""
         path = self.folder / f"spectra-{n}-{row_group}.parquet"
         if not path.exists():
-            table = multiplied(n)
-            with parquet_writer(path, table.schema, split_floats=True) as writer:  # as convert writes them
+            table = repeated_spectra(n)
+            with parquet_writer(
+                path, table.schema, split_floats=True
+            ) as writer:  # as convert writes them
                 writer.write_table(table, row_group_size=row_group)
         return path
 
     @cached_property
     def simulated(self) -> tuple[list[Path], list[Path]]:
-        """Files of spectra and of their companion, ``sizes.table`` simulated stars."""
+        """Files of spectra and of gaia_source columns of ``sizes.table`` simulated stars."""
         from catalogproc.simulation.simulator import Simulator, write_stars
 
         folder = self.folder / "simulated"
@@ -177,19 +188,19 @@ class Kit:
         )
 
 
-def multiplied(n: int) -> pa.Table:
-    """n real spectra of the contract xp_continuous, see :meth:`Kit.spectra`."""
+def repeated_spectra(n: int) -> pa.Table:
+    """Return n spectra of the contract xp_continuous, see :meth:`Kit.spectra`."""
     files = sorted(EXAMPLES.glob("*.parquet"))
     real = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
     taken = real.take(pa.array(np.arange(n) % len(real))).combine_chunks()
-    # Below a factor of 1.6: relevance and errors stay those of a star as bright.
+    # Within a factor of 1.6 the relevant bases and errors remain realistic.
     factor = 10.0 ** np.random.default_rng(0).uniform(-0.1, 0.1, n)
     contract = load_contract("xp_continuous")
     columns: dict[str, Any] = {"source_id": (np.arange(n, dtype=np.int64) + 1) << 35}
     for band in BANDS:
         columns[f"{band}_n_relevant_bases"] = taken[f"{band}_n_relevant_bases"]
-        for what in ("coefficients", "coefficient_errors"):
-            name = f"{band}_{what}"
+        for quantity in ("coefficients", "coefficient_errors"):
+            name = f"{band}_{quantity}"
             lists = taken[name].combine_chunks()
             lengths = np.diff(lists.offsets.to_numpy())
             scaled = lists.flatten().to_numpy() * np.repeat(factor, lengths)
@@ -199,8 +210,15 @@ def multiplied(n: int) -> pa.Table:
 
 
 def each_array(value: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
-    """The same with every array in it changed: an array, a dataclass or a tuple, such as an
-    answer."""
+    """Return a value with a function applied to each of its arrays.
+
+    Parameters
+    ----------
+    value
+        An array, or a dataclass or tuple that holds arrays.
+    change
+        The function.
+    """
     if isinstance(value, np.ndarray):
         return change(value)
     if isinstance(value, tuple):

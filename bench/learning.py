@@ -1,4 +1,4 @@
-"""Training steps against the peer's, which draws one target from each encoding."""
+"""Training, compared with the scheme of astroNN_stars_foundation: one target per encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.kit import Kit
 from bench.measure import Figures, Noted, Row, Target, times
-from bench.plain import plain_copy, slots
+from bench.reference import reference_copy, slots
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.training.config import Settings
 from catalogproc.training.token_sampling import TokenSampler, TrainingStars, standardise
@@ -24,8 +24,8 @@ TITLE = "training"
 ROWS = (
     Row("stars", "stars/s"),
     Row("samples: stars times targets", "samples/s"),
-    Row("the peer's way: 64 slots, one target", "samples/s"),
-    Row("samples against the peer's way", "×", Target(20)),
+    Row("scheme of astroNN_stars_foundation: 64 slots, one target", "samples/s"),
+    Row("samples against that scheme", "×", Target(20)),
 )
 
 
@@ -45,21 +45,21 @@ def measure(kit: Kit) -> Figures:
     stars_drawn = TrainingStars(table.sample, bundle.standardisation)
     trained = Trainer(bundle.shape, stars_drawn, settings, device).fit(folder, progress=report)
     shutil.rmtree(folder)
-    stars = median(rates[1:])  # the first step burns in
+    stars = median(rates[1:])  # the first step is a warm-up
     targets = float(trained.request_counts.sum()) / (settings.batch * settings.steps)
-    theirs = _peer(kit, table, settings, device)
+    theirs = _one_target(kit, table, settings, device)
     return {
-        "stars": Noted(stars, f"batch {settings.batch}, stars drawn beforehand"),
-        "samples: stars times targets": Noted(stars * targets, f"{targets:.2f} targets a star"),
-        "the peer's way: 64 slots, one target": theirs,
-        "samples against the peer's way": stars * targets / theirs,
+        "stars": Noted(stars, f"batch {settings.batch}, stars simulated beforehand"),
+        "samples: stars times targets": Noted(stars * targets, f"{targets:.2f} targets per star"),
+        "scheme of astroNN_stars_foundation: 64 slots, one target": theirs,
+        "samples against that scheme": stars * targets / theirs,
     }
 
 
-def _peer(kit: Kit, table: StarTable, settings: Settings, device: str) -> float:
-    """Samples a second of the plain network, trained as the peer does, less its Python loops."""
-    plain = plain_copy(kit.bundle.network()).to(device).train()
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-4)
+def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> float:
+    """Return the samples per second of the reference trained with one target, vectorised."""
+    reference = reference_copy(kit.bundle.network()).to(device).train()
+    optimiser = torch.optim.AdamW(reference.parameters(), lr=1e-4)
     values, errors = standardise(
         *table.sample(0, settings.batch), kit.bundle.standardisation, torch.device(device)
     )
@@ -69,9 +69,9 @@ def _peer(kit: Kit, table: StarTable, settings: Settings, device: str) -> float:
 
     def step() -> None:
         batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
-        memory, padded = plain.encode(*slots(batch.ids, batch.values))
-        answer: tuple[Tensor, Tensor] = plain.decode(memory, padded, batch.requests[:, 0])
-        mean, log_variance = (column[:, None] for column in answer)
+        memory, padded = reference.encode(*slots(batch.ids, batch.values))
+        prediction: tuple[Tensor, Tensor] = reference.decode(memory, padded, batch.requests[:, 0])
+        mean, log_variance = (column[:, None] for column in prediction)
         optimiser.zero_grad()
         gaussian_loss(mean, log_variance, batch).backward()
         optimiser.step()

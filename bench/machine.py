@@ -1,4 +1,4 @@
-"""The machine and what runs on it; nothing that names it."""
+"""Description of the machine and of library versions, without the host's name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "numpy", "pyarrow", "dask", "gaiaxpy", "isal")
 
 
 def describe() -> dict[str, Any]:
-    """Date, machine, versions and commit, as bench.json begins."""
+    """Return date, machine, versions and commit, the first entries of bench.json."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
@@ -44,7 +44,7 @@ def describe() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model as the system tells it, with what tells its generation apart."""
+    """Return the processor's model name, family and model number."""
     facts: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

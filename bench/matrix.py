@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices of the head's shapes: what the rest is held against."""
+"""Rate of matrix products with the shapes of the network's head: the limit of this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from bench.measure import Figures, Row, seconds
 from catalogproc.network.transformer import Shape
 
 TITLE = "matrix products"
-ANSWERS = 1024
+PREDICTIONS = 1024
+"""Rows of the left matrix on a CPU; 64 times as many on a GPU."""
+
 ROWS = (
     Row("float32, torch.mm", "GFLOP/s"),
     Row("bfloat16, torch.mm", "GFLOP/s"),
@@ -23,15 +25,25 @@ def measure(kit: Kit) -> Figures:
 
 
 def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dict[str, float]:
-    """Operations a second by route, all layers of the head after each other."""
-    answers = ANSWERS if device == "cpu" else 64 * ANSWERS
+    """Return operations per second by precision, for all layers of the head in sequence.
+
+    Parameters
+    ----------
+    shape
+        Shape of the network.
+    repeats, budget
+        See :func:`bench.measure.times`.
+    device
+        Where the products are computed.
+    """
+    predictions = PREDICTIONS if device == "cpu" else 64 * PREDICTIONS
     generator = torch.Generator(device).manual_seed(0)
-    operations = 2.0 * answers * sum(a * b for a, b in pairwise((shape.width, *shape.head)))
+    operations = 2.0 * predictions * sum(a * b for a, b in pairwise((shape.width, *shape.head)))
     found: dict[str, float] = {}
     for dtype in (torch.float32, torch.bfloat16):
         pairs = [
             (
-                torch.randn(answers, a, generator=generator, device=device).to(dtype),
+                torch.randn(predictions, a, generator=generator, device=device).to(dtype),
                 torch.randn(b, a, generator=generator, device=device).to(dtype),
             )
             for a, b in pairwise((shape.width, *shape.head))
@@ -48,5 +60,5 @@ def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dic
 
 
 def best(found: dict[str, float], dtype: str) -> float:
-    """The highest rate of a precision."""
+    """Return the highest rate of a precision."""
     return max(rate for name, rate in found.items() if name.startswith(dtype))

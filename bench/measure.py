@@ -1,4 +1,4 @@
-"""Clocks, medians and races; what a row of the table is."""
+"""Clocks, medians, alternating comparisons; the classes of a row of the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Target:
-    """A limit that a figure is to reach, or to stay under, as issue 4 set it."""
+    """A limit that a figure must reach, or must not exceed."""
 
     limit: float
     at_most: bool = False
@@ -28,7 +28,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: what is measured, in what, and its target if it has one."""
+    """One row of the table: the measured quantity, its unit, and its target if there is one."""
 
     name: str
     unit: str
@@ -37,14 +37,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Absent:
-    """Why a row has no figure."""
+    """A row without a figure, and the reason."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Noted:
-    """A figure, and what must be known to read it."""
+    """A figure with a note that explains it."""
 
     value: float
     note: str
@@ -56,10 +56,15 @@ NO_GPU = Absent("not measured: no GPU")
 
 
 def clock(work: Work, *, processor: bool = False) -> float:
-    """Seconds that a piece of work takes, the GPU's part included.
+    """Return the seconds that a function takes, including its work on a GPU.
 
-    With ``processor``, of all threads together, or of the wall clock where that is more:
-    neither threads nor waiting are free then.
+    Parameters
+    ----------
+    work
+        The function.
+    processor
+        Return the CPU time of all threads where it is more than the wall time, so that neither
+        threads nor waiting are free.
     """
     _settle()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -72,10 +77,18 @@ def clock(work: Work, *, processor: bool = False) -> float:
 def times(
     work: Work, repeats: int = 5, budget: float = 20.0, *, processor: bool = False
 ) -> list[float]:
-    """Seconds of each of some repetitions, after one that burns in.
+    """Return the seconds of each repetition, after one warm-up.
 
-    No fewer than ``repeats`` unless they exceed the budget in seconds, and never under two;
-    so short a work that the clock's grain would show is repeated ten times as often.
+    Parameters
+    ----------
+    work
+        The function.
+    repeats
+        Number of repetitions; ten times as many where one takes less than 20 ms.
+    budget
+        Seconds after which no further repetition starts; there are at least two.
+    processor
+        See :func:`clock`.
     """
     clock(work)
     found: list[float] = []
@@ -90,26 +103,37 @@ def times(
 def seconds(
     work: Work, repeats: int = 5, budget: float = 20.0, *, processor: bool = False
 ) -> float:
-    """The median of :func:`times`."""
+    """Return the median of :func:`times`."""
     return median(times(work, repeats, budget, processor=processor))
 
 
-def race(ours: Work, theirs: Work, repeats: int = 5, budget: float = 40.0) -> tuple[float, float]:
-    """Median seconds of two pieces of work that take turns, so that a change of the machine's
-    mood hits both."""
-    clock(ours), clock(theirs)
+def race(first: Work, second: Work, repeats: int = 5, budget: float = 40.0) -> tuple[float, float]:
+    """Return the median seconds of two functions that alternate.
+
+    A change of the machine's speed during the measurement then affects both.
+
+    Parameters
+    ----------
+    first, second
+        The functions.
+    repeats
+        Number of repetitions of each.
+    budget
+        Seconds after which no further repetition starts; there are at least two.
+    """
+    clock(first), clock(second)
     one: list[float] = []
     other: list[float] = []
     begun = time.perf_counter()
     while len(one) < 2 or (len(one) < repeats and time.perf_counter() - begun < budget):
-        one.append(clock(ours))
-        other.append(clock(theirs))
+        one.append(clock(first))
+        other.append(clock(second))
     return median(one), median(other)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch and one for Arrow, for rates a core."""
+    """Use one thread in torch and one in Arrow, for rates per core."""
     before = torch.get_num_threads(), pa.cpu_count()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
@@ -121,7 +145,7 @@ def one_thread() -> Iterator[None]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

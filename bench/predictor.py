@@ -1,4 +1,4 @@
-"""The predictor against the plain reference, the machine and float64."""
+"""The predictor compared with the reference implementation, the machine's limit and float64."""
 
 from __future__ import annotations
 
@@ -11,87 +11,92 @@ from bench import arithmetic
 from bench.kit import FIVE, Kit
 from bench.matrix import best
 from bench.measure import Absent, Figures, Noted, Row, Target, race, seconds
-from bench.plain import SLOTS, plain_copy, slots
+from bench.reference import SLOTS, reference_copy, slots
 from catalogproc.network.predictor import pack
 
 TITLE = "predictor, 5 labels"
 ROWS = (
     Row("stars, 63 tokens", "stars/s"),
-    Row("plain reference, 64 slots", "stars/s"),
-    Row("63 tokens against plain", "×", Target(6)),
-    Row("63 tokens against plain that encodes again for each label", "×"),
+    Row("reference implementation, 64 slots", "stars/s"),
+    Row("63 tokens against the reference", "×", Target(6)),
+    Row("63 tokens against the reference, encoder run for each label", "×"),
     Row("63 tokens, of the matrix rate in the precision used", "%"),
     Row("63 tokens, of the bfloat16 matrix rate", "%", Target(60)),
     Row("stars, 33 tokens", "stars/s"),
-    Row("33 tokens against plain at 64 slots", "×", Target(10)),
+    Row("33 tokens against the reference at 64 slots", "×", Target(10)),
     Row("33 tokens, of the matrix rate in the precision used", "%"),
     Row("stars, real spectra in examples/", "stars/s"),
-    Row("plain's answers, farthest from ours", "% of sigma"),
-    Row("answers within 2 % of sigma of float64's", "%", Target(99.9)),
+    Row("reference's predictions, largest difference from ours", "% of sigma"),
+    Row("predictions within 2 % of sigma of float64's", "%", Target(99.9)),
 )
 
 
 def measure(kit: Kit) -> Figures:
     predictor, sizes, n = kit.predictor, kit.sizes, kit.sizes.predict
     shape, requests = kit.bundle.shape, predictor.requests(FIVE).tolist()
-    plain = plain_copy(kit.bundle.network())
+    reference = reference_copy(kit.bundle.network())
     full, median_star, real = kit.full(n), kit.full(n, 33), kit.real(n)
-    given = slots(*standardised(kit, full))
+    in_slots = slots(*standardised(kit, full))
     tokens = float(np.count_nonzero(~np.isnan(real), axis=1).mean())
     precision = str(predictor.dtype).removeprefix("torch.")
 
-    def theirs() -> None:
-        plain.answer(*given, requests)
+    def reference_predict() -> None:
+        reference.predict(*in_slots, requests)
 
-    ours, reference = race(
-        lambda: predictor.predict(full, FIVE), theirs, sizes.repeats, 2 * sizes.budget
+    ours, theirs = race(
+        lambda: predictor.predict(full, FIVE), reference_predict, sizes.repeats, 2 * sizes.budget
     )
-    again = seconds(
-        lambda: plain.answer(*given, requests, again=True), sizes.repeats, sizes.budget / 2
+    encoding_again = seconds(
+        lambda: reference.predict(*in_slots, requests, encode_again=True),
+        sizes.repeats,
+        sizes.budget / 2,
     )
-    sparse, beside = race(
-        lambda: predictor.predict(median_star, FIVE), theirs, sizes.repeats, 2 * sizes.budget
+    sparse, theirs_again = race(
+        lambda: predictor.predict(median_star, FIVE),
+        reference_predict,
+        sizes.repeats,
+        2 * sizes.budget,
     )
     faint = seconds(lambda: predictor.predict(real, FIVE), sizes.repeats, sizes.budget / 2)
     if predictor.device.type == "cpu":
         work = {size: arithmetic.star(shape, size, len(FIVE)) * n for size in (33, 63)}
         used, half = best(kit.rates, precision), best(kit.rates, "bfloat16")
         shares = [work[63] / ours / used, work[63] / ours / half, work[33] / sparse / used]
-        told = [Noted(100 * share, precision) for share in shares]
+        of_limit = [Noted(100 * share, precision) for share in shares]
     else:
-        told = [Absent("on a GPU: see there")] * 3
+        of_limit = [Absent("not measured: the predictor is on a GPU")] * 3
     return {
         "stars, 63 tokens": Noted(n / ours, precision),
-        "plain reference, 64 slots": n / reference,
-        "63 tokens against plain": reference / ours,
-        "63 tokens against plain that encodes again for each label": again / ours,
-        "63 tokens, of the matrix rate in the precision used": told[0],
-        "63 tokens, of the bfloat16 matrix rate": told[1],
-        "stars, 33 tokens": Noted(n / sparse, "what the median giant has"),
-        "33 tokens against plain at 64 slots": beside / sparse,
-        "33 tokens, of the matrix rate in the precision used": told[2],
-        "stars, real spectra in examples/": Noted(n / faint, f"{tokens:.1f} tokens a star"),
-        "plain's answers, farthest from ours": 100 * farthest_from_plain(kit),
-        "answers within 2 % of sigma of float64's": Noted(
+        "reference implementation, 64 slots": n / theirs,
+        "63 tokens against the reference": theirs / ours,
+        "63 tokens against the reference, encoder run for each label": encoding_again / ours,
+        "63 tokens, of the matrix rate in the precision used": of_limit[0],
+        "63 tokens, of the bfloat16 matrix rate": of_limit[1],
+        "stars, 33 tokens": Noted(n / sparse, "median of giants"),
+        "33 tokens against the reference at 64 slots": theirs_again / sparse,
+        "33 tokens, of the matrix rate in the precision used": of_limit[2],
+        "stars, real spectra in examples/": Noted(n / faint, f"{tokens:.1f} tokens per star"),
+        "reference's predictions, largest difference from ours": 100 * largest_difference(kit),
+        "predictions within 2 % of sigma of float64's": Noted(
             100 * close_to_exact(kit), f"{sizes.exact:,} real stars; {kit.bundle.name}"
         ),
     }
 
 
 def standardised(kit: Kit, values: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Token numbers and values (N, T) as the network reads them."""
+    """Return token numbers and standardised values (N, T)."""
     standardisation = kit.bundle.standardisation
     ids, x = pack((values - standardisation.center) / standardisation.scale)
     return torch.from_numpy(ids), torch.from_numpy(x)
 
 
-def farthest_from_plain(kit: Kit) -> float:
-    """The largest difference of the plain reference's means from ours, in our sigma."""
+def largest_difference(kit: Kit) -> float:
+    """Return the largest difference of the reference's means from ours, in our sigma."""
     values = kit.real(kit.sizes.exact)[: kit.sizes.predict // 2]
     ours = kit.predictor.predict(values, FIVE)
     requests = kit.predictor.requests(FIVE).tolist()
-    plain = plain_copy(kit.bundle.network())
-    means, _ = plain.answer(*slots(*standardised(kit, values), SLOTS), requests)
+    reference = reference_copy(kit.bundle.network())
+    means, _ = reference.predict(*slots(*standardised(kit, values), SLOTS), requests)
     columns = kit.bundle.vocabulary.columns(FIVE)
     standardisation = kit.bundle.standardisation
     theirs = means.numpy() * standardisation.scale[columns] + standardisation.center[columns]
@@ -99,7 +104,7 @@ def farthest_from_plain(kit: Kit) -> float:
 
 
 def close_to_exact(kit: Kit) -> float:
-    """The share of stars of which every answer is within 2 % of its sigma of float64's."""
+    """Return the fraction of stars whose predictions are all within 2 % of sigma of float64's."""
     values = kit.real(kit.sizes.exact)
     ours = kit.predictor.predict(values, FIVE)
     mean, sigma = exact(kit, values)
@@ -108,7 +113,7 @@ def close_to_exact(kit: Kit) -> float:
 
 @torch.inference_mode()
 def exact(kit: Kit, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Mean and sigma (N, 5) in float64 throughout; stars with as many tokens go together."""
+    """Return mean and sigma (N, 5) computed in float64; stars are batched by number of tokens."""
     standardisation, columns = kit.bundle.standardisation, kit.bundle.vocabulary.columns(FIVE)
     network = kit.bundle.network().double()
     z = (values - standardisation.center) / standardisation.scale
@@ -121,7 +126,7 @@ def exact(kit: Kit, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], .
             if len(rows):
                 numbers = np.nonzero(present[rows])[1].reshape(len(rows), count) + 1
                 x = z[rows][present[rows]].reshape(len(rows), count)
-                answer = network(torch.from_numpy(numbers), torch.from_numpy(x), requests)
-                found[:, rows] = torch.stack(answer).numpy()
+                prediction = network(torch.from_numpy(numbers), torch.from_numpy(x), requests)
+                found[:, rows] = torch.stack(prediction).numpy()
     scale = standardisation.scale[columns]
     return found[0] * scale + standardisation.center[columns], np.exp(0.5 * found[1]) * scale

@@ -1,4 +1,4 @@
-"""Errors carried to the answers, against answers alone."""
+"""Prediction with propagated input errors, compared with prediction without."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bench.measure import Absent, Figures, Row, Target, race
 
 TITLE = "error propagation, first order"
 ROWS = (
-    Row("independent errors against plain inference", "×", Target(3, at_most=True)),
-    Row("correlated errors against plain inference", "×", Target(3, at_most=True)),
+    Row("independent errors against inference without errors", "×", Target(3, at_most=True)),
+    Row("correlated errors against inference without errors", "×", Target(3, at_most=True)),
     Row("stars, correlated errors", "stars/s"),
 )
 
 
 def measure(kit: Kit) -> Figures:
     if find_spec("catalogproc.network.error_propagation") is None:
-        return {row.name: Absent("not measured: no network/propagate.py") for row in ROWS}
+        return {row.name: Absent("not measured: no network/error_propagation.py") for row in ROWS}
     from catalogproc.network.error_propagation import first_order
     from catalogproc.network.input_covariance import Correlated, InputNoise
     from catalogproc.vocabulary import BANDS
@@ -27,7 +27,7 @@ def measure(kit: Kit) -> Figures:
     n, sizes, predictor = kit.sizes.predict, kit.sizes, kit.predictor
     values = kit.real(n)
     errors = np.broadcast_to(0.1 * kit.bundle.standardisation.scale, values.shape)
-    # As XP's go together: neighbours most.
+    # Correlations like those of XP: strongest between neighbours.
     steps = np.abs(np.subtract.outer(np.arange(30), np.arange(30)))
     groups = [
         Correlated(
@@ -36,18 +36,18 @@ def measure(kit: Kit) -> Figures:
         )
         for band in BANDS
     ]
-    told: dict[str, tuple[float, float]] = {}
+    measured: dict[str, tuple[float, float]] = {}
     for name, noise in {
         "independent": InputNoise(errors),
         "correlated": InputNoise(errors, tuple(groups)),
     }.items():
-        told[name] = race(
+        measured[name] = race(
             lambda noise=noise: first_order(predictor, values, noise, FIVE),  # type: ignore[misc]
             lambda: predictor.predict(values, FIVE),
             sizes.repeats,
             sizes.budget,
         )
     return {
-        f"{name} errors against plain inference": ours / alone
-        for name, (ours, alone) in told.items()
-    } | {"stars, correlated errors": n / told["correlated"][0]}
+        f"{name} errors against inference without errors": ours / without
+        for name, (ours, without) in measured.items()
+    } | {"stars, correlated errors": n / measured["correlated"][0]}

@@ -1,4 +1,4 @@
-"""The command itself, in processes of its own: from the shell to the catalog."""
+"""The command `catalogproc run` in its own processes, from the start to the catalog."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.measure import Absent, Figures, Noted, Row, Target, cores, seconds
 
 TITLE = "run, end to end"
 ROWS = (
-    Row("stars, chunks alone", "stars/s"),
+    Row("stars, chunks only", "stars/s"),
     Row("chunks against the predictor's own time", "× its time", Target(1.15, at_most=True)),
     Row("chunks against their own predict stage", "× its time", Target(1.15, at_most=True)),
     Row("stars, whole command", "stars/s"),
@@ -34,8 +34,15 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Command:
-    """What a command took: seconds in all, seconds until its first part of a catalog, peak
-    memory in bytes of its largest process but the first and of all together."""
+    """Duration and memory of a command.
+
+    Attributes
+    ----------
+    seconds, first
+        Seconds until its end, and until its first part of a catalog.
+    worker, together
+        Peak memory in bytes of the largest child process, and of all processes.
+    """
 
     seconds: float
     first: float
@@ -48,13 +55,13 @@ def measure(kit: Kit) -> Figures:
     values = kit.real(2 * sizes.predict)
     each = seconds(lambda: kit.predictor.predict(values, labels), sizes.repeats, sizes.budget)
     each /= len(values)
-    # Long enough that what the first chunk of a worker costs once does not show.
+    # Long enough for the extra time of each worker's first chunk to be negligible.
     n, chunks = max(sizes.run, int(sizes.budget / each)), 2 * cores()
     rows = max(1, -(-n // chunks))
     file = kit.spectra(n, rows)
     job = job_file(kit, rows)
     output = kit.folder / "run"
-    told = command(kit, [file], output, job)
+    found = command(kit, [file], output, job)
     summary = json.loads((output / "summary.json").read_text())
     busy, predict = 0.0, 0.0
     for path in (output / "receipts").glob("[!.]*"):
@@ -64,14 +71,16 @@ def measure(kit: Kit) -> Figures:
     shutil.rmtree(output)
     small, large = (without_model(kit, size) for size in (kit.sizes.table, 4 * kit.sizes.table))
     return {
-        "stars, chunks alone": Noted(
+        "stars, chunks only": Noted(
             n / summary["seconds"], f"{n:,} real stars, once; errors not propagated"
         ),
         "chunks against the predictor's own time": summary["seconds"] / (n * each),
         "chunks against their own predict stage": busy / predict,
-        "stars, whole command": Noted(n / told.seconds, "start and end of the cluster included"),
-        "peak memory of a worker": told.worker / 1e9 if told.worker else Absent("too short to see"),
-        "peak memory of all processes": told.together / 1e9,
+        "stars, whole command": Noted(n / found.seconds, "start and end of the cluster included"),
+        "peak memory of a worker": found.worker / 1e9
+        if found.worker
+        else Absent("not measured: the run is too short"),
+        "peak memory of all processes": found.together / 1e9,
         "memory of a chunk, four times its stars": Noted(
             large / small, f"{kit.sizes.table:,} and {4 * kit.sizes.table:,} stars in a chunk"
         ),
@@ -80,7 +89,7 @@ def measure(kit: Kit) -> Figures:
 
 
 def job_file(kit: Kit, chunk_rows: int) -> Path:
-    """The kit's job with chunks of so many rows."""
+    """Write the kit's job with another number of rows per chunk."""
     content = replace(kit.job, chunk_rows=chunk_rows).to_dict()
     path = kit.folder / f"bench-{chunk_rows}.toml"
     path.write_text(tomli_w.dumps({"kind": "run", **content}))
@@ -88,15 +97,21 @@ def job_file(kit: Kit, chunk_rows: int) -> Path:
 
 
 def command(kit: Kit, inputs: list[Path], output: Path, job: str | Path) -> Command:
-    """Run catalogproc and watch it. Raises RuntimeError with what it said if it fails."""
+    """Run catalogproc and measure it.
+
+    Raises
+    ------
+    RuntimeError
+        The command failed; the message is its output.
+    """
     shutil.rmtree(output, ignore_errors=True)
     words = ["-m", "catalogproc", "run", "--input", *map(str, inputs), "--output", str(output)]
     words += ["--job", str(job), "--model", str(kit.bundle.path)]
     begun = time.perf_counter()
     first = worker = together = 0.0
-    # To a file: a pipe that nobody empties would stop it.
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, *words], stdout=said, stderr=said, cwd=ROOT)
+    # Output goes to a file: a full pipe would block the process.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, cwd=ROOT)
         while process.poll() is None:
             sizes = _memory(process.pid)
             together = max(together, sum(sizes))
@@ -104,17 +119,24 @@ def command(kit: Kit, inputs: list[Path], output: Path, job: str | Path) -> Comm
             if not first and any((output / "catalog").glob("[!.]*.parquet")):
                 first = time.perf_counter() - begun
             time.sleep(0.05)
-        whole = time.perf_counter() - begun
+        total = time.perf_counter() - begun
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(said.read().decode(errors="replace"))
-    return Command(whole, first or whole, int(worker), int(together))
+            log.seek(0)
+            raise RuntimeError(log.read().decode(errors="replace"))
+    return Command(total, first or total, int(worker), int(together))
 
 
 def without_model(kit: Kit, n: int) -> int:
-    """Peak memory in bytes of a process that does one chunk of n stars, all but the model."""
+    """Return the peak memory in bytes of one chunk of n stars without the model."""
     file = kit.spectra(n, min(n, 25_000))
-    words = [sys.executable, "-m", "bench.alone", str(file), str(kit.folder), str(kit.bundle.path)]
+    words = [
+        sys.executable,
+        "-m",
+        "bench.peak_memory",
+        str(file),
+        str(kit.folder),
+        str(kit.bundle.path),
+    ]
     environment = dict(os.environ)
     done = subprocess.run(
         words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
@@ -125,24 +147,24 @@ def without_model(kit: Kit, n: int) -> int:
 
 
 def first_stars(kit: Kit) -> Command:
-    """The 1,500 real stars that ship, with the demo job."""
+    """Run the demo job on the 1,500 shipped spectra."""
     output = kit.folder / "demo"
-    told = command(kit, sorted(EXAMPLES.glob("*.parquet")), output, "demo")
+    found = command(kit, sorted(EXAMPLES.glob("*.parquet")), output, "demo")
     shutil.rmtree(output)
-    return told
+    return found
 
 
 def _memory(pid: int) -> list[int]:
-    """Resident bytes of a process, then of each of its descendants."""
+    """Return the resident bytes of a process and of each of its descendants."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
     except psutil.Error:
         return [0]
     found = []
-    for one in family:
+    for member in family:
         try:
-            found.append(one.memory_info().rss)
+            found.append(member.memory_info().rss)
         except psutil.Error:
             found.append(0)
     return found

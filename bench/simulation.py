@@ -1,4 +1,4 @@
-"""Simulated stars, noise and all."""
+"""The simulator, including noise."""
 
 from __future__ import annotations
 

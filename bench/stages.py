@@ -1,7 +1,7 @@
-"""Each stage of the pipeline alone, and all of them but the model: stars a second on one core.
+"""Stars per second on one core: each stage of the pipeline, and all stages without the model.
 
-One thread each; a second is one of the processor's or of the clock, whichever were more, so
-that neither waiting nor threads are free.
+One thread is used. The time is CPU time or wall time, whichever is more, so that neither waiting
+nor threads are free.
 """
 
 from __future__ import annotations
@@ -27,51 +27,54 @@ from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import Companion, open_companion
 
 TITLE = "stages on one core"
-A_CORE = "stars/s a core"
-ANSWERS = 4 * 8192
-"""More than a batch."""
+PER_CORE = "stars/s per core"
+PREDICTIONS = 4 * 8192
+"""Number of stored predictions, more than a batch."""
 ROWS = (
-    Row("read", A_CORE),
-    Row("screen", A_CORE),
-    Row("match", A_CORE),
-    Row("features, no companion", A_CORE),
-    Row("features, companion", A_CORE),
-    Row("predict, 33 tokens", A_CORE),
-    Row("rows", A_CORE),
-    Row("write", A_CORE),
-    Row("all but the model, no companion", A_CORE, Target(150_000)),
-    Row("all but the model, companion", A_CORE, Target(150_000)),
+    Row("read", PER_CORE),
+    Row("screen", PER_CORE),
+    Row("match", PER_CORE),
+    Row("features, spectra only", PER_CORE),
+    Row("features, with gaia_source", PER_CORE),
+    Row("predict, 33 tokens", PER_CORE),
+    Row("rows", PER_CORE),
+    Row("write", PER_CORE),
+    Row("all but the model, spectra only", PER_CORE, Target(150_000)),
+    Row("all but the model, with gaia_source", PER_CORE, Target(150_000)),
     Row("input a star", "bytes"),
     Row("output a star", "bytes"),
 )
 
 
-class Answered(Engine):
-    """An engine that has its answers and hands them out in turn: all but the model."""
+class StoredPredictions(Engine):
+    """An engine that returns stored predictions in turn, in place of the model's."""
 
-    answers: Any
+    stored: Any
     at = 0
 
     def predict(self, tokens: Tokens) -> Any:
-        begin = self.at if self.at + len(tokens) <= ANSWERS else 0
+        begin = self.at if self.at + len(tokens) <= PREDICTIONS else 0
         self.at = begin + len(tokens)
-        return each_array(self.answers, lambda array: array[begin : self.at])
+        return each_array(self.stored, lambda array: array[begin : self.at])
 
 
-def answered(kit: Kit) -> Answered:
-    """With the answers of a few real stars, multiplied; no two alike, lest they pack well."""
-    engine = Answered(kit.bundle, kit.job)
+def stored_predictions(kit: Kit) -> StoredPredictions:
+    """Return an engine with the repeated predictions of real stars.
+
+    Noise is added to them, so that the output does not compress better than a real catalog.
+    """
+    engine = StoredPredictions(kit.bundle, kit.job)
     few = kit.spectra_read.slice(0, min(kit.sizes.predict, 256))
     found = kit.engine.predict(kit.engine.features(few))
     random = np.random.default_rng(0)
 
-    def multiplied(array: NDArray[Any]) -> NDArray[Any]:
-        many = array[np.arange(ANSWERS) % few.num_rows]
+    def repeated(array: NDArray[Any]) -> NDArray[Any]:
+        many = array[np.arange(PREDICTIONS) % few.num_rows]
         if not np.issubdtype(array.dtype, np.floating):
             return many
         return (many * random.normal(1.0, 0.02, many.shape)).astype(array.dtype)
 
-    engine.answers = each_array(found, multiplied)
+    engine.stored = each_array(found, repeated)
     return engine
 
 
@@ -86,19 +89,21 @@ def _measure(kit: Kit) -> Figures:
     def rate(stars: int, work: Work) -> float:
         return stars / seconds(work, sizes.repeats, sizes.budget / 2, processor=True)
 
-    engine, vocabulary = answered(kit), kit.bundle.vocabulary
+    engine, vocabulary = stored_predictions(kit), kit.bundle.vocabulary
     xp, gaia = kit.simulated
     companion = open_companion(gaia, kit.folder / "staging")
     figures: dict[str, float | Noted] = {}
 
-    whole = _all_but_the_model(kit, engine, kit.table, None)
-    figures["all but the model, no companion"] = rate(sizes.table, whole)
-    size = sum(path.stat().st_size for path in (kit.folder / "alone" / "catalog").iterdir())
+    spectra_only = _all_but_the_model(kit, engine, kit.table, None)
+    figures["all but the model, spectra only"] = rate(sizes.table, spectra_only)
+    size = sum(path.stat().st_size for path in (kit.folder / "without-model" / "catalog").iterdir())
     figures["output a star"] = size / sizes.table
     figures["input a star"] = kit.table.stat().st_size / sizes.table
     count = sum(chunk.rows or 0 for chunk in chunks.cut(xp, 10**9))
-    beside = _all_but_the_model(kit, engine, xp[0], companion)
-    figures["all but the model, companion"] = rate(chunks.cut(xp[:1], 10**9)[0].rows or 0, beside)
+    with_source = _all_but_the_model(kit, engine, xp[0], companion)
+    figures["all but the model, with gaia_source"] = rate(
+        chunks.cut(xp[:1], 10**9)[0].rows or 0, with_source
+    )
 
     [chunk] = chunks.cut([kit.table], 10**9)
     batches = list(chunks.spectra(chunk))
@@ -111,13 +116,13 @@ def _measure(kit: Kit) -> Figures:
     figures["screen"] = rate(sizes.table, screened)
     good = screened()
     found = [engine.features(batch) for batch in good]
-    figures["features, no companion"] = rate(
+    figures["features, spectra only"] = rate(
         sizes.table, lambda: [engine.features(batch) for batch in good]
     )
-    answers = [engine.predict(tokens) for tokens in found]
+    predictions = [engine.predict(tokens) for tokens in found]
     made = [
-        (batch.column("source_id"), tokens, answer)
-        for batch, tokens, answer in zip(good, found, answers, strict=True)
+        (batch.column("source_id"), tokens, prediction)
+        for batch, tokens, prediction in zip(good, found, predictions, strict=True)
     ]
     figures["rows"] = rate(sizes.table, lambda: [engine.to_catalog(*given) for given in made])
     tables = [engine.to_catalog(*given) for given in made]
@@ -136,14 +141,16 @@ def _measure(kit: Kit) -> Figures:
     identifiers = [batch.column("source_id") for batch in spectra]
     figures["match"] = rate(count, lambda: [companion.match(ids) for ids in identifiers])
     pairs = [(batch, companion.match(batch.column("source_id"))) for batch in spectra]
-    figures["features, companion"] = rate(count, lambda: [engine.features(*pair) for pair in pairs])
+    figures["features, with gaia_source"] = rate(
+        count, lambda: [engine.features(*pair) for pair in pairs]
+    )
     return figures
 
 
 def _all_but_the_model(
     kit: Kit, engine: Engine, file: Path, companion: Companion | None
 ) -> Callable[[], object]:
-    output = kit.folder / "alone"
+    output = kit.folder / "without-model"
     [chunk] = chunks.cut([file], 10**9)
 
     def work() -> object:

@@ -1,4 +1,4 @@
-"""From the return key to the first word, and to the first star."""
+"""Time from the start of the command to its first output and to the first stars."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROWS = (
 def measure(kit: Kit) -> Figures:
     words = [sys.executable, "-m", "catalogproc", "--help"]
 
-    def ask() -> None:
+    def help_text() -> None:
         subprocess.run(words, capture_output=True, check=True)
 
-    told = first_stars(kit)
+    demo = first_stars(kit)
     return {
-        "--help": seconds(ask, kit.sizes.repeats, kit.sizes.budget),
-        "1,500 real stars, to the first part of the catalog": told.first,
-        "1,500 real stars, to the whole catalog": Noted(told.seconds, f"model: {kit.bundle.name}"),
+        "--help": seconds(help_text, kit.sizes.repeats, kit.sizes.budget),
+        "1,500 real stars, to the first part of the catalog": demo.first,
+        "1,500 real stars, to the whole catalog": Noted(demo.seconds, f"model: {kit.bundle.name}"),
     }

@@ -1,4 +1,4 @@
-"""The bench on next to nothing: every row has a finite figure, and stands in the table."""
+"""The benchmark with very small sizes: every row has a finite figure and is in the tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.compare import compare
 from bench.kit import TINY, Kit
 from bench.machine import ROOT, describe
 from bench.measure import Target, race, seconds, times
-from bench.plain import plain_copy
+from bench.reference import reference_copy
 from catalogproc.network.transformer import Shape, Transformer
 
 
@@ -49,7 +49,7 @@ def test_every_row_of_a_family_has_a_finite_figure_or_a_reason(kit, found, name)
             assert (figure.met is None) == (not figure.target)
 
 
-def test_the_tables_hold_every_row_and_the_bill(kit, found):
+def test_the_tables_hold_every_row_and_the_costs(kit, found):
     figures = [figure for name in FAMILIES if name in found for figure in found[name]]
     assert {figure.family for figure in figures} == set(FAMILIES)
     rates = {(figure.family, figure.row): figure.value for figure in figures}
@@ -81,26 +81,26 @@ def test_the_tables_hold_every_row_and_the_bill(kit, found):
 
 def test_without_a_gpu_its_rows_say_so(kit):
     if torch.cuda.is_available():
-        pytest.skip("there is one")
-    told = gpu.measure(kit)
-    assert [row.name for row in gpu.ROWS] == list(told)
-    assert {absent.why for absent in told.values()} == {"not measured: no GPU"}
+        pytest.skip("there is a GPU")
+    found = gpu.measure(kit)
+    assert [row.name for row in gpu.ROWS] == list(found)
+    assert {absent.reason for absent in found.values()} == {"not measured: no GPU"}
 
 
 def test_the_arithmetic_is_what_pytorch_counts():
-    """Operations of the written-out formulae against PyTorch's count of those it does."""
+    """Operations by our formulae against PyTorch's own count."""
     network, n = Transformer(Shape(120)), 3
     ids = torch.arange(1, 34).expand(n, 33)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(ids, torch.zeros(n, 33), torch.tensor([111, 112, 113, 116, 117]))
-    first = 2 * 128 * 128 * 5  # the requests' own queries, once a batch
+    first = 2 * 128 * 128 * 5  # the first queries of the labels, once per batch
     assert counter.get_total_flops() == pytest.approx(
         n * star(network.shape, 33, 5) + first, rel=1e-6
     )
 
 
-def test_the_arithmetic_is_that_of_the_design():
-    """SCIENCE 4.3, in millions."""
+def test_the_arithmetic_of_the_default_shape():
+    """Operations per star, in millions, as computed by hand."""
     shape = Shape(120)
     assert encode(shape, 64) / 1e6 == pytest.approx(71.4, abs=0.05)
     assert keys_and_values(shape, 33) / 1e6 == pytest.approx(6.5, abs=0.05)
@@ -109,20 +109,20 @@ def test_the_arithmetic_is_that_of_the_design():
     assert star(shape, 33, 5) / 1e6 == pytest.approx(124, abs=0.6)
 
 
-def test_the_plain_reference_gives_our_answers(kit):
+def test_the_reference_implementation_predicts_the_same(kit):
     network = kit.bundle.network()
-    plain = plain_copy(network)
+    reference = reference_copy(network)
     ids, values = torch.arange(1, 41).reshape(2, 20), torch.randn(2, 20)
     ids[1, 12:] = 0
     requests = [111, 112, 3]
     with torch.inference_mode():
         ours = network(ids, values, torch.tensor(requests))
-    for again in (False, True):
-        theirs = plain.answer(ids, values, requests, again=again)
+    for encode_again in (False, True):
+        theirs = reference.predict(ids, values, requests, encode_again=encode_again)
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
-def test_times_are_taken_after_a_burn_in_and_bounded():
+def test_times_are_taken_after_a_warm_up_and_bounded():
     calls = []
     assert len(times(lambda: calls.append(1), repeats=3)) == 30
     assert len(calls) == 31
@@ -138,16 +138,16 @@ def test_targets_have_a_direction():
     assert not Target(0.5, at_most=True).met(0.6)
 
 
-def test_what_bounds_a_run_is_named():
+def test_the_slowest_part_of_a_run_is_named():
     rates = {
         ("stages", "predict, 33 tokens"): 250.0,
-        ("stages", "all but the model, no companion"): 50_000.0,
+        ("stages", "all but the model, spectra only"): 50_000.0,
         ("gpu", "stars, 33 tokens, 7 labels"): 1_600_000.0,
     }
     bill = {item.name: item for item in cost.bill(rates)}
-    assert bill["of it, the network"].value == pytest.approx(220e6 / 250 / 3600)
+    assert bill["of which the network"].value == pytest.approx(220e6 / 250 / 3600)
     assert bill["run on one GPU, the network"].value == pytest.approx(220e6 / 1.6e6 / 3600)
-    both = bill["of it, the network"].value + bill["of it, all but the network"].value
+    both = bill["of which the network"].value + bill["of which all but the network"].value
     assert bill["run without a GPU"].value == pytest.approx(both)
     assert bill["catalog written"].value is None
     named = list(cost.bottleneck(rates).values())

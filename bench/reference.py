@@ -1,8 +1,8 @@
-"""The plain reference: the same network of torch's own modules, eager and in float32.
+"""Reference implementation: the same network of torch's own modules, eager and in float32.
 
-Used as the direct peer uses its own (SCIENCE 4.2): every star fills a fixed number of slots,
-stars are encoded once and then asked label by label, with the decoder's keys and values
-computed again for each label, and attention weights are asked for and thrown away.
+It predicts as the code of astroNN_stars_foundation does (Leung & Bovy 2024): each star fills a
+fixed number of slots and is encoded once; labels are predicted one by one, with the decoder's keys
+and values computed again for each; attention weights are computed and not used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from catalogproc.network.transformer import Shape, Transformer
 
-SLOTS = 64
-BATCH = 1024
-"""The peer's."""
+SLOTS, BATCH = 64, 1024
+"""Slots per star and stars per batch, as in astroNN_stars_foundation."""
 
 
-class PlainBlock(nn.Module):
+class ReferenceBlock(nn.Module):
     """Attention and feed-forward, post-normalised."""
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
@@ -34,12 +33,12 @@ class PlainBlock(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, padded: Tensor) -> Tensor:
-        seen, _ = self.attention(x, memory, memory, key_padding_mask=padded, need_weights=True)
-        x = self.norm_attention(x + self.drop(seen))
+        attended, _ = self.attention(x, memory, memory, key_padding_mask=padded, need_weights=True)
+        x = self.norm_attention(x + self.drop(attended))
         return self.norm_feed_forward(x + self.drop(self.narrow(F.gelu(self.widen(x)))))
 
 
-class PlainTransformer(nn.Module):
+class ReferenceTransformer(nn.Module):
     """Encoder, decoder and head."""
 
     def __init__(self, shape: Shape) -> None:
@@ -47,8 +46,8 @@ class PlainTransformer(nn.Module):
         d, dropout = shape.width, shape.dropout
         self.weight = nn.Parameter(torch.zeros(shape.tokens + 1, d))
         self.bias = nn.Parameter(torch.zeros(shape.tokens + 1, d))
-        self.encoder = nn.ModuleList(PlainBlock(d, *block, dropout) for block in shape.encoder)
-        self.decoder = nn.ModuleList(PlainBlock(d, *block, dropout) for block in shape.decoder)
+        self.encoder = nn.ModuleList(ReferenceBlock(d, *block, dropout) for block in shape.encoder)
+        self.decoder = nn.ModuleList(ReferenceBlock(d, *block, dropout) for block in shape.decoder)
         widths = (d, *shape.head)
         self.head = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.mean, self.log_variance = nn.Linear(widths[-1], 1), nn.Linear(widths[-1], 1)
@@ -62,7 +61,15 @@ class PlainTransformer(nn.Module):
         return x, padded
 
     def decode(self, memory: Tensor, padded: Tensor, request: Tensor) -> tuple[Tensor, Tensor]:
-        """One label a star: request (N,)."""
+        """Return mean and log variance (N,) of one label per star.
+
+        Parameters
+        ----------
+        memory, padded
+            Output of :meth:`encode`.
+        request
+            Number of the label for each star (N,).
+        """
         x = self.weight[request][:, None, :]
         for block in self.decoder:
             x = block(x, memory, padded)
@@ -71,19 +78,26 @@ class PlainTransformer(nn.Module):
         return self.mean(x)[:, 0, 0], self.log_variance(x)[:, 0, 0]
 
     @torch.inference_mode()
-    def answer(
-        self, ids: Tensor, values: Tensor, requests: list[int], *, again: bool = False
+    def predict(
+        self, ids: Tensor, values: Tensor, requests: list[int], *, encode_again: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (N, K), batch by batch, label by label.
+        """Return mean and log variance (N, K), batch by batch and label by label.
 
-        With ``again`` the stars are encoded anew for each label.
+        Parameters
+        ----------
+        ids, values
+            Token numbers and standardised values (N, slots).
+        requests
+            Numbers of the K labels.
+        encode_again
+            Run the encoder again for each label.
         """
         batches = []
         for x, z in zip(ids.split(BATCH), values.split(BATCH), strict=True):
             memory, padded = self.encode(x, z)
             columns = []
             for number in requests:
-                if again and columns:
+                if encode_again and columns:
                     memory, padded = self.encode(x, z)
                 columns.append(self.decode(memory, padded, torch.full((len(x),), number)))
             means, log_variances = zip(*columns, strict=True)
@@ -92,18 +106,18 @@ class PlainTransformer(nn.Module):
         return torch.cat(means), torch.cat(log_variances)
 
 
-def plain_copy(network: Transformer) -> PlainTransformer:
-    """The plain network with the weights of ours."""
-    given = {name: value.detach().float().cpu() for name, value in network.state_dict().items()}
+def reference_copy(network: Transformer) -> ReferenceTransformer:
+    """Return the reference implementation with the weights of a network."""
+    original = {name: value.detach().float().cpu() for name, value in network.state_dict().items()}
     weights: dict[str, Tensor] = {}
-    for name, value in given.items():
+    for name, value in original.items():
         block, _, key = name.rpartition(".attention.")
         at = f"{block}.attention"
         if not block:
             weights[name] = value
         elif key.startswith("query."):
             kind = key.removeprefix("query.")
-            both = given[f"{at}.key_value.{kind}"]
+            both = original[f"{at}.key_value.{kind}"]
             weights[f"{at}.in_proj_{kind}"] = torch.cat([value, both])
         elif key == "bias_key_value":
             half = len(value) // 2
@@ -111,12 +125,12 @@ def plain_copy(network: Transformer) -> PlainTransformer:
             weights[f"{at}.bias_v"] = value[half:].reshape(1, 1, half)
         elif key.startswith("out."):
             weights[f"{at}.out_proj.{key.removeprefix('out.')}"] = value
-    plain = PlainTransformer(network.shape)
-    plain.load_state_dict(weights, strict=True)
-    return plain.eval()
+    reference = ReferenceTransformer(network.shape)
+    reference.load_state_dict(weights, strict=True)
+    return reference.eval()
 
 
 def slots(ids: Tensor, values: Tensor, count: int = SLOTS) -> tuple[Tensor, Tensor]:
-    """Packed stars (N, T) in a fixed number of slots, at least as many as they need."""
+    """Pad packed stars (N, T) to a fixed number of slots, or more where they have more tokens."""
     more = max(0, count - ids.shape[1])
     return F.pad(ids, (0, more)), F.pad(values, (0, more))

@@ -1,4 +1,4 @@
-"""One chunk, all but the model, in a process of its own; prints its peak memory in bytes."""
+"""Process one chunk with stored predictions, without the model; print the peak memory in bytes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import sys
 from pathlib import Path
 
 from bench.kit import TINY, Kit
-from bench.stages import answered
+from bench.stages import stored_predictions
 from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.readers import chunks
 
 
 def main(file: str, folder: str, model: str) -> None:
-    engine = answered(Kit(Path(folder), model, TINY))
+    engine = stored_predictions(Kit(Path(folder), model, TINY))
     [chunk] = chunks.cut([Path(file)], 10**9)
-    process_chunk(engine, chunk, None, Path(folder) / "alone")
+    process_chunk(engine, chunk, None, Path(folder) / "without-model")
     print(_peak())
 
 
 def _peak() -> int:
-    """Peak resident memory in bytes of this program alone.
+    """Return the peak resident memory of this process in bytes.
 
-    What getrusage tells on Linux begins with the peak of the process that started this one.
+    On Linux getrusage starts with the peak of the parent process, so /proc is read instead.
     """
     status = Path("/proc/self/status")
     if not status.exists():
