@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from support import simulated
 
 from catalogproc.errors import InputError, JobError
@@ -290,3 +291,29 @@ def test_crosscheck_without_references_is_refused(
 ) -> None:
     with pytest.raises(JobError, match=r"--members, --again or --masses"):
         crosscheck(catalogs[0], tmp_path, References())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ecsv", "fits", "vot"])
+def test_tables_are_read_with_their_units_and_names_in_any_case(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Masses in kilogrammes and ages in Myr, where the format states units."""
+    kilogrammes, megayears = ("kg", "Myr") if suffix != "csv" else (None, None)
+    mass, age = (1.98840987e30, 1e3) if suffix != "csv" else (1.0, 1.0)
+    path, known = tmp_path / f"masses.{suffix}", tmp_path / f"known.{suffix}"
+    form = {"csv": "ascii.csv", "ecsv": "ascii.ecsv", "fits": "fits", "vot": "votable"}[suffix]
+    table = Table({"source_id": IDS[:3], "MASS": [1.0, 1.5, 2.0], "Mass_Error": [0.1, 0.2, 0.3]})
+    for name in ("MASS", "Mass_Error"):
+        table[name] = table[name] * mass
+        table[name].unit = kilogrammes
+    table.write(path, format=form)
+    ids, values, errors = read_masses(path)
+    assert ids.tolist() == IDS[:3].tolist()
+    np.testing.assert_allclose(values, [1.0, 1.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(errors, [0.1, 0.2, 0.3], rtol=1e-6)
+    table = Table({"cluster": ["a", "b"], "Age": np.array([4.0, 0.5]) * age, "M_H": [0.0, -0.2]})
+    table["Age"].unit = megayears
+    table.write(known, format=form)
+    found = read_known(known)
+    assert found["a"]["log_age"] == pytest.approx(np.log10(4e9))
+    assert found["b"] == pytest.approx({"log_age": np.log10(5e8), "m_h": -0.2})
