@@ -24,7 +24,7 @@ from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.parquet_writer import PartWriter
 from catalogproc.readers import chunks
-from catalogproc.readers.gaia_source import Companion, open_companion
+from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 
 TITLE = "stages on one core"
 PER_CORE = "stars/s per core"
@@ -91,7 +91,7 @@ def _measure(kit: Kit) -> Figures:
 
     engine, vocabulary = stored_predictions(kit), kit.bundle.vocabulary
     xp, gaia = kit.simulated
-    companion = open_companion(gaia, kit.folder / "staging")
+    auxiliary = open_auxiliary(gaia, kit.folder / "staging")
     figures: dict[str, float | Noted] = {}
 
     spectra_only = _all_but_the_model(kit, engine, kit.table, None)
@@ -100,7 +100,7 @@ def _measure(kit: Kit) -> Figures:
     figures["output a star"] = size / sizes.table
     figures["input a star"] = kit.table.stat().st_size / sizes.table
     count = sum(chunk.rows or 0 for chunk in chunks.cut(xp, 10**9))
-    with_source = _all_but_the_model(kit, engine, xp[0], companion)
+    with_source = _all_but_the_model(kit, engine, xp[0], auxiliary)
     figures["all but the model, with gaia_source"] = rate(
         chunks.cut(xp[:1], 10**9)[0].rows or 0, with_source
     )
@@ -139,8 +139,8 @@ def _measure(kit: Kit) -> Figures:
         for batch in chunks.spectra(chunk)
     ]
     identifiers = [batch.column("source_id") for batch in spectra]
-    figures["match"] = rate(count, lambda: [companion.match(ids) for ids in identifiers])
-    pairs = [(batch, companion.match(batch.column("source_id"))) for batch in spectra]
+    figures["match"] = rate(count, lambda: [auxiliary.match(ids) for ids in identifiers])
+    pairs = [(batch, auxiliary.match(batch.column("source_id"))) for batch in spectra]
     figures["features, with gaia_source"] = rate(
         count, lambda: [engine.features(*pair) for pair in pairs]
     )
@@ -148,14 +148,14 @@ def _measure(kit: Kit) -> Figures:
 
 
 def _all_but_the_model(
-    kit: Kit, engine: Engine, file: Path, companion: Companion | None
+    kit: Kit, engine: Engine, file: Path, auxiliary: AuxiliaryTable | None
 ) -> Callable[[], object]:
     output = kit.folder / "without-model"
     [chunk] = chunks.cut([file], 10**9)
 
     def work() -> object:
         shutil.rmtree(output, ignore_errors=True)
-        return process_chunk(engine, chunk, companion, output)
+        return process_chunk(engine, chunk, auxiliary, output)
 
     return work
 

@@ -27,7 +27,7 @@ from support.mutations import changed, damaged, no_hang
 from support.xp_files import (
     ARCHIVE,
     ARRAYS,
-    COMPANION,
+    AUXILIARY,
     fits_bytes,
     parquet_bytes,
     plain_csv,
@@ -43,7 +43,7 @@ from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import load_job, load_training_job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
 from catalogproc.readers import chunks
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.resources import shipped
 from catalogproc.rundir.manifest import read_identity
 from catalogproc.rundir.receipts import read_receipt, receipt_files
@@ -132,9 +132,9 @@ def _refuses(error: CatalogprocError) -> None:
     assert "Traceback" not in str(error)
 
 
-COMPANIONS: dict[str, Callable[[], bytes]] = {
-    "g.parquet": COMPANION.read_bytes,
-    "g.csv": lambda: _text(pq.read_table(COMPANION).slice(0, 8)),
+AUXILIARY: dict[str, Callable[[], bytes]] = {
+    "g.parquet": AUXILIARY.read_bytes,
+    "g.csv": lambda: _text(pq.read_table(AUXILIARY).slice(0, 8)),
 }
 
 
@@ -146,16 +146,16 @@ def _text(table: pa.Table) -> bytes:
     return bytes(out.getvalue().to_pybytes())
 
 
-@pytest.mark.parametrize("name", COMPANIONS)
-def test_companions(name: str, tmp_path: Path) -> None:
-    whole = COMPANIONS[name]()
-    stars = pq.read_table(COMPANION)["source_id"].combine_chunks()
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_auxiliary_tables(name: str, tmp_path: Path) -> None:
+    whole = AUXILIARY[name]()
+    stars = pq.read_table(AUXILIARY)["source_id"].combine_chunks()
     for case in range(CASES):
         path = tmp_path / name
         path.write_bytes(damaged(whole, random.Random(f"{name} {case}")))
         with no_hang(f"{name}, case {case}"):
             try:
-                found = open_companion([path], tmp_path / "staging").match(stars)
+                found = open_auxiliary([path], tmp_path / "staging").match(stars)
             except CatalogprocError as error:
                 _speaks(error, tmp_path)
                 continue

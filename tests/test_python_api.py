@@ -121,7 +121,7 @@ def test_a_catalog_tells_where_it_comes_from(stars: Catalog, tmp_path: Path) -> 
 
 def spectra_and_photometry() -> pa.Table:
     """Spectra of 30 real stars, arrays as lists, and their gaia_source columns."""
-    source = real_stars.bright_companion()
+    source = real_stars.bright_auxiliary()
     table = real_stars.bright()
     for name in source.column_names:
         if name not in table.column_names:

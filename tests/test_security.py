@@ -23,7 +23,7 @@ from catalogproc.errors import BundleError, CatalogprocError, InputError, JobErr
 from catalogproc.io.atomic import as_json
 from catalogproc.job import load_job, load_training_job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import read_spectra
 from catalogproc.report.html_report import write_report
 from catalogproc.rundir.provenance import write_provenance
@@ -162,7 +162,7 @@ def test_a_harmful_pickle_is_not_executed_in_any_kind_of_file(tmp_path: Path) ->
         with pytest.raises(InputError):
             list(read_spectra(path))
         with pytest.raises(CatalogprocError):
-            open_companion([path], tmp_path / "staging")
+            open_auxiliary([path], tmp_path / "staging")
     folder = tiny_bundle(tmp_path / "bundle").path
     (folder / WEIGHTS).write_bytes(bomb)
     text = (folder / DECLARATION).read_text().partition("\n")[2]

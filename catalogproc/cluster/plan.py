@@ -22,7 +22,7 @@ from catalogproc.io.remote import named
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from catalogproc.vocabulary import Vocabulary
 
 LOCK_FILE = ".lock"
-STAGING = ".companion"
+STAGING = ".auxiliary"
 BYTES_PER_ROW = 300
 """Approximate size of one star in the output folder."""
 _THREADS = 8
@@ -221,7 +221,7 @@ def _refuse_gaia_source(files: Sequence[Path]) -> None:
     """Refuse a table that cannot be read: every chunk needs it, so every chunk would fail."""
     try:
         if files:
-            open_companion(files, None)
+            open_auxiliary(files, None)
     except InputError as error:
         raise Refusal.of(error) from None
 

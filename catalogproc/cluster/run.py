@@ -35,7 +35,7 @@ from catalogproc.errors import CountError, LockedError, Refusal, WorkerError
 from catalogproc.io.atomic import remove_stale, write_error
 from catalogproc.io.locks import Lock
 from catalogproc.network.bundle import DECLARATION
-from catalogproc.readers.gaia_source import Companion, open_companion
+from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.rundir.manifest import FOLDERS, open_run
 from catalogproc.rundir.provenance import write_provenance
 from catalogproc.rundir.receipts import iterate_receipts
@@ -115,10 +115,10 @@ def run(
 def _process(start: _Start) -> RunResult:
     plan = start.plan
     run_id = plan.identity.run_id
-    companion = _open_gaia_source(plan)
+    auxiliary = _open_gaia_source(plan)
     with EventLog(plan.output) as log, served_metrics(run_id) as metrics:
         log.write("started", run=run_id, chunks=len(plan.chunks), to_do=len(plan.todo))
-        with _client(start) as client, _loaded_model(client, start, companion) as name:
+        with _client(start) as client, _loaded_model(client, start, auxiliary) as name:
             statuses = _statuses(client, name)
             user = _user_report(start)
 
@@ -153,15 +153,15 @@ def _client(start: _Start) -> Iterator[Client]:
             yield client
 
 
-def _open_gaia_source(plan: Plan) -> Companion | None:
+def _open_gaia_source(plan: Plan) -> AuxiliaryTable | None:
     if not plan.gaia_source:
         return None
     staging = plan.output.absolute() / STAGING
-    return open_companion([path.absolute() for path in plan.gaia_source], staging)
+    return open_auxiliary([path.absolute() for path in plan.gaia_source], staging)
 
 
 @contextmanager
-def _loaded_model(client: Client, start: _Start, companion: Companion | None) -> Iterator[str]:
+def _loaded_model(client: Client, start: _Start, auxiliary: AuxiliaryTable | None) -> Iterator[str]:
     """Load the model on every worker, for the time of the block; yield the plugin's name."""
     plan, workers = start.plan, start.workers
     if workers is None:
@@ -174,7 +174,7 @@ def _loaded_model(client: Client, start: _Start, companion: Companion | None) ->
         bundle_hash=plan.bundle.hash,
         job=plan.job,
         output=plan.output.absolute(),
-        companion=companion,
+        auxiliary=auxiliary,
         # With workers on GPUs and on the CPU, each one's environment says which it has.
         device="auto" if cluster.cpu_workers else cluster.device,
         threads=workers.threads if workers else None,

@@ -78,7 +78,7 @@ def process_on_worker(name: str, output: Path, chunk: Chunk) -> Receipt:
             receipt = process_chunk(
                 context.engine,
                 chunk,
-                context.companion,
+                context.auxiliary,
                 output,
                 ChunkWorker(str(worker.name), context.device),
             )

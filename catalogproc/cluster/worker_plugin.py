@@ -30,7 +30,7 @@ from catalogproc.rundir.manifest import RUN_FILE
 if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
     from catalogproc.inference.engine import Engine
-    from catalogproc.readers.gaia_source import Companion
+    from catalogproc.readers.gaia_source import AuxiliaryTable
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WorkerContext:
 
     Attributes
     ----------
-    engine, companion
+    engine, auxiliary
         The model with the job, and the gaia_source table if the run has one.
     device
         Label of the device, as in receipts.
@@ -51,7 +51,7 @@ class WorkerContext:
     """
 
     engine: Engine
-    companion: Companion | None
+    auxiliary: AuxiliaryTable | None
     device: str
     threads: int
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -82,7 +82,7 @@ class WorkerSetup:
         What is computed.
     output
         The run's folder. It must exist, else a worker would write where nobody looks.
-    companion
+    auxiliary
         The gaia_source table, already in files that can be read in parts.
     device
         ``auto``, ``cpu`` or ``cuda``.
@@ -101,7 +101,7 @@ class WorkerSetup:
     bundle_hash: str
     job: Job
     output: Path
-    companion: Companion | None = None
+    auxiliary: AuxiliaryTable | None = None
     device: str = "auto"
     threads: int | None = None
     share_gpu: bool = False
@@ -184,7 +184,7 @@ class ModelPlugin(WorkerPlugin):
         device = self._claim.device
         engine = Engine(bundle, spec.job, device.kind, spec.run_id, self._dust_map())
         engine.self_check()
-        return WorkerContext(engine, spec.companion, device.label, spec.threads or nthreads)
+        return WorkerContext(engine, spec.auxiliary, device.label, spec.threads or nthreads)
 
     def _dust_map(self) -> DustMap | None:
         from catalogproc.features.dust_map import open_dust_map

@@ -13,7 +13,7 @@ from catalogproc.errors import CountError
 from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import Job
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import read_spectra
 from catalogproc.vocabulary import Vocabulary
 
@@ -135,7 +135,7 @@ def read_stars(
         Rows per batch that is read.
     """
     with tempfile.TemporaryDirectory() as staging:
-        auxiliary = open_companion(files.auxiliary, Path(staging)) if files.auxiliary else None
+        auxiliary = open_auxiliary(files.auxiliary, Path(staging)) if files.auxiliary else None
         for good in screened(files.spectra, vocabulary, count, batch_rows):
             match = None if auxiliary is None else auxiliary.match(good.column("source_id"))
             yield good, tokens(good, match, vocabulary, job)

@@ -28,7 +28,7 @@ from catalogproc.io.atomic import scratch_folder
 from catalogproc.job import Job
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.coerce import matrix_lists
-from catalogproc.readers.gaia_source import Companion, open_companion
+from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, read_apogee
 from catalogproc.readers.xp import read_spectra
 from catalogproc.rundir.manifest import shown_path
@@ -139,8 +139,8 @@ def dataset_from_surveys(
     labels, without_id = _labels(files, masses, selection.cuts, notes)
     about = _facts(files, dust_map)
     with scratch_folder(Path(output).parent, "auxiliary") as staging:
-        gaia = open_companion(files.gaia_source, staging)
-        tmass = open_companion(files.tmass, staging) if files.tmass else None
+        gaia = open_auxiliary(files.gaia_source, staging)
+        tmass = open_auxiliary(files.tmass, staging) if files.tmass else None
         join = _Join(labels, gaia, tmass, dust_map, selection.cuts, load_vocabulary(), notes)
         candidates = _candidates(join, files, without_id, progress)
         return write_dataset(candidates, output, selection, about, notes)
@@ -196,8 +196,8 @@ class _Join:
     """Tables and maps that a batch of spectra is joined with."""
 
     labels: _Labels
-    gaia: Companion
-    tmass: Companion | None
+    gaia: AuxiliaryTable
+    tmass: AuxiliaryTable | None
     dust_map: DustMap | None
     cuts: Cuts
     vocabulary: Vocabulary

@@ -23,7 +23,7 @@ from catalogproc.inference.engine import Engine
 from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job, load_job
 from catalogproc.network.predictor import Predictor
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.simulation.out_of_distribution import KINDS, simulate_ood
 from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
 from catalogproc.simulation.simulator import Simulator
@@ -167,7 +167,7 @@ def _run(engine: Engine, stars: SimulatedStars) -> pa.Table:
 def _processed(
     engine: Engine, spectra: list[Path], auxiliary: list[Path], staging: Path
 ) -> Iterator[pa.Table]:
-    table = open_companion(auxiliary, staging)
+    table = open_auxiliary(auxiliary, staging)
     for good in screened(spectra, engine.bundle.vocabulary):
         yield engine.process(good, table.match(good.column("source_id")))
 

@@ -36,7 +36,7 @@ from catalogproc.rundir.receipts import Receipt, write_receipt
 if TYPE_CHECKING:
     from catalogproc.inference.engine import Engine
     from catalogproc.readers.chunks import Chunk
-    from catalogproc.readers.gaia_source import Companion
+    from catalogproc.readers.gaia_source import AuxiliaryTable
 
 STAGES = ("read", "screen", "match", "features", "predict", "rows", "write")
 LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
@@ -94,7 +94,7 @@ CALLER = ChunkWorker()
 def process_chunk(
     engine: Engine,
     chunk: Chunk,
-    gaia_source: Companion | None,
+    gaia_source: AuxiliaryTable | None,
     output: Path,
     worker: ChunkWorker = CALLER,
 ) -> Receipt:
@@ -173,7 +173,7 @@ class _Parts:
 
 
 def _stream(
-    engine: Engine, chunk: Chunk, gaia_source: Companion | None, watch: Stopwatch
+    engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable | None, watch: Stopwatch
 ) -> Iterator[tuple[int, pa.Table, pa.Table]]:
     """Yield for each batch: number of rows read, rows of the catalog, rejected rows."""
     with watch.time("read"):

@@ -78,8 +78,8 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """Tables of stars, in which those of a batch are looked up. Holds paths and ranges only.
+class AuxiliaryTable:
+    """Auxiliary tables, in which stars are looked up. Holds paths and ranges only.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Companion:
     unready: tuple[Path, ...] = ()
 
     def match(self, source_ids: pa.Array | pa.ChunkedArray) -> pa.Table:
-        """The columns of the contract gaia_source for some stars.
+        """Look up stars.
 
         Parameters
         ----------
@@ -114,11 +114,11 @@ class Companion:
         InputError
             A file cannot be read, or a star stands twice in the files.
         JobError
-            The companion was opened without a folder for staging, and needs one.
+            The table was opened without a folder for staging, and needs one.
         """
         if self.unready:
             raise JobError(
-                "a companion file must be put in order before stars are looked up in it",
+                "an auxiliary table must be sorted before stars are looked up in it",
                 wanted="Parquet sorted by source_id, or a folder to write such a copy to",
                 found=", ".join(map(str, self.unready)),
             )
@@ -163,8 +163,8 @@ class Companion:
         return " and ".join(dict.fromkeys(holding))
 
 
-def open_companion(files: Sequence[str | Path], staging: str | Path | None) -> Companion:
-    """Open companion tables, and put those in order that are not.
+def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> AuxiliaryTable:
+    """Open auxiliary tables, and write sorted copies of those that are not sorted.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def open_companion(files: Sequence[str | Path], staging: str | Path | None) -> C
             unready.append(path)
         else:
             parts += _staged(table, columns, Path(staging))
-    return Companion(paths, tuple(parts), tuple(unready))
+    return AuxiliaryTable(paths, tuple(parts), tuple(unready))
 
 
 def _used_columns(table: Table) -> tuple[UsedColumn, ...]:
@@ -207,7 +207,7 @@ def _used_columns(table: Table) -> tuple[UsedColumn, ...]:
             found.append(_used(table, column, stored))
     if not found or found[0].name != "source_id" or len(found) == 1:
         raise InputError(
-            "the file is no companion table",
+            "the file is not an auxiliary table",
             wanted="source_id and at least one of "
             + ", ".join(column.name for column in contract.columns[1:]),
             found=shortened(table.types),
@@ -330,11 +330,11 @@ def _twice(star: int, stars: int, where: object) -> InputError:
     )
 
 
-class _Lately:
-    """What was lately read, up to a number of bytes.
+class _Recent:
+    """The row groups that were read last, up to a number of bytes.
 
-    The batches of a chunk are neighbours and need the same row groups. Nothing that is
-    computed depends on what is held here.
+    The batches of a chunk are neighbours on the sky and need the same row groups. No result
+    depends on what is kept here.
     """
 
     def __init__(self, limit: int) -> None:
@@ -355,7 +355,7 @@ class _Lately:
         return rows
 
 
-_LATELY = _Lately(_CACHE_BYTES)
+_RECENT = _Recent(_CACHE_BYTES)
 
 
 def _group(part: _Part, number: int) -> pa.Table:
@@ -363,7 +363,7 @@ def _group(part: _Part, number: int) -> pa.Table:
     with reading(part.path, "Parquet"):
         status = part.path.stat()
         key = (part.path, status.st_mtime_ns, status.st_size, number)
-        return _LATELY.get(key, lambda: _read_group(part, number))
+        return _RECENT.get(key, lambda: _read_group(part, number))
 
 
 def _read_group(part: _Part, number: int) -> pa.Table:
@@ -415,7 +415,7 @@ def _read(contract: Contract, name: str, array: Any) -> tuple[pa.Array, coerce.M
 
 def _unreadable(path: Path, column: str, row: int, wanted: str, found: object) -> InputError:
     return InputError(
-        "a value of the companion table cannot be read",
+        "a value of the auxiliary table cannot be read",
         wanted=wanted,
         found=found,
         where=f"{path}, row {row}" + (f", column {column}" if column else ""),

@@ -252,10 +252,10 @@ def _auxiliary_row(
     folder: Path, identity: RunIdentity, moved_to: Sequence[Path], source_id: int
 ) -> pa.Table | None:
     from catalogproc.features.dust_map import FACTS
-    from catalogproc.readers.gaia_source import open_companion
+    from catalogproc.readers.gaia_source import open_auxiliary
 
     """Return the star's row of the gaia_source tables; None where the run had none."""
-    paths = [file.path for file in identity.companions if not file.path.endswith(FACTS)]
+    paths = [file.path for file in identity.auxiliary if not file.path.endswith(FACTS)]
     if not paths:
         return None
     files = [local(path) for path in moved_to or paths]
@@ -265,8 +265,8 @@ def _auxiliary_row(
                 "a gaia_source table is not where the run found it", wanted=path,
                 advice="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
-    companion = open_companion(files, folder)
-    return companion.match(pa.array([source_id], pa.int64()))
+    auxiliary = open_auxiliary(files, folder)
+    return auxiliary.match(pa.array([source_id], pa.int64()))
 
 
 def _check_equal(repeated: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -149,7 +149,7 @@ def _run_values(
         "model_facts": [("hash", identity.model_hash), *training.items()],
         "files": [
             (file.path, file.fingerprint[:16], "" if file.rows is None else f"{file.rows:,}")
-            for file in (*identity.inputs, *identity.companions)
+            for file in (*identity.inputs, *identity.auxiliary)
         ],
     }
 

@@ -56,7 +56,7 @@ def provenance_diagram(identity: RunIdentity, receipts: Sequence[Receipt]) -> Di
     """
     written = sum(receipt.rows_written for receipt in receipts)
     rejected = sum(receipt.rows_rejected for receipt in receipts)
-    auxiliary = _files(identity.companions) if identity.companions else ("none",)
+    auxiliary = _files(identity.auxiliary) if identity.auxiliary else ("none",)
     boxes: list[Box] = []
     arrows: list[tuple[float, int]] = []
     y = _add_row(boxes, [("spectra", _files(identity.inputs)), ("gaia_source", auxiliary)], MARGIN)

@@ -78,7 +78,7 @@ class RunIdentity:
         Name, description and training of the model, and the bundle's hash.
     inputs
         The files of spectra.
-    companions
+    auxiliary
         The gaia_source and auxiliary tables, joined by source_id.
     contracts
         Version of each table contract.
@@ -89,7 +89,7 @@ class RunIdentity:
     model: Mapping[str, Any]
     model_hash: str
     inputs: tuple[InputFile, ...]
-    companions: tuple[InputFile, ...] = ()
+    auxiliary: tuple[InputFile, ...] = ()
     contracts: Mapping[str, int] = field(
         default_factory=lambda: {name: load_contract(name).version for name in CONTRACTS}
     )
@@ -100,7 +100,7 @@ class RunIdentity:
         job: Job,
         bundle: Bundle,
         inputs: Sequence[InputFile],
-        companions: Sequence[InputFile] = (),
+        auxiliary: Sequence[InputFile] = (),
     ) -> Self:
         """Return the identity of a run.
 
@@ -108,7 +108,7 @@ class RunIdentity:
         ----------
         job, bundle
             The job and the model.
-        inputs, companions
+        inputs, auxiliary
             The files of spectra; the gaia_source and auxiliary tables.
         """
         return cls(
@@ -121,7 +121,7 @@ class RunIdentity:
             },
             model_hash=bundle.hash,
             inputs=tuple(inputs),
-            companions=tuple(companions),
+            auxiliary=tuple(auxiliary),
         )
 
     @cached_property
@@ -131,7 +131,7 @@ class RunIdentity:
             "job": self.job_hash,
             "model": self.model_hash,
             "inputs": sorted(file.fingerprint for file in self.inputs),
-            "companions": sorted(file.fingerprint for file in self.companions),
+            "auxiliary": sorted(file.fingerprint for file in self.auxiliary),
             "contracts": dict(self.contracts),
         }
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
@@ -165,7 +165,7 @@ class RunIdentity:
             It is not what :meth:`to_dict` gave.
         """
         values = {name: content[name] for name in (item.name for item in fields(cls))}
-        for name in ("inputs", "companions"):
+        for name in ("inputs", "auxiliary"):
             values[name] = tuple(InputFile(**file) for file in values[name])
             for file in values[name]:
                 _check_file(name, file)
@@ -308,7 +308,7 @@ def compare(old: RunIdentity, new: RunIdentity) -> list[str]:
         lines.append(f"model: was {was}, is {now}")
     for word, was_files, now_files in (
         ("input", old.inputs, new.inputs),
-        ("gaia-source", old.companions, new.companions),
+        ("gaia-source", old.auxiliary, new.auxiliary),
     ):
         lines += _differing_files(word, was_files, now_files)
     lines += _differing("contract", old.contracts, new.contracts)

@@ -149,7 +149,7 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
     used = {}
     for word, role, files in (
         ("input", "spectra", identity.inputs),
-        ("auxiliary", "auxiliary table", identity.companions),
+        ("auxiliary", "auxiliary table", identity.auxiliary),
     ):
         for file in files:
             # A file that could not even be opened has no fingerprint.

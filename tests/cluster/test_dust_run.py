@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def gaia_source() -> pa.Table:
     """Return the table of 30 real stars, completed so that their parallaxes can be used; the first
     star has an E(B-V)."""
-    table = real_stars.bright_companion()
+    table = real_stars.bright_auxiliary()
     given = {
         "nu_eff_used_in_astrometry": pa.array([1.5] * len(table)),
         "astrometric_params_solved": pa.array([31] * len(table)),
@@ -140,7 +140,7 @@ def test_a_run_reads_the_map_and_records_it(
     plain, dusty = plan("plain"), plan("dusty", "combined19")
     assert plan("none", "none").identity.hash == plain.identity.hash
     assert dusty.identity.hash != plain.identity.hash
-    assert staged.hash in {file.fingerprint for file in dusty.identity.companions}
+    assert staged.hash in {file.fingerprint for file in dusty.identity.auxiliary}
     assert run(dusty).exit_code == 0
     rows = ds.dataset(tmp_path / "dusty" / "catalog").to_table()
     engine = Engine(bundle, dusty.job, dust_map=staged)

@@ -250,7 +250,7 @@ def test_receipts_are_uploaded_after_the_parts(
 
     monkeypatch.setattr(Address, "put", noted)
     names = ("summary.json", "receipts/1.json", "rejected/b.parquet", "catalog/b.parquet",
-             "run.json", ".lock", ".companion/x", "catalog/.c.tmp")  # fmt: skip
+             "run.json", ".lock", ".auxiliary/x", "catalog/.c.tmp")  # fmt: skip
     with synced("s3://gaia/out") as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

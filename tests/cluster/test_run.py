@@ -54,7 +54,7 @@ def test_each_star_is_joined_to_its_gaia_source_row(uninterrupted: Uninterrupted
     found = tables(uninterrupted.output)["catalog"]
     stars = found["source_id"].to_numpy()
     assert found["ruwe"].to_numpy().tolist() == ruwe_of(stars).tolist()
-    assert not list(uninterrupted.output.glob(".companion"))  # the sorted copy is removed
+    assert not list(uninterrupted.output.glob(".auxiliary"))  # the sorted copy is removed
 
 
 def test_the_folder_has_a_summary(uninterrupted: Uninterrupted) -> None:

@@ -89,7 +89,7 @@ def test_the_order_of_the_truth_does_not_matter(folder: Path, tmp_path: Path) ->
 
 def test_real_stars_in_the_same_layout(tmp_path: Path) -> None:
     """Real spectra, with a truth table as somebody would write one."""
-    spectra, source = real_stars.bright(), real_stars.bright_companion()
+    spectra, source = real_stars.bright(), real_stars.bright_auxiliary()
     pq.write_table(spectra, tmp_path / "xp_continuous_mine.parquet")
     pq.write_table(source, tmp_path / "gaia_source_mine.parquet")
     ids = spectra["source_id"].to_pylist()[:20]

@@ -184,7 +184,7 @@ def test_usable_parallaxes() -> None:
 
 def test_positions_are_gaias_own() -> None:
     """l, b of gaia_source to a thousandth of a milliarcsecond; astropy's differ by 20."""
-    source = real_stars.bright_companion()
+    source = real_stars.bright_auxiliary()
     ra, dec, l, b = (source.column(name).to_numpy() for name in ("ra", "dec", "l", "b"))  # noqa: E741
     made = astrometry.galactic(ra, dec)
     assert made[0] == pytest.approx(l, abs=1e-5 / 3600)
@@ -196,7 +196,7 @@ def test_positions_are_gaias_own() -> None:
 
 def test_healpix_is_the_pixel_in_every_source_id() -> None:
     """A Gaia source_id is its pixel of order 12, times 2^35, at the epoch of its making."""
-    source = real_stars.bright_companion()
+    source = real_stars.bright_auxiliary()
     ra, dec = (source.column(name).to_numpy() for name in ("ra", "dec"))
     wanted = source.column("source_id").to_numpy() // 2**35
     assert np.mean(astrometry.healpix(ra, dec, order=12) == wanted) > 0.9

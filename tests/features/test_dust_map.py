@@ -198,15 +198,15 @@ def test_a_stars_reddening_does_not_depend_on_its_neighbours(staged: DustMap) ->
 def test_e_bv_becomes_a_token_where_none_is_given(staged: DustMap) -> None:
     """Real bright stars; their error and solution, which that file lacks, as is usual for such.
     One brings its own E(B-V), another's parallax is too uncertain."""
-    spectra, companion = real_stars.bright(), real_stars.bright_companion()
+    spectra, auxiliary = real_stars.bright(), real_stars.bright_auxiliary()
     for name, value in (("nu_eff_used_in_astrometry", 1.5), ("astrometric_params_solved", 31)):
-        companion = companion.append_column(name, pa.array([value] * len(companion)))
-    error = pa.array([0.02] * (len(companion) - 1) + [0.4])
-    companion = companion.append_column("parallax_error", error)
+        auxiliary = auxiliary.append_column(name, pa.array([value] * len(auxiliary)))
+    error = pa.array([0.02] * (len(auxiliary) - 1) + [0.4])
+    auxiliary = auxiliary.append_column("parallax_error", error)
     vocabulary, job = load_vocabulary(), Job("dusty", inputs=("bprp", "logebv"))
-    own = pa.array([0.3] + [None] * (len(companion) - 1), pa.float32())
-    companion = companion.append_column("ebv", own)
-    plain = tokens(spectra, companion, vocabulary, job)
+    own = pa.array([0.3] + [None] * (len(auxiliary) - 1), pa.float32())
+    auxiliary = auxiliary.append_column("ebv", own)
+    plain = tokens(spectra, auxiliary, vocabulary, job)
     dusty = dust_map.reddened(plain, staged, vocabulary, job)
     column = vocabulary.column("logebv")
     assert np.isfinite(plain.values[:, column]).tolist() == [True] + [False] * (len(plain) - 1)
@@ -223,7 +223,7 @@ def test_e_bv_becomes_a_token_where_none_is_given(staged: DustMap) -> None:
     others = np.delete(np.arange(len(vocabulary)), column)
     assert dusty.values[:, others] == pytest.approx(plain.values[:, others], nan_ok=True)
     unread = replace(job, inputs=("bprp",))
-    without = tokens(spectra, companion, vocabulary, unread)
+    without = tokens(spectra, auxiliary, vocabulary, unread)
     assert dust_map.reddened(without, staged, vocabulary, unread) is without
 
 

@@ -36,7 +36,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bright():
-    return tokens(real_stars.bright(), real_stars.bright_companion(), VOCABULARY, JOB)
+    return tokens(real_stars.bright(), real_stars.bright_auxiliary(), VOCABULARY, JOB)
 
 
 def array(table: pa.Table, name: str) -> np.ndarray:
@@ -55,7 +55,7 @@ def with_errors_times(factor: float) -> pa.Table:
 
 def run(bundle, job: Job = JOB, spectra: pa.Table | None = None) -> pa.Table:
     spectra = real_stars.bright() if spectra is None else spectra
-    return Engine(bundle, job).process(spectra, real_stars.bright_companion())
+    return Engine(bundle, job).process(spectra, real_stars.bright_auxiliary())
 
 
 def test_factors_are_those_that_gaiaxpy_applies():
@@ -215,9 +215,9 @@ def test_sampling_agrees_with_derivatives_or_says_so(bundle):
 
 def test_sampled_errors_follow_from_the_star_alone(bundle):
     engine = Engine(bundle, replace(JOB, propagation="sampled", draws=16))
-    whole = engine.process(real_stars.bright(), real_stars.bright_companion())
+    whole = engine.process(real_stars.bright(), real_stars.bright_auxiliary())
     part = engine.process(
-        real_stars.bright().slice(11, 5), real_stars.bright_companion().slice(11, 5)
+        real_stars.bright().slice(11, 5), real_stars.bright_auxiliary().slice(11, 5)
     )
     for name in ("e_teff_input", "e_mass_input", "corr_teff_logg"):
         np.testing.assert_allclose(array(part, name), array(whole, name)[11:16], rtol=1e-3)

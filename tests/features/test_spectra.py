@@ -96,7 +96,7 @@ def test_normalised_spectra_do_not_depend_on_distance() -> None:
     """Ten times farther is 100 times fainter, in coefficients, errors and G flux alike."""
     near = real_stars.stacked(real_stars.bright(), "bp_coefficients")
     errors = real_stars.stacked(real_stars.bright(), "bp_coefficient_errors")
-    g = real_stars.bright_companion().column("phot_g_mean_mag").to_numpy().astype(float)
+    g = real_stars.bright_auxiliary().column("phot_g_mean_mag").to_numpy().astype(float)
     first = spectra.normalise(near, errors, spectra.g_flux(g))
     second = spectra.normalise(near / 100, errors / 100, spectra.g_flux(g + 5))
     for one, other in zip(first, second, strict=True):

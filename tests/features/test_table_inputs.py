@@ -178,7 +178,7 @@ def test_columns_that_cannot_be_read_are_refused() -> None:
 
 def gaia() -> pa.Table:
     """The 30 bright stars' gaia_source columns with 2MASS, dust and parallaxes lent to them."""
-    table = real_stars.bright_companion()
+    table = real_stars.bright_auxiliary()
     random = np.random.default_rng(4)
     lent = {
         "j_m": random.uniform(5, 6, 30), "j_msigcom": np.full(30, 0.02),

@@ -23,7 +23,7 @@ VOCABULARY = load_vocabulary()
 JOB = Job("test")
 
 
-def companion(source_id: pa.ChunkedArray, **columns: object) -> pa.Table:
+def auxiliary(source_id: pa.ChunkedArray, **columns: object) -> pa.Table:
     """A gaia_source table of these stars: what is named is there, the rest is null."""
     contract = load_contract("gaia_source")
     given = {"source_id": source_id, **columns}
@@ -39,14 +39,14 @@ def companion(source_id: pa.ChunkedArray, **columns: object) -> pa.Table:
     )  # fmt: skip
 
 
-def bright_companion(**more: object) -> pa.Table:
-    published = real_stars.bright_companion()
+def bright_auxiliary(**more: object) -> pa.Table:
+    published = real_stars.bright_auxiliary()
     known = {
         name: published.column(name)
         for name in published.column_names
         if name in load_contract("gaia_source") and name != "source_id"
     }
-    return companion(real_stars.bright().column("source_id"), **(known | more))
+    return auxiliary(real_stars.bright().column("source_id"), **(known | more))
 
 
 def kepler_as_bright() -> tuple[pa.Table, pa.Table, dict[str, np.ndarray]]:
@@ -57,7 +57,7 @@ def kepler_as_bright() -> tuple[pa.Table, pa.Table, dict[str, np.ndarray]]:
     stars = {name: values[-30:] for name, values in real_stars.kepler().items()}
     known = {name: stars[name] for name in stars if name in load_contract("gaia_source")}
     solved = known["astrometric_params_solved"].astype(np.int16)
-    table = companion(
+    table = auxiliary(
         real_stars.bright().column("source_id"),
         **(known | {"astrometric_params_solved": solved}),
         ks_m=stars["k_m"],
@@ -89,7 +89,7 @@ def same(one: Tokens, other: Tokens, rows: object = slice(None)) -> None:
 
 def test_tokens_of_real_stars_by_a_plain_route() -> None:
     """A star at a time, a token at a time, straight from the rules."""
-    table, source = real_stars.bright(), bright_companion()
+    table, source = real_stars.bright(), bright_auxiliary()
     made = tokens(table, source, VOCABULARY, JOB)
     assert made.values.shape == made.errors.shape == (30, len(VOCABULARY))
     for star, row in enumerate(table.to_pylist()):
@@ -141,7 +141,7 @@ def test_a_star_gives_the_same_tokens_in_any_company() -> None:
     """Bit for bit: alone, in small batches, backwards, and among stars with other photometry."""
     table = real_stars.faint().slice(0, 260)
     rng = np.random.default_rng(5)
-    source = companion(
+    source = auxiliary(
         table.column("source_id"),
         phot_g_mean_mag=np.where(rng.random(260) < 0.5, 14.0, np.nan),
         phot_bp_mean_mag=np.where(rng.random(260) < 0.5, 14.5, np.nan),
@@ -188,7 +188,7 @@ def test_no_star_is_no_token() -> None:
 def test_a_missing_band_with_photometry_leaves_the_other() -> None:
     table = real_stars.nulled(real_stars.bright(), "bp", [0, 4])
     made, whole = (
-        tokens(t, bright_companion(), VOCABULARY, JOB) for t in (table, real_stars.bright())
+        tokens(t, bright_auxiliary(), VOCABULARY, JOB) for t in (table, real_stars.bright())
     )
     rows = np.array([0, 4])
     bp, rp = (VOCABULARY.coefficient_columns(band) for band in ("bp", "rp"))
@@ -219,7 +219,7 @@ def test_an_unknown_number_of_relevant_bases_counts_all() -> None:
             pa.nulls(30, pa.int16()),
         ),
     ):
-        made = tokens(change, bright_companion(), VOCABULARY, Job("test", coefficients=55))
+        made = tokens(change, bright_auxiliary(), VOCABULARY, Job("test", coefficients=55))
         assert (made.n_bp_relevant == 55).all()
         assert np.isfinite(made.values[:, VOCABULARY.coefficient_columns("bp")]).all()
 
@@ -230,7 +230,7 @@ def test_a_coefficient_of_exactly_zero_is_none() -> None:
     values[1, 3] = 0.0
     place = table.column_names.index("bp_coefficients")
     table = table.set_column(place, "bp_coefficients", pa.array(list(values)))
-    made = tokens(table, bright_companion().slice(0, 2), VOCABULARY, JOB)
+    made = tokens(table, bright_auxiliary().slice(0, 2), VOCABULARY, JOB)
     assert np.isfinite(column(made, "bp3")[0])
     assert np.isnan(column(made, "bp3")[1])
     assert np.isnan(made.errors[1, VOCABULARY.column("bp3")])
@@ -238,7 +238,7 @@ def test_a_coefficient_of_exactly_zero_is_none() -> None:
 
 def test_photometry_is_synthesised_star_by_star_where_it_is_lacking() -> None:
     table = real_stars.bright()
-    published = bright_companion()
+    published = bright_auxiliary()
     synthetic = tokens(table, None, VOCABULARY, JOB)
     lacking = {"phot_g_mean_mag": [3, 5], "phot_bp_mean_mag": [5, 7]}
     source = published
@@ -265,17 +265,17 @@ def test_photometry_is_synthesised_star_by_star_where_it_is_lacking() -> None:
 
 
 def test_the_published_flux_is_preferred_to_the_magnitude() -> None:
-    source = bright_companion(phot_g_mean_flux=np.full(30, 1.0e7))
+    source = bright_auxiliary(phot_g_mean_flux=np.full(30, 1.0e7))
     made = tokens(real_stars.bright(), source, VOCABULARY, JOB)
     assert (made.g_flux == 1.0e7).all()
     assert made.g_mag == pytest.approx(source.column("phot_g_mean_mag").to_numpy())
-    alone = bright_companion(phot_g_mean_flux=np.full(30, 1.0e7), phot_g_mean_mag=[None] * 30)
+    alone = bright_auxiliary(phot_g_mean_flux=np.full(30, 1.0e7), phot_g_mean_mag=[None] * 30)
     made = tokens(real_stars.bright(), alone, VOCABULARY, JOB)
     assert made.g_mag == pytest.approx(np.full(30, 25.6873668671 - 17.5))
     assert not made.synthetic.any()
 
 
-def test_colours_and_reddening_of_the_companion() -> None:
+def test_colours_and_reddening_of_the_auxiliary_table() -> None:
     table, source, stars = kepler_as_bright()
     made = tokens(table, source, VOCABULARY, JOB)
     assert column(made, "jh") == pytest.approx(stars["j_m"] - stars["h_m"], abs=2e-6)
@@ -351,7 +351,7 @@ def test_positions_and_ecliptic_latitude_are_computed_where_they_are_not_given()
 
 def test_raw_inputs_of_the_flags() -> None:
     table = real_stars.bright().slice(0, 4)
-    source = companion(
+    source = auxiliary(
         table.column("source_id"),
         phot_bp_n_obs=[10, 20, 0, None],
         phot_rp_n_obs=[10, 20, 0, 5],
@@ -373,7 +373,7 @@ def test_each_band_has_its_own_part_of_the_colour_s_error() -> None:
     """The error of BP - RP depends on both bands, by the derivative of the magnitude."""
     table = real_stars.bright().slice(0, 4)
     bp, rp = np.array([100.0, 1e6, 100.0, 1e6]), np.array([1e6, 50.0, 50.0, 1e6])
-    source = companion(
+    source = auxiliary(
         table.column("source_id"),
         phot_g_mean_mag=[10.0] * 4,
         phot_bp_mean_mag=[11.0] * 4,
@@ -399,7 +399,7 @@ def test_the_blended_fraction_counts_the_transits_of_both_bands() -> None:
         "phot_bp_n_blended_transits": [10, 0, 0, 30],
         "phot_rp_n_blended_transits": [0, 10, 30, 10],
     }
-    made = tokens(table, companion(table.column("source_id"), **counts), VOCABULARY, JOB)
+    made = tokens(table, auxiliary(table.column("source_id"), **counts), VOCABULARY, JOB)
     assert made.blended_fraction.tolist() == [0.25, 0.25, 0.75, 1.0]
 
 
@@ -433,8 +433,8 @@ def test_another_release_is_another_vocabulary(tmp_path: Path) -> None:
         cut = [values[:51] for values in table.column(name).to_pylist()]
         table = table.set_column(table.column_names.index(name), name, pa.array(cut))
     job = Job("test", coefficients=55)
-    made = tokens(table, bright_companion(), vocabulary, job)
-    whole = tokens(real_stars.bright(), bright_companion(), VOCABULARY, job)
+    made = tokens(table, bright_auxiliary(), vocabulary, job)
+    whole = tokens(real_stars.bright(), bright_auxiliary(), VOCABULARY, job)
     names = [*(f"bp{i}" for i in range(48)), *(f"rp{i}" for i in range(55)), "bprp", "jk", "teff"]
     for name in names:
         ours, wanted = column(made, name, vocabulary), column(whole, name)
@@ -456,8 +456,8 @@ def test_a_star_without_photometry_in_another_release_fails_alone(tmp_path: Path
     for name in ("bp_coefficients", "bp_coefficient_errors"):
         cut = [values[:51] for values in table.column(name).to_pylist()]
         table = table.set_column(table.column_names.index(name), name, pa.array(cut))
-    mags = bright_companion().column("phot_g_mean_mag").to_pylist()
-    made = tokens(table, bright_companion(phot_g_mean_mag=[None, *mags[1:]]), vocabulary, JOB)
+    mags = bright_auxiliary().column("phot_g_mean_mag").to_pylist()
+    made = tokens(table, bright_auxiliary(phot_g_mean_mag=[None, *mags[1:]]), vocabulary, JOB)
     spectrum = vocabulary.columns(["bp0", "rp0"])
     assert np.isnan(made.values[0, spectrum]).all()
     assert np.isfinite(made.values[1:, spectrum]).all()
@@ -472,13 +472,13 @@ def test_inputs_that_cannot_be_had_are_refused(name: str, where: str) -> None:
         tokens(real_stars.bright(), None, VOCABULARY, job)
 
 
-def test_a_companion_of_other_stars_is_refused() -> None:
-    table, source = real_stars.bright(), bright_companion()
+def test_an_auxiliary_table_of_other_stars_is_refused() -> None:
+    table, source = real_stars.bright(), bright_auxiliary()
     with pytest.raises(CountError, match=r"wanted: 30(.|\n)*found: 29"):
         tokens(table, source.slice(0, 29), VOCABULARY, JOB)
     with pytest.raises(CountError, match="source_ids are not the spectra's"):
         tokens(table, source.take(np.arange(30)[::-1]), VOCABULARY, JOB)
-    # A star that the companion lacks has nulls alone, its source_id among them.
+    # A star that the auxiliary lacks has nulls alone, its source_id among them.
     unmatched = source.set_column(0, "source_id", pa.nulls(30, pa.int64()))
     assert tokens(table, unmatched, VOCABULARY, JOB).values.shape[0] == 30
 

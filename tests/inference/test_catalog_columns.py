@@ -28,7 +28,7 @@ def engine(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(engine):
     """Of 30 stars of G 6 to 8, whose errors are inflated by factors of 4 to 6."""
-    return engine.features(real_stars.bright(), real_stars.bright_companion())
+    return engine.features(real_stars.bright(), real_stars.bright_auxiliary())
 
 
 def test_total_uncertainty_is_at_least_that_of_the_published_errors():

@@ -65,8 +65,8 @@ def gaia(rows: int) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def combined(engine):
-    companion = gaia(300)
-    return engine.process(real_stars.faint().slice(0, 300), companion), companion
+    auxiliary = gaia(300)
+    return engine.process(real_stars.faint().slice(0, 300), auxiliary), auxiliary
 
 
 def test_the_table_follows_the_contract_in_the_order_of_the_spectra(faint):
@@ -131,9 +131,9 @@ def test_the_engine_s_own_pieces_do_not_matter(engine, faint, monkeypatch):
 
 
 def test_pieces_of_spectra_and_gaia_source_stay_matched(engine, combined, monkeypatch):
-    table, companion = combined
+    table, auxiliary = combined
     monkeypatch.setattr(module, "PIECE", 64)
-    agree(table, engine.process(real_stars.faint().slice(0, 300), companion))
+    agree(table, engine.process(real_stars.faint().slice(0, 300), auxiliary))
 
 
 def test_no_rows_give_an_empty_table(engine):
@@ -220,9 +220,9 @@ def test_without_gaia_source_its_columns_are_nan(faint):
 
 
 def test_real_stars_with_their_gaia_source_rows(engine):
-    spectra, companion = real_stars.bright(), real_stars.bright_companion()
-    table = engine.process(spectra, companion)
-    g = companion.column("phot_g_mean_mag").to_numpy()
+    spectra, auxiliary = real_stars.bright(), real_stars.bright_auxiliary()
+    table = engine.process(spectra, auxiliary)
+    g = auxiliary.column("phot_g_mean_mag").to_numpy()
     assert array(table, "phot_g_mean_mag").tolist() == g.tolist()
     assert (array(table, "quality_flags") & load_flags()["XP_PHOTOMETRY"].value == 0).all()
     # A source_id begins with the HEALPix pixel (order 12) of the position at detection.
@@ -236,11 +236,11 @@ def test_real_stars_with_their_gaia_source_rows(engine):
 
 
 def test_gaia_source_tokens_are_read_and_written(combined):
-    table, companion = combined
+    table, auxiliary = combined
     assert array(table, "has_tmass").all()
     assert (array(table, "n_tokens") >= 4).all()
     assert "NO_TMASS" not in flag_names(table)
-    parallax = companion.column("parallax").to_numpy()
+    parallax = auxiliary.column("parallax").to_numpy()
     corrected, zp = array(table, "parallax_zpc"), array(table, "parallax_zp")
     np.testing.assert_allclose(corrected + zp, parallax, rtol=1e-5)
     assert (np.abs(zp) < 0.1).all()
@@ -261,13 +261,13 @@ def test_combined_distance_is_the_weighted_mean_of_parallaxes(combined):
 
 
 def test_a_parallax_that_is_an_input_is_not_combined_again(bundle, combined):
-    _, companion = combined
+    _, auxiliary = combined
     reading = Engine(bundle, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
-    table = reading.process(real_stars.faint().slice(0, 300), companion)
+    table = reading.process(real_stars.faint().slice(0, 300), auxiliary)
     for name in ("dist_comb", "dist_comb_84", "plx_nsig"):
         assert np.isnan(array(table, name)).all()
-    unread = companion.set_column(
-        companion.column_names.index("parallax"), "parallax", pa.nulls(300, pa.float64())
+    unread = auxiliary.set_column(
+        auxiliary.column_names.index("parallax"), "parallax", pa.nulls(300, pa.float64())
     )
     again = reading.process(real_stars.faint().slice(0, 300), unread)
     assert (array(table, "n_tokens") - array(again, "n_tokens") == 1).all()
@@ -275,7 +275,7 @@ def test_a_parallax_that_is_an_input_is_not_combined_again(bundle, combined):
 
 def test_a_star_of_one_band_with_photometry_is_predicted_and_flagged(engine):
     spectra = real_stars.nulled(real_stars.bright(), "bp", [0, 1])
-    table = engine.process(spectra, real_stars.bright_companion())
+    table = engine.process(spectra, real_stars.bright_auxiliary())
     for row in (0, 1):
         assert array(table, "n_bp_relevant")[row] == 0
         assert "XP_ONE_BAND" in flag_names(table, row)
@@ -300,13 +300,13 @@ def test_a_failed_prediction_is_nan_and_flagged_and_changes_no_other_star(engine
     values = spectra.column(at).to_pylist()
     values[4][3] = 1e308
     broken = spectra.set_column(at, "rp_coefficients", pa.array(values))
-    table = engine.process(broken, real_stars.bright_companion())
+    table = engine.process(broken, real_stars.bright_auxiliary())
     load_contract("catalog").check(table)
     assert np.isnan(array(table, "teff")[4])
     assert "INFER_FAIL" in flag_names(table, 4)
     assert not array(table, "good_params")[4]
     agree(
-        engine.process(spectra, real_stars.bright_companion()).filter(pa.array(np.arange(30) != 4)),
+        engine.process(spectra, real_stars.bright_auxiliary()).filter(pa.array(np.arange(30) != 4)),
         table.filter(pa.array(np.arange(30) != 4)),
     )
 
@@ -343,7 +343,7 @@ def test_coefficients_outside_the_range_are_counted(bundle):
 
 
 def test_flags_from_gaia_source_columns(engine):
-    spectra, companion = real_stars.bright(), real_stars.bright_companion()
+    spectra, auxiliary = real_stars.bright(), real_stars.bright_auxiliary()
     extra = {
         "ruwe": pa.array([2.0] + [1.0] * 29, pa.float32()),
         "phot_bp_rp_excess_factor": pa.array([1.2, 2.5] + [1.2] * 28, pa.float32()),
@@ -354,8 +354,8 @@ def test_flags_from_gaia_source_columns(engine):
         "non_single_star": pa.array([0, 0, 0, 1] + [0] * 26, pa.int16()),
     }
     for name, values in extra.items():
-        companion = companion.append_column(name, values)
-    flags = array(engine.process(spectra, companion), "quality_flags")
+        auxiliary = auxiliary.append_column(name, values)
+    flags = array(engine.process(spectra, auxiliary), "quality_flags")
     for row, name in enumerate(("RUWE", "BPRP_EXCESS", "XP_BLEND", "NSS_OR_VAR")):
         raised = flags & load_flags()[name].value > 0
         assert raised.tolist() == [place == row for place in range(30)], name

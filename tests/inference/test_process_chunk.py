@@ -25,7 +25,7 @@ from catalogproc.inference.process_chunk import STAGES, ChunkWorker, process_chu
 from catalogproc.job import Job
 from catalogproc.readers import chunks
 from catalogproc.readers.chunks import Chunk
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.rundir.receipts import Receipt, is_valid, read_receipts
 
 JOB = Job("test")
@@ -205,8 +205,8 @@ def test_a_star_of_one_band_needs_its_g_magnitude(engine, tmp_path):
     assert receipts[0].rows_written == 28
 
     source = CORRELATED / "gaia_source_30.parquet"
-    companion = open_companion([source], tmp_path / "staging")
-    receipt = process_chunk(engine, only(path), companion, tmp_path / "beside")
+    auxiliary = open_auxiliary([source], tmp_path / "staging")
+    receipt = process_chunk(engine, only(path), auxiliary, tmp_path / "beside")
     assert (receipt.rows_written, receipt.rows_rejected) == (30, 0)
     table = catalog(tmp_path / "beside", [receipt])
     one_band = load_flags()["XP_ONE_BAND"].value
@@ -225,8 +225,8 @@ def test_gaia_source_is_matched_by_source_id(engine, tmp_path):
     ).take(pa.array(np.random.default_rng(5).permutation(32)))
     path = write(tmp_path / "in" / "stars.parquet", spectra)
     source = CORRELATED / "gaia_source_30.parquet"
-    companion = open_companion([source], tmp_path / "staging")
-    receipt = process_chunk(engine, only(path), companion, tmp_path / "out")
+    auxiliary = open_auxiliary([source], tmp_path / "staging")
+    receipt = process_chunk(engine, only(path), auxiliary, tmp_path / "out")
     table = catalog(tmp_path / "out", [receipt])
     given = pq.read_table(source)
     magnitude = dict(zip(given.column("source_id").to_pylist(),
@@ -325,9 +325,9 @@ def test_memory_does_not_grow_with_the_chunk(engine, tmp_path, monkeypatch):
     sizes: list[int] = []
     features: Callable[..., object] = Engine.features
 
-    def watched(self, spectra, companion=None):  # type: ignore[no-untyped-def]
+    def watched(self, spectra, auxiliary=None):  # type: ignore[no-untyped-def]
         sizes.append(spectra.num_rows)
-        return features(self, spectra, companion)
+        return features(self, spectra, auxiliary)
 
     monkeypatch.setattr(Engine, "features", watched)
     (receipt,) = run(engine, path, tmp_path / "out", 100_000)

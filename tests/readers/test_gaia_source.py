@@ -1,4 +1,4 @@
-"""Companion tables: the right star's numbers, exact identifiers, bounded reading."""
+"""AuxiliaryTable tables: the right star's numbers, exact identifiers, bounded reading."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.xp_files import COMPANION, CORRELATED, DATA, fits_bytes, parquet_bytes, zipped
+from support.xp_files import AUXILIARY, CORRELATED, DATA, fits_bytes, parquet_bytes, zipped
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError
 from catalogproc.readers import gaia_source
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 
 CONTRACT = load_contract("gaia_source")
 
@@ -90,9 +90,9 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_each_star_its_own_numbers(name, tmp_path):
     table = kepler()
-    companion = open_companion([put(tmp_path / name, WRITERS[name](table))], tmp_path / "staged")
+    auxiliary = open_auxiliary([put(tmp_path / name, WRITERS[name](table))], tmp_path / "staged")
     order = np.random.default_rng(1).permutation(15)
-    found = companion.match(table.column("source_id").take(order))
+    found = auxiliary.match(table.column("source_id").take(order))
     assert found.schema.equals(CONTRACT.arrow_schema())
     assert found.column("source_id").equals(table.column("source_id").take(order))
     for ours, theirs in (
@@ -108,10 +108,10 @@ def test_every_format_gives_each_star_its_own_numbers(name, tmp_path):
         assert found.column("ph_qual").to_pylist() == [qualities[row] for row in order]
 
 
-def test_the_companion_of_the_30_bright_stars():
+def test_the_auxiliary_table_of_the_30_bright_stars():
     spectra = pq.read_table(CORRELATED)
-    plain = {row["source_id"]: row for row in pq.read_table(COMPANION).to_pylist()}
-    found = open_companion([COMPANION], None).match(spectra.column("source_id"))
+    plain = {row["source_id"]: row for row in pq.read_table(AUXILIARY).to_pylist()}
+    found = open_auxiliary([AUXILIARY], None).match(spectra.column("source_id"))
     assert found.num_rows == 30
     for row, star in zip(found.to_pylist(), spectra.column("source_id").to_pylist(), strict=True):
         assert row["source_id"] == star
@@ -120,12 +120,12 @@ def test_the_companion_of_the_30_bright_stars():
 
 
 def test_stars_without_a_partner_are_null(tmp_path):
-    companion = open_companion([COMPANION], None)
-    known = pq.read_table(COMPANION).column("source_id")[4].as_py()
-    found = companion.match(pa.array([1, known, None, known + 1, known], pa.int64()))
+    auxiliary = open_auxiliary([AUXILIARY], None)
+    known = pq.read_table(AUXILIARY).column("source_id")[4].as_py()
+    found = auxiliary.match(pa.array([1, known, None, known + 1, known], pa.int64()))
     assert found.column("ra").is_null().to_pylist() == [True, False, True, True, False]
     assert found.column("source_id").to_pylist() == [1, known, None, known + 1, known]
-    assert companion.match(pa.array([], pa.int64())).num_rows == 0
+    assert auxiliary.match(pa.array([], pa.int64())).num_rows == 0
 
 
 def test_nothing_is_nothing_however_it_is_written(tmp_path):
@@ -133,7 +133,7 @@ def test_nothing_is_nothing_however_it_is_written(tmp_path):
         b"source_id,ra,j_m,ph_qual,phot_bp_n_obs,extra\n"
         b"1,1.5,9.5,AAA,12,x\n2,,nan,,,x\n3,NaN,null,null,--,x\n4,2.5,--, AAB ,7.0,x\n"
     )
-    found = open_companion([put(tmp_path / "a.csv", text)], tmp_path / "s").match(
+    found = open_auxiliary([put(tmp_path / "a.csv", text)], tmp_path / "s").match(
         pa.array([1, 2, 3, 4])
     )
     assert found.column("ra").to_pylist() == [1.5, None, None, 2.5]
@@ -156,14 +156,14 @@ def test_many_files_and_row_groups_give_what_a_join_gives(sort, tmp_path):
     for number in range(3):
         part = table.slice(number * 10_000, 10_000)
         files.append(put(tmp_path / f"{number}.parquet", parquet_bytes(part, row_group_size=1000)))
-    companion = open_companion(files, tmp_path / "staged")
+    auxiliary = open_auxiliary(files, tmp_path / "staged")
     assert (tmp_path / "staged").exists() != sort
-    companion = pickle.loads(pickle.dumps(companion))
-    assert len(pickle.dumps(companion)) < 20_000
+    auxiliary = pickle.loads(pickle.dumps(auxiliary))
+    assert len(pickle.dumps(auxiliary)) < 20_000
     for wanted in (rng.choice(ids, 700), np.sort(rng.choice(ids, 700)), ids[5000:6000] + 1):
         asked = pa.table({"source_id": wanted, "place": np.arange(len(wanted))})
         joined = asked.join(table, "source_id").sort_by("place")
-        found = companion.match(asked.column("source_id"))
+        found = auxiliary.match(asked.column("source_id"))
         for name in ("source_id", "parallax", "ruwe"):
             assert found.column(name).to_pylist() == joined.column(name).to_pylist()
 
@@ -172,35 +172,35 @@ def test_only_row_groups_that_can_hold_a_star_are_read(tmp_path, monkeypatch):
     ids = np.arange(1, 100_001) << 20
     table = pa.table({"source_id": ids, "ra": ids / 1e9})
     path = put(tmp_path / "a.parquet", parquet_bytes(table, row_group_size=1000))
-    companion = open_companion([path], None)
+    auxiliary = open_auxiliary([path], None)
     read = []
     whole = gaia_source._read_group
     monkeypatch.setattr(
         gaia_source, "_read_group", lambda part, n: read.append(n) or whole(part, n)
     )
-    companion.match(pa.array(ids[[10, 20, 5500, 99_999]]))
+    auxiliary.match(pa.array(ids[[10, 20, 5500, 99_999]]))
     assert read == [0, 5, 99]
-    companion.match(pa.array(ids[30:40]))
+    auxiliary.match(pa.array(ids[30:40]))
     assert read == [0, 5, 99]  # held from before
-    companion.match(pa.array(ids[30:40] + 1))
-    companion.match(pa.array([5, 1 << 60]))
+    auxiliary.match(pa.array(ids[30:40] + 1))
+    auxiliary.match(pa.array([5, 1 << 60]))
     assert read == [0, 5, 99]
 
 
 def test_a_changed_file_is_read_anew(tmp_path):
     table = pa.table({"source_id": [1, 2], "ra": [1.0, 2.0]})
-    companion = open_companion([put(tmp_path / "a.parquet", parquet_bytes(table))], None)
-    assert companion.match(pa.array([2])).column("ra").to_pylist() == [2.0]
+    auxiliary = open_auxiliary([put(tmp_path / "a.parquet", parquet_bytes(table))], None)
+    assert auxiliary.match(pa.array([2])).column("ra").to_pylist() == [2.0]
     other = table.set_column(1, "ra", pa.array([10.0, 20.25])).append_column("b", pa.array([1, 2]))
     put(tmp_path / "a.parquet", parquet_bytes(other))
-    assert companion.match(pa.array([2])).column("ra").to_pylist() == [20.25]
+    assert auxiliary.match(pa.array([2])).column("ra").to_pylist() == [20.25]
 
 
 def test_staging_is_done_once_and_whole(tmp_path, monkeypatch):
     path = put(tmp_path / "a.csv", as_csv(kepler()))
-    first = open_companion([path], tmp_path / "s")
+    first = open_auxiliary([path], tmp_path / "s")
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
-    assert open_companion([path], tmp_path / "s").parts[0].path == first.parts[0].path
+    assert open_auxiliary([path], tmp_path / "s").parts[0].path == first.parts[0].path
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")} == times
     assert not list((tmp_path / "s").glob(".*"))
 
@@ -209,7 +209,7 @@ def test_staging_is_done_once_and_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(gaia_source, "publish", fail)
     with pytest.raises(Exception, match="No space left"):
-        open_companion([path], tmp_path / "t")
+        open_auxiliary([path], tmp_path / "t")
     assert not list((tmp_path / "t").iterdir())
 
 
@@ -218,19 +218,19 @@ def test_long_tables_are_staged_in_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(gaia_source, "_GROUP_ROWS", 100)
     ids = np.random.default_rng(3).permutation(np.arange(1, 5001))
     table = pa.table({"source_id": ids, "ra": ids / 7})
-    companion = open_companion([put(tmp_path / "a.csv", as_csv(table))], tmp_path / "s")
-    assert len(companion.parts) == 5
-    found = companion.match(pa.array(np.arange(1, 5001)))
+    auxiliary = open_auxiliary([put(tmp_path / "a.csv", as_csv(table))], tmp_path / "s")
+    assert len(auxiliary.parts) == 5
+    found = auxiliary.match(pa.array(np.arange(1, 5001)))
     assert np.allclose(found.column("ra").to_numpy(), np.arange(1, 5001) / 7, rtol=1e-15)
 
 
 def test_without_staging_a_text_table_is_checked_and_nothing_written(tmp_path):
     path = put(tmp_path / "a.csv", as_csv(kepler()))
-    companion = open_companion([path, COMPANION], None)
-    assert companion.files == (path, COMPANION)
-    assert companion.unready == (path,)
-    with pytest.raises(JobError, match="must be put in order"):
-        companion.match(pa.array([1]))
+    auxiliary = open_auxiliary([path, AUXILIARY], None)
+    assert auxiliary.files == (path, AUXILIARY)
+    assert auxiliary.unready == (path,)
+    with pytest.raises(JobError, match="must be sorted"):
+        auxiliary.match(pa.array([1]))
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
@@ -240,7 +240,7 @@ def test_a_star_that_stands_twice_is_refused_by_name(suffix, tmp_path):
     write = parquet_bytes if suffix == ".parquet" else as_csv
     path = put(tmp_path / f"a{suffix}", write(table))
     with pytest.raises(InputError, match=f"source_id {1 << 60} more than once") as caught:
-        open_companion([path], tmp_path / "s").match(pa.array([1 << 60]))
+        open_auxiliary([path], tmp_path / "s").match(pa.array([1 << 60]))
     assert str(path) in str(caught.value)
 
 
@@ -249,11 +249,11 @@ def test_a_star_with_different_rows_in_two_files_is_refused(tmp_path):
     other = pa.table({"source_id": [8, 9], "ra": [2.5, 3.0]})
     one = put(tmp_path / "a.parquet", parquet_bytes(table))
     two = put(tmp_path / "b.parquet", parquet_bytes(other))
-    companion = open_companion([one, two], None)
+    auxiliary = open_auxiliary([one, two], None)
     # The two rows of star 9 agree: they are one.
-    assert companion.match(pa.array([7, 9])).column("ra").to_pylist() == [1.0, 3.0]
+    assert auxiliary.match(pa.array([7, 9])).column("ra").to_pylist() == [1.0, 3.0]
     with pytest.raises(InputError, match="different rows") as caught:
-        companion.match(pa.array([7, 8]))
+        auxiliary.match(pa.array([7, 8]))
     assert str(one) in str(caught.value)
     assert str(two) in str(caught.value)
 
@@ -265,14 +265,14 @@ def test_a_star_with_different_rows_in_two_files_is_refused(tmp_path):
         (b"source_id,ra\n1,2\n1e18,3\n", "found: '1e18'"),
         (b"source_id,ra\n1,2\n3,4,5\n", "wanted 2 fields, found 3"),
         (b"source_id,phot_bp_n_obs\n1,2.5\n", "column phot_bp_n_obs"),
-        (b"id,ra\n1,2\n", "no companion table"),
-        (b"source_id,colour\n1,2\n", "no companion table"),
+        (b"id,ra\n1,2\n", "not an auxiliary table"),
+        (b"source_id,colour\n1,2\n", "not an auxiliary table"),
         (b"", "the file is empty"),
     ],
 )
-def test_a_companion_that_cannot_be_read(text, message, tmp_path):
+def test_an_auxiliary_table_that_cannot_be_read(text, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        open_companion([put(tmp_path / "a.csv", text)], tmp_path / "s")
+        open_auxiliary([put(tmp_path / "a.csv", text)], tmp_path / "s")
 
 
 def test_an_identifier_that_was_a_float_is_refused(tmp_path):
@@ -283,12 +283,12 @@ def test_an_identifier_that_was_a_float_is_refused(tmp_path):
         content = fits_bytes({"source_id": ("D", np.ones(2)), "ra": ("D", np.ones(2))})
         path = put(tmp_path / name, parquet_bytes(table) if name == "a.parquet" else content)
         with pytest.raises(InputError, match="last digits are lost"):
-            open_companion([path], None)
+            open_auxiliary([path], None)
 
 
 def test_counts_that_pandas_made_floats_of(tmp_path):
     table = pa.table({"source_id": [1, 2], "astrometric_params_solved": [31.0, None]})
-    found = open_companion([put(tmp_path / "a.parquet", parquet_bytes(table))], None)
+    found = open_auxiliary([put(tmp_path / "a.parquet", parquet_bytes(table))], None)
     assert found.match(pa.array([1, 2])).column("astrometric_params_solved").to_pylist() == [
         31,
         None,
@@ -299,7 +299,7 @@ def test_counts_that_pandas_made_floats_of(tmp_path):
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), name=st.sampled_from(["a.parquet", "a.csv", "a.fits", "a.vot"]))
-def test_damaged_companions_give_rows_or_an_error(data, name, tmp_path):
+def test_damaged_auxiliary_tables_give_rows_or_an_error(data, name, tmp_path):
     content = bytearray(CONTENT.setdefault(name, WRITERS[name](kepler())))
     place = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -309,7 +309,7 @@ def test_damaged_companions_give_rows_or_an_error(data, name, tmp_path):
     path = put(tmp_path / name, bytes(content))
     stars = kepler().column("source_id")
     try:
-        found = open_companion([path], tmp_path / "s").match(stars)
+        found = open_auxiliary([path], tmp_path / "s").match(stars)
         assert found.num_rows == len(stars)
         assert found.column("source_id").equals(stars)
     except InputError:

@@ -18,7 +18,7 @@ from support.paths import DATA
 from catalogproc.errors import InputError
 from catalogproc.io.remote import local, named
 from catalogproc.readers.chunks import expand
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import read_spectra
 
 INPUTS = DATA / "user_inputs"
@@ -32,7 +32,7 @@ def spectra(path: Path) -> pa.Table:
 
 
 def auxiliary(path: Path, staging: Path, stars: pa.Array = STARS) -> pa.Table:
-    return open_companion([path], staging).match(stars)
+    return open_auxiliary([path], staging).match(stars)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "vot", "td.vot"])

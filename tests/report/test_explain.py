@@ -22,7 +22,7 @@ from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.job import Job
 from catalogproc.readers import chunks
-from catalogproc.readers.gaia_source import open_companion
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.report.explain import Explanation, explain
 from catalogproc.report.explain_plot import write_explain_plot
 from catalogproc.report.explain_text import attention_shares, explanation_lines
@@ -36,7 +36,7 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.model, self.output = folder / "model", folder / "out"
-        self.input, self.companion = folder / "xp.parquet", folder / "gaia.parquet"
+        self.input, self.auxiliary = folder / "xp.parquet", folder / "gaia.parquet"
         bundle = tiny_bundle(self.model)
         spectra = real_stars.bright()
         self.ids = spectra["source_id"].to_pylist()
@@ -45,18 +45,18 @@ class Case:
             broken[name][4] = None
         self.rejected_id = self.ids[4]
         pq.write_table(pa.table(broken, schema=spectra.schema), self.input)
-        pq.write_table(real_stars.bright_companion(), self.companion)
-        companion = open_companion([self.companion], None)
+        pq.write_table(real_stars.bright_auxiliary(), self.auxiliary)
+        auxiliary = open_auxiliary([self.auxiliary], None)
         run = RunIdentity.of(
             JOB,
             bundle,
             [InputFile(str(self.input), chunks.fingerprint(self.input), 30)],
-            [InputFile(str(self.companion), chunks.fingerprint(self.companion))],
+            [InputFile(str(self.auxiliary), chunks.fingerprint(self.auxiliary))],
         )
         open_run(self.output, run)
         engine = Engine(bundle, JOB, run_id=run.run_id)
         for chunk in chunks.cut([self.input], 10):
-            process_chunk(engine, chunk, companion, self.output)
+            process_chunk(engine, chunk, auxiliary, self.output)
         self.bundle = bundle
 
 
@@ -93,7 +93,7 @@ def test_explained_values_are_those_of_the_catalog(case: Case, star: Explanation
 
 def test_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> None:
     """By hand: coefficients over the G flux of gaia_source."""
-    spectra, source = real_stars.bright(), real_stars.bright_companion()
+    spectra, source = real_stars.bright(), real_stars.bright_auxiliary()
     assert source["source_id"][7].as_py() == case.ids[7]
     flux = 10 ** (0.4 * (25.6873668671 - source["phot_g_mean_mag"][7].as_py()))
     if "phot_g_mean_flux" in source.column_names:

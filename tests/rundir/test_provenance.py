@@ -244,7 +244,7 @@ def test_what_disagrees_is_found(tmp_path: Path, receipts: list[Receipt]) -> Non
 
 
 def test_the_role_of_everything_that_a_run_used_is_stated(tmp_path: Path) -> None:
-    run = replace(identity(1), companions=(InputFile("gaia.fits", "5" * 64),))
+    run = replace(identity(1), auxiliary=(InputFile("gaia.fits", "5" * 64),))
     done = write_chunk(tmp_path, run, 0, run.inputs[0], 0, catalog_table(5, run_id=run.run_id))
     found = module.provenance(run, [done])
     spectra, auxiliary = f"run:input-{run.inputs[0].fingerprint[:16]}", f"run:auxiliary-{'5' * 16}"
@@ -275,7 +275,7 @@ def test_auxiliary_tables_and_unreadable_files_have_a_location(tmp_path: Path) -
     run = replace(
         identity(2),
         inputs=(*identity(2).inputs, InputFile("xp/x.parquet", ""), InputFile("xp/y.parquet", "")),
-        companions=(InputFile("gaia.fits", "5" * 64),),
+        auxiliary=(InputFile("gaia.fits", "5" * 64),),
     )
     open_run(tmp_path, run)
     table = catalog_table(5, run_id=run.run_id)

@@ -213,9 +213,9 @@ def test_a_run_with_another_auxiliary_table_is_a_different_run(
     tmp_path: Path, run: RunIdentity
 ) -> None:
     """The same number of tables, even of the same names: their content decides."""
-    first = replace(run, companions=(InputFile("gaia.fits", "5" * 64),))
-    other = replace(run, companions=(InputFile("gaia.fits", "6" * 64),))
-    moved = replace(run, companions=(InputFile("elsewhere/gaia.fits", "5" * 64),))
+    first = replace(run, auxiliary=(InputFile("gaia.fits", "5" * 64),))
+    other = replace(run, auxiliary=(InputFile("gaia.fits", "6" * 64),))
+    moved = replace(run, auxiliary=(InputFile("elsewhere/gaia.fits", "5" * 64),))
     assert len({run.hash, first.hash, other.hash}) == 3
     assert moved.hash == first.hash
     assert compare(first, other) == ["gaia-source: changed gaia.fits"]
@@ -235,7 +235,7 @@ def test_every_difference_is_named(tmp_path: Path, run: RunIdentity) -> None:
         model={"name": "large"},
         model_hash="2" * 64,
         inputs=(a, replace(b, fingerprint="3" * 64), InputFile("xp/new.parquet", "4" * 64)),
-        companions=(InputFile("gaia.fits", "5" * 64),),
+        auxiliary=(InputFile("gaia.fits", "5" * 64),),
         contracts=dict(run.contracts) | {"catalog": 99},
     )
     open_run(tmp_path, run)

@@ -500,16 +500,16 @@ def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path)
     done = inpaint(
         [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle
     )
-    # Without BP there is no G of its own, and no companion was given: nothing has a scale.
+    # Without BP there is no G of its own, and no auxiliary was given: nothing has a scale.
     assert done.without >= 1
     assert "no G magnitude" in done.lines()[1]
     ids = pq.read_table(realstars_table(tmp_path))["source_id"].to_pylist()
-    companion = tmp_path / "g.parquet"
+    auxiliary = tmp_path / "g.parquet"
     bright = pa.table({"source_id": sorted(ids), "phot_g_mean_mag": [15.0] * len(ids)})
-    pq.write_table(bright, companion)
+    pq.write_table(bright, auxiliary)
     done = inpaint(
         [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle,
-        auxiliary=[companion],
+        auxiliary=[auxiliary],
     )  # fmt: skip
     assert done.without == 0
     table = pq.read_table(output)

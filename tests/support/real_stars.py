@@ -37,7 +37,7 @@ def bright() -> pa.Table:
 
 
 @cache
-def bright_companion() -> pa.Table:
+def bright_auxiliary() -> pa.Table:
     """gaia_source columns of the same 30 stars, in the same order."""
     table = pq.read_table(DATA / "gaia_xp_correlated" / "gaia_source_30.parquet")
     return table.sort_by("source_id").combine_chunks()

@@ -23,7 +23,7 @@ from catalogproc.readers.xp import read_spectra
 
 ARCHIVE = DATA / "archive_formats"
 CORRELATED = DATA / "gaia_xp_correlated" / "xp_continuous_30.parquet"
-COMPANION = DATA / "gaia_xp_correlated" / "gaia_source_30.parquet"
+AUXILIARY = DATA / "gaia_xp_correlated" / "gaia_source_30.parquet"
 
 ARRAYS = tuple(
     f"{band}_{word}" for band in ("bp", "rp") for word in ("coefficients", "coefficient_errors")
