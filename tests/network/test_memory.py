@@ -1,4 +1,4 @@
-"""Freed memory is kept: a pass of the network asks the system for no new pages."""
+"""Freed memory stays in the process: a pass of the network causes few page faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PASSES = """
 import resource, sys
 import torch
 from catalogproc.network.memory import keep_freed_memory
-if sys.argv[1] == "kept":
+if sys.argv[1] == "raised":
     assert keep_freed_memory()
 x, weight = torch.randn(4096, 128), torch.randn(512, 128)
 def work():
@@ -28,16 +28,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
-def test_where_dask_has_every_page_mapped_anew_ours_are_mapped_once():
+def test_pages_are_mapped_once_with_the_malloc_threshold_of_dask():
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
 
     def faults(how: str) -> int:
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", PASSES, how],
             env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        return int(told.stdout)
+        return int(result.stdout)
 
     pages = 10 * 2 * 4096 * 512 * 4 // 4096
-    assert faults("left") > pages / 2
-    assert faults("kept") < pages / 5
+    assert faults("default") > pages / 2
+    assert faults("raised") < pages / 5
