@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from catalogproc.contract import Column, load_contract
 from catalogproc.errors import ContractError
 from catalogproc.readers import coerce
+from catalogproc.readers.arrow_lists import list_array, matrix_lists
 
 Float = NDArray[np.float64]
 
@@ -254,7 +255,7 @@ class TableColumns:
             return pc.multiply(made.cast(pa.float64()), factor).cast(kind)
         counts = pc.fill_null(pc.list_value_length(made), 0).to_numpy(zero_copy_only=False)
         values = pc.multiply(made.flatten().cast(pa.float64()), factor).cast(kind.value_type)
-        return coerce.list_array(values, counts.astype(np.int64), kind.value_type)
+        return list_array(values, counts.astype(np.int64), kind.value_type)
 
     def _array(self, position: int, wanted: str) -> pa.Array:
         try:
@@ -372,7 +373,7 @@ def _of_astropy(column: Any) -> pa.Array:
     if values.ndim == 2 and values.dtype.kind in "iuf":
         single = values.dtype == np.float32
         matrix = np.where(mask, np.nan, native).astype(np.float32 if single else np.float64)
-        return coerce.matrix_lists(matrix, pa.float32() if single else pa.float64())
+        return matrix_lists(matrix, pa.float32() if single else pa.float64())
     if values.dtype.kind == "O":
         # Arrays of any length, as VOTables have them, or plain objects.
         elements = [

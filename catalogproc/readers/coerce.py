@@ -16,34 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-
-# How text tables, pandas, R, astropy and JSON write that a value is missing.
-_NOTHING = pa.array(
-    [
-        b"",
-        b"null",
-        b"NULL",
-        b"None",
-        b"nan",
-        b"NaN",
-        b"NAN",
-        b"--",
-        b"[]",
-        b"()",
-        b"\\N",
-        b"NA",
-        b"N/A",
-        b"n/a",
-        b"<NA>",
-    ],
-    pa.binary(),
+from catalogproc.readers.arrow_lists import Mask, list_array, matrix_lists
+from catalogproc.readers.text_values import (
+    as_binary,
+    as_string,
+    floats_from_text,
+    integers_from_text,
+    is_missing,
+    kept_positions,
+    lists_from_text,
+    without_designation,
 )
-_LONGEST_NOTHING = 4
-_NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|[nN]a[nN])$"
-_INTEGER = r"^-?\d{1,19}$"
-_COMMA, _SPACE = ord(","), ord(" ")
-_OPEN, _CLOSE = np.frombuffer(b"[(", np.uint8), np.frombuffer(b"])", np.uint8)
+
 _LIST_TYPES = (
     pt.is_list, pt.is_large_list, pt.is_fixed_size_list, pt.is_list_view, pt.is_large_list_view,
 )  # fmt: skip
@@ -114,18 +98,10 @@ def identifiers(array: pa.Array) -> tuple[pa.Array, Mask]:
     if pt.is_null(array.type):
         return array.cast(pa.int64()), np.zeros(len(array), bool)
     if is_text(array.type):
-        ids, bad = _integers_from_text(_without_designation(_as_binary(array)))
+        ids, bad = integers_from_text(without_designation(as_binary(array)))
     else:
         ids, bad = _cast_or_mark(array, pa.int64())
     return pc.if_else(pc.less_equal(ids, 0), pa.scalar(None, pa.int64()), ids), bad
-
-
-def _without_designation(text: pa.Array) -> pa.Array:
-    """The digits of designations of EDR3 and DR3, which share their identifiers."""
-    starts = pc.fill_null(pc.starts_with(text, b"Gaia "), False)
-    if not pc.any(starts).as_py():
-        return text
-    return pc.replace_substring_regex(text, rb"^\s*Gaia E?DR3 (\d+)\s*$", rb"\1")
 
 
 def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
@@ -151,11 +127,11 @@ def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     if is_text(array.type):
         if pt.is_integer(kind):
             # "31.0" is how pandas writes a 31 that has nulls beside it.
-            array = pc.replace_substring_regex(_as_string(array), r"\.0*$", "")
-            array, bad = _integers_from_text(array)
+            array = pc.replace_substring_regex(as_string(array), r"\.0*$", "")
+            array, bad = integers_from_text(array)
             array, wide = _cast_or_mark(array, kind)
             return array, bad | wide
-        array, bad = _floats_from_text(array)
+        array, bad = floats_from_text(array)
     else:
         bad = np.zeros(len(array), bool)
     if pt.is_floating(array.type):
@@ -183,7 +159,7 @@ def words(array: pa.Array) -> pa.Array:
     if not is_text(array.type):
         return array.cast(pa.string())
     array = pc.utf8_trim_whitespace(array.cast(pa.string()))
-    return pc.if_else(_is_nothing(array), pa.scalar(None, pa.string()), array)
+    return pc.if_else(is_missing(array), pa.scalar(None, pa.string()), array)
 
 
 def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
@@ -210,7 +186,7 @@ def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     if pt.is_null(array.type):
         return list_array(np.empty(0), np.zeros(len(array), np.int64), kind), none
     if is_text(array.type):
-        return _lists_from_text(array, kind)
+        return lists_from_text(array, kind)
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     counts = counts.astype(np.int64)
     elements = _plain(array.flatten())
@@ -259,65 +235,6 @@ def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, 
     return matrix_lists(matrix, kind, lost=bad), bad
 
 
-def matrix_lists(matrix: NDArray[Any], kind: pa.DataType, lost: Mask | None = None) -> pa.Array:
-    """Convert the rows of a matrix to lists.
-
-    Parameters
-    ----------
-    matrix
-        Numbers (N, C).
-    kind
-        The type of an element.
-    lost
-        Rows (N,) that become null; so do rows with nothing but NaN.
-    """
-    absent = np.isnan(matrix).all(axis=1)
-    if lost is not None:
-        absent |= lost
-    counts = np.where(absent, 0, matrix.shape[1])
-    return list_array(matrix[~absent].ravel() if absent.any() else matrix.ravel(), counts, kind)
-
-
-def list_array(values: Any, counts: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
-    """Build lists from all their elements.
-
-    Parameters
-    ----------
-    values
-        The elements of all lists, one list after the other.
-    counts
-        The number of elements (N,) of each list. A list without elements, or with nothing but
-        NaN, becomes null.
-    kind
-        The type of an element.
-    """
-    if not isinstance(values, pa.Array):
-        values = pa.array(values, kind)
-    if values.null_count:
-        values = pc.fill_null(values, float("nan"))
-    if pt.is_floating(values.type):
-        values, counts = _without_missing(values, counts)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    empty = counts == 0
-    mask = pa.array(empty) if empty.any() else None
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
-
-
-def _without_missing(
-    values: pa.Array, counts: NDArray[np.int64]
-) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Elements and lengths without the lists that hold nothing but NaN."""
-    numbers = values.to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(counts)
-    starts = (np.cumsum(counts) - counts)[rows]
-    if not np.isnan(numbers[starts]).any():
-        return values, counts
-    missing = rows[np.add.reduceat(~np.isnan(numbers), starts) == 0]
-    kept = np.ones(len(counts), bool)
-    kept[missing] = False
-    return values.filter(pa.array(np.repeat(kept, counts))), np.where(kept, counts, 0)
-
-
 def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
     """Return the values of some rows as short texts, for messages.
 
@@ -330,7 +247,7 @@ def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
     """
     array = _plain(array)
     if is_text(array.type):
-        array = _as_binary(array)
+        array = as_binary(array)
     said = []
     for row in rows:
         value = array[int(row)].as_py()
@@ -353,31 +270,6 @@ def _plain(array: Any) -> Any:
     return array
 
 
-def _as_binary(text: pa.Array) -> pa.Array:
-    return text if text.type == pa.binary() else text.cast(pa.binary())
-
-
-def _as_string(text: pa.Array) -> pa.Array:
-    """View text as strings without checking the encoding; only ASCII is used of it."""
-    return _as_binary(text).view(pa.string())
-
-
-def _is_nothing(text: pa.Array) -> pa.Array:
-    """Return which entries (N,) are null or a word for a missing value; never null itself."""
-    text = _as_binary(text)
-    nothing = np.asarray(pc.is_null(text))
-    short = pc.fill_null(pc.less_equal(pc.binary_length(text), _LONGEST_NOTHING), False)
-    where = np.flatnonzero(short)
-    if len(where):
-        nothing = nothing.copy()
-        nothing[where] |= np.asarray(pc.is_in(text.take(pa.array(where)), _NOTHING))
-    return pa.array(nothing)
-
-
-def _without_nothing(text: pa.Array) -> pa.Array:
-    return pc.if_else(_is_nothing(text), pa.scalar(None, text.type), text)
-
-
 def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     """Cast the values that fit; the others become null and are marked."""
     try:
@@ -395,102 +287,4 @@ def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
         bool,
     )
     present = np.asarray(pc.is_valid(array))
-    return array.filter(pa.array(fits)).cast(kind).take(_positions(fits)), present & ~fits
-
-
-def _positions(kept: Mask) -> pa.Array:
-    """Return the place of each row among the kept ones; null for the others."""
-    return pa.array(np.cumsum(kept) - 1, mask=~kept)
-
-
-def _integers_from_text(text: pa.Array) -> tuple[pa.Array, Mask]:
-    text = _as_string(text)
-    try:
-        return _without_nothing(text).cast(pa.int64()), np.zeros(len(text), bool)
-    except pa.ArrowInvalid:
-        text = pc.ascii_trim_whitespace(text)
-    nothing = np.asarray(_is_nothing(text))
-    digits = np.asarray(pc.fill_null(pc.match_substring_regex(text, _INTEGER), False))
-    # 19 digits can pass 2^63: of equal length, text orders as numbers do.
-    unsigned = pc.ascii_ltrim(text, "-")
-    wide = np.asarray(pc.fill_null(pc.equal(pc.binary_length(unsigned), 19), False))
-    beyond = np.asarray(pc.fill_null(pc.greater(unsigned, "9223372036854775807"), False))
-    fits = digits & ~(wide & beyond)
-    return text.filter(pa.array(fits)).cast(pa.int64()).take(_positions(fits)), ~fits & ~nothing
-
-
-def _floats_from_text(text: pa.Array) -> tuple[pa.Array, Mask]:
-    text = _as_string(text)
-    try:
-        return _without_nothing(text).cast(pa.float64()), np.zeros(len(text), bool)
-    except pa.ArrowInvalid:
-        text = pc.ascii_trim_whitespace(text)
-    nothing = np.asarray(_is_nothing(text))
-    fits = np.asarray(pc.fill_null(pc.match_substring_regex(text, _NUMBER), False))
-    return text.filter(pa.array(fits)).cast(pa.float64()).take(_positions(fits)), ~fits & ~nothing
-
-
-def _lists_from_text(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Split at commas, or at spaces where no row has a comma, and read all numbers at once."""
-    text = _as_binary(text)
-    present = ~np.asarray(_is_nothing(text))
-    if not present.all():
-        text = text.filter(pa.array(present))
-    _, offsets_buffer, data_buffer = text.buffers()
-    bad = np.zeros(len(present), bool)
-    if len(text) == 0 or data_buffer is None:
-        return list_array(np.empty(0), np.zeros(len(present), np.int64), kind), bad
-    offsets = np.frombuffer(offsets_buffer, np.int32)[text.offset : text.offset + len(text) + 1]
-    data = np.frombuffer(data_buffer, np.uint8)
-    begin, end = offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64)
-    bracket = np.isin(data[begin], _OPEN) & np.isin(data[end - 1], _CLOSE) & (end - begin >= 2)
-    begin, end = begin + bracket, end - bracket
-    commas = np.flatnonzero(data[offsets[0] : offsets[-1]] == _COMMA) + int(offsets[0])
-    if len(commas):
-        begins = np.sort(np.concatenate([begin, commas + 1]), kind="stable")
-        ends = np.sort(np.concatenate([commas, end]), kind="stable")
-        begins += (data[np.minimum(begins, len(data) - 1)] == _SPACE) & (begins < ends)
-        counts = np.searchsorted(commas, end) - np.searchsorted(commas, begin) + 1
-        values, unread = _tokens(begins, ends, data_buffer)
-    else:
-        values, unread, counts = _spaced(text)
-    wrong = np.zeros(len(text), bool)
-    if unread.any():
-        wrong[np.repeat(np.arange(len(text)), counts)[unread]] = True
-        values = values[~np.repeat(wrong, counts)]
-        counts = np.where(wrong, 0, counts)
-    lengths = np.zeros(len(present), np.int64)
-    lengths[present] = counts
-    bad[present] = wrong
-    return list_array(pa.array(values).cast(kind, safe=False), lengths, kind), bad
-
-
-def _spaced(text: pa.Array) -> tuple[NDArray[np.float64], Mask, NDArray[np.int64]]:
-    """Numbers (T,) with blanks between, which of them are none, and how many a row (N,) has."""
-    plain = pc.ascii_trim(_as_string(text), "[]() \t\r\n")
-    split = pc.ascii_split_whitespace(plain)
-    counts = pc.list_value_length(split).to_numpy(zero_copy_only=False).astype(np.int64)
-    floats, unread = _floats_from_text(split.flatten())
-    return floats.to_numpy(zero_copy_only=False), unread, counts
-
-
-def _tokens(
-    begins: NDArray[np.int64], ends: NDArray[np.int64], data: pa.Buffer
-) -> tuple[NDArray[np.float64], Mask]:
-    """The numbers (T,) written between each begin and end, and a mask (T,) of what is none."""
-    count = len(begins)
-    if count == 0:
-        return np.empty(0), np.zeros(0, bool)
-    offsets = np.empty(2 * count, np.int32)
-    # Token, gap, token, gap, …: the gaps are null, so that nothing is copied or read there.
-    offsets[0::2], offsets[1::2] = begins, ends
-    valid = np.full((2 * count - 1 + 7) // 8, 0b01010101, np.uint8)
-    pieces = pa.StringArray.from_buffers(
-        2 * count - 1, pa.py_buffer(offsets), data, pa.py_buffer(valid)
-    )
-    try:
-        values = np.frombuffer(pieces.cast(pa.float64()).buffers()[1], np.float64)
-        return values[: 2 * count - 1 : 2], np.zeros(count, bool)
-    except pa.ArrowInvalid:
-        floats, unread = _floats_from_text(pieces.take(pa.array(np.arange(0, 2 * count, 2))))
-        return floats.to_numpy(zero_copy_only=False), unread
+    return array.filter(pa.array(fits)).cast(kind).take(kept_positions(fits)), present & ~fits

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError, ReleaseError
-from catalogproc.readers import coerce
+from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.readers.formats.base import check_regular
 from catalogproc.readers.surveys import NOT_MEASURED
 
@@ -169,7 +169,7 @@ def _spectra(raw: Any, rows: slice, counts: tuple[int, int]) -> dict[str, pa.Arr
         absent = np.asarray(np.isnan(both["coefficients"][:, part]).all(axis=1))
         for name, matrix in both.items():
             own = np.ascontiguousarray(matrix[:, part])
-            content[f"{band}_{name}"] = coerce.matrix_lists(own, pa.float32(), absent)
+            content[f"{band}_{name}"] = matrix_lists(own, pa.float32(), absent)
         # Up to the first that is not: relevance has no holes.
         leading = np.logical_and.accumulate(relevant[:, part], axis=1).sum(axis=1)
         content[f"{band}_n_relevant_bases"] = pa.array(

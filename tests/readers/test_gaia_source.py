@@ -17,7 +17,7 @@ from support.xp_files import AUXILIARY, CORRELATED, DATA, fits_bytes, parquet_by
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError
-from catalogproc.readers import gaia_source
+from catalogproc.readers import sorted_tables
 from catalogproc.readers.gaia_source import open_auxiliary
 
 CONTRACT = load_contract("gaia_source")
@@ -174,9 +174,9 @@ def test_only_row_groups_that_can_hold_a_star_are_read(tmp_path, monkeypatch):
     path = put(tmp_path / "a.parquet", parquet_bytes(table, row_group_size=1000))
     auxiliary = open_auxiliary([path], None)
     read = []
-    whole = gaia_source._read_group
+    whole = sorted_tables._read_group
     monkeypatch.setattr(
-        gaia_source, "_read_group", lambda part, n: read.append(n) or whole(part, n)
+        sorted_tables, "_read_group", lambda part, n: read.append(n) or whole(part, n)
     )
     auxiliary.match(pa.array(ids[[10, 20, 5500, 99_999]]))
     assert read == [0, 5, 99]
@@ -207,15 +207,15 @@ def test_staging_is_done_once_and_whole(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(gaia_source, "publish", fail)
+    monkeypatch.setattr(sorted_tables, "publish", fail)
     with pytest.raises(Exception, match="No space left"):
         open_auxiliary([path], tmp_path / "t")
     assert not list((tmp_path / "t").iterdir())
 
 
 def test_long_tables_are_staged_in_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(gaia_source, "_RUN_ROWS", 1000)
-    monkeypatch.setattr(gaia_source, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(sorted_tables, "_RUN_ROWS", 1000)
+    monkeypatch.setattr(sorted_tables, "_GROUP_ROWS", 100)
     ids = np.random.default_rng(3).permutation(np.arange(1, 5001))
     table = pa.table({"source_id": ids, "ra": ids / 7})
     auxiliary = open_auxiliary([put(tmp_path / "a.csv", as_csv(table))], tmp_path / "s")

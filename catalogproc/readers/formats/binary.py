@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalogproc.readers.coerce import list_array, matrix_lists
+from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.formats.stream import LONGEST_ROW
 
 Index = NDArray[np.int64]

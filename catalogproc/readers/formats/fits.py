@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
-from catalogproc.readers.coerce import list_array, matrix_lists
+from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.binary import gather, native
 from catalogproc.readers.formats.stream import is_gzip, open_bytes

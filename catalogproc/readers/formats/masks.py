@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.readers import coerce
+from catalogproc.readers.arrow_lists import list_array
 
 SUFFIX = ".mask"
 
@@ -103,7 +104,7 @@ def _masked_lists(values: pa.Array, mask: pa.Array) -> pa.Array:
     seen = np.add.reduceat(~hidden, starts[counts > 0]) if len(hidden) else np.zeros(0)
     kept = counts.copy()
     kept[np.flatnonzero(counts > 0)[seen == 0]] = 0
-    return coerce.list_array(numbers[np.repeat(kept > 0, counts)], kept, pa.float64())
+    return list_array(numbers[np.repeat(kept > 0, counts)], kept, pa.float64())
 
 
 def _lengths(lists: pa.Array) -> NDArray[np.int64]:
