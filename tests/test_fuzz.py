@@ -146,9 +146,9 @@ def _text(table: pa.Table) -> bytes:
     return bytes(out.getvalue().to_pybytes())
 
 
-@pytest.mark.parametrize("name", AUXILIARY)
+@pytest.mark.parametrize("name", AUXILIARY_TABLES)
 def test_auxiliary_tables(name: str, tmp_path: Path) -> None:
-    whole = AUXILIARY[name]()
+    whole = AUXILIARY_TABLES[name]()
     stars = pq.read_table(AUXILIARY)["source_id"].combine_chunks()
     for case in range(CASES):
         path = tmp_path / name
