@@ -1,4 +1,4 @@
-"""The documentation: tables as schemas/ has them, commands and Python that run as they stand."""
+"""The documentation: printed tables equal schemas/, commands and Python are run, names exist."""
 
 from __future__ import annotations
 
@@ -31,10 +31,38 @@ OPTIONAL = ("polars", "duckdb", "lsdb")
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_are_those_of_the_schemas(page: str) -> None:
-    """To mend: catalogproc describe WHAT --markdown > docs/PAGE.md, one after the other."""
+    """A page is the tables alone; inputs.md ends with them.
+
+    To update: print each with ``catalogproc describe WHAT --markdown``.
+    """
     sections = [section for what in PAGES[page] for section in describe(what)]
-    wanted = "\n".join(section.markdown() for section in sections).rstrip() + "\n"
-    assert (DOCS / f"{page}.md").read_text() == wanted
+    tables = "\n".join(section.markdown() for section in sections).rstrip() + "\n"
+    text = (DOCS / f"{page}.md").read_text()
+    assert text.endswith(f"\n{tables}") if page == "inputs" else text == tables
+
+
+def test_every_name_of_an_element_column_in_the_page_is_read(tmp_path: Path) -> None:
+    text = (DOCS / "inputs.md").read_text()
+    names = {
+        array: re.findall(r"`(\w+)k`", row)
+        for array, row in re.findall(r"^\| `bp_(\w+)` \|(.*_k`.*)\|$", text, re.MULTILINE)
+    }
+    assert {array: len(found) >= 4 for array, found in names.items()} == {
+        "coefficients": True, "coefficient_errors": True, "coefficient_correlations": True,
+    }  # fmt: skip
+    for turn in range(max(map(len, names.values()))):
+        columns = {"source_id": 1}
+        for array, found in names.items():
+            for k in range(1 if array == "coefficient_correlations" else 2):
+                name = f"{found[turn % len(found)]}{('{}', '[{}]', '({})', '0{}')[turn % 4]}"
+                for band in ("bp", "rp"):
+                    columns[name.replace("bp", band).format(k)] = k + 1
+        path = tmp_path / f"{turn}.csv"
+        path.write_text(f"{','.join(columns)}\n{','.join(map(str, columns.values()))}\n")
+        (batch,) = catalogproc.read_spectra(path, correlations=True)
+        assert batch.column("bp_coefficients").to_pylist() == [[1, 2]], columns
+        assert batch.column("rp_coefficient_errors").to_pylist() == [[1, 2]], columns
+        assert batch.column("bp_coefficient_correlations").to_pylist() == [[1]], columns
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -44,7 +72,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to work in, as the pages take it: output/demo is a run."""
+    """A working folder as the pages assume it: output/demo is a run."""
     folder = tmp_path_factory.mktemp("docs")
     tables = [catalog_table(200, seed) for seed in range(2)]
     finished_run(folder / "output" / "demo", files=1, chunks=2, tables=tables)
@@ -61,7 +89,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("page", ["loading", "using"])
-def test_commands_run_as_they_stand(page: str, place: Path) -> None:
+def test_commands_of_the_pages_run(page: str, place: Path) -> None:
     commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
     assert commands
     for command in commands:
@@ -81,7 +109,7 @@ def test_the_commands_of_the_quickstart_exist() -> None:
 
 
 @pytest.mark.parametrize("page", ["quickstart", "loading"])
-def test_python_runs_as_it_stands(
+def test_python_of_the_pages_runs(
     page: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
@@ -91,7 +119,7 @@ def test_python_runs_as_it_stands(
     known: dict[str, object] = {}
     ran = 0
     for block in blocks(page, "python"):
-        # LSDB warns of much: tests/export/test_hats.py runs it in a process of its own.
+        # LSDB prints many warnings: tests/export/test_hats.py runs it in a separate process.
         needs = [name for name in OPTIONAL if f"import {name}" in block]
         if "lsdb" in needs or any(find_spec(name) is None for name in needs):
             continue
@@ -101,7 +129,7 @@ def test_python_runs_as_it_stands(
     assert capsys.readouterr().out
 
 
-def test_the_pages_name_what_there_is() -> None:
+def test_formats_public_names_flags_and_links_of_the_pages_exist() -> None:
     text = "\n".join(path.read_text() for path in DOCS.glob("*.md"))
     for format in FORMATS:
         assert f"`{format}`" in text, format
@@ -120,7 +148,7 @@ def test_the_pages_name_what_there_is() -> None:
 def test_the_notebook_goes_from_spectra_to_a_kiel_diagram(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Leaves output/notebook-N.png to be looked at."""
+    """The figures are kept as output/notebook-N.png."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path / "examples")
     matplotlib.use("agg")
@@ -141,7 +169,7 @@ def test_the_notebook_goes_from_spectra_to_a_kiel_diagram(
     known: dict[str, object] = {"__name__": "notebook"}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == []  # kept clean: it is run here
+            assert cell["outputs"] == []  # committed without outputs: it is run here
             assert cell["execution_count"] is None
             with matplotlib.rc_context({"text.usetex": False}):
                 exec(compile("".join(cell["source"]), f"kiel.ipynb, cell {number}", "exec"), known)

@@ -14,6 +14,7 @@ from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipp
 from catalogproc.resources import shipped
 
 CONTRACTS = ("catalog", "xp_continuous", "gaia_source", "rejected", "receipt")
+_ALSO = "also read as"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ class Section:
             lines += ["", f"| {' | '.join(self.header)} |", "|---" * len(self.header) + "|"]
             for row in self.rows:
                 cells = [cell.replace("|", "\\|") or "-" for cell in row]
-                name = self.header.index("name") if "name" in self.header else 0
-                cells[name] = f"`{cells[name]}`"
+                first = self.header.index("name") if "name" in self.header else 0
+                cells[first] = f"`{cells[first]}`"
+                if _ALSO in self.header:
+                    also = self.header.index(_ALSO)
+                    names = [f"`{name}`" for name in row[also].split(", ") if name]
+                    cells[also] = ", ".join(names) or "-"
                 lines.append(f"| {' | '.join(cells)} |")
         return "\n".join([*lines, ""])
 
@@ -80,13 +85,18 @@ def _models() -> tuple[str, ...]:
 
 
 def _contract(contract: Contract) -> Section:
+    """The columns, with their other names where the contract has any."""
+    header = ["column", "type", "unit", "UCD", "meaning"]
+    aliases = any(column.also for column in contract.columns)
+    if aliases:
+        header.append(_ALSO)
     rows = tuple(
         (column.name, column.type, column.unit, column.ucd, column.description)
+        + ((", ".join(column.also),) if aliases else ())
         for column in contract.columns
     )
-    header = ("column", "type", "unit", "UCD", "meaning")
     return Section(
-        f"{contract.name}, version {contract.version}", contract.description, header, rows
+        f"{contract.name}, version {contract.version}", contract.description, tuple(header), rows
     )
 
 
