@@ -132,7 +132,7 @@ def _refuses(error: CatalogprocError) -> None:
     assert "Traceback" not in str(error)
 
 
-AUXILIARY: dict[str, Callable[[], bytes]] = {
+AUXILIARY_TABLES: dict[str, Callable[[], bytes]] = {
     "g.parquet": AUXILIARY.read_bytes,
     "g.csv": lambda: _text(pq.read_table(AUXILIARY).slice(0, 8)),
 }
