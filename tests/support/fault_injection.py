@@ -188,7 +188,7 @@ def _gpu_fails(file: Path) -> Iterator[None]:
     def fails(*words: Any, **more: Any) -> Any:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
-    with patch.object(Predictor, "gather", fails):
+    with patch.object(Predictor, "map_batches", fails):
         yield
 
 
