@@ -15,7 +15,8 @@ from catalogproc.cli.options import Device, DeviceName, Model, OutputFolder, Out
 if TYPE_CHECKING:
     from catalogproc.datasets.test_sets import Benchmark
     from catalogproc.network.bundle import Bundle
-    from catalogproc.paper.base import Experiment, ExperimentContext
+    from catalogproc.paper.context import ExperimentContext
+    from catalogproc.paper.experiment import Experiment
 
 
 def evaluate(
@@ -66,13 +67,13 @@ def evaluate(
 def _write_experiments(
     context: ExperimentContext, experiments: Sequence[Experiment], output: Path
 ) -> None:
-    from catalogproc.paper import registry
+    from catalogproc.paper import registry, results_page
 
     with show_progress("figures") as progress:
         results = registry.run_experiments(experiments, context, progress)
-    for line in registry.summary_lines(results):
+    for line in results_page.summary_lines(results):
         say(line)
-    for path in registry.write_experiments(results, context, output):
+    for path in results_page.write_experiments(results, context, output):
         note(str(path))
 
 

@@ -11,18 +11,15 @@ from catalogproc.features.extinction import TRUE_PER_SFD, curve, g_extinction
 from catalogproc.network.attention import attention
 from catalogproc.network.predictor import pack
 from catalogproc.paper import plotting
-from catalogproc.paper.base import (
+from catalogproc.paper.context import (
     NO_DUST,
-    Check,
     ExperimentContext,
     Floats,
-    Outcome,
     Spectra,
     absolute_g,
-    at_least,
-    at_most,
     giant_branch_teff,
 )
+from catalogproc.paper.experiment import Check, Outcome, at_least, at_most
 
 LOGG = np.arange(1.0, 2.41, 0.1)
 EBV = (0.4, 0.8, 1.2)

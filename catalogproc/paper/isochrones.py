@@ -9,20 +9,16 @@ import numpy as np
 import torch
 
 from catalogproc.paper import plotting
-from catalogproc.paper.base import (
+from catalogproc.paper.context import (
     G_SUN,
     LABELS,
     NO_DUST,
-    Check,
     ExperimentContext,
     Floats,
-    Outcome,
     Spectra,
     absolute_g,
-    at_least,
-    at_most,
-    rank_correlation,
 )
+from catalogproc.paper.experiment import Check, Outcome, at_least, at_most, rank_correlation
 
 GIANT_BRANCH = 2
 """Index of the phase in population.PHASES."""

@@ -9,19 +9,15 @@ import numpy as np
 
 from catalogproc.features.extinction import LN_EBV_FLOOR, g_extinction
 from catalogproc.paper import plotting
-from catalogproc.paper.base import (
+from catalogproc.paper.context import (
     G_SUN,
     NO_DUST,
-    Check,
     ExperimentContext,
     Floats,
-    Outcome,
     absolute_g,
-    at_least,
-    at_most,
     giant_branch_teff,
-    rank_correlation,
 )
+from catalogproc.paper.experiment import Check, Outcome, at_least, at_most, rank_correlation
 
 GRID_LOGG, GRID_M_H = np.linspace(0.5, 3.6, 63), np.linspace(-2.0, 0.5, 51)
 STEP = 0.2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.paper.base import Experiment, Outcome
+from catalogproc.paper.experiment import Experiment, Outcome
 
 Floats = NDArray[np.floating]
 

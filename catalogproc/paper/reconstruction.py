@@ -9,13 +9,10 @@ import numpy as np
 
 from catalogproc.evaluation.metrics import QUANTITIES
 from catalogproc.paper import plotting
-from catalogproc.paper.base import (
-    LABELS,
+from catalogproc.paper.context import LABELS, ExperimentContext, Floats, Spectra
+from catalogproc.paper.experiment import (
     Check,
-    ExperimentContext,
-    Floats,
     Outcome,
-    Spectra,
     at_least,
     at_most,
     finite_median,

@@ -19,13 +19,9 @@ from catalogproc.evaluation.literature import PUBLISHED, RP0
 from catalogproc.evaluation.metrics import QUANTITIES, Predictions, Score, label_of, select_inputs
 from catalogproc.evaluation.xgboost_baseline import TreeData, fit_baseline
 from catalogproc.paper import plotting
-from catalogproc.paper.base import (
-    ATMOSPHERE,
-    LABELS,
+from catalogproc.paper.context import ATMOSPHERE, LABELS, ExperimentContext, Flags, Floats
+from catalogproc.paper.experiment import (
     Check,
-    ExperimentContext,
-    Flags,
-    Floats,
     Outcome,
     at_least,
     at_most,

@@ -592,7 +592,7 @@ def test_a_benchmark_is_the_test_part_and_baselines_use_the_training_part(
 @pytest.mark.slow
 def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     """Few real stars with repeats and no true distance; XGBoost uses the training part."""
-    from catalogproc.paper import registry
+    from catalogproc.paper import registry, results_page
 
     bundle = load_bundle("default")
     stars = benchmark(folder / "lb24", 1, 1, bundle.vocabulary)
@@ -600,6 +600,6 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     context = registry.make_context(bundle, stars, folder / "lb24", scale)
     results = registry.run_experiments(registry.EXPERIMENTS, context)
     assert all(result.outcome is not None for result in results)
-    paths = registry.write_experiments(results, context, folder / "evaluation")
+    paths = results_page.write_experiments(results, context, folder / "evaluation")
     assert sum(path.suffix == ".png" for path in paths) == 16
     assert "stars of lb24, test part; real stars" in paths[-1].read_text()

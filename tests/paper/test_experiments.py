@@ -33,18 +33,11 @@ from catalogproc.paper import (
     kiel_maps,
     reconstruction,
     registry,
+    results_page,
     scatter_panels,
 )
-from catalogproc.paper.base import (
-    LABELS,
-    Check,
-    ExperimentContext,
-    Outcome,
-    Spectra,
-    at_least,
-    at_most,
-    rank_correlation,
-)
+from catalogproc.paper.context import LABELS, ExperimentContext, Spectra
+from catalogproc.paper.experiment import Check, Outcome, at_least, at_most, rank_correlation
 from catalogproc.paper.plotting import render_png
 
 DOCS = ROOT / "docs"
@@ -295,8 +288,8 @@ def test_experiments_that_a_model_was_not_trained_for_are_skipped() -> None:
     made = registry.run_experiments(wanted, few)
     assert made[0].outcome is not None
     assert made[1].outcome is None
-    text = registry.markdown_page(made, few)
-    assert "Skipped: the model was not trained to answer every coefficient." in text
+    text = results_page.markdown_page(made, few)
+    assert "Skipped: the model was not trained to predict every coefficient." in text
     assert "| skipped |" in text
 
 
@@ -318,13 +311,13 @@ def test_real_stars_of_the_training_set_are_excluded() -> None:
 
 def test_the_page_lists_failed_checks() -> None:
     bad = Outcome((at_most("scatter of x", 3.0, 2.0, "K"), at_most("y", 1.0, 2.0)), lambda _: None)
-    made = registry.ExperimentResult(registry.EXPERIMENTS[0], bad)
-    text = registry.markdown_page([made], context())
+    made = results_page.ExperimentResult(registry.EXPERIMENTS[0], bad)
+    text = results_page.markdown_page([made], context())
     assert "Pass: y (1, wanted ≤ 2). Fail: scatter of x (3 K, wanted ≤ 2)." in text
     assert "| scatter of x | 3 | K | ≤ 2 | threshold set here | fail |" in text
     many = Outcome(tuple(at_least(f"x{i}", 3.0, 2.0) for i in range(10)), lambda _: None)
-    assert registry.verdict_text(many).endswith("x7 (3, wanted ≥ 2); and 2 more.")
-    assert list(registry.summary_lines([made]))[1:] == [
+    assert results_page.verdict_text(many).endswith("x7 (3, wanted ≥ 2); and 2 more.")
+    assert list(results_page.summary_lines([made]))[1:] == [
         "           fail: scatter of x (3 K, wanted ≤ 2)"
     ]
 
@@ -350,7 +343,7 @@ def test_evaluate_command_writes_one_figure(tmp_path: Path) -> None:
     }  # fmt: skip
     with (tmp_path / "figure_17.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == registry.FIELDS
+    assert tuple(rows[0]) == results_page.FIELDS
     assert {row["verdict"] for row in rows} <= {"pass", "fail", ""}
     page = (tmp_path / "experiments.md").read_text()
     assert "![Attention with and without dust](figure_17.png)" in page
