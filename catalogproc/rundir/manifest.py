@@ -201,9 +201,10 @@ def read_identity(folder: Path) -> RunIdentity:
         content = json.loads(path.read_bytes())
         json.dumps(content, allow_nan=False)  # parts of it are written as JSON again
         return RunIdentity.from_dict(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ResumeError(
-            "this folder holds no run of catalogproc", wanted=RUN_FILE, where=folder,
+            "this folder holds no run of catalogproc", wanted=f"a folder with {RUN_FILE}",
+            found=_content(Path(folder)), where=folder,
             advice="name the folder that was the --output of a run",
         ) from None  # fmt: skip
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
@@ -346,3 +347,12 @@ def _differing_files(word: str, old: Sequence[InputFile], new: Sequence[InputFil
 def _shown(paths: Sequence[str]) -> str:
     more = len(paths) - SHOWN
     return ", ".join(paths[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _content(folder: Path) -> str:
+    """Say what is in a folder that holds no run, or at its path."""
+    if not folder.exists():
+        return "no such folder"
+    if not folder.is_dir():
+        return "a file"
+    return "other files" if any(folder.iterdir()) else "an empty folder"

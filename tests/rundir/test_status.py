@@ -10,6 +10,7 @@ import pytest
 from support.catalogs import STARTED, finished_run
 from typer.testing import CliRunner
 
+import catalogproc
 from catalogproc.cli.main import app
 from catalogproc.errors import ResumeError
 from catalogproc.rundir.receipts import receipt_files
@@ -72,3 +73,16 @@ def test_the_verb(tmp_path: Path) -> None:
     assert json.loads(done.output)["finished"] is True
     done = CliRunner().invoke(app, ["status", str(tmp_path)])
     assert "1 worker on cpu, 4 to 4 chunks each" in done.output
+
+
+@pytest.mark.parametrize("kind", ["no such folder", "a file", "an empty folder", "other files"])
+def test_what_is_not_the_folder_of_a_run_is_told(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "nope"
+    if kind == "a file":
+        folder.write_text("")
+    elif kind != "no such folder":
+        folder.mkdir()
+        if kind == "other files":
+            (folder / "notes.txt").write_text("")
+    with pytest.raises(ResumeError, match=f"found: {kind}"):
+        catalogproc.open_catalog(folder)
