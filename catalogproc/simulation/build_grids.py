@@ -28,7 +28,7 @@ from catalogproc.simulation.instrument import BANDS, band_matrix
 Float = NDArray[np.float64]
 
 NOISE_COMPONENTS = 8
-"""Number of principal components kept of the errors at given magnitude and colour."""
+"""Number of principal components of the errors at given magnitude and colour."""
 
 FAINTEST, COLOURS, MISFIT = 16.0, (0.45, 3.0), 9.0
 """Real stars that are used: faintest G, range of BP - RP, largest misfit of the matched model."""

@@ -1,4 +1,4 @@
-"""Calibrated spectra: the same numbers as GaiaXPy's, of real stars."""
+"""Calibrated spectra of real stars equal GaiaXPy's."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def stars() -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def test_flux_is_gaiaxpys(stars: dict[str, dict[str, np.ndarray]]) -> None:
-    # To import GaiaXPy silences warnings, and has matplotlib ask for LaTeX, for good.
+def test_flux_equals_gaiaxpys(stars: dict[str, dict[str, np.ndarray]]) -> None:
+    # Importing GaiaXPy switches off warnings and makes matplotlib use LaTeX, for good.
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
         from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml

@@ -1,4 +1,4 @@
-"""Errors of what the model reads: GaiaXPy's factors, the published covariances, the catalog."""
+"""Errors of the inputs: GaiaXPy's factors, published covariances, columns of the catalog."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def array(table: pa.Table, name: str) -> np.ndarray:
 
 
 def with_errors_times(factor: float) -> pa.Table:
-    """The bright stars, their coefficients' errors multiplied."""
+    """Return the bright stars with the errors of coefficients multiplied by a factor."""
     spectra = real_stars.bright()
     for band in ("bp", "rp"):
         name = f"{band}_coefficient_errors"
@@ -58,7 +58,7 @@ def run(bundle, job: Job = JOB, spectra: pa.Table | None = None) -> pa.Table:
     return Engine(bundle, job).process(spectra, real_stars.bright_auxiliary())
 
 
-def test_factors_are_those_that_gaiaxpy_applies():
+def test_error_factors_equal_gaiaxpys():
     real_stars.gaiaxpy()
     from gaiaxpy.error_correction.error_correction import _get_correction_array
 
@@ -71,7 +71,7 @@ def test_factors_are_those_that_gaiaxpy_applies():
     assert error_factor("bp", [12.5])[0] == pytest.approx(2.7629457064)
 
 
-def test_published_errors_and_correlations_are_handed_on_as_they_are(bright):
+def test_published_errors_and_correlations_are_used_unchanged(bright):
     job = replace(JOB, inflate_errors=False)
     noise = input_noise(bright, VOCABULARY, job)
     np.testing.assert_allclose(noise.errors, bright.errors, rtol=1e-6)
@@ -88,7 +88,7 @@ def test_published_errors_and_correlations_are_handed_on_as_they_are(bright):
         np.testing.assert_allclose(ours[read], published[read], rtol=2e-5)
 
 
-def test_inflated_errors_follow_the_formula_a_coefficient_at_a_time(bright):
+def test_inflated_errors_follow_the_formula(bright):
     noise = input_noise(bright, VOCABULARY, JOB)
     for star in (0, 7, 29):
         for column, band in ((BP[0], "bp"), (BP[5], "bp"), (RP[2], "rp")):
@@ -118,14 +118,14 @@ def test_two_colours_share_the_error_of_j(bright):
     assert group.matrix[:, 0, 1] == pytest.approx(wanted, abs=0.01)
 
 
-def test_a_star_without_correlations_among_stars_with_them_has_none():
+def test_a_star_without_published_correlations_gets_none():
     packed = np.array([[0.5, 0.2, 0.1], [np.nan] * 3])
     matrix = correlation(packed, np.ones((2, 3)))
     np.testing.assert_allclose(matrix[0], [[1, 0.5, 0.2], [0.5, 1, 0.1], [0.2, 0.1, 1]], rtol=1e-6)
     assert matrix[1].tolist() == np.eye(3).tolist()
 
 
-def test_correlations_of_another_length_fail_no_chunk(bundle):
+def test_correlations_of_another_length_do_not_fail_the_chunk(bundle):
     spectra = real_stars.bright()
     at = spectra.column_names.index("bp_coefficient_correlations")
     values = spectra.column(at).to_pylist()
@@ -138,7 +138,7 @@ def test_correlations_of_another_length_fail_no_chunk(bundle):
     assert np.isfinite(ours).all()
 
 
-def test_the_parts_of_an_error_make_the_whole(bundle):
+def test_model_and_input_uncertainty_add_to_the_total(bundle):
     table = run(bundle)
     for name in LABEL_COLUMNS.values():
         whole, model, inputs = (
@@ -156,17 +156,17 @@ def parts(stated: float, inputs: float, published: float) -> list[float]:
     return [float(columns[f"e_teff{part}"][0]) for part in ("", "_model", "_input")]
 
 
-def test_nothing_is_counted_twice():
-    # The model saw such errors in training: its sigma holds them, and nothing is added.
+def test_input_errors_are_counted_once():
+    # Training had such errors: the model's sigma contains them, nothing is added.
     assert parts(50.0, 30.0, 30.0) == pytest.approx([50, 40, 30])
-    # A star whose own errors scatter it by more than any the model saw.
+    # The star's errors are larger than any in training.
     assert parts(50.0, 80.0, 80.0) == pytest.approx([80, 0, 80])
-    # Errors taken for larger than published are a larger part of the same whole.
+    # Inflated errors are a larger part of the same total.
     assert parts(50.0, 40.0, 30.0) == pytest.approx([50, 30, 40])
     assert parts(50.0, 90.0, 30.0) == pytest.approx([50, 0, 50])
 
 
-def test_correlations_change_what_they_should_and_only_that(bundle):
+def test_correlations_change_input_uncertainties_only(bundle):
     job = replace(JOB, inflate_errors=False)
     plain, full = run(bundle, replace(job, correlations=False)), run(bundle, job)
     stripped = real_stars.bright().select(
@@ -177,11 +177,11 @@ def test_correlations_change_what_they_should_and_only_that(bundle):
         ratio = array(full, f"e_{name}_input") / array(diagonal, f"e_{name}_input")
         assert np.median(np.abs(ratio - 1)) > 0.01, name
         assert (array(full, name) == array(diagonal, name)).all()
-    # The engine takes what is in the table; what is read is decided with the job (chunk.py).
+    # The engine uses the table's correlations; the job decides if they are read (process_chunk.py).
     assert (array(plain, "e_teff_input") == array(full, "e_teff_input")).all()
 
 
-def test_labels_correlations_are_between_minus_one_and_one_and_not_all_alike(bundle):
+def test_correlations_of_labels_are_within_one_and_vary(bundle):
     table = run(bundle)
     for name in ("corr_teff_logg", "corr_teff_m_h", "corr_logg_m_h", "corr_mass_age"):
         values = array(table, name)
@@ -189,7 +189,7 @@ def test_labels_correlations_are_between_minus_one_and_one_and_not_all_alike(bun
         assert values.std() > 0.01
 
 
-def test_inflated_errors_are_larger_ones(bundle):
+def test_inflated_errors_give_larger_input_uncertainties(bundle):
     inflated, published = run(bundle), run(bundle, replace(JOB, inflate_errors=False))
     for name in LABEL_COLUMNS.values():
         ratio = array(inflated, f"e_{name}_input") / array(published, f"e_{name}_input")
@@ -197,7 +197,7 @@ def test_inflated_errors_are_larger_ones(bundle):
         assert np.median(ratio) > 2  # G 6 to 8: the factors are 4 to 6
 
 
-def test_sampling_agrees_with_derivatives_or_says_so(bundle):
+def test_sampling_agrees_with_first_order_or_the_star_is_flagged(bundle):
     """Small errors, across which any network is linear."""
     job, spectra = replace(JOB, inflate_errors=False), with_errors_times(0.05)
     one = run(bundle, job, spectra)
@@ -213,7 +213,7 @@ def test_sampling_agrees_with_derivatives_or_says_so(bundle):
         assert (ratio != 1).any()
 
 
-def test_sampled_errors_follow_from_the_star_alone(bundle):
+def test_sampled_errors_do_not_depend_on_other_stars(bundle):
     engine = Engine(bundle, replace(JOB, propagation="sampled", draws=16))
     whole = engine.process(real_stars.bright(), real_stars.bright_auxiliary())
     part = engine.process(
@@ -230,7 +230,7 @@ def test_large_errors_are_nonlinear_and_flagged(bundle):
     assert (array(table, "quality_flags") & bit > 0).mean() > 0.9
 
 
-def test_without_propagation_the_parts_are_not_known_and_the_whole_is_the_model_s(bundle):
+def test_without_propagation_the_total_is_the_model_uncertainty(bundle):
     table, full = run(bundle, replace(JOB, propagation="none")), run(bundle)
     for name in LABEL_COLUMNS.values():
         assert np.isnan(array(table, f"e_{name}_input")).all()
@@ -244,12 +244,12 @@ def test_without_propagation_the_parts_are_not_known_and_the_whole_is_the_model_
     ("field", "message"),
     [({"propagation": "guess"}, "no such error propagation"), ({"draws": 3}, "too few draws")],
 )
-def test_jobs_that_make_no_sense_are_refused(field, message):
+def test_invalid_jobs_are_refused(field, message):
     with pytest.raises(JobError, match=message):
         replace(JOB, **field)
 
 
-def test_all_of_it_is_science_and_in_the_job_s_hash():
+def test_all_settings_of_propagation_are_in_the_job_hash():
     changed = [
         replace(JOB, propagation="none"), replace(JOB, draws=99), replace(JOB, correlations=False),
         replace(JOB, inflate_errors=False), replace(JOB, check_spectrum=True),

@@ -29,8 +29,8 @@ def ours(table, correlations: bool = False) -> photometry.Magnitudes:  # type: i
 
 
 @pytest.mark.parametrize("correlations", [True, False])
-def test_magnitudes_and_errors_are_gaiaxpys(correlations: bool) -> None:
-    """30 bright stars with full covariances; 100 faint ones with errors alone."""
+def test_magnitudes_and_errors_equal_gaiaxpys(correlations: bool) -> None:
+    """30 bright stars with full covariances; 100 faint ones with errors only."""
     table = real_stars.bright() if correlations else real_stars.faint().slice(0, 100)
     theirs, made = real_stars.gaiaxpy_magnitudes(table), ours(table, correlations)
     for name in NAMES:
@@ -39,8 +39,8 @@ def test_magnitudes_and_errors_are_gaiaxpys(correlations: bool) -> None:
         assert getattr(made, f"e_{name.lower()}") == pytest.approx(error, rel=1e-9)
 
 
-def test_magnitudes_are_those_that_gaia_measured() -> None:
-    """Published photometry of the same stars: other detectors, other calibration."""
+def test_synthetic_magnitudes_equal_published_ones() -> None:
+    """Published photometry of the same stars, with other detectors and calibration."""
     made, published = ours(real_stars.bright()), real_stars.bright_auxiliary()
     for name in NAMES:
         off = getattr(made, name.lower()) - published.column(f"phot_{name.lower()}_mean_mag")
@@ -48,7 +48,7 @@ def test_magnitudes_are_those_that_gaia_measured() -> None:
         assert np.std(off) < 0.006
 
 
-def test_the_functionals_are_the_published_pass_bands() -> None:
+def test_pivot_wavelengths_of_the_pass_bands_are_the_published_ones() -> None:
     """Unfold the pass-band from GaiaXPy's weights with its design matrices, two tables that
     were made apart: its pivot wavelength is the published one (Riello et al. 2021, table 2)."""
     band, wavelength = real_stars.unfolded_passbands()
@@ -56,7 +56,7 @@ def test_the_functionals_are_the_published_pass_bands() -> None:
     assert pivot == pytest.approx([621.79, 510.97, 776.91], rel=0.006)
 
 
-def test_a_hundred_times_the_light_is_five_magnitudes() -> None:
+def test_a_hundred_times_the_flux_is_five_magnitudes() -> None:
     bp, rp = (real_stars.stacked(real_stars.bright(), f"{b}_coefficients") for b in ("bp", "rp"))
     one, other = (photometry.synthetic_photometry(bp * k, rp * k) for k in (1.0, 100.0))
     for name in ("g", "bp", "rp"):
@@ -64,8 +64,8 @@ def test_a_hundred_times_the_light_is_five_magnitudes() -> None:
     assert np.isnan(one.e_g).all()
 
 
-def test_errors_are_the_scatter_of_noisy_spectra() -> None:
-    """4,000 draws of one star's noise from its full covariance: a third route to its errors."""
+def test_errors_equal_the_scatter_of_noisy_spectra() -> None:
+    """A third route: 4,000 realisations of one star's noise from its full covariance."""
     from catalogproc.features import spectra
 
     table = real_stars.bright().slice(3, 1)
@@ -85,7 +85,7 @@ def test_errors_are_the_scatter_of_noisy_spectra() -> None:
         )
 
 
-def test_a_missing_band_or_no_light_is_nan() -> None:
+def test_a_missing_band_or_negative_flux_gives_nan() -> None:
     bp, rp = (real_stars.stacked(real_stars.bright(), f"{b}_coefficients") for b in ("bp", "rp"))
     bp[0], rp[1] = np.nan, np.nan
     bp[2], rp[2] = -bp[2], -rp[2]

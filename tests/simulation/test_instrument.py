@@ -1,4 +1,4 @@
-"""The simulator's spectra: between the models, through the instrument, beside real stars."""
+"""Simulated spectra: interpolation, dust, instrument, photometry; comparison with real stars."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def grid() -> atmospheres.Grid:
     return atmospheres.read_grid()
 
 
-def test_the_spectrum_at_a_model_is_the_model() -> None:
+def test_the_interpolated_spectrum_at_a_model_equals_the_model() -> None:
     models = grid()
     plain = atmospheres.build(models)
     random = np.random.default_rng(1)
@@ -64,8 +64,8 @@ def test_the_spectrum_at_a_model_is_the_model() -> None:
     assert off[:, seen].std() < 1.5e-3
 
 
-def test_left_out_models_are_found_again() -> None:
-    """Leave-one-out: what the splines say where a whole line of models is taken away."""
+def test_models_left_out_are_recovered_by_interpolation() -> None:
+    """Leave one value of a parameter out and interpolate there."""
     models = grid()
     seen = (models.wavelength > 400) & (models.wavelength < 950)
     cases = (
@@ -105,19 +105,19 @@ def test_holes_of_the_grid_are_filled() -> None:
 
 
 @pytest.mark.parametrize("r_v", [2.8, 3.1, 3.4])
-def test_extinction_is_the_published_curve(r_v: float) -> None:
+def test_extinction_equals_the_published_curve(r_v: float) -> None:
     models = simulated.simulator().atmospheres
     made = models.extinction(torch.tensor([1.0]), torch.tensor([r_v]))[0].numpy()
     np.testing.assert_allclose(made, curve(models.wavelength, r_v), atol=0.003)
 
 
-def test_extinction_in_g_and_in_colour() -> None:
+def test_extinction_in_g_and_in_colours_is_the_published_one() -> None:
     ebv = np.array([0.0, 0.3])
     for teff in (4200.0, 4700.0, 5200.0):
         _, gaia, tmass = spectra(teff, ebv=ebv * TRUE_PER_SFD)
         a_g, a_bp, a_rp = gaia[1] - gaia[0]
         expected = g_extinction(ebv[1:], np.array([teff]))[0]
-        assert abs(a_g / expected - 1) < 0.05  # another curve, and 3.5 % of its own
+        assert abs(a_g / expected - 1) < 0.05  # another curve, with an uncertainty of 3.5 %
         a_v = R_V * TRUE_PER_SFD * ebv[1]
         # Wang & Chen (2019), table 3: E(BP-RP)/A_V 0.42; and the infrared's order.
         assert abs((a_bp - a_rp) / a_v - 0.42) < 0.04
@@ -125,15 +125,15 @@ def test_extinction_in_g_and_in_colour() -> None:
         assert 0.30 > a_j / a_v > a_h / a_v > a_k / a_v > 0.07
 
 
-def test_the_sun_at_ten_parsecs() -> None:
+def test_the_sun_at_ten_parsecs_has_its_absolute_magnitudes() -> None:
     _, gaia, tmass = spectra(5772.0, logg=4.438, log_l=0.0, distance=0.01)
     assert abs(gaia[0, 0] - 4.67) < 0.03  # Casagrande & VandenBerg (2018)
     assert abs(gaia[0, 1] - gaia[0, 2] - 0.82) < 0.04
     np.testing.assert_allclose(tmass[0], [3.67, 3.32, 3.27], atol=0.05)  # Willmer (2018)
 
 
-def test_photometry_is_that_of_the_spectrum() -> None:
-    """G, BP, RP by features/photometry from the coefficients: another route to them."""
+def test_magnitudes_equal_synthetic_photometry_of_the_spectrum() -> None:
+    """A second route: G, BP, RP by features/photometry from the coefficients."""
     coefficients, gaia, _ = spectra(np.array([3800.0, 4800.0, 6000.0]), ebv=0.2)
     made = synthetic_photometry(coefficients[:, :55], coefficients[:, 55:])
     np.testing.assert_allclose(np.stack([made.g, made.bp, made.rp], 1), gaia, atol=2e-4)
@@ -168,7 +168,7 @@ def test_colours_follow_published_temperature_scales() -> None:
         assert np.abs(np.median(5040 / theta - teff)) < 80, m_h
 
 
-def test_colours_of_keplers_red_giants() -> None:
+def test_colours_of_kepler_red_giants_are_the_observed_ones() -> None:
     stars = real_stars.kepler()
     good = (stars["j_msigcom"] < 0.03) & np.isfinite(stars["ebv"] * stars["Teff"])
     star = {name: values[good] for name, values in stars.items()}
@@ -218,8 +218,8 @@ def calibrated(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(made["flux"].to_numpy()), np.asarray(wavelength)
 
 
-def test_calibration_returns_the_spectrum_that_went_in() -> None:
-    """Noise off, dust on; the spectrum at the resolution that calibrated spectra have."""
+def test_gaiaxpys_calibration_recovers_the_input_spectrum() -> None:
+    """Without noise, with dust, at the resolution of calibrated spectra."""
     simulator = simulated.simulator()
     stars = simulator.draw(1500, seed=21).columns
     mild = stars["ebv"] < 0.3
@@ -251,8 +251,8 @@ def test_calibration_returns_the_spectrum_that_went_in() -> None:
     assert np.abs(np.median(red, axis=0)).max() < 0.018
 
 
-def test_the_instrument_is_the_published_one_before_its_corrections() -> None:
-    """The tables alone give the shipped matrix's low coefficients to some percent."""
+def test_the_shipped_matrix_is_close_to_the_published_instrument() -> None:
+    """Without corrections the published tables give the low coefficients to 15 %."""
     models = grid()
     shipped_matrix = simulated.simulator().instrument.xp.numpy().T
     flux = np.exp(models.log_flux[5, 4:12, 5].astype(np.float64))
@@ -305,8 +305,8 @@ def test_simulated_and_real_spectra_overlap_at_the_same_colour() -> None:
     assert found.ratio.max() < 1.8
 
 
-def test_the_medians_are_those_of_four_hundred_thousand_real_giants() -> None:
-    """Leung & Bovy (2024), medians and scatters of their training set; other stars, so roughly."""
+def test_medians_are_close_to_those_of_400000_real_giants() -> None:
+    """Medians and scatters of the training set of Leung & Bovy (2024), a different sample."""
     path = DATA / "lb24_training_statistics.csv"
     lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
     theirs = {name: (float(median), float(scatter)) for name, median, scatter in lines}
@@ -322,7 +322,7 @@ def test_the_medians_are_those_of_four_hundred_thousand_real_giants() -> None:
     assert np.abs(off).max() < 1.3
 
 
-def test_a_comparison_tells_and_draws(tmp_path: Path) -> None:
+def test_a_comparison_gives_a_table_and_a_plot(tmp_path: Path) -> None:
     sample = compare_with_real.giants(simulated.simulator(), 4000, 2)
     found = compare_with_real.compare(simulated.real(), sample, faintest=15.0)
     assert found.markdown().count("\n") == 2 * compare_with_real.FIRST + 1
@@ -331,7 +331,7 @@ def test_a_comparison_tells_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_instrument_and_noise_are_made_again_from_the_real_spectra() -> None:
+def test_the_shipped_instrument_is_reproduced_from_the_real_spectra() -> None:
     grids = shipped("grids")
     fitted = build_grids.fit_instrument(simulated.real(), grids)
     with np.load(grids / "xp_instrument.npz") as file:

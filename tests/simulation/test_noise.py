@@ -1,4 +1,4 @@
-"""Simulated errors beside real ones: level, shape, correlation, relevance, faults."""
+"""Simulated errors compared with real ones: level, shape, correlation, relevance, calibration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def like_the_real_ones(copies: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndar
     return errors.double().numpy(), relevant.numpy(), kept
 
 
-def test_errors_are_as_large_and_as_scattered_as_real_ones() -> None:
+def test_errors_have_the_median_and_scatter_of_real_ones() -> None:
     errors, _, kept = like_the_real_ones()
     real = simulated.real()
     seen = real.normalised[1]
@@ -38,7 +38,7 @@ def test_errors_are_as_large_and_as_scattered_as_real_ones() -> None:
             assert 0.75 < np.median(width[0] / width[1]) < 1.3, (low, part)
 
 
-def test_relevant_bases_are_as_many() -> None:
+def test_numbers_of_relevant_bases_are_those_of_real_stars() -> None:
     _, relevant, kept = like_the_real_ones()
     real = simulated.real()
     for low, high in ((10.0, 13.0), (13.0, 15.0), (15.0, 16.5), (16.5, 17.7)):
@@ -83,7 +83,7 @@ def test_noise_is_correlated_as_in_the_real_stars() -> None:
     np.testing.assert_allclose(draws.std(0), 1.0, atol=0.02)
 
 
-def test_published_errors_are_honest_for_high_coefficients() -> None:
+def test_high_coefficients_of_real_stars_scatter_by_their_published_errors() -> None:
     """Why noise is drawn with the published errors, uninflated: real stars' high coefficients,
     that hold no signal, scatter by as much as their errors say."""
     real = simulated.real()
@@ -108,7 +108,7 @@ def test_simulated_coefficients_scatter_by_their_errors() -> None:
         assert 0.9 < np.median(scatter) < 1.15
 
 
-def test_faults_of_the_calibration_are_smooth_and_of_published_size() -> None:
+def test_calibration_errors_are_smooth_and_of_published_size() -> None:
     wavelength = simulated.simulator().atmospheres.wavelength
     modes = noise.calibration_modes(wavelength).double().numpy()
     size = np.sqrt((modes**2).sum(0))
@@ -124,7 +124,7 @@ def test_faults_of_the_calibration_are_smooth_and_of_published_size() -> None:
     assert abs(covariance[here, far]) / (size[here] * size[far]) < 0.1
 
 
-def test_2mass_and_parallax_errors_are_keplers_where_kepler_looked() -> None:
+def test_2mass_and_parallax_errors_are_those_of_kepler_giants() -> None:
     stars = real_stars.kepler()
     for i, name in enumerate(("j", "h", "k")):
         wanted = np.nanmedian(stars[f"{name}_msigcom"])
@@ -139,7 +139,7 @@ def test_2mass_and_parallax_errors_are_keplers_where_kepler_looked() -> None:
         assert abs(float(drawn.median()) / wanted - 1) < 0.1
 
 
-def test_the_shipped_noise_is_made_again_from_the_real_spectra() -> None:
+def test_the_shipped_noise_is_reproduced_from_the_real_spectra() -> None:
     made = build_grids.fit_noise(
         simulated.real(), build_grids.read_correlations(CORRELATED / "xp_continuous_30.parquet")
     )

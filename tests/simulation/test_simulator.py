@@ -1,4 +1,4 @@
-"""Simulated giants: the same by seed, physical, and written by the input contract."""
+"""Simulated giants: reproducible, physical, and written according to the input contract."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_stars() -> None:
     assert not torch.equal(one["teff"], other["teff"])
 
 
-def test_a_training_that_asks_for_coarse_products_changes_nothing() -> None:
+def test_lower_matrix_precision_of_a_training_changes_nothing() -> None:
     expected = simulated.simulator().draw(300, 3)["coefficients"]
     torch.set_float32_matmul_precision("medium")
     try:
@@ -44,11 +44,11 @@ def test_a_training_that_asks_for_coarse_products_changes_nothing() -> None:
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    # The noise's product alone may be coarse.
+    # Only the product of the noise may have lower precision.
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
-def test_truths_lie_within_their_limits_and_not_on_the_grids() -> None:
+def test_true_parameters_are_within_limits_and_not_on_grid_points() -> None:
     stars = simulated.giants()
     limits = {
         "logg": isochrones.LOGG,
@@ -71,7 +71,7 @@ def test_truths_lie_within_their_limits_and_not_on_the_grids() -> None:
     assert (stars["coefficient_errors"] > 0).all()
 
 
-def test_luminosity_is_that_of_mass_gravity_and_temperature() -> None:
+def test_luminosity_follows_from_mass_gravity_and_temperature() -> None:
     mass, logg, teff, log_l = columns("mass", "logg", "teff", "log_l")
     # L = 4 pi G M sigma T^4 / g with the Sun's log g = 4.438 and 5772 K (IAU 2015).
     expected = np.log10(mass) + 4 * np.log10(teff / 5772) - (logg - 4.438)
@@ -79,7 +79,7 @@ def test_luminosity_is_that_of_mass_gravity_and_temperature() -> None:
     assert np.quantile(np.abs(log_l - expected), 0.99) < 0.02
 
 
-def test_the_red_clump_stands_where_it_stands_in_the_sky() -> None:
+def test_the_red_clump_has_its_observed_position() -> None:
     phase, mass, m_h, logg, teff, log_l = columns("phase", "mass", "m_h", "logg", "teff", "log_l")
     clump = (phase == 3) & (mass < 1.6) & (np.abs(m_h) < 0.3)
     assert 2.3 < np.median(logg[clump]) < 2.55
@@ -92,7 +92,7 @@ def test_the_red_clump_stands_where_it_stands_in_the_sky() -> None:
     assert (phase[apart] == 3).mean() < 0.1
 
 
-def test_the_giant_branch_is_the_hotter_the_poorer_in_metals() -> None:
+def test_metal_poor_giant_branches_are_hotter() -> None:
     phase, m_h, logg, teff, mass = columns("phase", "m_h", "logg", "teff", "mass")
     branch = (phase == 2) & (np.abs(logg - 2.5) < 0.15) & (mass < 1.3)
     edges = np.array([-2.0, -1.2, -0.7, -0.3, 0.0, 0.3])
@@ -106,7 +106,7 @@ def test_the_giant_branch_is_the_hotter_the_poorer_in_metals() -> None:
     assert np.abs(np.median(teff[solar] - (5200 - 441 * (3.65 - logg[solar])))) < 170
 
 
-def test_old_giants_are_light_and_masses_are_present_ones() -> None:
+def test_old_giants_have_low_masses_reduced_by_mass_loss() -> None:
     mass, log_age, phase, m_h = columns("mass", "log_age", "phase", "m_h")
     giants = (phase >= 2) & (np.abs(m_h) < 0.3)
     assert np.corrcoef(np.log10(mass[giants]), log_age[giants])[0, 1] < -0.95
@@ -115,7 +115,7 @@ def test_old_giants_are_light_and_masses_are_present_ones() -> None:
     assert np.median(mass[old & (phase == 3)]) < np.median(mass[old & (phase == 2)]) - 0.02
 
 
-def test_isochrones_are_joined_at_equal_evolution() -> None:
+def test_isochrones_are_interpolated_at_equal_evolutionary_state() -> None:
     stars = isochrones.load_population()
     m_h = torch.tensor([0.0])
     for phase in isochrones.PHASES:
@@ -127,7 +127,7 @@ def test_isochrones_are_joined_at_equal_evolution() -> None:
             assert found[name].diff().abs().max() < most, (phase, name)
 
 
-def test_phases_are_as_long_as_they_are() -> None:
+def test_phases_have_their_relative_durations() -> None:
     phase, mass, m_h = columns("phase", "mass", "m_h")
     low = (mass < 1.4) & (np.abs(m_h) < 0.4)
     share = {p: (phase[low] == p).mean() for p in isochrones.PHASES}
@@ -136,7 +136,7 @@ def test_phases_are_as_long_as_they_are() -> None:
     assert share[2] > share[3] > share[4]
 
 
-def test_files_and_direct_tokens_agree(tmp_path: Path) -> None:
+def test_tokens_from_files_equal_direct_tokens(tmp_path: Path) -> None:
     vocabulary = load_vocabulary()
     stars = simulated.simulator().draw(4000, seed=11)
     paths = write_stars(stars, tmp_path)
@@ -162,7 +162,7 @@ def test_files_and_direct_tokens_agree(tmp_path: Path) -> None:
     assert read.values[:, at].shape[1] == 115
 
 
-def test_tables_keep_identity_units_and_what_they_are(tmp_path: Path) -> None:
+def test_tables_have_identifiers_units_and_the_mark_of_simulation(tmp_path: Path) -> None:
     stars = simulated.simulator().draw(500, seed=12)
     spectra, source, truth = (pq.read_table(path) for path in write_stars(stars, tmp_path))
     for other in (source, truth):
@@ -176,7 +176,7 @@ def test_tables_keep_identity_units_and_what_they_are(tmp_path: Path) -> None:
         assert pq.read_table(one).equals(pq.read_table(two))
 
 
-def test_identifiers_hold_the_position() -> None:
+def test_identifiers_contain_the_position() -> None:
     ra, dec = np.array([10.0, 10.0, 200.0]), np.array([20.0, 20.0, -60.0])
     found = source_ids(ra, dec, seed=5)
     assert found.dtype == np.int64
@@ -216,10 +216,10 @@ def test_dust_dims_simulated_stars_by_the_true_colour_excess() -> None:
     assert abs(np.median(found / g_extinction(ebv, teff)) - 1) < 0.06
 
 
-def test_a_core_draws_thousands_a_second() -> None:
+def test_more_than_2000_stars_per_second_are_simulated() -> None:
     start = time.process_time()
     simulated.simulator().draw(8000, seed=1).tokens(load_vocabulary())
-    # Twenty times slower than measured, so that a busy machine passes; issue: 2,000 a second.
+    # A twentieth of the measured rate, so that a busy machine passes.
     assert 8000 / (time.process_time() - start) > 2000
 
 

@@ -1,4 +1,4 @@
-"""Real Gaia stars for the tests of features/: spectra, correlations, photometry, parallaxes."""
+"""Real Gaia stars for tests: spectra, correlations, photometry, parallaxes."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def kepler() -> dict[str, np.ndarray]:
 
 
 def stacked(table: pa.Table, name: str) -> np.ndarray:
-    """A list column without nulls as a matrix, the slow and plain way."""
+    """Return a list column without nulls as a matrix, by a simple and slow route."""
     return np.array(table.column(name).to_pylist(), dtype=np.float64)
 
 
 def gaiaxpy():  # type: ignore[no-untyped-def]
-    """GaiaXPy, whose import is slow, noisy, and changes the process's warning filters."""
+    """Import GaiaXPy without its warnings; the import is slow and changes warning filters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import gaiaxpy
@@ -66,9 +66,9 @@ def gaiaxpy():  # type: ignore[no-untyped-def]
 
 
 def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
-    """G, BP and RP magnitudes and flux errors (relative) by gaiaxpy.generate.
+    """Return G, BP and RP magnitudes and relative flux errors of gaiaxpy.generate.
 
-    Without correlations GaiaXPy is handed diagonal covariances.
+    Without correlations GaiaXPy gets diagonal covariances.
     """
     import pandas as pd
 
@@ -116,7 +116,7 @@ def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
 
 @cache
 def unfolded_passbands() -> tuple[np.ndarray, np.ndarray]:
-    """Photon-weighted pass-bands (3, L) of G, BP, RP on GaiaXPy's wavelengths in nm (L,).
+    """Return photon-weighted pass-bands (3, L) of G, BP, RP on GaiaXPy's wavelengths in nm (L,).
 
     The flux in a band is the sum over wavelengths of pass-band times spectrum, and the
     spectrum is linear in the coefficients: non-negative, smooth least squares.
@@ -142,7 +142,7 @@ def unfolded_passbands() -> tuple[np.ndarray, np.ndarray]:
 
 
 def nulled(table: pa.Table, band: str, rows: list[int]) -> pa.Table:
-    """The table with a band missing in some rows."""
+    """Return the table with a band missing in some rows."""
     keep = pa.array([row not in rows for row in range(len(table))])
     for name in table.column_names:
         if name.startswith(f"{band}_"):
