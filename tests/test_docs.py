@@ -142,6 +142,19 @@ def test_formats_public_names_flags_and_links_of_the_pages_exist() -> None:
         assert (DOCS / target).is_file()
 
 
+def test_the_tests_that_the_page_of_faults_names_exist() -> None:
+    text = (DOCS / "faults.md").read_text()
+    paths = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(
+        r"`(test_\w+\.py)`(?:: ([\w ,-]+?)(?=[|;(]|, \*slow|$))?", text, re.MULTILINE
+    )
+    assert len(named) > 20
+    for file, words in named:
+        assert file in paths, file
+        tests = " ".join(re.findall(r"def (test_\w+)", paths[file].read_text()))
+        assert words.strip().lower().replace(",", "").replace(" ", "_") in tests, (file, words)
+
+
 # ---------------------------------------------------------------- the notebook
 
 
