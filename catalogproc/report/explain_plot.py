@@ -11,9 +11,9 @@ import numpy as np
 
 from catalogproc.contract import load_contract, load_flags
 from catalogproc.io.atomic import write_atomic
+from catalogproc.report.canvas import BLUE, MAP, ORANGE
 from catalogproc.report.explain import Explanation
 from catalogproc.report.explain_text import outside_training
-from catalogproc.report.figures import BLUE, MAP, ORANGE
 
 _STYLE = {
     "text.usetex": False,  # GaiaXPy, where it was imported, turns LaTeX on

@@ -154,11 +154,11 @@ def _run_values(
     }
 
 
-def _failures(folder: Path) -> list[tuple[str, str, str]]:
-    """Return file, rows and cause of each failed chunk of the last start."""
+def _failures(folder: Path) -> list[tuple[str, ...]]:
+    """Return file, rows, cause and advice of each failed chunk of the last start."""
     failures = (read_summary(folder) or {}).get("failures", [])
     return [
-        (str(item.get("file", "")), str(item.get("rows", "")), str(item.get("cause", "")))
+        tuple(str(item.get(name, "")) for name in ("file", "rows", "cause", "advice"))
         for item in failures
     ]
 
