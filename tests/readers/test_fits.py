@@ -127,3 +127,27 @@ def test_a_header_that_cannot_be_true_is_refused_at_once(old, new, tmp_path):
     assert old in content
     with pytest.raises(InputError):
         spectra(put(tmp_path, "a.fits", content.replace(old, new, 1)))
+
+
+def test_scaled_numbers_are_what_astropy_reads(tmp_path):
+    """TSCAL and TZERO of integers and floats: value = TZERO + TSCAL * stored."""
+    from astropy.io import fits
+
+    stored = np.arange(3 * 55, dtype=np.int16).reshape(3, 55)
+    columns = [
+        fits.Column("source_id", "K", array=np.array([5, 6, 7])),
+        fits.Column("bp_n_relevant_bases", "I", array=np.array([4, 5, 6], np.int16)),
+        *(fits.Column(name, "55I", array=stored) for name in ARRAYS),
+    ]
+    path = tmp_path / "scaled.fits"
+    fits.BinTableHDU.from_columns(columns).writeto(path)
+    for number, (scale, zero) in {2: (2, -7), 3: (0.25, 3.5), 6: (-1e-3, 0)}.items():
+        fits.setval(path, f"TSCAL{number}", value=scale, ext=1)
+        fits.setval(path, f"TZERO{number}", value=zero, ext=1)
+    found = spectra(path)
+    assert found.column("bp_n_relevant_bases").to_pylist() == [1, 3, 5]
+    with fits.open(path) as opened:
+        for name in ARRAYS:
+            values = np.array(found.column(name).to_pylist())
+            np.testing.assert_allclose(values, opened[1].data[name], rtol=1e-6)
+    np.testing.assert_allclose(np.array(found.column(ARRAYS[0])[0].as_py()), 3.5 + 0.25 * stored[0])
