@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import dask
 import psutil  # type: ignore[import-untyped]
@@ -115,9 +118,12 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
 
     Raises
     ------
+    Refusal
+        Dask's folder for temporary files cannot be written.
     WorkerError
         The processes do not start.
     """
+    _check_temporary_directory()
     nannies = {
         index: {"cls": Nanny, "options": _worker_options(device, workers)}
         for index, device in enumerate(workers.devices)
@@ -148,6 +154,41 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
             ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
+
+
+def _check_temporary_directory() -> None:
+    """Raise Refusal unless the folder that Dask's configuration names can be written."""
+    folder = dask.config.get("temporary-directory", None)
+    if not folder:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refusal(
+            "Dask's folder for temporary files cannot be written",
+            wanted="a folder that can be written",
+            found=error.strerror or error,
+            where=folder,
+            advice="set DASK_TEMPORARY_DIRECTORY to a folder on a local disk, or unset it",
+        ) from None
+
+
+def dashboard_link(client: Client) -> str:
+    """Return the address of the dashboard.
+
+    Parameters
+    ----------
+    client
+        A client of the scheduler.
+    """
+    try:
+        return str(client.dashboard_link)
+    except (KeyError, IndexError, ValueError):
+        # dask.config's template names a variable that is not set, as JupyterHub's elsewhere.
+        host = urlsplit(client.scheduler.address).hostname
+        return f"http://{host}:{client.scheduler_info()['services']['dashboard']}/status"
 
 
 def _worker_options(device: Device, workers: WorkerSpec) -> dict[str, object]:

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from distributed import Client
 
-from catalogproc.cluster.dask_cluster import WorkerSpec, connect, fit_workers, local_cluster
+from catalogproc.cluster.dask_cluster import (
+    WorkerSpec,
+    connect,
+    dashboard_link,
+    fit_workers,
+    local_cluster,
+)
 from catalogproc.cluster.event_log import EventLog
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
 from catalogproc.cluster.prometheus import served_metrics
@@ -32,8 +38,9 @@ from catalogproc.cluster.worker_plugin import (
     worker_statuses,
 )
 from catalogproc.errors import CountError, LockedError, Refusal, WorkerError
-from catalogproc.io.atomic import remove_stale, write_error
+from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock
+from catalogproc.io.temporary_files import remove_stale
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.rundir.manifest import FOLDERS, open_run
@@ -145,11 +152,11 @@ def _client(start: _Start) -> Iterator[Client]:
     if start.workers is not None:
         start.announce(start.workers.line())
         with local_cluster(start.workers, cluster.dashboard) as client:
-            start.announce(f"dashboard: {client.dashboard_link}")
+            start.announce(f"dashboard: {dashboard_link(client)}")
             yield client
     elif cluster.scheduler is not None:
         with connect(cluster.scheduler) as client:
-            start.announce(f"dashboard: {client.dashboard_link}")
+            start.announce(f"dashboard: {dashboard_link(client)}")
             yield client
 
 
