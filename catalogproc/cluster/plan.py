@@ -16,9 +16,9 @@ from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, Refusal, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
-from catalogproc.io.atomic import is_temporary
 from catalogproc.io.output import check_output_folder, existing_parent
-from catalogproc.io.remote import named
+from catalogproc.io.staging import named
+from catalogproc.io.temporary_files import is_temporary
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint

@@ -33,9 +33,10 @@ from catalogproc.features.dust_map import (
     map_folder,
     open_dust_map,
 )
-from catalogproc.io.atomic import publish, remove_stale, scratch_folder
+from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.io.locks import Lock
+from catalogproc.io.temporary_files import remove_stale
 
 FILE = Path("combined19") / "combine19.h5"
 """Where mwdust keeps the map in its folder."""

@@ -29,7 +29,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError, masked
 from catalogproc.inference.screening import Duplicates, screen, screen_tokens
 from catalogproc.io.parquet_writer import Part, PartWriter
-from catalogproc.io.remote import named
+from catalogproc.io.staging import named
 from catalogproc.readers import chunks
 from catalogproc.rundir.receipts import Receipt, write_receipt
 

@@ -3,7 +3,7 @@
 Everything is written under a temporary name in the same folder, flushed to the disk (fsync)
 and then renamed; the folder's list of names is flushed too. A reader never sees half of a
 file, and a process that is killed leaves only temporary files, which
-:func:`remove_stale` deletes at the next start.
+:func:`catalogproc.io.temporary_files.remove_stale` deletes at the next start.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ import errno
 import hashlib
 import json
 import os
-import re
-import secrets
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from catalogproc.errors import CatalogprocError, DiskFullError, masked
-from catalogproc.io.processes import host_name, is_running
+from catalogproc.io.temporary_files import temporary_path
 
 BUFFER = 1 << 20
-STALE_AGE = 86_400.0
-"""Seconds without a change after which a temporary file is stale, whichever process wrote it."""
-
-_TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)@(?P<host>[\w.-]+)\.[0-9a-f]{8}\.tmp$")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FOLDERS_NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
@@ -320,66 +313,6 @@ def as_json(content: object) -> bytes:
         content, indent=2, sort_keys=True, ensure_ascii=False, default=str, allow_nan=False
     )
     return f"{masked(text)}\n".encode()
-
-
-def remove_stale(folders: Iterable[Path], now: float | None = None) -> list[Path]:
-    """Remove the temporary files and folders that killed processes left.
-
-    One is stale when its process no longer runs on this host, or when nothing in it has
-    changed for a day. What a process is still writing is kept.
-
-    Parameters
-    ----------
-    folders
-        Where to look.
-    now
-        Seconds since 1970; the present where None.
-
-    Returns
-    -------
-    list of Path
-        What was removed.
-    """
-    now = time.time() if now is None else now
-    removed = []
-    for folder in folders:
-        for path in folder.glob(".*.tmp"):
-            match = _TEMPORARY.match(path.name)
-            if match is None:
-                continue
-            with contextlib.suppress(OSError):
-                dead = match["host"] == host_name() and not is_running(int(match["pid"]))
-                if dead or now - _changed(path) > STALE_AGE:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                    removed.append(path)
-    return removed
-
-
-def is_temporary(path: Path) -> bool:
-    """Return whether a file has the name of one of this module's temporary files.
-
-    Parameters
-    ----------
-    path
-        The file.
-    """
-    return _TEMPORARY.match(path.name) is not None
-
-
-def temporary_path(path: Path) -> Path:
-    """Return a name in the same folder under which a file or folder can be written first.
-
-    Parameters
-    ----------
-    path
-        The final name.
-    """
-    return path.with_name(f".{path.name}.{os.getpid()}@{host_name()}.{secrets.token_hex(4)}.tmp")
-
-
-def _changed(path: Path) -> float:
-    """Return when a file, or anything in a folder, was last changed, in s since 1970."""
-    return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from catalogproc.errors import Refusal
-from catalogproc.io.atomic import temporary_path
+from catalogproc.io.temporary_files import temporary_path
 
 
 def existing_parent(path: Path) -> Path:

@@ -1,10 +1,8 @@
-"""Object storage and other remote file systems: their files are staged on a local disk.
+"""Object storage and other remote file systems.
 
-Readers and writers use local files only. A file at an address (``s3://bucket/xp/*.parquet``) is
-fetched completely before it is read, into the folder $CATALOGPROC_STAGE. Arrow has s3, gs, abfs
-and hdfs; ``fsspec+NAME://`` is any file system of fsspec. Credentials, regions and endpoints come
-from where these libraries look for them: the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL
-and others) and their own files, never from an address.
+Arrow has s3, gs, abfs and hdfs; ``fsspec+NAME://`` is any file system of fsspec. Credentials,
+regions and endpoints come from where these libraries look for them: the environment
+(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and others) and their own files, never from an address.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -26,13 +23,9 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow import fs
 
-from catalogproc.errors import CatalogprocError, InputError, Refusal, masked
-from catalogproc.io.archives import SCHEME, is_archive, unpack
+from catalogproc.errors import CatalogprocError, Refusal, masked
 from catalogproc.io.atomic import AtomicFile
-from catalogproc.io.output import existing_parent
 
-STAGE = "CATALOGPROC_STAGE"
-THREADS = 8
 TRIES = 3
 PAUSE = 1.0
 """Seconds before the second try; before the third, twice as many."""
@@ -52,67 +45,6 @@ def is_address(word: str | Path) -> bool:
         A text or a path; paths are local.
     """
     return isinstance(word, str) and _ADDRESS.match(word) is not None
-
-
-def stage() -> Path:
-    """Return the folder for staged files: $CATALOGPROC_STAGE, or one in the user's caches.
-
-    On a cluster of several hosts it must be on storage that they share.
-    """
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get(STAGE) or f"{caches}/catalogproc").expanduser()
-
-
-def named(path: Path) -> str:
-    """Return a file's name as the user gave it: for a staged file, its address.
-
-    Parameters
-    ----------
-    path
-        A local file.
-    """
-    if not path.is_relative_to(stage()):
-        return str(path)
-    scheme, *rest = path.relative_to(stage()).parts
-    return f"{scheme}://{'/'.join(rest)}"
-
-
-def local(name: str | Path) -> Path:
-    """Return the local file of a name; that of an address is staged first.
-
-    Parameters
-    ----------
-    name
-        A path or an address.
-
-    Raises
-    ------
-    CatalogprocError
-        The address cannot be read, or has no file.
-    """
-    if not is_address(name):
-        return Path(name).expanduser()
-    if str(name).startswith(f"{SCHEME}://"):
-        return _member(str(name).removeprefix(f"{SCHEME}://"))
-    address = Address(str(name))
-    found = address.files()
-    if len(found) != 1:
-        raise InputError("no such file at an address", found=f"{len(found)} files", where=name)
-    return address.fetch(found)[0]
-
-
-def _member(name: str) -> Path:
-    """The unpacked file of a ZIP archive, by the name that :func:`named` gives it."""
-    path = stage() / SCHEME / name
-    above = (Path("/", *parent.parts) for parent in PurePosixPath(name).parents)
-    archive = next((parent for parent in above if is_archive(parent)), None)
-    if not path.is_file() and archive is not None and archive.is_file():
-        unpack(archive, stage())
-    if not path.is_file():
-        raise InputError(
-            "the ZIP archive of a file is gone", wanted=f"/{name}", found="nothing", where=archive
-        )
-    return path
 
 
 @dataclass(frozen=True)
@@ -186,11 +118,6 @@ class Address:
         """The path in its file system; for s3 it begins with the bucket."""
         return self._place[1]
 
-    @property
-    def folder(self) -> Path:
-        """The local folder or file in which it is staged."""
-        return self._staged(self.path)
-
     def files(self) -> list[Entry]:
         """Return the files of the address: itself, those in and below it, or of a pattern."""
         files, names = self._place[0], PurePosixPath(self.path).parts
@@ -209,35 +136,33 @@ class Address:
         fits = [one for one in found if not pattern or _fits(_parts(one.path)[skip:], pattern)]
         return sorted((_entry(one) for one in fits), key=lambda entry: entry.path)
 
-    def fetch(self, entries: Sequence[Entry]) -> list[Path]:
-        """Stage files, unless a local file has the same size and time of change.
+    def download(self, entry: Entry, path: Path) -> None:
+        """Copy a file to a local disk, with its time of change, and check the number of bytes.
 
         Parameters
         ----------
-        entries
-            The files.
-
-        Returns
-        -------
-        list of Path
-            The local files, in order.
+        entry
+            The remote file.
+        path
+            The local file; it appears when it is complete.
         """
-        paths = [self._staged(entry.path) for entry in entries]
-        missing = [
-            (entry, path) for entry, path in zip(entries, paths, strict=True)
-            if not is_current(path, entry)
-        ]  # fmt: skip
-        _check_space(self.text, sum(entry.size for entry, _ in missing))
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(lambda one: self._fetch(*one), missing):
-                pass
-        return paths
+
+        def copy() -> None:
+            with (
+                self._place[0].open_input_stream(entry.path) as source,
+                AtomicFile(path, modified=entry.changed) as file,
+            ):
+                shutil.copyfileobj(source, file, _BLOCK)
+                if file.bytes != entry.size:
+                    raise OSError(f"{file.bytes} bytes of {entry.size} were fetched")
+
+        self._try(copy, f"cannot be fetched: {entry.path}")
 
     def put(self, file: Path, name: str) -> Entry:
         """Upload a file, and check the number of bytes.
 
-        The local file is given the time of change of the remote one, so that it
-        :func:`is_current`.
+        The local file is given the time of change of the remote one, so that it is not
+        fetched again.
 
         Parameters
         ----------
@@ -321,18 +246,6 @@ class Address:
         files, path = self._place[0], f"{self.path}/{name}"
         self._try(lambda: files.delete_file(path), f"cannot be removed: {name}")
 
-    def _fetch(self, entry: Entry, path: Path) -> None:
-        def copy() -> None:
-            with (
-                self._place[0].open_input_stream(entry.path) as source,
-                AtomicFile(path, modified=entry.changed) as file,
-            ):
-                shutil.copyfileobj(source, file, _BLOCK)
-                if file.bytes != entry.size:
-                    raise OSError(f"{file.bytes} bytes of {entry.size} were fetched")
-
-        self._try(copy, f"cannot be fetched: {entry.path}")
-
     def _try(self, do: Callable[[], _T], words: str) -> _T:
         """Return the result of a call; it is tried three times, since network faults may pass."""
         for number in range(TRIES):
@@ -344,28 +257,21 @@ class Address:
                 time.sleep(PAUSE * 2**number)
         raise AssertionError
 
-    def _staged(self, path: str) -> Path:
-        scheme = self.text.split("://")[0].lower()
+    def steps(self, path: str) -> tuple[str, ...]:
+        """Return the scheme, in small letters, and the steps of a path in the file system.
+
+        Parameters
+        ----------
+        path
+            The path.
+
+        Raises
+        ------
+        Refusal
+            The path has steps that lead out of a folder.
+        """
         _refuse_leaving(path, self.text)
-        return stage().joinpath(scheme, *_parts(path))
-
-
-def is_current(path: Path, entry: Entry) -> bool:
-    """Return whether a local file equals a remote one, by its size and time of change.
-
-    Parameters
-    ----------
-    path
-        The local file.
-    entry
-        The remote file.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (entry.size, entry.changed)
-
+        return self.text.split("://")[0].lower(), *_parts(path)
 
 def _refused(where: str, words: str, error: OSError) -> CatalogprocError:
     return CatalogprocError(
@@ -378,23 +284,9 @@ def _refused(where: str, words: str, error: OSError) -> CatalogprocError:
 
 
 def _refuse_leaving(path: str, where: str) -> None:
-    """Refuse a path with steps that would lead out of the folder for staged files."""
+    """Refuse a path with steps that would lead out of a folder."""
     if {".", ".."} & set(_parts(path)):
         raise Refusal("a path that leaves its folder", found=path, where=where)
-
-
-def _check_space(where: str, needed: int) -> None:
-    place = existing_parent(stage())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise Refusal(
-            "too little space to stage the files of an address",
-            wanted=f"{needed / 1e9:.1f} GB",
-            found=f"{free / 1e9:.1f} GB free at {place}",
-            where=where,
-            advice=f"free some space, set ${STAGE} to a folder on a larger disk, or take fewer "
-            "files at a time",
-        )
 
 
 def _entry(found: fs.FileInfo) -> Entry:

@@ -18,7 +18,8 @@ import pyarrow as pa
 from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.io.archives import is_archive, unpack
 from catalogproc.io.hashes import file_blocks, sha256
-from catalogproc.io.remote import Address, is_address, stage
+from catalogproc.io.remote import Address, is_address
+from catalogproc.io.staging import fetch, stage
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
 from catalogproc.readers.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
@@ -311,7 +312,7 @@ def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Pa
     if announce is not None:
         size = sum(entry.size for entry in files) / 1e6
         announce(f"{address}: {len(files)} files, {size:,.1f} MB, staged in {stage()}")
-    return address.fetch(files)
+    return fetch(address, files)
 
 
 def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
-from catalogproc.io.remote import local
+from catalogproc.io.staging import local
 from catalogproc.job import Job
 from catalogproc.report.run_model import find_bundle
 from catalogproc.rundir.manifest import RunIdentity, read_identity

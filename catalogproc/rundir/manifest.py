@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, Refusal, ResumeError
-from catalogproc.io.atomic import as_json, remove_stale, write_atomic, write_error
+from catalogproc.io.atomic import as_json, write_atomic, write_error
 from catalogproc.io.hashes import sha256
 from catalogproc.io.output import check_output_folder
+from catalogproc.io.temporary_files import remove_stale
 
 if TYPE_CHECKING:
     from catalogproc.job import Job

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogproc.errors import InputError
-from catalogproc.io.atomic import as_json, is_temporary, write_atomic
+from catalogproc.io.atomic import as_json, write_atomic
+from catalogproc.io.temporary_files import is_temporary
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from catalogproc.errors import CatalogprocError, InputError, LockedError, Refusal, plural
 from catalogproc.io.processes import describe_process, has_ended, this_process
-from catalogproc.io.remote import Address, Entry, is_address, is_current
+from catalogproc.io.remote import Address, Entry, is_address
+from catalogproc.io.staging import fetch, is_current, staged_folder
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RUN_FILE
 from catalogproc.rundir.receipts import read_receipt, receipt_files
 
@@ -105,7 +106,7 @@ class Mirror:
     """
 
     def __init__(self, address: Address) -> None:
-        self.address, self.folder = address, address.folder
+        self.address, self.folder = address, staged_folder(address)
         self._remote: dict[str, Entry] = {}
         self._token = secrets.token_hex(8)
 
@@ -131,7 +132,7 @@ class Mirror:
             # A newer local file was not uploaded in time.
             and not _newer(self.folder / name, entry)
         ]  # fmt: skip
-        self.address.fetch(wanted)
+        fetch(self.address, wanted)
         return self.folder
 
     def remove_old_run(self) -> None:

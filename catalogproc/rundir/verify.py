@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, VerifyError, plural
-from catalogproc.io.atomic import is_temporary
 from catalogproc.io.hashes import file_sha256
+from catalogproc.io.temporary_files import is_temporary
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
 from catalogproc.rundir.manifest import CATALOG, REJECTED, RunIdentity, read_identity
 from catalogproc.rundir.provenance import check_provenance

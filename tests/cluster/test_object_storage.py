@@ -21,8 +21,9 @@ from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same
 
 from catalogproc.errors import CatalogprocError, JobError, Refusal
 from catalogproc.export.open_catalog import open_catalog
-from catalogproc.io import remote
-from catalogproc.io.remote import Address, Entry, named, stage
+from catalogproc.io import remote, staging
+from catalogproc.io.remote import Address, Entry
+from catalogproc.io.staging import named, stage, staged_folder
 from catalogproc.readers.chunks import expand
 from catalogproc.report.explain import explain
 from catalogproc.rundir import sync
@@ -103,7 +104,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         ("AWS_ACCESS_KEY_ID", "a"),
         ("AWS_SECRET_ACCESS_KEY", KEY),
         ("AWS_DEFAULT_REGION", "us-east-1"),
-        (remote.STAGE, str(tmp_path / "stage")),
+        (staging.STAGE, str(tmp_path / "stage")),
     ):
         monkeypatch.setenv(name, value)
     served.start()
@@ -207,7 +208,7 @@ def test_files_are_uploaded_later_if_the_server_is_down_at_the_end(
             write(folder)
             bucket.stop()
 
-    folder = Address("s3://gaia/out").folder
+    folder = staged_folder(Address("s3://gaia/out"))
     with pytest.raises(CatalogprocError, match=r"(?s)an address cannot.*s3://gaia/out.*again"):
         lose_the_server()
     assert (folder / "catalog/a.parquet").read_bytes() == b"rows"
@@ -276,7 +277,7 @@ def test_file_systems_in_which_incomplete_files_are_visible(
     scheme: str, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Arrow's and fsspec's local file systems: files are written under another name and renamed."""
-    monkeypatch.setenv(remote.STAGE, str(tmp_path / "stage"))
+    monkeypatch.setenv(staging.STAGE, str(tmp_path / "stage"))
     spectra = sorted(kit.inputs.glob("*.parquet"))
     found = expand([f"{scheme}://{kit.inputs}/*.parquet"])
     assert [path.read_bytes() for path in found] == [path.read_bytes() for path in spectra]
@@ -322,7 +323,7 @@ def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) ->
     ):
         expand(["s3://gaia/none/*.parquet"])
     with pytest.raises(CatalogprocError, match=r"(?s)too little space to stage.*s3://gaia/xp"):
-        remote._check_space("s3://gaia/xp", 1 << 60)
+        staging._check_space(Address("s3://gaia/xp"), 1 << 60)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) ->
 )
 def test_addresses_that_are_refused(word: str, message: str) -> None:
     with pytest.raises(Refusal, match=message) as caught:
-        assert Address(word).folder
+        assert staged_folder(Address(word))
     assert "secret@" not in str(caught.value)
 
 

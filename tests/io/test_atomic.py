@@ -18,9 +18,10 @@ from support.paths import ROOT
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError
-from catalogproc.io import atomic
-from catalogproc.io.atomic import AtomicFile, is_temporary, remove_stale, write_atomic
+from catalogproc.io import temporary_files
+from catalogproc.io.atomic import AtomicFile, write_atomic
 from catalogproc.io.parquet_writer import PartWriter, TableWriter
+from catalogproc.io.temporary_files import is_temporary, remove_stale
 
 CATALOG = load_contract("catalog")
 
@@ -231,8 +232,8 @@ def test_stale_files_are_those_of_ended_processes_or_a_day_old(tmp_path: Path) -
 
 
 def test_temporary_names_are_recognised_and_never_parts() -> None:
-    name = atomic.temporary_path(Path("part.parquet")).name
+    name = temporary_files.temporary_path(Path("part.parquet")).name
     assert is_temporary(Path(name))
     assert name.startswith(".")
     assert not name.endswith(".parquet")
-    assert len({atomic.temporary_path(Path("x")) for _ in range(100)}) == 100
+    assert len({temporary_files.temporary_path(Path("x")) for _ in range(100)}) == 100

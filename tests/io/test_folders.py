@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from catalogproc.errors import CatalogprocError, DiskFullError
-from catalogproc.io import atomic
-from catalogproc.io.atomic import AtomicFile, publish, remove_stale, scratch_folder
+from catalogproc.io import temporary_files
+from catalogproc.io.atomic import AtomicFile, publish, scratch_folder
 from catalogproc.io.hashes import BLOCK, file_blocks, file_sha256, sha256
 from catalogproc.io.processes import describe_process, has_ended, this_process
+from catalogproc.io.temporary_files import remove_stale
 
 
 def test_a_scratch_folder_is_gone_after_the_block_whatever_happens(tmp_path: Path) -> None:
     with scratch_folder(tmp_path / "new", "x") as scratch:
         (scratch / "deep").mkdir()
         (scratch / "deep" / "file").write_text("half")
-        assert atomic.is_temporary(scratch)
+        assert temporary_files.is_temporary(scratch)
         assert scratch.parent == tmp_path / "new"
     assert list((tmp_path / "new").iterdir()) == []
     with pytest.raises(KeyError), scratch_folder(tmp_path / "new", "x"):
@@ -104,7 +105,7 @@ def test_a_stale_folder_is_one_in_which_nothing_changes_for_a_day(tmp_path: Path
     for path in (stale / "below", stale):
         os.utime(path, (0, 0))
     assert remove_stale([tmp_path]) == []  # the file in it is new
-    assert remove_stale([tmp_path], time.time() + 2 * atomic.STALE_AGE) == [stale]
+    assert remove_stale([tmp_path], time.time() + 2 * temporary_files.STALE_AGE) == [stale]
     assert not stale.exists()
 
 

@@ -16,7 +16,7 @@ import pytest
 from support.paths import DATA
 
 from catalogproc.errors import InputError
-from catalogproc.io.remote import local, named
+from catalogproc.io.staging import local, named
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import read_spectra

@@ -1,0 +1,156 @@
+"""Local copies of files at addresses: readers and writers use local files only.
+
+A file at an address (``s3://bucket/xp/*.parquet``) is fetched completely before it is read, into
+the folder $CATALOGPROC_STAGE. Unpacked ZIP archives are there too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from catalogproc.errors import InputError, Refusal
+from catalogproc.io.archives import SCHEME, is_archive, unpack
+from catalogproc.io.output import existing_parent
+from catalogproc.io.remote import Address, Entry, is_address
+
+STAGE = "CATALOGPROC_STAGE"
+THREADS = 8
+
+
+def stage() -> Path:
+    """Return the folder for staged files: $CATALOGPROC_STAGE, or one in the user's caches.
+
+    On a cluster of several hosts it must be on storage that they share.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get(STAGE) or f"{caches}/catalogproc").expanduser()
+
+
+def named(path: Path) -> str:
+    """Return a file's name as the user gave it: for a staged file, its address.
+
+    Parameters
+    ----------
+    path
+        A local file.
+    """
+    if not path.is_relative_to(stage()):
+        return str(path)
+    scheme, *rest = path.relative_to(stage()).parts
+    return f"{scheme}://{'/'.join(rest)}"
+
+
+def local(name: str | Path) -> Path:
+    """Return the local file of a name; that of an address is staged first.
+
+    Parameters
+    ----------
+    name
+        A path or an address.
+
+    Raises
+    ------
+    CatalogprocError
+        The address cannot be read, or has no file.
+    """
+    if not is_address(name):
+        return Path(name).expanduser()
+    if str(name).startswith(f"{SCHEME}://"):
+        return _member(str(name).removeprefix(f"{SCHEME}://"))
+    address = Address(str(name))
+    found = address.files()
+    if len(found) != 1:
+        raise InputError("no such file at an address", found=f"{len(found)} files", where=name)
+    return fetch(address, found)[0]
+
+
+def _member(name: str) -> Path:
+    """The unpacked file of a ZIP archive, by the name that :func:`named` gives it."""
+    path = stage() / SCHEME / name
+    above = (Path("/", *parent.parts) for parent in PurePosixPath(name).parents)
+    archive = next((parent for parent in above if is_archive(parent)), None)
+    if not path.is_file() and archive is not None and archive.is_file():
+        unpack(archive, stage())
+    if not path.is_file():
+        raise InputError(
+            "the ZIP archive of a file is gone", wanted=f"/{name}", found="nothing", where=archive
+        )
+    return path
+
+
+def staged_folder(address: Address) -> Path:
+    """Return the local folder or file in which an address is staged.
+
+    Parameters
+    ----------
+    address
+        The address.
+    """
+    return stage().joinpath(*address.steps(address.path))
+
+
+def fetch(address: Address, entries: Sequence[Entry]) -> list[Path]:
+    """Stage files, unless a local file has the same size and time of change.
+
+    Parameters
+    ----------
+    address
+        The address.
+    entries
+        Some of its files.
+
+    Returns
+    -------
+    list of Path
+        The local files, in order.
+
+    Raises
+    ------
+    CatalogprocError
+        The remote side refuses, or there is too little space.
+    """
+    paths = [stage().joinpath(*address.steps(entry.path)) for entry in entries]
+    missing = [
+        (entry, path) for entry, path in zip(entries, paths, strict=True)
+        if not is_current(path, entry)
+    ]  # fmt: skip
+    _check_space(address, sum(entry.size for entry, _ in missing))
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda one: address.download(*one), missing):
+            pass
+    return paths
+
+
+def is_current(path: Path, entry: Entry) -> bool:
+    """Return whether a local file equals a remote one, by its size and time of change.
+
+    Parameters
+    ----------
+    path
+        The local file.
+    entry
+        The remote file.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (entry.size, entry.changed)
+
+
+def _check_space(address: Address, needed: int) -> None:
+    place = existing_parent(stage())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise Refusal(
+            "too little space to stage the files of an address",
+            wanted=f"{needed / 1e9:.1f} GB",
+            found=f"{free / 1e9:.1f} GB free at {place}",
+            where=address,
+            advice=f"free some space, set ${STAGE} to a folder on a larger disk, or take fewer "
+            "files at a time",
+        )
