@@ -190,5 +190,5 @@ def test_the_notebook_goes_from_spectra_to_a_kiel_diagram(
     for path in shown:
         image = imread(path)
         assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 200
-    assert isinstance(known["answers"], pa.Table)
-    assert known["answers"].num_rows == 500
+    assert isinstance(known["predictions"], pa.Table)
+    assert known["predictions"].num_rows == 500
