@@ -17,6 +17,7 @@ from catalogproc.contract import Column, load_contract
 from catalogproc.errors import ContractError
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import list_array, matrix_lists
+from catalogproc.readers.column_lookup import names_in_use
 
 Float = NDArray[np.float64]
 
@@ -122,6 +123,24 @@ class TableColumns:
         if len(found) > 1:
             raise self.twice(what or f"the same as {word}", found)
         return found[0] if found else None
+
+    def column_position(self, column: Column) -> int | None:
+        """Return the position of a contract's column, under any of its names.
+
+        Parameters
+        ----------
+        column
+            The column. Names of one letter are matched with their case: B is a magnitude.
+
+        Raises
+        ------
+        ContractError
+            Two columns have one of its names.
+        """
+        if len(column.name) == 1:
+            return self.names.index(column.name) if column.name in self.names else None
+        found = (self.position(name) for name in names_in_use(column))
+        return next((position for position in found if position is not None), None)
 
     def twice(self, what: str, positions: list[int]) -> ContractError:
         """Return the error for several columns of one quantity.

@@ -291,20 +291,21 @@ def _archive_columns(columns: TableColumns, job: Job) -> tuple[dict[str, int], d
     kinds = ["coefficients", "coefficient_errors", "n_relevant_bases"]
     if job.correlations and job.propagation != "none":
         kinds.append("coefficient_correlations")
+    contract = load_contract("xp_continuous")
     names = [
-        f"{band}_{kind}"
+        contract[f"{band}_{kind}"]
         for band in BANDS
-        if columns.position(f"{band}_coefficients") is not None
+        if columns.column_position(contract[f"{band}_coefficients"]) is not None
         for kind in kinds
     ]
-    spectra = {n: i for n in names if (i := columns.position(n)) is not None}
+    spectra = {c.name: i for c in names if (i := columns.column_position(c)) is not None}
     # E(B-V) is read as a derived token, in `run` and here by the same rule.
     wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}
     wanted |= {*PHOTOMETRY}
     auxiliary = {
         column.name: position
         for column in load_contract("gaia_source").columns
-        if column.name in wanted and (position := columns.position(column.name)) is not None
+        if column.name in wanted and (position := columns.column_position(column)) is not None
     }
     return spectra, auxiliary
 

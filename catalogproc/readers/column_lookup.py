@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -70,12 +70,21 @@ def find_column(table: Table, column: Column) -> str | None:
     """
     if len(column.name) == 1:
         return column.name if column.name in table.types else None
+    found = (named(table, name) for name in names_in_use(column))
+    return next((name for name in found if name is not None), None)
+
+
+def names_in_use(column: Column) -> Iterator[str]:
+    """Yield the names under which a column is found, the first one preferred.
+
+    Parameters
+    ----------
+    column
+        The column of a contract.
+    """
     for suffix in ("", *SUFFIXES):
         for name in (column.name, *column.also):
-            found = named(table, name + suffix)
-            if found is not None:
-                return found
-    return None
+            yield name + suffix
 
 
 def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
