@@ -326,7 +326,8 @@ def test_photometry_without_spectra_gives_colours() -> None:
 def test_other_names_in_use_give_the_same_tokens() -> None:
     """As in the auxiliary tables of a run: names of VizieR, and suffixes of a crossmatch."""
     names = {"j_m": "Jmag", "h_m": "Hmag", "ks_m": "Kmag", "phot_bp_mean_mag": "BPmag",
-             "phot_rp_mean_mag": "phot_rp_mean_mag_gaia", "bp_coefficients": "bp_coefficients_xp"}  # fmt: skip
+             "phot_rp_mean_mag": "phot_rp_mean_mag_gaia",
+             "bp_coefficients": "bp_coefficients_xp"}  # fmt: skip
     table = joined()
     renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
     found, wanted = read(renamed, JOB), read(table, JOB)
