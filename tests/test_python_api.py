@@ -194,7 +194,7 @@ def test_the_same_question_gets_the_same_answer_on_all_roads(
         else:
             of = {"csv": "ascii.csv", "ecsv": "ascii.ecsv", "fits": "fits", "vot": "votable"}[form]
             in_astropy(table, arrays=form != "csv").write(path, format=of)
-        infer(path, ["logg", "mass"], tmp_path / "out.parquet", calibrated.bundle)
+        infer(path, ["logg", "mass"], tmp_path / "out.parquet", Predictor(calibrated.bundle))
         found = pq.read_table(tmp_path / "out.parquet")
     for name in ("logg", "e_logg", "mass", "e_mass"):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)

@@ -115,18 +115,14 @@ def infer(
     device: DeviceName = Device.auto,
 ) -> None:
     """Predict any labels from the inputs each row has."""
+    from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.network.bundle import load_bundle
+    from catalogproc.network.predictor import Predictor
     from catalogproc.spectra.infer import infer as infer_table
 
+    predictor = Predictor(load_bundle(model), resolve_device(device.value))
     with show_progress("stars") as progress:
-        result = infer_table(
-            input,
-            labels.split(","),
-            output,
-            load_bundle(model),
-            device=device.value,
-            progress=progress,
-        )
+        result = infer_table(input, labels.split(","), output, predictor, progress)
     for line in result.lines():
         note(line)
 

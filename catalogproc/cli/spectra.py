@@ -115,18 +115,19 @@ def inpaint(
     device: DeviceName = Device.auto,
 ) -> None:
     """Complete partial spectra: predict the missing part, with errors."""
+    from catalogproc.datasets.star_reader import StarFiles
     from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.network.bundle import load_bundle
+    from catalogproc.network.predictor import Predictor
     from catalogproc.readers.chunks import expand
-    from catalogproc.spectra.inpaint import InpaintRequest
+    from catalogproc.spectra.inpaint import InpaintRequest, SpectraOutput
     from catalogproc.spectra.inpaint import inpaint as complete
 
+    files = StarFiles(expand(input), expand(gaia_source or []))
+    request = InpaintRequest.of(source, target)
+    predictor = Predictor(load_bundle(model), resolve_device(device.value))
     with show_progress("stars") as progress:
-        done = complete(
-            expand(input), InpaintRequest.of(source, target), output, load_bundle(model),
-            auxiliary=expand(gaia_source or []), plot=plot, device=resolve_device(device.value),
-            progress=progress,
-        )  # fmt: skip
+        done = complete(files, request, SpectraOutput(output, plot), predictor, progress)
     for line in done.lines():
         note(line)
 
@@ -140,17 +141,17 @@ def embed(
     device: DeviceName = Device.auto,
 ) -> None:
     """Turn stars into vectors, the output of the encoder, for neighbours and clustering."""
+    from catalogproc.datasets.star_reader import StarFiles
     from catalogproc.evaluation.metrics import resolve_device
     from catalogproc.job import load_job
     from catalogproc.network.bundle import load_bundle
+    from catalogproc.network.predictor import Predictor
     from catalogproc.readers.chunks import expand
     from catalogproc.spectra.embed import embed as embed_stars
 
+    files = StarFiles(expand(input), expand(gaia_source or []))
+    predictor = Predictor(load_bundle(model), resolve_device(device.value))
     with show_progress("stars") as progress:
-        done = embed_stars(
-            expand(input), output, load_bundle(model), load_job(job),
-            auxiliary=expand(gaia_source or []), device=resolve_device(device.value),
-            progress=progress,
-        )  # fmt: skip
+        done = embed_stars(files, output, predictor, load_job(job), progress)
     for line in done.lines():
         note(line)

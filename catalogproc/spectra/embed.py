@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from catalogproc import __version__
 from catalogproc.contract import Column, Contract
 from catalogproc.datasets.star_reader import RowCount, StarFiles, read_stars
 from catalogproc.errors import JobError
@@ -17,6 +16,7 @@ from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.spectra.files import list_array, model_facts
 
 Progress = Callable[[int, int, str], None]
 
@@ -66,13 +66,10 @@ def contract_of(bundle: Bundle) -> Contract:
 
 
 def embed(
-    files: Sequence[Path],
+    files: StarFiles,
     output: Path,
-    bundle: Bundle,
+    predictor: Predictor,
     job: Job,
-    *,
-    auxiliary: Sequence[Path] = (),
-    device: str = "cpu",
     progress: Progress | None = None,
 ) -> EmbedResult:
     """Write a Parquet table with one vector per star.
@@ -83,17 +80,13 @@ def embed(
     Parameters
     ----------
     files
-        XP spectra.
+        XP spectra and gaia_source tables.
     output
         A .parquet file.
-    bundle
+    predictor
         The trained model.
     job
         Which tokens are read.
-    auxiliary
-        gaia_source tables.
-    device
-        A torch device.
     progress
         Called with the number of stars done, 0, and an empty text.
 
@@ -107,17 +100,15 @@ def embed(
     if output.suffix.lower() != ".parquet":
         raise JobError("vectors are written as Parquet", wanted="NAME.parquet", found=output.name,
                        where="--output")  # fmt: skip
-    predictor, contract = Predictor(bundle, device), contract_of(bundle)
-    facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
+    bundle, contract = predictor.bundle, contract_of(predictor.bundle)
     tally = RowCount()
-    with TableWriter(output, contract, facts) as writer:
-        for good, made in read_stars(StarFiles(files, auxiliary), bundle.vocabulary, job, tally):
+    with TableWriter(output, contract, model_facts(bundle)) as writer:
+        for good, made in read_stars(files, bundle.vocabulary, job, tally):
             vectors = predictor.summaries(made.values)
-            offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
             columns = [
                 good.column("source_id"),
                 pa.array(np.isfinite(made.values).sum(axis=1).astype(np.int16)),
-                pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel())),
+                list_array(vectors, contract["embedding"]),
             ]
             writer.write(pa.table(columns, schema=contract.arrow_schema()))
             if progress is not None:

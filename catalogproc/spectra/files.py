@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from catalogproc import __version__
 from catalogproc.contract import Column, Contract, load_contract
 from catalogproc.errors import JobError
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
+from catalogproc.network.bundle import Bundle
 from catalogproc.spectra.generated import Spectra
 from catalogproc.vocabulary import BANDS
 
@@ -22,6 +24,17 @@ SUFFIXES = (".parquet", ".ecsv")
 
 BASES = {"bp": 56, "rp": 57}
 """Numbers of the DR3 bases, by which GaiaXPy chooses its design matrices."""
+
+
+def model_facts(bundle: Bundle) -> dict[str, str]:
+    """Return the metadata of a file that a model made: version of the program, and the model.
+
+    Parameters
+    ----------
+    bundle
+        The trained model.
+    """
+    return {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
 
 
 def check_name(path: Path, where: str) -> None:
@@ -58,40 +71,43 @@ def spectra_table(
     extra
         Other columns (N,) by name, such as the labels given.
     """
-    archive = {column.name: column for column in load_contract("xp_continuous").columns}
-    count = len(spectra)
-    made: list[tuple[Column, pa.Array]] = [(archive["source_id"], pa.array(source_id))]
+    identifier = load_contract("xp_continuous")["source_id"]
+    made: list[tuple[Column, pa.Array]] = [(identifier, pa.array(source_id))]
     for name, values in extra.items():
         kind = Column(name, "float32", f"{name}, as given or used", nullable=True)
         made.append((kind, pa.array(np.asarray(values, dtype=np.float32))))
     packed = _packed(spectra)
     for band in BANDS:
-        values, errors = spectra.coefficients[band], spectra.errors[band]
-        size = values.shape[1]
-        facts = {
-            f"{band}_basis_function_id": (
-                "int16",
-                BASES[band],
-                "the archive's number of the basis",
-            ),
-            f"{band}_n_parameters": ("int16", size, "number of coefficients"),
-            f"{band}_standard_deviation": ("float32", 1.0, "errors are not scaled by a fit's"),
-        }
-        for name, (kind_name, value, words) in facts.items():
-            column = Column(name, kind_name, words)
-            made.append((column, pa.array(np.full(count, value)).cast(column.arrow_type)))
-        relevant = archive[f"{band}_n_relevant_bases"]
-        made.append((relevant, pa.array(np.full(count, size, dtype=np.int16))))
-        lists = {
-            f"{band}_coefficients": values,
-            f"{band}_coefficient_errors": errors,
-            f"{band}_coefficient_correlations": packed[band],
-        }
-        made += [(archive[name], _lists(x, archive[name])) for name, x in lists.items()]
+        made += _band_columns(band, spectra, packed[band])
     table = pa.table({column.name: array for column, array in made})
     words = "Gaia XP spectra that a model made"
     contract = Contract("generated_xp", 1, words, tuple(column for column, _ in made))
     return table.cast(contract.arrow_schema()), contract
+
+
+def _band_columns(
+    band: str, spectra: Spectra, packed: NDArray[np.floating]
+) -> list[tuple[Column, pa.Array]]:
+    """Return the columns of one band; ``packed`` are its correlations (N, n(n-1)/2)."""
+    archive = load_contract("xp_continuous")
+    count, size = spectra.coefficients[band].shape
+    facts = {
+        f"{band}_basis_function_id": ("int16", BASES[band], "the archive's number of the basis"),
+        f"{band}_n_parameters": ("int16", size, "number of coefficients"),
+        f"{band}_standard_deviation": ("float32", 1.0, "errors are not scaled by a fit's"),
+    }
+    made = []
+    for name, (kind, value, meaning) in facts.items():
+        column = Column(name, kind, meaning)
+        made.append((column, pa.array(np.full(count, value)).cast(column.arrow_type)))
+    relevant = archive[f"{band}_n_relevant_bases"]
+    made.append((relevant, pa.array(np.full(count, size, dtype=np.int16))))
+    lists = {
+        f"{band}_coefficients": spectra.coefficients[band],
+        f"{band}_coefficient_errors": spectra.errors[band],
+        f"{band}_coefficient_correlations": packed,
+    }
+    return made + [(archive[name], list_array(x, archive[name])) for name, x in lists.items()]
 
 
 def write_spectra(
@@ -180,7 +196,16 @@ def _packed(spectra: Spectra) -> dict[str, NDArray[np.floating]]:
     return packed
 
 
-def _lists(values: NDArray[np.floating], column: Column) -> pa.Array:
+def list_array(values: NDArray[np.floating], column: Column) -> pa.Array:
+    """Return the rows of a matrix as an Arrow array of lists.
+
+    Parameters
+    ----------
+    values
+        Numbers (N, C).
+    column
+        Declares the type.
+    """
     kind = column.arrow_type
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(

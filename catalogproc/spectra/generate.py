@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc import __version__
 from catalogproc.datasets.table_io import read_table, read_units
 from catalogproc.errors import JobError
 from catalogproc.evaluation.metrics import resolve_device
@@ -18,7 +17,7 @@ from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import DRAWS, correlations
-from catalogproc.spectra.files import check_name, write_flux, write_spectra
+from catalogproc.spectra.files import check_name, model_facts, write_flux, write_spectra
 from catalogproc.spectra.generated import TEN_PARSEC, apparent_magnitude, generate_spectra
 from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.spectra.plot import draw_spectra
@@ -102,6 +101,12 @@ class SpectraRequest:
         return TEN_PARSEC if self.absolute else self.distance
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files to write."""
+        named = (self.output, self.flux, self.plot)
+        return tuple(path for path in named if path is not None)
+
+    @property
     def scale(self) -> str:
         """The scale in words."""
         if self.kpc is None:
@@ -131,36 +136,26 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
         The model was not trained to predict spectra.
     """
     _check_files(wanted)
-    table, where = wanted.table(), str(wanted.stars or "the command line")
-    units = read_units(wanted.stars) if wanted.stars else {}
-    inputs = TableInputs.of(table, bundle.vocabulary, units=units, where=where)
+    inputs = _inputs(table := wanted.table(), wanted.stars, bundle.vocabulary)
     values, known = inputs.given_values, tuple(inputs.named.values())
     predictor = Predictor(bundle, resolve_device(device))
     spectra, extra, ids = generate_spectra(predictor, values), _numbers(table), _ids(table)
     error, lines = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
     if wanted.kpc is not None:
         magnitude, error = apparent_magnitude(predictor, values, wanted.kpc)
+        _check_magnitudes(magnitude)
         spectra = spectra.at_magnitude(magnitude)
         extra |= {"phot_g_mean_mag": magnitude, "e_phot_g_mean_mag": error}
         lines.append(_brightness(magnitude, error))
-        if not np.isfinite(magnitude).all():
-            raise JobError(
-                "stars without a luminosity have no brightness",
-                wanted="a positive g_fakemag, given or predicted, of every star",
-                found=f"{np.isnan(magnitude).sum():,} of {len(ids):,} without",
-                advice="leave them out, or generate spectra over the G flux",
-            )
     tension = label_tension(predictor, values)
     extra["label_tension"] = np.abs(np.nan_to_num(tension[2])).max(axis=1)
     lines += _tension_lines(*tension, bundle.vocabulary)
-    draws = wanted.draws if wanted.draws is not None else DRAWS * (len(ids) <= FEW)
+    draws = DRAWS * (len(ids) <= FEW) if wanted.draws is None else wanted.draws
     if draws:
         spectra = replace(spectra, correlations=correlations(predictor, values, draws))
-        lines.append(f"coefficient covariances from {draws} Monte Carlo draws")
-    else:
-        lines.append("coefficient errors are independent")
-    facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
-    facts |= {"scale": wanted.scale, "draws": str(draws)}
+    covariances = f"coefficient covariances from {draws} Monte Carlo draws"
+    lines.append(covariances if draws else "coefficient errors are independent")
+    facts = model_facts(bundle) | {"scale": wanted.scale, "draws": str(draws)}
     if wanted.output is not None:
         write_spectra(wanted.output, spectra, ids, extra, facts)
     if wanted.flux is not None:
@@ -168,8 +163,24 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     if wanted.plot is not None:
         title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
         draw_spectra(wanted.plot, spectra, _names(table, known), title)
-    files = [str(path) for path in (wanted.output, wanted.flux, wanted.plot) if path is not None]
-    return [*lines, *files]
+    return [*lines, *(str(path) for path in wanted.files)]
+
+
+def _inputs(table: pa.Table, path: Path | None, vocabulary: Vocabulary) -> TableInputs:
+    """The tokens of a table, in the units that its file states; ``path`` is None for no file."""
+    units, where = (read_units(path), str(path)) if path else ({}, "the command line")
+    return TableInputs.of(table, vocabulary, units=units, where=where)
+
+
+def _check_magnitudes(magnitude: Floats) -> None:
+    """Raise JobError unless every star has a magnitude."""
+    if not np.isfinite(magnitude).all():
+        raise JobError(
+            "stars without a luminosity have no brightness",
+            wanted="a positive g_fakemag, given or predicted, of every star",
+            found=f"{np.isnan(magnitude).sum():,} of {len(magnitude):,} without",
+            advice="leave them out, or generate spectra over the G flux",
+        )
 
 
 def _count(stars: int) -> str:
@@ -201,7 +212,7 @@ def _tension_lines(mean: Floats, sigma: Floats, off: Floats, vocabulary: Vocabul
 
 
 def _check_files(wanted: SpectraRequest) -> None:
-    if wanted.output is None and wanted.flux is None and wanted.plot is None:
+    if not wanted.files:
         raise JobError(
             "no file to write", wanted="--output, --flux or --plot", found="none of them"
         )

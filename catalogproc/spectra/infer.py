@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc import __version__
 from catalogproc.contract import Column
 from catalogproc.datasets.table_io import (
     contract_of,
@@ -25,7 +24,6 @@ from catalogproc.datasets.table_io import (
     write_table,
 )
 from catalogproc.errors import JobError
-from catalogproc.evaluation.metrics import resolve_device
 from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
@@ -34,6 +32,7 @@ from catalogproc.inference.table_prediction import TablePrediction, predict_tabl
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.uncertainty_calibration import LabelCalibration
+from catalogproc.spectra.files import model_facts
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.float64]
@@ -100,9 +99,7 @@ def infer(
     path: Path,
     labels: Sequence[str],
     output: Path,
-    bundle: Bundle,
-    *,
-    device: str = "cpu",
+    predictor: Predictor,
     progress: Progress | None = None,
 ) -> InferResult:
     """Predict labels for every row of a table, and write the table with the predictions.
@@ -114,18 +111,15 @@ def infer(
     Parameters
     ----------
     path
-        A table in any format that is read. Inputs are the columns named as tokens (``teff,
-        logg, m_h, bprp, jh, jk, logebv, g_fakemag, bp0, …``, in any case), ``age`` [Gyr], ``ebv``
-        [mag], their errors (``e_teff`` or ``teff_error``), spectra and gaia_source columns, in
-        the units that the file states. All columns are kept.
+        A table in any format that is read. Inputs are the columns that
+        :mod:`catalogproc.features.table_inputs` lists, in the units that the file states. All
+        columns are kept.
     labels
         Tokens, or ``age`` [Gyr], ``ebv`` [mag], ``dist`` [kpc], which needs G magnitudes.
     output
         The format follows from the file extension.
-    bundle
+    predictor
         The trained model.
-    device
-        A torch device, or "auto".
     progress
         Called with the number of rows predicted, the number of rows, and an empty text.
 
@@ -142,38 +136,27 @@ def infer(
         The table cannot be read.
     """
     output_format(output)
-    wanted = _labels(labels, bundle.vocabulary)
+    bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
+    wanted = _labels(labels, vocabulary)
     table, units = read_table(path), read_units(path)
-    job = default_job(bundle.vocabulary)
-    inputs = TableInputs.of(table, bundle.vocabulary, job, units=units, where=path)
-    if "dist" in wanted and not inputs.has_magnitudes:
+    inputs = TableInputs.of(table, vocabulary, default_job(vocabulary), units=units, where=path)
+    prediction = predict_table(predictor, inputs, _tokens(wanted, inputs, table, path), progress)
+    table, added = _with_predictions(table, wanted, prediction, bundle)
+    _write(output, table, bundle, _described_inputs(inputs, units) | added, units)
+    read = int(prediction.read.sum())
+    return InferResult(len(inputs), read, inputs.used, inputs.ignored, tuple(added), output)
+
+
+def _tokens(
+    labels: Sequence[str], inputs: TableInputs, table: pa.Table, path: Path
+) -> tuple[str, ...]:
+    """The tokens of labels. Raises JobError for a distance without magnitudes."""
+    if "dist" in labels and not inputs.has_magnitudes:
         raise JobError(
-            "a distance needs the apparent magnitude",
-            wanted="a column phot_g_mean_mag", found=shown(table.column_names), where=path,
+            "a distance needs the apparent magnitude", wanted="a column phot_g_mean_mag",
+            found=shown(table.column_names), where=path,
         )  # fmt: skip
-    tokens = tuple(dict.fromkeys(_token(label) for label in wanted))
-    predictor = Predictor(bundle, resolve_device(device))
-    prediction = predict_table(predictor, inputs, tokens, progress)
-    made: dict[str, tuple[Floats, tuple[str, str]]] = {}
-    for label in wanted:
-        made |= _columns(label, prediction, bundle)
-    names = _free_names(tuple(made), table.column_names)
-    for name, (numbers, _) in made.items():
-        table = table.append_column(names[name], pa.array(numbers.astype(np.float32)))
-    described = _described_inputs(inputs, units)
-    described |= {names[name]: _column(names[name], *words) for name, (_, words) in made.items()}
-    meaning = f"Predictions of the model {bundle.name}"
-    contract = contract_of(table, "inferred", meaning, described, units)
-    facts = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
-    write_table(output, table, contract, facts)
-    return InferResult(
-        rows=table.num_rows,
-        predicted=int(prediction.read.sum()),
-        used=inputs.used,
-        ignored=inputs.ignored,
-        columns=tuple(names.values()),
-        output=output,
-    )
+    return tuple(dict.fromkeys(_token(label) for label in labels))
 
 
 def _labels(labels: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -232,6 +215,32 @@ def _percentiles(
         young, middle, old = (10.0 ** (value - GIGAYEAR) for value in (low, mean, high))
         return young, middle, old
     return np.exp(low), np.exp(mean), np.exp(high)
+
+
+def _with_predictions(
+    table: pa.Table, labels: Sequence[str], prediction: TablePrediction, bundle: Bundle
+) -> tuple[pa.Table, dict[str, Column]]:
+    """Return the table with the columns of the labels, and the new columns by name."""
+    made: dict[str, tuple[Floats, tuple[str, str]]] = {}
+    for label in labels:
+        made |= _columns(label, prediction, bundle)
+    names, added = _free_names(tuple(made), table.column_names), {}
+    for name, (numbers, (unit, meaning)) in made.items():
+        added[names[name]] = _column(names[name], unit, meaning)
+        table = table.append_column(names[name], pa.array(numbers.astype(np.float32)))
+    return table, added
+
+
+def _write(
+    path: Path,
+    table: pa.Table,
+    bundle: Bundle,
+    described: Mapping[str, Column],
+    units: Mapping[str, str],
+) -> None:
+    meaning = f"Predictions of the model {bundle.name}"
+    contract = contract_of(table, "inferred", meaning, described, units)
+    write_table(path, table, contract, model_facts(bundle))
 
 
 def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:

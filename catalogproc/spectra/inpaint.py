@@ -7,22 +7,22 @@ wavelengths (inpaint_wavelengths.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc import __version__
+from catalogproc.contract import Contract
 from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import JobError
 from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.features.tokens import Tokens
 from catalogproc.io.parquet_writer import TableWriter
-from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.spectra.files import spectra_table
+from catalogproc.spectra.files import model_facts, spectra_table
 from catalogproc.spectra.generated import Spectra, generate_spectra
 from catalogproc.spectra.inpaint_wavelengths import (
     BATCH,
@@ -139,6 +139,31 @@ class InpaintRequest:
         return np.where(shown, values, np.nan)
 
 
+@dataclass(frozen=True)
+class SpectraOutput:
+    """Files of completed spectra.
+
+    Attributes
+    ----------
+    parquet
+        The spectra: a .parquet file.
+    plot
+        A PNG of the first few completed spectra; None draws none.
+    """
+
+    parquet: Path
+    plot: Path | None = None
+
+    def check(self) -> None:
+        """Raise JobError unless the names end in the formats that are written."""
+        if self.parquet.suffix.lower() != ".parquet":
+            raise JobError("completed spectra are Parquet", wanted="NAME.parquet",
+                           found=self.parquet.name, where="--output")  # fmt: skip
+        if self.plot is not None and self.plot.suffix.lower() != ".png":
+            raise JobError("a picture is a PNG", wanted="NAME.png", found=self.plot.name,
+                           where="--plot")  # fmt: skip
+
+
 def _part(word: str, where: str) -> str | tuple[float, float]:
     """A part by name, or wavelengths; the wavelengths of a band are the band."""
     if word in (*BANDS, "all", "missing"):
@@ -229,37 +254,26 @@ def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spe
 
 
 def inpaint(
-    files: Sequence[Path],
+    files: StarFiles,
     request: InpaintRequest,
-    output: Path,
-    bundle: Bundle,
-    *,
-    auxiliary: Sequence[Path] = (),
-    plot: Path | None = None,
-    device: str = "cpu",
+    output: SpectraOutput,
+    predictor: Predictor,
     progress: Progress | None = None,
 ) -> InpaintResult:
     """Complete the spectra of files, and write one Parquet file in the archive's layout.
 
-    A star of one band needs its G magnitude from gaia_source: without it its coefficients have no
-    scale.
+    A star of one band needs its G magnitude from gaia_source, which gives its scale.
 
     Parameters
     ----------
     files
-        XP spectra.
+        XP spectra and gaia_source tables.
     request
         Which part is read and which predicted.
     output
-        A .parquet file.
-    bundle
+        The files to write.
+    predictor
         The trained model.
-    auxiliary
-        gaia_source tables.
-    plot
-        A PNG of the first few completed spectra.
-    device
-        A torch device.
     progress
         Called with the number of stars done, 0, and an empty text.
 
@@ -270,50 +284,36 @@ def inpaint(
     JobError
         An output of another format.
     """
-    if output.suffix.lower() != ".parquet":
-        raise JobError("completed spectra are Parquet", wanted="NAME.parquet", found=output.name,
-                       where="--output")  # fmt: skip
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise JobError("a picture is a PNG", wanted="NAME.png", found=plot.name, where="--plot")
-    predictor = Predictor(bundle, device)
-    facts = {
-        "catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash,
-        "inpainted": request.words,
-    }  # fmt: skip
-    vocabulary, tally = predictor.bundle.vocabulary, RowCount()
-    contract = spectra_table(
-        _no_spectra(vocabulary), np.empty(0, np.int64), _extra_columns(np.empty(0))
-    )[1]
-    without = 0
-    batch = BATCH if request.read_nm else ROWS
-    stars = read_stars(
-        StarFiles(files, auxiliary), vocabulary, all_inputs_job(vocabulary), tally, batch
-    )
-    with TableWriter(output, contract, facts) as writer:
+    output.check()
+    bundle, vocabulary, plot = predictor.bundle, predictor.bundle.vocabulary, output.plot
+    facts = model_facts(bundle) | {"inpainted": request.words}
+    tally, without, batch = RowCount(), 0, BATCH if request.read_nm else ROWS
+    stars = read_stars(files, vocabulary, all_inputs_job(vocabulary), tally, batch)
+    with TableWriter(output.parquet, _contract(vocabulary), facts) as writer:
         for good, made in stars:
             spectra = complete(predictor, made, request)
-            complete_rows = np.isfinite(spectra.g_mag)
-            completed, ids = (
-                spectra.rows(complete_rows),
-                good.column("source_id").to_numpy()[complete_rows],
-            )
-            writer.write(spectra_table(completed, ids, _extra_columns(completed.g_mag))[0])
-            without += int((~complete_rows).sum())
+            scaled = np.isfinite(spectra.g_mag)
+            completed, ids = spectra.rows(scaled), good.column("source_id").to_numpy()[scaled]
+            writer.write(_table(completed, ids)[0])
+            without += int((~scaled).sum())
             if plot is not None and len(completed):
-                few = np.arange(len(completed)) < SHOWN
-                title = f"XP spectra completed by {bundle.name}, {request.words}, 1 σ bands"
-                draw_spectra(plot, completed.rows(few), [str(star) for star in ids[few]], title)
+                _draw_first(plot, completed, ids, f"{bundle.name}, {request.words}")
                 plot = None
             if progress is not None:
                 progress(writer.rows + without, 0, "")
         tally.check(writer.rows, without)
-    return InpaintResult(tally.read, writer.rows, tally.rejected, without, output)
+    return InpaintResult(tally.read, writer.rows, tally.rejected, without, output.parquet)
 
 
-def _extra_columns(g_mag: Floats) -> dict[str, Floats]:
-    return {"phot_g_mean_mag": g_mag}
+def _table(spectra: Spectra, source_id: NDArray[np.int64]) -> tuple[pa.Table, Contract]:
+    return spectra_table(spectra, source_id, {"phot_g_mean_mag": spectra.g_mag})
 
 
-def _no_spectra(vocabulary: Vocabulary) -> Spectra:
+def _draw_first(plot: Path, spectra: Spectra, source_id: NDArray[np.int64], by: str) -> None:
+    few, title = np.arange(len(spectra)) < SHOWN, f"XP spectra completed by {by}, 1 σ bands"
+    draw_spectra(plot, spectra.rows(few), [str(star) for star in source_id[few]], title)
+
+
+def _contract(vocabulary: Vocabulary) -> Contract:
     nothing = {band: np.empty((0, vocabulary.coefficients(band))) for band in BANDS}
-    return Spectra(nothing, nothing, np.empty(0))
+    return _table(Spectra(nothing, nothing, np.empty(0)), np.empty(0, np.int64))[1]

@@ -8,6 +8,8 @@ measurement updates a Gaussian prior (Kalman filter).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,50 +81,53 @@ def fill_wavelengths(
     read
         Ranges of wavelengths that are known, nm.
     """
-    vocabulary, bases = predictor.bundle.vocabulary, calibration()
-    columns = {band: vocabulary.coefficient_columns(band) for band in BANDS}
-    at = np.concatenate([columns[band] for band in BANDS])
+    vocabulary = predictor.bundle.vocabulary
+    columns = [vocabulary.coefficient_columns(band) for band in BANDS]
+    at, sizes = np.concatenate(columns), [len(band) for band in columns]
     predicted = generate_spectra(predictor, shown)
-    mean, sigma = (
-        np.concatenate([part[band] for band in BANDS], axis=1)
-        for part in (predicted.coefficients, predicted.errors)
-    )
+    mean, sigma = _joined(predicted.coefficients), _joined(predicted.errors)
     known = np.isfinite(shown[:, at])
     mean, sigma = np.where(known, shown[:, at], mean), np.where(known, made.errors[:, at], sigma)
     matrix = correlations(predictor, shown)
-    measured_bands = np.concatenate(
-        [np.full(len(columns[band]), np.isfinite(shown[:, columns[band]]).any()) for band in BANDS]
-    )
+    band_is_read = [band.any() for band in np.split(known, sizes[:1], axis=1)]
+    part = np.flatnonzero(~np.repeat(band_is_read, sizes))
+    design = _design(read, part)
+    present = np.isfinite(made.values[:, at])
+    values = np.where(present, made.values[:, at], mean)
+    larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)[1][:, at]
+    errors = np.where(present, larger, sigma)
+    measured = np.asarray(present[:, part].any(axis=1) & (len(design) > 0))
+    for row in range(len(shown)):
+        after = matrix[row][np.ix_(part, part)] * np.outer(sigma[row, part], sigma[row, part])
+        if measured[row]:
+            mean[row, part], after = kalman_update(
+                mean[row, part], after, design, values[row, part], errors[row, part]
+            )
+        sigma[row, part] = np.sqrt(np.maximum(np.diagonal(after), 1e-30))
+        matrix[row] = np.eye(len(at), dtype=np.float32)
+        matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
+    means, sigmas = _by_band(mean, sizes[0]), _by_band(sigma, sizes[0])
+    spectra = Spectra(means, sigmas, np.full(len(shown), np.nan), matrix)
+    return spectra, np.asarray(np.isfinite(shown).any(axis=1) | measured)
+
+
+def _joined(by_band: Mapping[str, Floats]) -> Floats:
+    return np.asarray(np.concatenate([by_band[band] for band in BANDS], axis=1))
+
+
+def _by_band(both: Floats, first: int) -> dict[str, Floats]:
+    return dict(zip(BANDS, np.split(both, [first], axis=1), strict=True))
+
+
+def _design(read: Ranges, part: NDArray[np.int64]) -> Floats:
+    """Return the flux (L, C) at the wavelengths that are read, by C of the coefficients."""
+    bases = calibration()
     read_at = np.any(
         [(bases.wavelengths >= low) & (bases.wavelengths <= high) for low, high in read], axis=0
     )
-    part = np.flatnonzero(~measured_bands)
-    design = np.concatenate([bases.weights[band] for band in BANDS], axis=1)[read_at][:, part]
-    design = design[np.abs(design).max(axis=1) > 0]  # where these bands make some of the flux
-    present = np.isfinite(made.values[:, at])
-    values = np.where(present, made.values[:, at], mean)
-    _, larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)
-    errors = np.where(present, larger[:, at], sigma)
-    measured = np.asarray(present[:, part].any(axis=1) & (len(design) > 0))
-    independent = np.eye(len(at), dtype=np.float32)
-    for row in range(len(shown)):
-        prior = matrix[row][np.ix_(part, part)] * np.outer(sigma[row, part], sigma[row, part])
-        after = prior
-        if measured[row]:
-            mean[row, part], after = kalman_update(
-                mean[row, part], prior, design, values[row, part], errors[row, part]
-            )
-        sigma[row, part] = np.sqrt(np.maximum(np.diagonal(after), 1e-30))
-        matrix[row] = independent
-        matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
-    edge = [len(columns[BANDS[0]])]
-    spectra = Spectra(
-        dict(zip(BANDS, np.split(mean, edge, axis=1), strict=True)),
-        dict(zip(BANDS, np.split(sigma, edge, axis=1), strict=True)),
-        np.full(len(shown), np.nan),
-        matrix,
-    )
-    return spectra, np.asarray(np.isfinite(shown).any(axis=1) | measured)
+    design = _joined(bases.weights)[read_at][:, part]
+    has_flux = np.abs(design).max(axis=1) > 0  # where these bands make some of the flux
+    return np.asarray(design[has_flux])
 
 
 def kalman_update(

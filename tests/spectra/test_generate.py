@@ -30,7 +30,7 @@ from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.files import check_name, write_spectra
 from catalogproc.spectra.generate import TENSION, SpectraRequest, make_spectra
 from catalogproc.spectra.generated import Spectra, apparent_magnitude, generate_spectra
-from catalogproc.spectra.inpaint import InpaintRequest, complete, inpaint
+from catalogproc.spectra.inpaint import InpaintRequest, SpectraOutput, complete, inpaint
 from catalogproc.spectra.inpaint_wavelengths import fill_wavelengths, kalman_update
 from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.vocabulary import BANDS
@@ -451,9 +451,9 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
     table = pq.read_table(FILES[0]).slice(0, 12)
     twice = pa.concat_tables([table, table.slice(0, 2)])
     pq.write_table(twice, tmp_path / "in.parquet")
-    files, output = [tmp_path / "in.parquet"], tmp_path / "out.parquet"
+    files, output = StarFiles([tmp_path / "in.parquet"]), tmp_path / "out.parquet"
     plot, question = tmp_path / "few.png", InpaintRequest.of("rp", "bp")
-    done = inpaint(files, question, output, predictor.bundle, plot=plot)
+    done = inpaint(files, question, SpectraOutput(output, plot), predictor)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert (done.read, done.written, done.rejected, done.without) == (14, 12, 2, 0)
     assert "14 spectra read, 12 written" in done.lines()[0]
@@ -497,9 +497,8 @@ def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Pred
 
 def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path) -> None:
     output = tmp_path / "whole.parquet"
-    done = inpaint(
-        [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle
-    )
+    files, request = StarFiles([real_stars.ONE_BAND]), InpaintRequest.of("all", "missing")
+    done = inpaint(files, request, SpectraOutput(output), predictor)
     # Without BP there is no G of its own, and no auxiliary was given: nothing has a scale.
     assert done.without >= 1
     assert "no G magnitude" in done.lines()[1]
@@ -507,10 +506,8 @@ def test_a_star_of_one_band_gets_the_other(predictor: Predictor, tmp_path: Path)
     auxiliary = tmp_path / "g.parquet"
     bright = pa.table({"source_id": sorted(ids), "phot_g_mean_mag": [15.0] * len(ids)})
     pq.write_table(bright, auxiliary)
-    done = inpaint(
-        [real_stars.ONE_BAND], InpaintRequest.of("all", "missing"), output, predictor.bundle,
-        auxiliary=[auxiliary],
-    )  # fmt: skip
+    files = StarFiles([real_stars.ONE_BAND], [auxiliary])
+    done = inpaint(files, request, SpectraOutput(output), predictor)
     assert done.without == 0
     table = pq.read_table(output)
     assert table["bp_coefficients"].null_count == 0

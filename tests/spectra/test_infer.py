@@ -49,7 +49,7 @@ def stars() -> pa.Table:
 
 def answered(bundle: Bundle, folder: Path, labels: str, table: pa.Table | None = None) -> pa.Table:
     pq.write_table(stars() if table is None else table, folder / "in.parquet")
-    infer(folder / "in.parquet", labels.split(","), folder / "out.parquet", bundle)
+    infer(folder / "in.parquet", labels.split(","), folder / "out.parquet", Predictor(bundle))
     return pq.read_table(folder / "out.parquet")
 
 
@@ -85,7 +85,8 @@ def test_a_row_is_answered_as_if_it_stood_alone(bundle: Bundle, tmp_path: Path) 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_in_and_out(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
     plain = answered(bundle, tmp_path, "mass,age")
-    result = infer(tmp_path / "in.parquet", ["mass", "age"], tmp_path / f"first.{suffix}", bundle)
+    predictor, first = Predictor(bundle), tmp_path / f"first.{suffix}"
+    result = infer(tmp_path / "in.parquet", ["mass", "age"], first, predictor)
     assert isinstance(result, InferResult)
     assert (result.rows, result.predicted) == (4, 3)
     # Its own output, less the answers, as the next one's input.
@@ -98,7 +99,7 @@ def test_every_format_in_and_out(bundle: Bundle, tmp_path: Path, suffix: str) ->
             again[name].to_numpy(zero_copy_only=False).astype(float),
             plain[name].to_numpy().astype(float), rtol=1e-6,
         )  # fmt: skip
-    infer(tmp_path / f"first.{suffix}", ["m_h"], tmp_path / "second.parquet", bundle)
+    infer(tmp_path / f"first.{suffix}", ["m_h"], tmp_path / "second.parquet", Predictor(bundle))
     second = pq.read_table(tmp_path / "second.parquet")
     assert second["source_id"].to_pylist() == list(LONG)
 
@@ -111,8 +112,8 @@ def test_text_keeps_what_it_says(tmp_path: Path, bundle: Bundle) -> None:
         "3,1e5,nan,y,9223372036854775807,2,-0.25",
     )
     (tmp_path / "in.csv").write_text("\n".join(rows) + "\n")
-    infer(tmp_path / "in.csv", ["mass"], tmp_path / "out.csv", bundle)
-    infer(tmp_path / "in.csv", ["mass"], tmp_path / "out.parquet", bundle)
+    infer(tmp_path / "in.csv", ["mass"], tmp_path / "out.csv", Predictor(bundle))
+    infer(tmp_path / "in.csv", ["mass"], tmp_path / "out.parquet", Predictor(bundle))
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["code"].to_pylist() == ["007", "008", "1e5"]
     assert out["id"].to_pylist() == [1, 2, 3]
@@ -163,7 +164,7 @@ def test_what_is_asked_and_given_stands_beside(bundle: Bundle, tmp_path: Path) -
 
 def test_the_result_names_the_columns_that_were_used(bundle: Bundle, tmp_path: Path) -> None:
     pq.write_table(stars(), tmp_path / "in.parquet")
-    result = infer(tmp_path / "in.parquet", ["mass"], tmp_path / "o.csv", bundle)
+    result = infer(tmp_path / "in.parquet", ["mass"], tmp_path / "o.csv", Predictor(bundle))
     assert result.used == ("teff", "e_teff", "logg", "bp0", "ebv", "age", "phot_g_mean_mag")
     assert result.ignored == ("source_id", "name")
     text = "\n".join(result.lines())
@@ -188,23 +189,23 @@ def test_questions_that_cannot_be_answered(bundle: Bundle, tmp_path: Path) -> No
     with pytest.raises(
         JobError, match=r"labels that the model does not have\n.*bp0 … bp54.*\n.*vsini"
     ):
-        infer(table, ["mass", "vsini"], out, bundle)
+        infer(table, ["mass", "vsini"], out, Predictor(bundle))
     with pytest.raises(JobError, match="no label is requested"):
-        infer(table, [" "], out, bundle)
+        infer(table, [" "], out, Predictor(bundle))
     with pytest.raises(JobError, match=r"file extension(.|\n)*.*\.parquet"):
-        infer(table, ["mass"], tmp_path / "out.xlsx", bundle)
+        infer(table, ["mass"], tmp_path / "out.xlsx", Predictor(bundle))
     pq.write_table(stars().drop_columns(["phot_g_mean_mag"]), table)
     with pytest.raises(JobError, match=r"needs the apparent magnitude\n.*phot_g_mean_mag"):
-        infer(table, ["dist"], out, bundle)
+        infer(table, ["dist"], out, Predictor(bundle))
     pq.write_table(pa.table({"source_id": [1], "ra": [2.0]}), table)
     with pytest.raises(ContractError, match=r"no column that the model can(.|\n)*source_id, ra"):
-        infer(table, ["mass"], out, bundle)
+        infer(table, ["mass"], out, Predictor(bundle))
     pq.write_table(pa.table({"teff": ["hot", None]}), table)
     with pytest.raises(ContractError, match=r"must hold numbers\n.*\n.*'hot'\n.*teff"):
-        infer(table, ["mass"], out, bundle)
+        infer(table, ["mass"], out, Predictor(bundle))
     (tmp_path / "broken.csv").write_text("a,teff\n1,4800\n2\n")
     with pytest.raises(InputError, match=r"a row of the table is broken\n.*\n.*row 1"):
-        infer(tmp_path / "broken.csv", ["mass"], out, bundle)
+        infer(tmp_path / "broken.csv", ["mass"], out, Predictor(bundle))
     assert not out.exists()
 
 
@@ -214,7 +215,7 @@ def test_a_label_that_a_model_was_not_trained_for(tmp_path: Path, bundle: Bundle
     pq.write_table(stars(), tmp_path / "in.parquet")
     narrow = replace(bundle, requestable=("teff",))
     with pytest.raises(BundleError, match="not trained to predict"):
-        infer(tmp_path / "in.parquet", ["age"], tmp_path / "o.csv", narrow)
+        infer(tmp_path / "in.parquet", ["age"], tmp_path / "o.csv", Predictor(narrow))
 
 
 def test_units_of_other_columns_are_kept(bundle: Bundle, tmp_path: Path) -> None:
@@ -225,11 +226,11 @@ def test_units_of_other_columns_are_kept(bundle: Bundle, tmp_path: Path) -> None
     for suffix in ("fits", "vot"):
         form = {"format": "votable"} if suffix == "vot" else {}
         table.write(tmp_path / f"in.{suffix}", **form)
-        infer(tmp_path / f"in.{suffix}", ["mass"], tmp_path / f"out.{suffix}", bundle)
+        infer(tmp_path / f"in.{suffix}", ["mass"], tmp_path / f"out.{suffix}", Predictor(bundle))
         back = Table.read(tmp_path / f"out.{suffix}")
         assert str(back["distance_bj"].unit) == "kpc"
         assert str(back["mass"].unit) == "solMass"
         assert back["plain"].unit is None
-    infer(tmp_path / "out.fits", ["m_h"], tmp_path / "mid.parquet", bundle)
-    infer(tmp_path / "mid.parquet", ["logg"], tmp_path / "end.vot", bundle)
+    infer(tmp_path / "out.fits", ["m_h"], tmp_path / "mid.parquet", Predictor(bundle))
+    infer(tmp_path / "mid.parquet", ["logg"], tmp_path / "end.vot", Predictor(bundle))
     assert str(Table.read(tmp_path / "end.vot")["distance_bj"].unit) == "kpc"
