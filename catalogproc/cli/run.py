@@ -38,6 +38,10 @@ Workers = Annotated[
 CpuWorkers = Annotated[
     int, typer.Option("--cpu-workers", min=0, help="Workers on the CPU beside those on GPUs.")
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse gaia_source tables that do not fit, not only warn."),
+]
 DustName = Annotated[
     DustChoice | None,
     typer.Option("--dust", help="A map to read E(B-V) from, by parallax [default: the job's]."),
@@ -55,13 +59,14 @@ def _run_spec(
     device: DeviceName = Device.auto,
     cpu_workers: CpuWorkers = 0,
     dust: DustName = None,
+    strict: Strict = False,
 ) -> RunSpec:
     """Return the run that the options describe; they are those of run, check and plan."""
     from catalogproc.cluster.spec import ClusterConfig, RunSpec
 
     cluster = ClusterConfig(scheduler, workers, device.value, cpu_workers=cpu_workers)
     dust_map = None if dust is None else dust.value
-    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster)
+    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster, strict)
 
 
 def _run_options(verb: Callable[..., None]) -> Callable[..., None]:

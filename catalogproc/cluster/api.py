@@ -24,6 +24,7 @@ def run(
     scheduler: str | None = None,
     workers: int | None = None,
     device: str = "auto",
+    strict: bool = False,
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> RunResult:
@@ -47,6 +48,8 @@ def run(
         Address of an existing Dask scheduler, as tcp://…
     workers, device
         Of the local cluster: number of workers; auto, cpu or cuda.
+    strict
+        Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
     progress
         Called with (stars done, stars in all or None, a note).
     announce
@@ -72,7 +75,7 @@ def run(
     1500
     """
     cluster = ClusterConfig(scheduler, workers, device)
-    spec = RunSpec(input, output, gaia_source, model, job, cluster=cluster)
+    spec = RunSpec(input, output, gaia_source, model, job, cluster=cluster, strict=strict)
     with synced(spec.output, announce) as folder:
         plan = make_plan(spec.with_output(folder), announce)
         result = run_plan(plan, progress=progress, announce=announce)

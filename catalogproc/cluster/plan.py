@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,19 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from catalogproc.cluster.auxiliary_check import columns_of, matched_lines
 from catalogproc.cluster.dask_cluster import connect, fit_workers
+from catalogproc.cluster.disk_space import format_bytes, refuse_disk
 from catalogproc.cluster.result import Failure, row_range
 from catalogproc.cluster.spec import RunSpec
-from catalogproc.errors import InputError, Refusal, ResumeError, plural
+from catalogproc.errors import InputError, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
-from catalogproc.io.output import check_output_folder, existing_parent
+from catalogproc.io.output import check_output_folder
 from catalogproc.io.staging import named
 from catalogproc.io.temporary_files import is_temporary
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
-from catalogproc.readers.gaia_source import open_auxiliary
+from catalogproc.readers.gaia_source import AuxiliaryColumns
 from catalogproc.readers.xp import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 STAGING = ".auxiliary"
-BYTES_PER_ROW = 300
-"""Approximate size of one star in the output folder."""
 _THREADS = 8
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -73,6 +72,8 @@ class Plan:
         Files that cannot be read; each is a chunk that will fail.
     dust_map
         The staged map that the job reads, if it reads one.
+    auxiliary_columns
+        Which columns of the gaia_source tables are used.
     """
 
     spec: RunSpec
@@ -87,6 +88,7 @@ class Plan:
     invalid: frozenset[str]
     faults: tuple[Failure, ...]
     dust_map: DustMap | None = None
+    auxiliary_columns: tuple[AuxiliaryColumns, ...] = ()
 
     @cached_property
     def todo(self) -> tuple[Chunk, ...]:
@@ -149,6 +151,8 @@ class Plan:
             )
         for fault in self.faults:
             lines += ["cannot be read and will fail:", *fault.lines()]
+        for columns in self.auxiliary_columns:
+            lines += columns.lines()
         if not short:
             lines += [self._line(chunk) for chunk in self.chunks]
         return lines
@@ -182,7 +186,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     bundle = load_bundle(spec.model)
     files = tuple(expand(spec.input_paths, announce))
     gaia_source = tuple(expand(spec.gaia_source_paths, announce)) if spec.gaia_source else ()
-    _refuse_gaia_source(gaia_source)
+    columns = columns_of(gaia_source)
     check_job(job, bundle)
     dust_map = open_dust_map() if job.dust else None
     joined = [InputFile(named(path), fingerprint(path)) for path in gaia_source]
@@ -200,6 +204,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
         bundle=bundle,
         inputs=files,
         gaia_source=gaia_source,
+        auxiliary_columns=columns,
         output=output,
         identity=identity,
         chunks=chunks,
@@ -215,15 +220,6 @@ def _job_of(spec: RunSpec) -> Job:
     if spec.dust is None:
         return job
     return replace(job, dust="" if spec.dust == "none" else spec.dust)
-
-
-def _refuse_gaia_source(files: Sequence[Path]) -> None:
-    """Refuse a table that cannot be read: every chunk needs it, so every chunk would fail."""
-    try:
-        if files:
-            open_auxiliary(files, None)
-    except InputError as error:
-        raise Refusal.of(error) from None
 
 
 def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
@@ -333,8 +329,10 @@ def check(plan: Plan) -> list[str]:
     from catalogproc.network.predictor import Predictor
 
     lines = plan.lines(short=True)
+    if plan.gaia_source:
+        lines += matched_lines(plan)
     needed, free = refuse_disk(plan)
-    lines.append(f"about {_bytes(needed)} to write, {_bytes(free)} free")
+    lines.append(f"about {format_bytes(needed)} to write, {format_bytes(free)} free")
     cluster = plan.spec.cluster
     if cluster.scheduler is None:
         lines.append(fit_workers(cluster, len(plan.chunks), len(plan.todo)).line())
@@ -347,52 +345,9 @@ def check(plan: Plan) -> list[str]:
     return lines
 
 
-def refuse_disk(plan: Plan) -> tuple[int, int]:
-    """Refuse a run whose catalog does not fit on the disk.
-
-    Parameters
-    ----------
-    plan
-        From :func:`make_plan`.
-
-    Returns
-    -------
-    needed, free : int
-        Bytes that the remaining chunks will take, approximately, and bytes that are free.
-
-    Raises
-    ------
-    Refusal
-        ``free`` is less than ``needed``.
-    """
-    # A file that does not state its number of rows takes some 2 kB per star, also compressed.
-    rows = sum(
-        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
-    )
-    needed = rows * BYTES_PER_ROW
-    place = existing_parent(plan.output)
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise Refusal(
-            "too little disk space for the catalog",
-            wanted=f"about {_bytes(needed)}",
-            found=f"{_bytes(free)} free",
-            where=place,
-            advice="give an --output on a larger disk",
-        )
-    return needed, free
-
-
 def _total(chunks: Sequence[Chunk]) -> int | None:
     counts = [chunk.rows for chunk in chunks]
     return None if None in counts else sum(count for count in counts if count is not None)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _map_parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
@@ -401,9 +356,3 @@ def _map_parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]
         return [function(item) for item in items]
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))
-
-
-def _bytes(number: int) -> str:
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
-    power = min((max(number, 1).bit_length() - 1) // 10, len(units) - 1)
-    return f"{number / 1024**power:,.{min(power, 1)}f} {units[power]}"

@@ -108,6 +108,8 @@ class RunResult:
         start.
     rows_read, rows_written, rows_rejected, rejected_by_reason
         Rows of all chunks that are done, from the receipts.
+    rows_matched
+        Written rows whose star is in the auxiliary tables; None where the run has none.
     rows_run
         Rows read by this start.
     seconds
@@ -130,6 +132,7 @@ class RunResult:
     rows_written: int
     rows_rejected: int
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    rows_matched: int | None = None
     rows_run: int = 0
     seconds: float = 0.0
     failures: tuple[Failure, ...] = ()
@@ -165,7 +168,7 @@ class RunResult:
 
     def lines(self) -> list[str]:
         """Return the result for the user."""
-        lines = [*self._work_lines(), self._catalog_line()]
+        lines = [*self._work_lines(), self._catalog_line(), *self._matched_lines()]
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         if self.failures:
@@ -195,6 +198,15 @@ class RunResult:
         return f"{written}, {self.rows_rejected:,} rejected" + (
             f" ({rejected})" if rejected else ""
         )
+
+    def _matched_lines(self) -> list[str]:
+        if self.rows_matched is None or not self.rows_written:
+            return []
+        warning = "" if self.rows_matched else "warning: "
+        return [
+            f"{warning}{self.rows_matched:,} of {plural(self.rows_written, 'star')} found in the "
+            "gaia_source tables"
+        ]
 
 
 def describe_error(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from distributed import Client
 
+from catalogproc.cluster.auxiliary_check import matched_lines
 from catalogproc.cluster.dask_cluster import (
     WorkerSpec,
     connect,
@@ -25,8 +26,9 @@ from catalogproc.cluster.dask_cluster import (
     fit_workers,
     local_cluster,
 )
+from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.event_log import EventLog
-from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_disk, refuse_output
+from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_output
 from catalogproc.cluster.prometheus import served_metrics
 from catalogproc.cluster.result import RunResult
 from catalogproc.cluster.scheduler import ChunkScheduler, process_on_worker
@@ -106,12 +108,16 @@ def run(
     workers = None
     if plan.spec.cluster.scheduler is None:
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
+    say = announce or (lambda line: None)
+    if plan.gaia_source and plan.todo:
+        for line in matched_lines(plan):
+            say(line)
     with _sigterm_as_interrupt(), _exclusive(plan.output):
         open_run(plan.output, plan.identity)
         plan = plan.with_receipts()
         if not plan.todo:
             return _finish(plan, None, 0.0, {})
-        start = _Start(plan, workers, progress, announce or (lambda line: None))
+        start = _Start(plan, workers, progress, say)
         result = _process(start)
         if result.exit_code == 0:
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
@@ -294,10 +300,12 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
             rows["read"] += receipt.rows_read
             rows["written"] += receipt.rows_written
             rows["rejected"] += receipt.rows_rejected
+            rows["matched"] += receipt.rows_matched
             reasons.update(receipt.rejected_by_reason)
     return replace(
         result, rows_read=rows["read"], rows_written=rows["written"],
         rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
+        rows_matched=rows["matched"] if plan.gaia_source else None,
     )  # fmt: skip
 
 

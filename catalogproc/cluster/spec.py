@@ -60,6 +60,8 @@ class RunSpec:
         Dust map that replaces the job's; "none" reads none, None keeps the job's.
     cluster
         Where the run is processed.
+    strict
+        Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
     """
 
     input: Paths
@@ -69,6 +71,7 @@ class RunSpec:
     job: str | Path | Job = "gaia-dr3-giants"
     dust: str | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    strict: bool = False
 
     @property
     def input_paths(self) -> tuple[str | Path, ...]:

@@ -123,9 +123,10 @@ def process_chunk(
     _check_fingerprint(chunk, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected:
-            for count, rows, rejected in _stream(engine, chunk, gaia_source, watch):
+            for count, matched, rows, rejected in _stream(engine, chunk, gaia_source, watch):
                 with watch.time("write"):
                     parts.write(count, rows, rejected)
+                    parts.rows_matched += matched
                 if worker.progress is not None:
                     worker.progress(count)
             _check_fingerprint(chunk, "was changed while it was read")
@@ -149,7 +150,7 @@ class _Parts:
         stem = f"{Path(chunk.file).name.split('.')[0]}-{chunk.id[:8]}"
         metadata = _metadata(engine, chunk)
         self.output = output
-        self.rows_read = 0
+        self.rows_read = self.rows_matched = 0
         self.reasons: Counter[str] = Counter()
         self.input_sha256 = ""
         self.catalog = PartWriter(output, stem, load_contract("catalog"), metadata)
@@ -174,8 +175,8 @@ class _Parts:
 
 def _stream(
     engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable | None, watch: Stopwatch
-) -> Iterator[tuple[int, pa.Table, pa.Table]]:
-    """Yield for each batch: number of rows read, rows of the catalog, rejected rows."""
+) -> Iterator[tuple[int, int, pa.Table, pa.Table]]:
+    """Yield for each batch: rows read, stars matched, rows of the catalog, rejected rows."""
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
         batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
@@ -202,7 +203,10 @@ def _stream(
             output = engine.predict(tokens)
         with watch.time("rows"):
             rows = engine.to_catalog(good.column("source_id"), tokens, output)
-        yield batch.num_rows, rows, rejected
+        with watch.time("match"):
+            ids = good.column("source_id")
+            found = 0 if gaia_source is None else int(gaia_source.contains(ids).sum())
+        yield batch.num_rows, found, rows, rejected
 
 
 def _reads_correlations(engine: Engine) -> bool:
@@ -273,6 +277,7 @@ def _receipt(
         rows_written=catalog.rows,
         rows_rejected=rejected.rows,
         rejected_by_reason=dict(sorted(parts.reasons.items())),
+        rows_matched=parts.rows_matched,
         job_hash=engine.job.hash,
         bundle_hash=engine.bundle.hash,
         input_fingerprint=chunk.fingerprint,

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from catalogproc.contract import Column, load_contract
 from catalogproc.errors import InputError, JobError
+from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import check_identifier, find_column, shortened
 from catalogproc.readers.formats import Table, open_table
 from catalogproc.readers.sorted_tables import (
@@ -35,6 +38,12 @@ from catalogproc.readers.sorted_tables import (
     sorted_copies,
 )
 from catalogproc.readers.units import unit_factor
+
+SCANNED = 20_000_000
+"""Rows of a table that is not sorted that are read to count stars before a run."""
+
+_SAMPLE, _FEW = 1000, 5
+_ROUNDED, _EXACT = 512, 1 << 53  # floats hold all integers up to the latter
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,30 @@ class AuxiliaryTable:
         aligned = found.take(pc.index_in(source_ids, value_set=known))
         values = dict(zip(aligned.column_names, aligned.columns, strict=True))
         return contract.assemble(values | {"source_id": source_ids}, len(source_ids))
+
+    def contains(self, source_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Return which stars the tables have.
+
+        Parameters
+        ----------
+        source_ids
+            Identifiers (N,), int64, in any order.
+
+        Returns
+        -------
+        (N,) bool
+            Rows of a table that is not sorted are read one by one, up to SCANNED of them.
+
+        Raises
+        ------
+        InputError
+            A file cannot be read.
+        """
+        ids = np.asarray(pc.fill_null(source_ids, -1).to_numpy(zero_copy_only=False))
+        wanted = np.unique(ids[ids > 0])
+        known = [rows.column("source_id").to_numpy() for rows in self._found(wanted)]
+        known += [_scanned(path, wanted) for path in self.unready]
+        return np.isin(ids, np.concatenate([np.empty(0, np.int64), *known]))
 
     def _found(self, wanted: Ids) -> Iterator[pa.Table]:
         """The rows (in no order) of all row groups that hold some of the wanted (sorted) stars."""
@@ -155,6 +188,105 @@ def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> A
         else:
             parts += sorted_copies(table, columns, Path(staging))
     return AuxiliaryTable(paths, tuple(parts), tuple(unready))
+
+
+def _scanned(path: Path, wanted: Ids) -> Ids:
+    """The wanted stars that are among the first SCANNED rows of a table."""
+    table = open_table(path)
+    name = _used_columns(table)[0].stored
+    found = []
+    for part in table.batches([name], batch_rows=1 << 18, stop=SCANNED):
+        ids = coerce.identifiers(part.columns.column(0))[0].drop_null().to_numpy()
+        found.append(ids[np.isin(ids, wanted)])
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+@dataclass(frozen=True)
+class AuxiliaryColumns:
+    """Which columns of an auxiliary table are used, for the user.
+
+    Attributes
+    ----------
+    path
+        The file.
+    used
+        The columns of the contract gaia_source that it has.
+    ignored
+        All other columns.
+    unread
+        Other tables of the file, which are not read.
+    rounded
+        Its identifiers look as if they had been stored as floats.
+    """
+
+    path: Path
+    used: tuple[UsedColumn, ...]
+    ignored: tuple[str, ...]
+    unread: tuple[str, ...]
+    rounded: bool
+
+    def lines(self) -> list[str]:
+        """Return the columns as lines of text."""
+        used = [
+            column.name if column.name == column.stored else f"{column.name} (as {column.stored})"
+            for column in self.used[1:]
+        ]
+        lines = [f"{self.path}: columns used: {', '.join(used)}"]
+        if self.ignored:
+            lines.append(f"  ignored: {', '.join(map(self._with_suggestion, self.ignored))}")
+        assumed = [column.name for column in self.used if column.unit_assumed]
+        if assumed:
+            contract = load_contract("gaia_source")
+            units = ", ".join(f"{name} [{contract[name].unit}]" for name in assumed)
+            lines.append(f"  no unit stated, assumed: {units}")
+        lines += [f"  not read: {other}" for other in self.unread]
+        return lines
+
+    def warnings(self) -> list[str]:
+        """Return what is probably a mistake."""
+        if not self.rounded:
+            return []
+        return [
+            f"{self.path}: the source_id look rounded, all of them are multiples of "
+            f"{_ROUNDED}: were they stored as floats?"
+        ]
+
+    def _with_suggestion(self, name: str) -> str:
+        used = {column.name for column in self.used}
+        columns = [c for c in load_contract("gaia_source").columns if c.name not in used]
+        names = {word: c.name for c in columns for word in (c.name, *c.also) if len(word) > 1}
+        near = get_close_matches(name.lower(), names, n=1, cutoff=0.8)
+        return f"{name} (did you mean {names[near[0]]}?)" if near else name
+
+
+def auxiliary_columns(path: str | Path) -> AuxiliaryColumns:
+    """Look which columns of an auxiliary table are used.
+
+    Parameters
+    ----------
+    path
+        A file in any format.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not an auxiliary table.
+    """
+    table = open_table(Path(path))
+    used = _used_columns(table)
+    stored = {column.stored for column in used}
+    ignored = tuple(name for name in table.types if name not in stored)
+    return AuxiliaryColumns(Path(path), used, ignored, table.unread, _is_rounded(table, used[0]))
+
+
+def _is_rounded(table: Table, source_id: UsedColumn) -> bool:
+    """Whether the first identifiers are multiples of more than Gaia's own are (128)."""
+    part = next(iter(table.batches([source_id.stored], batch_rows=_SAMPLE, stop=_SAMPLE)), None)
+    if part is None:
+        return False
+    ids = coerce.identifiers(part.columns.column(0))[0].drop_null().to_numpy()
+    ids = ids[ids > _EXACT]
+    return len(ids) >= _FEW and not (ids % _ROUNDED).any()
 
 
 def _used_columns(table: Table) -> tuple[UsedColumn, ...]:

@@ -39,6 +39,7 @@ class Receipt:
     rows_written: int
     rows_rejected: int
     rejected_by_reason: Mapping[str, int]
+    rows_matched: int
     job_hash: str
     bundle_hash: str
     input_fingerprint: str

@@ -65,6 +65,7 @@ def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, A
         "rows_written": counts.rows["written"],
         "rows_rejected": counts.rows["rejected"],
         "rejected_by_reason": dict(counts.reasons),
+        "rows_matched": counts.rows["matched"] if identity.auxiliary else None,
         "chunks": counts.chunks,
         "input_files": len(identity.inputs),
         "seconds": round(busy, 3),
@@ -93,7 +94,10 @@ class _Counts:
     def add(self, receipt: Receipt) -> None:
         self.chunks += 1
         self.rows.update(
-            read=receipt.rows_read, written=receipt.rows_written, rejected=receipt.rows_rejected
+            read=receipt.rows_read,
+            written=receipt.rows_written,
+            rejected=receipt.rows_rejected,
+            matched=receipt.rows_matched,
         )
         self.reasons.update(receipt.rejected_by_reason)
         self.devices.add(receipt.device)

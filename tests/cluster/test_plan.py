@@ -48,7 +48,8 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     assert lines[1].startswith(f"job small ({plan.job.hash[:8]}), model random 0 (")
     assert sum(line.startswith("to do") for line in lines) == CHUNKS
     assert "rows 475 to 499" in lines[-1]
-    assert len(plan.lines(short=True)) == 2
+    assert plan.lines(short=True)[2].endswith("gaia.csv: columns used: ruwe")
+    assert len(plan.lines(short=True)) == 3
     assert not files_in(tmp_path)
 
 

@@ -173,6 +173,7 @@ def write_chunk(
         rows_written=table.num_rows,
         rows_rejected=rejected,
         rejected_by_reason={"no_coefficients": rejected} if rejected else {},
+        rows_matched=table.num_rows if run.auxiliary else 0,
         job_hash=run.job_hash,
         bundle_hash=run.model_hash,
         input_fingerprint=file.fingerprint,

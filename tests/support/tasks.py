@@ -41,6 +41,7 @@ def attempt(output: Path, name: str) -> int:
 def receipt(chunk: Any) -> Receipt:
     """Return a receipt that names the chunk and this worker."""
     numbers = {"first_row": 0, "rows_read": chunk.rows, "rows_written": 0, "rows_rejected": 0}
+    numbers["rows_matched"] = 0
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
     words |= {"chunk_id": chunk.id, "worker": str(get_worker().name)}

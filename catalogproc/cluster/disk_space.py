@@ -1,0 +1,72 @@
+"""Check before a run that the disk has room for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalogproc.errors import Refusal
+from catalogproc.io.output import existing_parent
+
+if TYPE_CHECKING:
+    from catalogproc.cluster.plan import Plan
+
+BYTES_PER_ROW = 300
+"""Approximate size of one star in the output folder."""
+
+
+def refuse_disk(plan: Plan) -> tuple[int, int]:
+    """Refuse a run whose catalog does not fit on the disk.
+
+    Parameters
+    ----------
+    plan
+        The plan of a run.
+
+    Returns
+    -------
+    needed, free : int
+        Bytes that the remaining chunks will take, approximately, and bytes that are free.
+
+    Raises
+    ------
+    Refusal
+        ``free`` is less than ``needed``.
+    """
+    # A file that does not state its number of rows takes some 2 kB per star, also compressed.
+    rows = sum(
+        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
+    )
+    needed = rows * BYTES_PER_ROW
+    place = existing_parent(plan.output)
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise Refusal(
+            "too little disk space for the catalog",
+            wanted=f"about {format_bytes(needed)}",
+            found=f"{format_bytes(free)} free",
+            where=place,
+            advice="give an --output on a larger disk",
+        )
+    return needed, free
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def format_bytes(number: int) -> str:
+    """Return a number of bytes with a unit, for messages.
+
+    Parameters
+    ----------
+    number
+        Bytes.
+    """
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min((max(number, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{number / 1024**power:,.{min(power, 1)}f} {units[power]}"
