@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catalogproc.errors import InputError, Refusal, plural
 from catalogproc.readers.gaia_source import AuxiliaryColumns, auxiliary_columns, open_auxiliary
 from catalogproc.readers.xp import read_spectra
-
-if TYPE_CHECKING:
-    from catalogproc.cluster.plan import Plan
 
 SAMPLE_FILES, SAMPLE_ROWS = 20, 1000
 """Input files, and rows of each, whose stars are looked up."""
@@ -36,40 +32,46 @@ def columns_of(files: Sequence[Path]) -> tuple[AuxiliaryColumns, ...]:
         raise Refusal.of(error) from None
 
 
-def matched_lines(plan: Plan) -> list[str]:
+def matched_lines(
+    inputs: Sequence[Path], tables: Sequence[AuxiliaryColumns], *, strict: bool
+) -> list[str]:
     """Say how many of the first stars are found; refuse a run that has ``--strict`` and no match.
 
     Parameters
     ----------
-    plan
-        The plan of a run. The first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up.
+    inputs
+        Spectra. The stars in the first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up.
+    tables
+        The auxiliary tables.
+    strict
+        Refuse what would be a warning.
 
     Raises
     ------
     Refusal
-        The plan is strict, and none of the stars is found or identifiers look rounded.
+        In strict mode: none of the stars is found, or identifiers look rounded.
     """
-    found, total = _matched_sample(plan)
-    warnings = [line for columns in plan.auxiliary_columns for line in columns.warnings()]
+    found, total = _matched_sample(inputs, [table.path for table in tables])
+    warnings = [line for table in tables for line in table.warnings()]
     if total and not found:
         warnings.append(f"none of the first {plural(total, 'star')} is in the gaia_source tables")
-    if warnings and plan.spec.strict:
+    if warnings and strict:
         raise Refusal(
             "the gaia_source tables do not fit the spectra",
             wanted="stars of the input",
             found="; ".join(warnings),
-            where=", ".join(map(str, plan.gaia_source)),
+            where=", ".join(str(table.path) for table in tables),
             advice="correct the tables, or leave out --strict",
         )
     matched = f"{found:,} of the first {plural(total, 'star')} found in the gaia_source tables"
     return [*([matched] if found else []), *(f"warning: {line}" for line in warnings)]
 
 
-def _matched_sample(plan: Plan) -> tuple[int, int]:
+def _matched_sample(inputs: Sequence[Path], tables: Sequence[Path]) -> tuple[int, int]:
     """Count the first stars of the input, and those of them that are in the auxiliary tables."""
-    auxiliary = open_auxiliary(plan.gaia_source, None)
+    auxiliary = open_auxiliary(tables, None)
     found = total = 0
-    for path in plan.inputs[:SAMPLE_FILES]:
+    for path in inputs[:SAMPLE_FILES]:
         try:
             for batch in read_spectra(path, rows=SAMPLE_ROWS):
                 ids = batch.column("source_id").drop_null()

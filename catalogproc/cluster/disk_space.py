@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catalogproc.errors import Refusal
 from catalogproc.io.output import existing_parent
-
-if TYPE_CHECKING:
-    from catalogproc.cluster.plan import Plan
+from catalogproc.readers.chunks import Chunk
 
 BYTES_PER_ROW = 300
 """Approximate size of one star in the output folder."""
 
 
-def refuse_disk(plan: Plan) -> tuple[int, int]:
+def refuse_disk(chunks: Sequence[Chunk], output: Path) -> tuple[int, int]:
     """Refuse a run whose catalog does not fit on the disk.
 
     Parameters
     ----------
-    plan
-        The plan of a run.
+    chunks
+        The chunks to process.
+    output
+        The output folder; it need not exist.
 
     Returns
     -------
@@ -36,10 +36,10 @@ def refuse_disk(plan: Plan) -> tuple[int, int]:
     """
     # A file that does not state its number of rows takes some 2 kB per star, also compressed.
     rows = sum(
-        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in plan.todo
+        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in chunks
     )
     needed = rows * BYTES_PER_ROW
-    place = existing_parent(plan.output)
+    place = existing_parent(output)
     free = shutil.disk_usage(place).free
     if needed > free:
         raise Refusal(

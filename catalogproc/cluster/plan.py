@@ -330,8 +330,8 @@ def check(plan: Plan) -> list[str]:
 
     lines = plan.lines(short=True)
     if plan.gaia_source:
-        lines += matched_lines(plan)
-    needed, free = refuse_disk(plan)
+        lines += matched_lines(plan.inputs, plan.auxiliary_columns, strict=plan.spec.strict)
+    needed, free = refuse_disk(plan.todo, plan.output)
     lines.append(f"about {format_bytes(needed)} to write, {format_bytes(free)} free")
     cluster = plan.spec.cluster
     if cluster.scheduler is None:

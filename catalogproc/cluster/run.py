@@ -104,13 +104,13 @@ def run(
         The user or the system (SIGTERM) ended it. What is done is kept.
     """
     refuse_output(plan.output, plan.identity)
-    refuse_disk(plan)
+    refuse_disk(plan.todo, plan.output)
     workers = None
     if plan.spec.cluster.scheduler is None:
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
     say = announce or (lambda line: None)
     if plan.gaia_source and plan.todo:
-        for line in matched_lines(plan):
+        for line in matched_lines(plan.inputs, plan.auxiliary_columns, strict=plan.spec.strict):
             say(line)
     with _sigterm_as_interrupt(), _exclusive(plan.output):
         open_run(plan.output, plan.identity)

@@ -13,7 +13,7 @@ from support.bundles import tiny_bundle
 from support.paths import DATA, EXAMPLES
 
 from catalogproc.cluster.auxiliary_check import matched_lines
-from catalogproc.cluster.plan import make_plan
+from catalogproc.cluster.plan import Plan, make_plan
 from catalogproc.cluster.run import run
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import Refusal
@@ -44,6 +44,10 @@ def spec_of(folder: Path, bundle: Path, table: pd.DataFrame, strict: bool = Fals
     return RunSpec(spectra, folder / "out", auxiliary, bundle, cluster=cluster, strict=strict)
 
 
+def lines_of(plan: Plan) -> list[str]:
+    return matched_lines(plan.inputs, plan.auxiliary_columns, strict=False)
+
+
 def test_columns_are_told_with_their_names_and_what_was_probably_meant(tmp_path: Path) -> None:
     table = pd.DataFrame({"source_id": [1], "Jmag": [9.0], "paralax": [1.0], "B": [3.0]})
     table.to_csv(tmp_path / "gaia.csv", index=False)
@@ -70,10 +74,10 @@ def test_stars_found_are_counted_before_and_after_the_run(
 ) -> None:
     table = pd.DataFrame({"source_id": [*stars[:30], 5, 6], "phot_g_mean_mag": 15.0})
     plan = make_plan(spec_of(tmp_path, bundle, table))
-    assert matched_lines(plan) == ["30 of the first 40 stars found in the gaia_source tables"]
+    assert lines_of(plan) == ["30 of the first 40 stars found in the gaia_source tables"]
     told: list[str] = []
     result = run(plan, announce=told.append)
-    assert matched_lines(plan)[0] in told
+    assert lines_of(plan)[0] in told
     assert result.rows_matched == 30
     assert "30 of 40 stars found in the gaia_source tables" in result.lines()
     assert (read_summary(tmp_path / "out") or {})["rows_matched"] == 30
@@ -85,7 +89,7 @@ def test_a_table_of_other_stars_is_a_warning_and_strictly_a_refusal(
     tmp_path: Path, bundle: Path
 ) -> None:
     table = pd.DataFrame({"source_id": np.arange(1, 9), "phot_g_mean_mag": 15.0})
-    (warning,) = matched_lines(make_plan(spec_of(tmp_path, bundle, table)))
+    (warning,) = lines_of(make_plan(spec_of(tmp_path, bundle, table)))
     assert warning == "warning: none of the first 40 stars is in the gaia_source tables"
     with pytest.raises(Refusal, match="do not fit the spectra"):
         run(make_plan(spec_of(tmp_path, bundle, table, strict=True)))

@@ -13,8 +13,8 @@ from support.bundles import tiny_bundle
 from support.runs import CHUNKS, JOB, ROWS, Kit
 
 from catalogproc.cluster import dask_cluster
-from catalogproc.cluster import plan as module
 from catalogproc.cluster.dask_cluster import fit_workers
+from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.plan import check, make_plan
 from catalogproc.cluster.result import Failure, RunResult
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
@@ -169,7 +169,7 @@ def test_too_small_a_disk_is_refused(
     ):
         check(plan)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 450_000}))
-    assert module.refuse_disk(plan) == (450_000, 450_000)
+    assert refuse_disk(plan.todo, plan.output) == (450_000, 450_000)
 
 
 def test_no_cuda_is_refused_before_anything_starts(kit: Kit, tmp_path: Path) -> None:
