@@ -99,10 +99,8 @@ def can_synthesise(bp_count: int, rp_count: int) -> bool:
 def synthetic_photometry(
     bp: NDArray[np.floating],
     rp: NDArray[np.floating],
-    bp_errors: NDArray[np.floating] | None = None,
-    rp_errors: NDArray[np.floating] | None = None,
-    bp_correlations: NDArray[np.floating] | None = None,
-    rp_correlations: NDArray[np.floating] | None = None,
+    errors: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    correlations: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Magnitudes:
     """Return G, BP and RP (Gaia DR3, Vega system) computed from XP coefficients alone.
 
@@ -113,11 +111,11 @@ def synthetic_photometry(
     ----------
     bp, rp
         Coefficients as published (N, n), electrons per second.
-    bp_errors, rp_errors
-        Their errors as published (N, n). Without them the magnitudes' errors are NaN.
-    bp_correlations, rp_correlations
-        Their correlations as published, packed (N, n(n-1)/2). Without them the errors are
-        treated as independent.
+    errors
+        Errors as published, of BP (N, n) and of RP. Without them the magnitudes' errors are NaN.
+    correlations
+        Correlations as published, of BP, packed (N, n(n-1)/2), and of RP. Without them the
+        errors are treated as independent.
 
     Returns
     -------
@@ -131,24 +129,31 @@ def synthetic_photometry(
         The number of coefficients is not that of DR3.
     """
     system = passbands()
-    for name, coefficients in (("bp", bp), ("rp", rp)):
-        if coefficients.shape[1] != system.weights[name].shape[1]:
-            raise ReleaseError(
-                f"no synthetic photometry for {name.upper()} spectra of another release",
-                wanted=f"{system.weights[name].shape[1]} coefficients",
-                found=coefficients.shape[1],
-                advice="give the stars' photometry with --gaia-source",
-            )
+    _check_count("bp", bp.shape[1], system)
+    _check_count("rp", rp.shape[1], system)
     flux = _project(bp, system.weights["bp"]) + _project(rp, system.weights["rp"])
     flux[~(flux > 0)] = np.nan
     magnitudes = system.zero_points[:, None] - 2.5 * np.log10(flux)  # (K, N)
-    errors = np.full_like(flux, np.nan)
-    if bp_errors is not None and rp_errors is not None:
-        variance = _variance(bp_errors, bp_correlations, system.weights["bp"])
-        variance += _variance(rp_errors, rp_correlations, system.weights["rp"])
-        errors = MAGNITUDE_PER_RELATIVE * np.sqrt(variance) / flux
+    e_magnitudes = np.full_like(flux, np.nan)
+    if errors is not None:
+        bp_packed, rp_packed = correlations or (None, None)
+        variance = _variance(errors[0], bp_packed, system.weights["bp"])
+        variance += _variance(errors[1], rp_packed, system.weights["rp"])
+        e_magnitudes = MAGNITUDE_PER_RELATIVE * np.sqrt(variance) / flux
     at = [system.names.index(name) for name in ("G", "BP", "RP")]
-    return Magnitudes(*magnitudes[at], *errors[at])
+    return Magnitudes(*magnitudes[at], *e_magnitudes[at])
+
+
+def _check_count(band: str, found: int, system: Passbands) -> None:
+    """Raise ReleaseError unless the weights fit the number of coefficients."""
+    wanted = system.weights[band].shape[1]
+    if found != wanted:
+        raise ReleaseError(
+            f"no synthetic photometry for {band.upper()} spectra of another release",
+            wanted=f"{wanted} coefficients",
+            found=found,
+            advice="give the stars' photometry with --gaia-source",
+        )
 
 
 def _project(values: NDArray[np.floating], weights: Float) -> Float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import Column, load_contract
 from catalogproc.errors import ContractError
+from catalogproc.features.unit_conversion import conversion
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.column_lookup import names_in_use
@@ -71,29 +71,18 @@ class TableColumns:
         """
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
-        array: Callable[[int], pa.Array]
         if isinstance(table, pa.Table):
             names = table.column_names
-            stated = [
-                (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
-                for field in table.schema
-            ]
-
-            def array(position: int) -> pa.Array:
-                return table.column(position).combine_chunks()
+            stated = [_stated_unit(field) for field in table.schema]
+            array = partial(_arrow_array, table)
         elif hasattr(table, "colnames"):
             names = table.colnames
             stated = [str(getattr(table[name], "unit", None) or "") for name in names]
-
-            def array(position: int) -> pa.Array:
-                return _of_astropy(table[names[position]])
+            array = partial(_astropy_array, table)
         elif hasattr(table, "iloc"):
             names = [str(name) for name in table.columns]
             stated = [""] * len(names)
-
-            def array(position: int) -> pa.Array:
-                made = pa.array(table.iloc[:, position], from_pandas=True)
-                return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
+            array = partial(_pandas_array, table)
         else:
             raise ContractError(
                 "not a table", wanted="a table of pyarrow, pandas or astropy",
@@ -330,57 +319,21 @@ def shown(names: tuple[str, ...] | list[str]) -> str:
     return f"{text} and {len(names) - SHOWN} more" if len(names) > SHOWN else text
 
 
-def conversion(stated: str, wanted: str, logarithm: str = "") -> tuple[float, float] | None:
-    """Return (a, b) with wanted = a stated + b, or None where units cannot be converted.
-
-    Parameters
-    ----------
-    stated
-        A unit as files state it; "" counts as the wanted one.
-    wanted
-        A unit of Astropy, "dex", or "" for a pure number.
-    logarithm
-        The unit of a logarithm, such as "dex(cm / s2)", where "dex" is wanted.
-    """
-    if not stated.strip() or stated in (wanted, logarithm):
-        return 1.0, 0.0
-    from astropy import units
-
-    found = _parsed(stated)
-    if found is None:
-        return None
-    try:
-        if wanted not in ("", "dex"):
-            return float(found.to(units.Unit(wanted))), 0.0
-        if found in (units.dex, units.dimensionless_unscaled):
-            return 1.0, 0.0
-        if wanted == "dex" and isinstance(found, units.DexUnit) and logarithm:
-            inner = units.Unit(logarithm).physical_unit
-            return 1.0, float(np.log10(found.physical_unit.to(inner)))
-        if wanted == "" and not isinstance(found, units.function.FunctionUnitBase):
-            return float(found.to(units.dimensionless_unscaled)), 0.0
-    except (units.UnitConversionError, units.UnitTypeError):
-        pass
-    return None
+def _stated_unit(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(b"unit", b""), "utf-8", "replace")
 
 
-def _parsed(text: str) -> Any:
-    """A unit of Astropy, in the dialects of the archives; None where it is none."""
-    from astropy import units
+def _arrow_array(table: pa.Table, position: int) -> pa.Array:
+    return table.column(position).combine_chunks()
 
-    # Gaia's VOTables quote 'electron'; logarithms are log(x), log.x or [x].
-    plain = text.strip().replace("'", "")
-    logarithm = re.fullmatch(r"\[(.+)\]|log(?:10)?(?:\((.+)\)|\.(.+))", plain)
-    if logarithm:
-        plain = f"dex({next(filter(None, logarithm.groups()))})"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for dialect in (None, "cds", "vounit"):
-            try:
-                return units.Unit(plain, format=dialect)
-            except (ValueError, TypeError):
-                continue
-    return None
+
+def _astropy_array(table: Any, position: int) -> pa.Array:
+    return _of_astropy(table[table.colnames[position]])
+
+
+def _pandas_array(table: Any, position: int) -> pa.Array:
+    made = pa.array(table.iloc[:, position], from_pandas=True)
+    return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
 
 
 def _of_astropy(column: Any) -> pa.Array:

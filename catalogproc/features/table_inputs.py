@@ -145,21 +145,11 @@ class TableInputs:
         if roles.auxiliary:
             auxiliary = columns.conformed("gaia_source", roles.auxiliary)
         if spectra is None and not given and not set(roles.auxiliary) - {*PHOTOMETRY}:
-            raise ContractError(
-                "the table has no column that the model can read",
-                wanted=f"one or more of {vocabulary.summary()}, {', '.join(DERIVED)}"
-                + (", bp_coefficients, rp_coefficients" if job else ""),
-                found=columns.summary(),
-                where=where,
-            )
-        used = roles.used
-        in_order = sorted(roles.tokens.items(), key=lambda item: item[1][1])
-        named = {token: columns.names[position] for token, (_, position) in in_order}
+            raise _no_inputs(columns, vocabulary, job)
         return cls(
-            vocabulary, job, columns.rows, named, given, spectra, auxiliary,
-            tuple(columns.names[i] for i in range(len(columns.names)) if i in used),
-            tuple(columns.names[i] for i in range(len(columns.names)) if i not in used),
-            columns.identifiers("source_id"), not {*PHOTOMETRY}.isdisjoint(roles.auxiliary),
+            vocabulary, job, columns.rows, roles.named(columns), given, spectra, auxiliary,
+            *roles.used_and_ignored(columns), columns.identifiers("source_id"),
+            not {*PHOTOMETRY}.isdisjoint(roles.auxiliary),
         )  # fmt: skip
 
     @property
@@ -224,6 +214,15 @@ def default_job(vocabulary: Vocabulary) -> Job:
     return replace(job, inputs=tuple(name for name in job.inputs if name in vocabulary))
 
 
+def _no_inputs(columns: TableColumns, vocabulary: Vocabulary, job: Job | None) -> ContractError:
+    return ContractError(
+        "the table has no column that the model can read",
+        wanted=f"one or more of {vocabulary.summary()}, {', '.join(DERIVED)}"
+        + (", bp_coefficients, rp_coefficients" if job else ""),
+        found=columns.summary(), where=columns.where,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Roles:
     """Positions of the columns that are read.
@@ -237,14 +236,24 @@ class _Roles:
     spectra: dict[str, int]
     auxiliary: dict[str, int]
 
-    @property
-    def used(self) -> set[int]:
-        return {
+    def named(self, columns: TableColumns) -> dict[str, str]:
+        """Return the names of the tokens' columns, in the table's order."""
+        in_order = sorted(self.tokens.items(), key=lambda item: item[1][1])
+        return {token: columns.names[position] for token, (_, position) in in_order}
+
+    def used_and_ignored(self, columns: TableColumns) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the columns that are read and of all others."""
+        used = {
             *(position for _, position in self.tokens.values()),
             *self.errors.values(),
             *self.spectra.values(),
             *self.auxiliary.values(),
         }
+        numbered = list(enumerate(columns.names))
+        return (
+            tuple(name for i, name in numbered if i in used),
+            tuple(name for i, name in numbered if i not in used),
+        )
 
     @classmethod
     def of(cls, columns: TableColumns, vocabulary: Vocabulary, job: Job | None) -> _Roles:

@@ -208,97 +208,91 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         f, e_f = astrometry.pseudo_luminosity(parallax, e_parallax, g_mag)
         ruwe = stars.column("ruwe")
         usable = astrometry.parallax_usable(zp, e_parallax, ruwe) & np.isfinite(f)
-        (jh, e_jh), (jk, e_jk) = _tmass_colours(stars)
+        jh, jk = _tmass_colours(stars)
         inputs = {
             "bprp": (bp_rp, e_bp_rp),
-            "jh": (jh, e_jh),
-            "jk": (jk, e_jk),
+            "jh": jh,
+            "jk": jk,
             "logebv": (extinction.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
             "g_fakemag": (np.where(usable, f, np.nan), e_f),
         }
-        values = np.full((size, len(vocabulary)), np.nan)
-        errors = np.full((size, len(vocabulary)), np.nan)
+        dense = _DenseTokens(vocabulary, *np.full((2, size, len(vocabulary)), np.nan))
         for name in job.inputs:
-            value, error = inputs[name]
-            values[:, vocabulary.column(name)] = value
-            errors[:, vocabulary.column(name)] = np.where(np.isfinite(value), error, np.nan)
-        present = {
-            band: _spectrum(band, stars, g_flux, vocabulary, job, values, errors) for band in BANDS
-        }
-        transits = stars.column("phot_bp_n_obs") + stars.column("phot_rp_n_obs")
-        blended = stars.column("phot_bp_n_blended_transits") + stars.column(
-            "phot_rp_n_blended_transits"
-        )
-        blended_fraction = blended / np.where(transits > 0, transits, np.nan)
-    reads_tmass = bool({"jh", "jk"} & set(job.inputs))
+            dense.set_input(name, *inputs[name])
+        present = {band: dense.set_spectrum(band, stars, g_flux, job) for band in BANDS}
     ra, dec, l, b = _position(stars)  # noqa: E741
     return Tokens(
-        values=values,
-        errors=errors,
-        g_mag=g_mag,
-        g_flux=g_flux,
-        bp_rp=bp_rp,
-        e_bp_rp=e_bp_rp,
-        synthetic=synthetic,
-        parallax_zp=zp,
-        parallax_zpc=parallax,
-        e_parallax=e_parallax,
-        parallax_usable=usable,
-        pseudo_luminosity=f,
-        e_pseudo_luminosity=e_f,
-        ruwe=ruwe,
-        n_bp_relevant=stars.n_relevant["bp"].astype(np.int16),
-        n_rp_relevant=stars.n_relevant["rp"].astype(np.int16),
-        bp=present["bp"],
-        rp=present["rp"],
-        has_tmass=reads_tmass & np.isfinite(jh) & np.isfinite(jk),
-        ra=ra,
-        dec=dec,
-        l=l,
-        b=b,
-        healpix29=astrometry.healpix(ra, dec),
+        values=dense.values, errors=dense.errors,
+        g_mag=g_mag, g_flux=g_flux, bp_rp=bp_rp, e_bp_rp=e_bp_rp, synthetic=synthetic,
+        parallax_zp=zp, parallax_zpc=parallax, e_parallax=e_parallax, parallax_usable=usable,
+        pseudo_luminosity=f, e_pseudo_luminosity=e_f, ruwe=ruwe,
+        n_bp_relevant=stars.n_relevant["bp"].astype(np.int16), bp=present["bp"],
+        n_rp_relevant=stars.n_relevant["rp"].astype(np.int16), rp=present["rp"],
+        has_tmass=_has_tmass(job, jh[0], jk[0]),
+        ra=ra, dec=dec, l=l, b=b, healpix29=astrometry.healpix(ra, dec),
         excess_factor=stars.column("phot_bp_rp_excess_factor"),
-        blended_fraction=blended_fraction,
+        blended_fraction=_blended_fraction(stars),
         params_solved=np.nan_to_num(stars.column("astrometric_params_solved")).astype(np.int16),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
         ebv_by_parallax=np.zeros(size, dtype=bool),
-        e_j=stars.column("j_msigcom"),
-        correlations=stars.correlations,
+        e_j=stars.column("j_msigcom"), correlations=stars.correlations,
         source_id=np.arange(size) if stars.source_id is None else stars.source_id,
-    )
+    )  # fmt: skip
 
 
-def _spectrum(
-    band: str,
-    stars: StarBatch,
-    g_flux: Float,
-    vocabulary: Vocabulary,
-    job: Job,
-    values: Float,
-    errors: Float,
-) -> Mask:
-    """Write a band's tokens into values and errors; return which stars have any (N,)."""
-    columns = vocabulary.coefficient_columns(band)[: job.coefficients]
-    present = np.zeros(len(stars), dtype=bool)
-    if not len(columns):
+@dataclass(frozen=True, eq=False)
+class _DenseTokens:
+    """Values and errors (N, V) that are filled token by token; NaN where absent."""
+
+    vocabulary: Vocabulary
+    values: Float
+    errors: Float
+
+    def set_input(self, name: str, value: Float, error: Float) -> None:
+        """Write the values and errors (N,) of a token; a value that is unknown has no error."""
+        column = self.vocabulary.column(name)
+        self.values[:, column] = value
+        self.errors[:, column] = np.where(np.isfinite(value), error, np.nan)
+
+    def set_spectrum(self, band: str, stars: StarBatch, g_flux: Float, job: Job) -> Mask:
+        """Write the coefficients of a band; return which stars have any (N,)."""
+        columns = self.vocabulary.coefficient_columns(band)[: job.coefficients]
+        present = np.zeros(len(stars), dtype=bool)
+        if not len(columns):
+            return present
+        at: slice | NDArray[np.int64] = columns
+        if np.all(np.diff(columns) == 1):
+            at = slice(int(columns[0]), int(columns[-1]) + 1)
+        first = slice(0, len(columns))
+        coefficients, errors = stars.coefficients[band], stars.errors[band]
+        for rows in _blocks(len(stars)):
+            value, error = spectra.normalise(
+                coefficients[rows, first], errors[rows, first], g_flux[rows]
+            )
+            absent = ~((value != 0) & np.isfinite(value))
+            if job.mask_irrelevant:
+                count = coefficients.shape[1]
+                absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, first]
+            value[absent] = np.nan
+            error[absent] = np.nan
+            self.values[rows, at], self.errors[rows, at] = value, error
+            present[rows] = ~absent.all(axis=1)
         return present
-    at: slice | NDArray[np.int64] = columns
-    if np.all(np.diff(columns) == 1):
-        at = slice(int(columns[0]), int(columns[-1]) + 1)
-    first = slice(0, len(columns))
-    for rows in _blocks(len(stars)):
-        value, error = spectra.normalise(
-            stars.coefficients[band][rows, first], stars.errors[band][rows, first], g_flux[rows]
-        )
-        absent = ~((value != 0) & np.isfinite(value))
-        if job.mask_irrelevant:
-            count = stars.coefficients[band].shape[1]
-            absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, first]
-        value[absent] = np.nan
-        error[absent] = np.nan
-        values[rows, at], errors[rows, at] = value, error
-        present[rows] = ~absent.all(axis=1)
-    return present
+
+
+def _blended_fraction(stars: StarBatch) -> Float:
+    """Return the share of the BP and RP transits that are blended (N,); NaN without any."""
+    transits = stars.column("phot_bp_n_obs") + stars.column("phot_rp_n_obs")
+    blended = stars.column("phot_bp_n_blended_transits") + stars.column(
+        "phot_rp_n_blended_transits"
+    )
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return np.asarray(blended / np.where(transits > 0, transits, np.nan))
+
+
+def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:
+    """Return which stars (N,) have both colours; none where the job reads neither."""
+    return bool({"jh", "jk"} & set(job.inputs)) & np.isfinite(jh) & np.isfinite(jk)
 
 
 def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
@@ -321,7 +315,7 @@ def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
     ):
         rows: slice | Mask = slice(None) if lacking.all() else lacking
         synthetic = photometry.synthetic_photometry(
-            bp[rows], rp[rows], stars.errors["bp"][rows], stars.errors["rp"][rows]
+            bp[rows], rp[rows], (stars.errors["bp"][rows], stars.errors["rp"][rows])
         )
         g_mag[no_g] = synthetic.g[no_g[rows]]
         g_flux[no_g] = spectra.g_flux(synthetic.g)[no_g[rows]]

@@ -21,11 +21,11 @@ def ours(table, correlations: bool = False) -> photometry.Magnitudes:  # type: i
         for what in ("coefficients", "coefficient_errors")
         for band in ("bp", "rp")
     )
-    packed = [
-        real_stars.stacked(table, f"{band}_coefficient_correlations") if correlations else None
-        for band in ("bp", "rp")
-    ]
-    return photometry.synthetic_photometry(bp, rp, e_bp, e_rp, *packed)
+    packed = (
+        (real_stars.stacked(table, "bp_coefficient_correlations"),
+         real_stars.stacked(table, "rp_coefficient_correlations")) if correlations else None
+    )  # fmt: skip
+    return photometry.synthetic_photometry(bp, rp, (e_bp, e_rp), packed)
 
 
 @pytest.mark.parametrize("correlations", [True, False])

@@ -16,9 +16,9 @@ from support import real_stars
 from catalogproc.contract import load_contract
 from catalogproc.errors import ContractError, JobError
 from catalogproc.features.input_errors import input_noise
-from catalogproc.features.table_columns import conversion
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.features.tokens import tokens
+from catalogproc.features.unit_conversion import conversion
 from catalogproc.job import Job
 from catalogproc.vocabulary import load_vocabulary
 
