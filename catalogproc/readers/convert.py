@@ -59,9 +59,8 @@ def convert(
     files
         Files of spectra in any format.
     folder
-        Where to write ``<name>-<fingerprint>-<number>.parquet``, and, for rows that cannot
-        be read, ``rejected/<name>-<fingerprint>.parquet``. An input that has been
-        converted there before is left as it is.
+        Where to write ``<name>-<fingerprint>-<number>.parquet`` and, for rows that cannot be
+        read, ``rejected/<name>-<fingerprint>.parquet``. A finished conversion is kept.
     correlations
         Whether to keep the correlations, 15 times the size of everything else.
     chunk_rows
@@ -69,8 +68,7 @@ def convert(
     progress
         Called after each input with its account.
     watch
-        Called as rows of an input are read: (rows, of how many, None where the file does not
-        tell, the file's name).
+        Called as an input is read: (rows, all rows or None where unknown, the file's name).
 
     Returns
     -------

@@ -99,28 +99,8 @@ def open_text(path: Path) -> TextTable:
         The file has no line of column names.
     """
     with reading(path, "CSV or ECSV"):
-        text, start, delimiter, ecsv = b"", 0, b",", False
-        comments: list[str] = []
-        with open_bytes(path) as file:
-            if file.read(3) != _BOM:
-                file.seek(0)
-            else:
-                start = 3
-            for line in iter(lambda: file.readline(_LONGEST_HEADER), b""):
-                start += len(line)
-                text = line.strip()
-                if text.startswith(b"# %ECSV"):
-                    delimiter, ecsv = b" ", True
-                elif stated := re.match(rb"#\s*delimiter:\s*['\"]?(.)", text):
-                    delimiter = stated[1]
-                if text and not text.startswith(b"#"):
-                    break
-                if ecsv:
-                    comments.append(line.decode("utf-8", "replace").rstrip()[2:])
-                if start > _LONGEST_HEADER:
-                    break
-            else:
-                text = b""
+        head = _read_head(path)
+        text, delimiter = head.text, head.delimiter
         if not text or text.startswith(b"#"):
             raise InputError(
                 "the table has no line of column names",
@@ -138,9 +118,57 @@ def open_text(path: Path) -> TextTable:
                 where=path,
             ) from None
         names = unique_names([name.strip().strip('"').strip() for name in header], path)
-        units = yaml_units("\n".join(comments)) if ecsv else {}
-        multiline = _is_multiline(path, start, len(names), delimiter[0])
-        return TextTable(path, names, delimiter[0], start, units, multiline)
+        units = yaml_units("\n".join(head.ecsv)) if head.ecsv else {}
+        multiline = _is_multiline(path, head.end, len(names), delimiter[0])
+        return TextTable(path, names, delimiter[0], head.end, units, multiline)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first lines of a text table.
+
+    Attributes
+    ----------
+    text
+        The line of names; a comment or nothing where there is none.
+    end
+        One past the last byte of that line.
+    delimiter
+        One byte.
+    ecsv
+        Comment lines of ECSV; empty for CSV.
+    """
+
+    text: bytes
+    end: int
+    delimiter: bytes
+    ecsv: tuple[str, ...]
+
+
+def _read_head(path: Path) -> _Head:
+    text, end, delimiter, is_ecsv = b"", 0, b",", False
+    comments: list[str] = []
+    with open_bytes(path) as file:
+        if file.read(3) != _BOM:
+            file.seek(0)
+        else:
+            end = 3
+        for line in iter(lambda: file.readline(_LONGEST_HEADER), b""):
+            end += len(line)
+            text = line.strip()
+            if text.startswith(b"# %ECSV"):
+                delimiter, is_ecsv = b" ", True
+            elif stated := re.match(rb"#\s*delimiter:\s*['\"]?(.)", text):
+                delimiter = stated[1]
+            if text and not text.startswith(b"#"):
+                break
+            if is_ecsv:
+                comments.append(line.decode("utf-8", "replace").rstrip()[2:])
+            if end > _LONGEST_HEADER:
+                break
+        else:
+            text = b""
+    return _Head(text, end, delimiter, tuple(comments))
 
 
 def _is_multiline(path: Path, start: int, columns: int, delimiter: int) -> bool:
