@@ -13,15 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets import kepler
-from catalogproc.datasets.test_sets import OUTSIDE, Benchmark, simulated
+from catalogproc.datasets.test_sets import Benchmark, simulated
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
     Predictions,
-    Score,
     labels_of,
     predict,
     resolve_device,
     select_inputs,
+)
+from catalogproc.evaluation.panel_scores import (
+    ALL,
+    EVALUATED,
+    GRAVITY,
+    KEPLER,
+    LIMIT,
+    MODEL,
+    TREES,
+    Panel,
+    PanelScore,
+    sample_rows,
+    score_panel,
+    score_samples,
 )
 from catalogproc.evaluation.xgboost_baseline import (
     KEPLER_TREES,
@@ -35,24 +48,6 @@ from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
 Progress = Callable[[int, int, str], None]
-
-EVALUATED = ("teff", "logg", "m_h", "mass", "age", "log_age", "ebv", "dist")
-
-MODEL, TREES, LIMIT, GRAVITY = "model", "XGBoost", "information limit", "g R²"
-
-PANELS = {"a": f"{TREES} on the inputs of b"} | {key: s.name for key, s in INPUT_SETS.items()}
-KEPLER = "k"
-KEPLER_PANEL = "Kepler giants: 3 colours, Teff, log g, [M/H], pseudo-luminosity"
-
-ALL, CLEAN = "all", "neither"
-TRAINED_ON, EXTRAPOLATED = "trained on", "labels extrapolated"
-SAMPLES = {
-    ALL: "all stars",
-    CLEAN: "stars in neither of the next two samples",
-    TRAINED_ON: "stars of the model's training set",
-    EXTRAPOLATED: "labels outside the training range of DistMass: [M/H] < -0.5 or its bit 2",
-}
-"""Samples of real stars that get scores of their own."""
 
 STEPS_PER_PART = 1000
 """Steps of progress in each part of the work."""
@@ -107,37 +102,6 @@ class BenchmarkConfig:
             library_stars=20_000,
             device=device,
         )
-
-
-@dataclass(frozen=True)
-class PanelScore:
-    """Score of one method for one quantity in one panel.
-
-    Attributes
-    ----------
-    inputs
-        Description of the panel's inputs.
-    limit_ratio
-        Scatter over that of the information limit, on the same stars; NaN where it is unknown.
-    sample
-        Key of SAMPLES.
-    """
-
-    panel: str
-    inputs: str
-    method: str
-    score: Score
-    limit_ratio: float = float("nan")
-    sample: str = ALL
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """Predictions by method for the stars of a panel, and their true tokens (N, V)."""
-
-    key: str
-    predictions: dict[str, Predictions]
-    truth: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +174,12 @@ def evaluate_model(
     evaluator = _Evaluator(Predictor(bundle, config.device), stars, training, config, limit, steps)
     panels = [evaluator.panel(key) for key in config.sets]
     kepler_panel = evaluator.kepler_panel()
-    scores = [score for panel in [*panels, kepler_panel] for score in _scores(panel, vocabulary)]
-    samples = _samples(stars, bundle)
+    scores = [
+        score for panel in [*panels, kepler_panel] for score in score_panel(panel, vocabulary)
+    ]
+    samples = sample_rows(stars, bundle)
     for panel in panels:
-        scores += _sample_scores(panel, vocabulary, samples)
+        scores += score_samples(panel, vocabulary, samples)
     return BenchmarkResult(
         bundle.name, bundle.hash, stars.name, stars.real,
         {name: int(rows.sum()) for name, rows in samples.items()},
@@ -319,72 +285,6 @@ class _InformationLimit:
             np.pad(x, padding, constant_values=np.nan) for x in (found.mean, found.sigma)
         )
         return Predictions(LABELS, mean, sigma)
-
-
-def _scores(panel: Panel, vocabulary: Vocabulary) -> list[PanelScore]:
-    names = ("mass",) if panel.key == KEPLER else EVALUATED
-    inputs = KEPLER_PANEL if panel.key == KEPLER else PANELS[panel.key]
-    limit = panel.predictions.get(LIMIT)
-    limits: dict[str, Score] = {}
-    if limit is not None:
-        limits = {score.label: score for score in limit.scores(panel.truth, vocabulary, names)}
-    found = []
-    for method, predictions in panel.predictions.items():
-        common = _stars_with_limit(predictions, limit)
-        for score, common_score in zip(
-            predictions.scores(panel.truth, vocabulary, names),
-            common.scores(panel.truth, vocabulary, names),
-            strict=True,
-        ):
-            if not score.stars:
-                continue
-            at_limit = limits.get(score.label)
-            ratio = float("nan")
-            if at_limit is not None and at_limit.stars:
-                ratio = common_score.scatter / at_limit.scatter
-            found.append(PanelScore(panel.key, inputs, method, score, ratio))
-    if panel.key == "b":
-        found += [replace(x, panel="a", inputs=PANELS["a"]) for x in found if x.method == TREES]
-    return found
-
-
-def _samples(stars: Benchmark, bundle: Bundle) -> dict[str, NDArray[np.bool_]]:
-    """Rows (N,) of each of SAMPLES; empty where the stars are not divided."""
-    if not stars.real:
-        return {}
-    trained_on = bundle.calibration.in_training(stars.ids)
-    outside = stars.extra.get(OUTSIDE, np.zeros(len(stars))) > 0
-    if not (trained_on | outside).any():
-        return {}
-    return {
-        ALL: np.ones(len(stars), dtype=bool),
-        CLEAN: ~(trained_on | outside),
-        TRAINED_ON: trained_on,
-        EXTRAPOLATED: outside,
-    }
-
-
-def _sample_scores(
-    panel: Panel, vocabulary: Vocabulary, samples: Mapping[str, NDArray[np.bool_]]
-) -> list[PanelScore]:
-    """Scores of every sample but ALL."""
-    found = []
-    for sample, rows in samples.items():
-        if sample != ALL:
-            part = replace(panel, truth=np.where(rows[:, None], panel.truth, np.nan))
-            found += [
-                replace(score, sample=sample, limit_ratio=float("nan"))
-                for score in _scores(part, vocabulary)
-            ]
-    return found
-
-
-def _stars_with_limit(predictions: Predictions, limit: Predictions | None) -> Predictions:
-    """Predictions for stars that have an information limit, NaN for the others."""
-    if limit is None:
-        return predictions
-    known = np.isfinite(limit.mean).all(axis=1, keepdims=True)
-    return replace(predictions, mean=np.where(known, predictions.mean, np.nan))
 
 
 class _Steps:

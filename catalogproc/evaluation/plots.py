@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.evaluation.benchmark import (
+from catalogproc.evaluation.benchmark import BenchmarkResult
+from catalogproc.evaluation.literature import PUBLISHED
+from catalogproc.evaluation.metrics import QUANTITIES
+from catalogproc.evaluation.panel_scores import (
     KEPLER,
     KEPLER_PANEL,
     LIMIT,
     MODEL,
     PANELS,
     TREES,
-    BenchmarkResult,
     Panel,
 )
-from catalogproc.evaluation.literature import PUBLISHED
-from catalogproc.evaluation.metrics import QUANTITIES
 
 SHOWN = ("teff", "logg", "m_h", "mass", "age", "ebv", "dist")
 """Quantities in the figures, one a column."""

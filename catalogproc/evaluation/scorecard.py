@@ -8,7 +8,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalogproc.evaluation.benchmark import (
+from catalogproc.evaluation.benchmark import BenchmarkResult
+from catalogproc.evaluation.literature import PUBLISHED
+from catalogproc.evaluation.metrics import QUANTITIES
+from catalogproc.evaluation.panel_scores import (
     ALL,
     EVALUATED,
     GRAVITY,
@@ -19,11 +22,8 @@ from catalogproc.evaluation.benchmark import (
     PANELS,
     SAMPLES,
     TREES,
-    BenchmarkResult,
     PanelScore,
 )
-from catalogproc.evaluation.literature import PUBLISHED
-from catalogproc.evaluation.metrics import QUANTITIES
 from catalogproc.io.atomic import write_atomic
 
 HEADER = (

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.evaluation.benchmark import MODEL, PANELS, TREES
 from catalogproc.evaluation.literature import PUBLISHED, RP0
 from catalogproc.evaluation.metrics import QUANTITIES, Predictions, Score, label_of, select_inputs
+from catalogproc.evaluation.panel_scores import MODEL, PANELS, TREES
 from catalogproc.evaluation.xgboost_baseline import TreeData, fit_baseline
 from catalogproc.paper import plotting
 from catalogproc.paper.context import ATMOSPHERE, LABELS, ExperimentContext, Flags, Floats

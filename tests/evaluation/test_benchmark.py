@@ -16,20 +16,18 @@ import torch
 from support.bundles import tiny_bundle
 
 from catalogproc.datasets.test_sets import OUTSIDE, Benchmark, simulated
-from catalogproc.evaluation.benchmark import (
+from catalogproc.evaluation.benchmark import BenchmarkConfig, BenchmarkResult, evaluate_model
+from catalogproc.evaluation.literature import PUBLISHED
+from catalogproc.evaluation.metrics import INPUT_SETS, Predictions, evaluate_input_sets
+from catalogproc.evaluation.panel_scores import (
     GRAVITY,
     KEPLER,
     LIMIT,
     MODEL,
     TREES,
-    BenchmarkConfig,
-    BenchmarkResult,
     Panel,
-    _scores,
-    evaluate_model,
+    score_panel,
 )
-from catalogproc.evaluation.literature import PUBLISHED
-from catalogproc.evaluation.metrics import INPUT_SETS, Predictions, evaluate_input_sets
 from catalogproc.evaluation.scorecard import FIELDS, csv_text, figure, text, write_scorecard
 from catalogproc.evaluation.xgboost_baseline import TreeSettings
 from catalogproc.network.bundle import Bundle
@@ -131,7 +129,7 @@ def test_limit_ratio_is_on_the_same_stars() -> None:
         MODEL: Predictions(("teff",), 5000 + error[:, None]),
         LIMIT: Predictions(("teff",), best),
     }
-    model, limit = _scores(Panel("c", answers, truth), VOCABULARY)
+    model, limit = score_panel(Panel("c", answers, truth), VOCABULARY)
     assert (model.method, model.score.stars, limit.score.stars) == (MODEL, 200, 100)
     assert model.limit_ratio == pytest.approx(2)
     assert model.score.scatter > 3 * limit.score.scatter
