@@ -304,14 +304,14 @@ def declared_contract(path: Path) -> Contract:
     ContractError
         The file cannot be read, or declares no contract.
     """
-    declared = _declared(path)
+    declared = read_declaration(path)
     columns = []
-    for row in _tables(declared, "column", path):
+    for row in declared_tables(declared, "column", path):
         try:
             column = Column(**row | {"also": tuple(row.get("also", ()))})
         except TypeError as error:
             raise ContractError(f"a column is declared wrongly: {error}", where=path) from None
-        _check_types(column, path)
+        check_types(column, path)
         if column.type not in _ARROW:
             raise ContractError(
                 "unknown column type", wanted=", ".join(_ARROW), found=column.type, where=path
@@ -328,24 +328,58 @@ def declared_contract(path: Path) -> Contract:
     return Contract(path.stem, version, description, tuple(columns))
 
 
-def _declared(path: Path) -> dict[str, Any]:
-    """Read a TOML file of schemas/. Raises ContractError where it is not TOML."""
+def read_declaration(path: Path) -> dict[str, Any]:
+    """Read a TOML file of schemas/.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    ContractError
+        The file is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise ContractError("a declaration cannot be read", found=error, where=path) from None
 
 
-def _tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
-    """Return the [[name]] tables of a declaration. Raises ContractError where there are none."""
+def declared_tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """Return the [[name]] tables of a declaration.
+
+    Parameters
+    ----------
+    declared
+        Content of the file.
+    name
+        Name of the tables.
+    path
+        The file, for messages.
+
+    Raises
+    ------
+    ContractError
+        There are none.
+    """
     rows = declared.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ContractError(f"no [[{name}]] tables", found=repr(rows)[:100], where=path)
     return rows
 
 
-def _check_types(declared: Any, path: Path) -> None:
-    """Raise ContractError unless each field has the type that its dataclass declares."""
+def check_types(declared: Any, path: Path) -> None:
+    """Raise ContractError unless each field has the type that its dataclass declares.
+
+    Parameters
+    ----------
+    declared
+        An object of a dataclass, made of one row of a declaration.
+    path
+        The file, for messages.
+    """
     kinds: dict[str, tuple[type, ...]] = {
         "str": (str,), "int": (int,), "bool": (bool,), "tuple[str, ...]": (tuple,),
     }  # fmt: skip
@@ -357,90 +391,3 @@ def _check_types(declared: Any, path: Path) -> None:
                 "a row is declared wrongly",
                 wanted=f"{item.name}: {item.type}", found=repr(value)[:100], where=path,
             )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One bit of quality_flags."""
-
-    bit: int
-    name: str
-    description: str
-    source: str
-
-    @property
-    def value(self) -> int:
-        return 1 << self.bit
-
-
-@dataclass(frozen=True)
-class Flags:
-    """All bits, and the masks of the two summary columns that are made of them."""
-
-    flags: tuple[Flag, ...]
-    good_params: int
-    good_mass_age: int
-
-    @cached_property
-    def _by_name(self) -> dict[str, Flag]:
-        return {flag.name: flag for flag in self.flags}
-
-    def __getitem__(self, name: str) -> Flag:
-        return self._by_name[name]
-
-    def mask(self, *names: str) -> int:
-        """Return the sum of the values of the named bits."""
-        return sum(self._by_name[name].value for name in names)
-
-    def words(self, value: int) -> list[str]:
-        """Return the names of the bits that are set.
-
-        Parameters
-        ----------
-        value
-            A value of the column quality_flags.
-        """
-        return [flag.name for flag in self.flags if value & flag.value]
-
-
-@cache
-def load_flags() -> Flags:
-    """Load the flags declared in schemas/flags.toml. Raises ContractError."""
-    return declared_flags(shipped("schemas") / "flags.toml")
-
-
-def declared_flags(path: Path) -> Flags:
-    """Load the flags that a TOML file declares.
-
-    Parameters
-    ----------
-    path
-        A file like schemas/flags.toml.
-
-    Raises
-    ------
-    ContractError
-        The file cannot be read, or declares no flags.
-    """
-    declared = _declared(path)
-    try:
-        flags = tuple(Flag(**row) for row in _tables(declared, "flag", path))
-    except TypeError as error:
-        raise ContractError(f"a flag is declared wrongly: {error}", where=path) from None
-    for flag in flags:
-        _check_types(flag, path)
-    if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
-        raise ContractError("flag bits must be distinct and 0 to 30", where=path)
-    values = {flag.name: flag.value for flag in flags}
-
-    def mask(rule: str) -> int:
-        try:
-            return sum(values[name] for name in declared[rule]["clear"])
-        except (KeyError, TypeError) as error:
-            raise ContractError(
-                "a rule that names no list of flags",
-                wanted=f"[{rule}] with clear = [names of flags]", found=error, where=path,
-            ) from None  # fmt: skip
-
-    params = mask("good_params")
-    return Flags(flags, params, params | mask("good_mass_age"))

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalogproc.contract import Contract, load_contract, load_flags
+from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import ContractError
+from catalogproc.flags import load_flags
 from catalogproc.resources import shipped
 
 CONTRACTS = ("catalog", "gaia_source", "receipt", "rejected", "training", "xp_continuous")

@@ -20,9 +20,9 @@ from support.catalogs import catalog_table, finished_run
 from support.paths import ROOT
 
 import catalogproc
-from catalogproc.contract import load_flags
 from catalogproc.export.describe import describe
 from catalogproc.export.export import FORMATS
+from catalogproc.flags import load_flags
 
 DOCS = ROOT / "docs"
 PAGES = {"columns": ("catalog",), "flags": ("flags",), "inputs": ("xp_continuous", "gaia_source")}

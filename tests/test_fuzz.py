@@ -37,7 +37,7 @@ from support.xp_files import (
     zipped,
 )
 
-from catalogproc import contract, vocabulary
+from catalogproc import contract, flags, vocabulary
 from catalogproc.errors import CatalogprocError
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import load_job, load_training_job
@@ -180,7 +180,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[Path], object
     "run job": (lambda: _job("gaia-dr3-giants"), load_job),
     "training job": (lambda: _job("train-apogee"), load_training_job),
     "contract": (lambda: _schema("catalog"), _load_contract),
-    "flags": (lambda: _schema("flags"), contract.declared_flags),
+    "flags": (lambda: _schema("flags"), flags.declared_flags),
     "vocabulary": (lambda: _schema("vocabulary"), vocabulary.load_vocabulary),
 }
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from catalogproc.contract import load_flags
 from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.datasets.star_reader import screened
 from catalogproc.evaluation import coverage
+from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job, load_job

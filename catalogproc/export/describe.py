@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from catalogproc.contract import Contract, load_contract, load_flags
+from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import JobError
+from catalogproc.flags import load_flags
 from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipped_jobs
 from catalogproc.resources import shipped
 

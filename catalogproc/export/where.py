@@ -30,8 +30,9 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalogproc.contract import Contract, load_flags
+from catalogproc.contract import Contract
 from catalogproc.errors import ContractError, JobError
+from catalogproc.flags import load_flags
 
 MAX_LENGTH = 2_000
 """Characters of a condition."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.contract import load_flags
 from catalogproc.features import astrometry, extinction
+from catalogproc.flags import load_flags
 
 # Thresholds, each with its source.
 MIN_TOKENS = 13  # Leung & Bovy 2024, panel c: 13 tokens still give 63 K

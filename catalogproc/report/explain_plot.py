@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
+from catalogproc.flags import load_flags
 from catalogproc.io.atomic import write_atomic
 from catalogproc.report.canvas import BLUE, MAP, ORANGE
 from catalogproc.report.explain import Explanation

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
+from catalogproc.flags import load_flags
 from catalogproc.report.explain import Explanation, LabelPrediction
 from catalogproc.vocabulary import BANDS
 

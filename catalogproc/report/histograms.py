@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
+from catalogproc.flags import load_flags
 from catalogproc.rundir.receipts import Receipt
 
 Counts = NDArray[np.int64]

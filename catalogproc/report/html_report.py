@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from catalogproc.contract import Flag, load_flags
 from catalogproc.export.reader import Progress, open_rows
+from catalogproc.flags import Flag, load_flags
 from catalogproc.io.atomic import write_atomic
 from catalogproc.report import figures
 from catalogproc.report.histograms import (

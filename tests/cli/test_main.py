@@ -15,7 +15,8 @@ from support.paths import EXAMPLES
 
 from catalogproc import __version__
 from catalogproc.cli.main import _spread
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
+from catalogproc.flags import load_flags
 
 
 def catalogproc(*words: str) -> subprocess.CompletedProcess[str]:

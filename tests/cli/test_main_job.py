@@ -14,7 +14,8 @@ import pyarrow.dataset as ds
 import pytest
 from support.paths import ARCHIVE, CORRELATED, ROOT
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
+from catalogproc.flags import load_flags
 
 ASKED = ("teff", "logg", "m_h", "mass", "age")
 

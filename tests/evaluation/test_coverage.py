@@ -13,10 +13,10 @@ from support import simulated
 from support.paths import CORRELATED
 
 import catalogproc
-from catalogproc.contract import load_flags
 from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.evaluation import coverage, ood_detection
 from catalogproc.features.input_errors import input_noise
+from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle

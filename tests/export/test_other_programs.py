@@ -14,8 +14,9 @@ import pytest
 from support.catalogs import finished_run
 from support.exports import exported
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
 from catalogproc.export.reader import open_rows
+from catalogproc.flags import load_flags
 
 CATALOG = load_contract("catalog")
 RUWE = load_flags()["RUWE"].value

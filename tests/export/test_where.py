@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.catalogs import catalog_table
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, ContractError, JobError
 from catalogproc.export.where import parse
+from catalogproc.flags import load_flags
 
 CATALOG = load_contract("catalog")
 ROWS = catalog_table(500, seed=3)

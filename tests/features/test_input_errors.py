@@ -12,11 +12,11 @@ import pytest
 from support import real_stars
 from support.bundles import tiny_bundle
 
-from catalogproc.contract import load_flags
 from catalogproc.errors import JobError
 from catalogproc.features.input_errors import correlation, error_factor, input_noise
 from catalogproc.features.spectra import covariance
 from catalogproc.features.tokens import tokens
+from catalogproc.flags import load_flags
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, predicted_labels
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job

@@ -9,8 +9,8 @@ import pytest
 from support import real_stars
 from support.bundles import tiny_bundle
 
-from catalogproc.contract import load_flags
 from catalogproc.features.input_errors import input_noise
+from catalogproc.flags import load_flags
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, predicted_labels
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job

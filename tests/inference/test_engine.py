@@ -11,8 +11,9 @@ import pytest
 from support import real_stars
 from support.bundles import tiny_bundle
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
+from catalogproc.flags import load_flags
 from catalogproc.inference import engine as module
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, evolution
 from catalogproc.inference.engine import Engine

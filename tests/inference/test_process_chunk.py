@@ -18,8 +18,9 @@ from support import real_stars
 from support.bundles import tiny_bundle
 from support.paths import CORRELATED, EXAMPLES
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, CountError, InputError
+from catalogproc.flags import load_flags
 from catalogproc.inference.engine import LABEL_COLUMNS, Engine
 from catalogproc.inference.process_chunk import STAGES, ChunkWorker, process_chunk
 from catalogproc.job import Job

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalogproc.contract import load_flags
+from catalogproc.flags import load_flags
 from catalogproc.inference import quality_flags
 from catalogproc.inference.quality_flags import Evidence, flags, good_mass_age, good_params
 

@@ -15,9 +15,10 @@ from support import real_stars
 from support.bundles import tiny_bundle
 from support.paths import ROOT
 
-from catalogproc.contract import load_contract, load_flags
+from catalogproc.contract import load_contract
 from catalogproc.errors import BundleError, InputError, JobError, ResumeError, VerifyError
 from catalogproc.features.flux_calibration import calibration
+from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.job import Job

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from support.catalogs import STARTED, catalog_table, finished_run
 
-from catalogproc.contract import load_flags
+from catalogproc.flags import load_flags
 from catalogproc.report import histograms as module
 from catalogproc.report.histograms import (
     COLUMNS,

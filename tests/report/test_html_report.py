@@ -14,8 +14,8 @@ import pytest
 from support.catalogs import catalog_table, finished_run, identity, write_chunk
 from support.paths import ROOT
 
-from catalogproc.contract import load_flags
 from catalogproc.errors import ResumeError
+from catalogproc.flags import load_flags
 from catalogproc.report.html_report import write_report
 from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import open_run
