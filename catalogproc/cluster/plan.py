@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from catalogproc.cluster.auxiliary_check import columns_of, matched_lines
 from catalogproc.cluster.dask_cluster import connect, fit_workers
 from catalogproc.cluster.disk_space import format_bytes, refuse_disk
+from catalogproc.cluster.input_check import input_lines
 from catalogproc.cluster.result import Failure, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
@@ -323,12 +324,13 @@ def check(plan: Plan) -> list[str]:
     Raises
     ------
     Refusal
-        Too little disk space, fewer GPUs than workers, no CUDA or no scheduler although one was
-        asked for, a model that does not reproduce its stored predictions.
+        No star of the input would be in the catalog, too little disk space, fewer GPUs than
+        workers, no CUDA or no scheduler although one was asked for, a model that does not reproduce its stored predictions.
     """
     from catalogproc.network.predictor import Predictor
 
     lines = plan.lines(short=True)
+    lines += input_lines(plan.inputs, plan.bundle.vocabulary)
     if plan.gaia_source:
         lines += matched_lines(plan.inputs, plan.auxiliary_columns, strict=plan.spec.strict)
     needed, free = refuse_disk(plan.todo, plan.output)

@@ -108,6 +108,8 @@ class RunResult:
         start.
     rows_read, rows_written, rows_rejected, rejected_by_reason
         Rows of all chunks that are done, from the receipts.
+    files_rejected
+        Input files of which every row was rejected.
     rows_matched
         Written rows whose star is in the auxiliary tables; None where the run has none.
     rows_run
@@ -133,6 +135,7 @@ class RunResult:
     rows_rejected: int
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
     rows_matched: int | None = None
+    files_rejected: tuple[str, ...] = ()
     rows_run: int = 0
     seconds: float = 0.0
     failures: tuple[Failure, ...] = ()
@@ -153,8 +156,9 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if every chunk is done, else 1."""
-        return 1 if self.failures or self.unfinished or self.stopped else 0
+        """0 if every chunk is done and no file was rejected completely, else 1."""
+        incomplete = self.failures or self.unfinished or self.stopped or self.files_rejected
+        return 1 if incomplete else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the numbers derived from them, as JSON can hold them."""
@@ -177,7 +181,13 @@ class RunResult:
                 lines += failure.lines()
             if len(self.failures) > SHOWN:
                 lines.append(f"  and {len(self.failures) - SHOWN} more")
-        if self.exit_code:
+        if self.files_rejected:
+            more = f" and {len(self.files_rejected) - SHOWN} more"
+            lines.append(
+                f"every row rejected of: {', '.join(self.files_rejected[:SHOWN])}"
+                + (more if len(self.files_rejected) > SHOWN else "")
+            )
+        if self.failures or self.unfinished or self.stopped:
             left = f"{plural(self.unfinished, 'chunk')} not started; " if self.unfinished else ""
             lines.append(f"{left}run the same command again to resume")
         return lines

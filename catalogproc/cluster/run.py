@@ -295,6 +295,7 @@ def _finish(
 def _count(result: RunResult, plan: Plan) -> RunResult:
     """Return the result with the rows of the receipts of all chunks that are done."""
     rows, reasons = Counter[str](), Counter[str]()
+    read, written = Counter[str](), Counter[str]()
     for receipt in iterate_receipts(plan.output):
         if receipt.chunk_id in plan.done:
             rows["read"] += receipt.rows_read
@@ -302,10 +303,13 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
             rows["rejected"] += receipt.rows_rejected
             rows["matched"] += receipt.rows_matched
             reasons.update(receipt.rejected_by_reason)
+            read[receipt.file] += receipt.rows_read
+            written[receipt.file] += receipt.rows_written
     return replace(
         result, rows_read=rows["read"], rows_written=rows["written"],
         rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
         rows_matched=rows["matched"] if plan.gaia_source else None,
+        files_rejected=tuple(file for file in read if read[file] and not written[file]),
     )  # fmt: skip
 
 

@@ -1,0 +1,75 @@
+"""Check before a run that its input has stars: screen the first rows of each file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from catalogproc.errors import InputError, Refusal, plural
+from catalogproc.inference.screening import Duplicates, screen
+from catalogproc.io.staging import named
+from catalogproc.readers.formats import open_table
+from catalogproc.readers.xp import read_spectra
+from catalogproc.vocabulary import Vocabulary
+
+SAMPLE_ROWS = 1000
+"""Rows of each file that are screened."""
+
+
+def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
+    """Screen the first rows of each file, and say what is not accepted.
+
+    Parameters
+    ----------
+    inputs
+        Files of spectra.
+    vocabulary
+        The model's tokens.
+
+    Returns
+    -------
+    list of str
+        One line per file of which no row is accepted, with the reasons, and per part of a file
+        that is not read; then the number of accepted rows.
+
+    Raises
+    ------
+    Refusal
+        No row of any file is accepted.
+    """
+    lines: list[str] = []
+    read = accepted = 0
+    for path in inputs:
+        try:
+            reasons = _screened(path, vocabulary)
+            lines += [f"{named(path)}: not read: {other}" for other in open_table(path).unread]
+        except InputError as error:
+            lines.append(f"{named(path)}: {error.message}")
+            continue
+        read += reasons.total()
+        accepted += reasons[""]
+        if reasons.total() and not reasons[""]:
+            why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items()) if reason)
+            lines.append(f"{named(path)}: every one of the first rows is rejected: {why}")
+    if not accepted:
+        raise Refusal(
+            "no star of the input would be in the catalog",
+            wanted="spectra with coefficients and a source_id",
+            found="; ".join(lines[:5]) or "no rows",
+            where=", ".join(named(path) for path in inputs[:3]),
+        )
+    return [*lines, f"{accepted:,} of the first {plural(read, 'row')} accepted"]
+
+
+def _screened(path: Path, vocabulary: Vocabulary) -> Counter[str]:
+    """Number of the first rows by the reason of their rejection; accepted ones have none."""
+    return Counter(_reasons(path, vocabulary))
+
+
+def _reasons(path: Path, vocabulary: Vocabulary) -> Iterator[str]:
+    seen = Duplicates()
+    for batch in read_spectra(path, rows=SAMPLE_ROWS):
+        good, rejected = screen(batch, vocabulary, seen, named(path))
+        yield from [""] * good.num_rows
+        yield from rejected.column("reason").to_pylist()
