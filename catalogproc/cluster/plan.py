@@ -325,7 +325,8 @@ def check(plan: Plan) -> list[str]:
     ------
     Refusal
         No star of the input would be in the catalog, too little disk space, fewer GPUs than
-        workers, no CUDA or no scheduler although one was asked for, a model that does not reproduce its stored predictions.
+        workers, no CUDA or no scheduler although one was asked for, a model that does not
+        reproduce its stored predictions.
     """
     from catalogproc.network.predictor import Predictor
 
