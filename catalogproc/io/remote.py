@@ -273,6 +273,7 @@ class Address:
         _refuse_leaving(path, self.text)
         return self.text.split("://")[0].lower(), *_parts(path)
 
+
 def _refused(where: str, words: str, error: OSError) -> CatalogprocError:
     return CatalogprocError(
         f"an address {words}",
