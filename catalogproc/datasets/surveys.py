@@ -26,8 +26,8 @@ from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.atomic import scratch_folder
 from catalogproc.job import Job
+from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.readers.chunks import fingerprint
-from catalogproc.readers.coerce import matrix_lists
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, read_apogee
 from catalogproc.readers.xp import read_spectra
