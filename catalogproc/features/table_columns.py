@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import Column, load_contract
 from catalogproc.errors import ContractError
-from catalogproc.features.unit_conversion import conversion
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.column_lookup import names_in_use
+from catalogproc.readers.units import conversion
 
 Float = NDArray[np.float64]
 

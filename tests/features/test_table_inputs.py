@@ -18,8 +18,8 @@ from catalogproc.errors import ContractError, JobError
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.features.tokens import tokens
-from catalogproc.features.unit_conversion import conversion
 from catalogproc.job import Job
+from catalogproc.readers.units import conversion
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
