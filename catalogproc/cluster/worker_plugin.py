@@ -21,7 +21,7 @@ from distributed import Client, WorkerPlugin
 
 from catalogproc import __version__
 from catalogproc.cluster.device_memory import DEVICE_MEMORY, device_memory
-from catalogproc.cluster.gpu import Claim, pin
+from catalogproc.cluster.gpu_claim import Claim, pin
 from catalogproc.cluster.result import describe_error
 from catalogproc.errors import WorkerError
 from catalogproc.job import Job

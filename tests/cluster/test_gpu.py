@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from catalogproc.cluster import gpu as module
-from catalogproc.cluster.gpu import CPU, Device, choose_devices, claim, device_error, discover, pin
+from catalogproc.cluster import gpu_claim
+from catalogproc.cluster.gpu import CPU, Device, choose_devices, device_error, discover
+from catalogproc.cluster.gpu_claim import claim, pin
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal, WorkerError
 
@@ -169,7 +171,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from catalogproc.cluster import gpu as d\n"
+            "import sys; from pathlib import Path; from catalogproc.cluster import gpu_claim as d\n"
             f"c = d.claim([d.Device('cuda', '0', {gpu.uuid!r})], folder=Path({str(tmp_path)!r}))\n"
             "print('held', flush=True); sys.stdin.read()",
         ],
@@ -229,7 +231,7 @@ def on_a_host_with_gpus(monkeypatch: pytest.MonkeyPatch, cuda: _Cuda, mask: str 
 
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(module, "discover", lambda: host(FOUR, mask))
+    monkeypatch.setattr(gpu_claim, "discover", lambda: host(FOUR, mask))
     if mask is None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # monkeypatch then undoes what pin sets
     else:
@@ -271,7 +273,7 @@ def test_a_worker_whose_gpu_is_gone_does_not_use_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_a_host_with_gpus(monkeypatch, _Cuda(), "GPU-0d")
-    monkeypatch.setattr(module, "discover", lambda: ())
+    monkeypatch.setattr(gpu_claim, "discover", lambda: ())
     with pytest.raises(WorkerError, match=r"(?s)sees no GPU.*CUDA_VISIBLE_DEVICES=GPU-0d"):
         pin("auto")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -304,7 +306,7 @@ def test_which_errors_mean_that_the_gpu_failed(
 
 
 def test_pin_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "discover", lambda: ())
+    monkeypatch.setattr(gpu_claim, "discover", lambda: ())
     assert pin("cpu").device == CPU
     assert pin("auto").device == CPU
     with pytest.raises(WorkerError, match="sees no GPU"):

@@ -12,7 +12,8 @@ import torch
 from support.bundles import tiny_bundle
 from support.runs import CHUNKS, LOCAL, Kit
 
-from catalogproc.cluster.gpu import discover, pin
+from catalogproc.cluster.gpu import discover
+from catalogproc.cluster.gpu_claim import pin
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal, WorkerError
 from catalogproc.rundir.receipts import read_receipts
