@@ -7,6 +7,7 @@ Each step is a method, so that the caller can time the steps or run them concurr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +213,7 @@ class Engine:
                 "xp_chi2_red": output.chi2,
                 "in_training": self.bundle.calibration.in_training(tokens.source_id),
             }
-            columns = {name: _storable(name, values) for name, values in columns.items()}
+            columns = _storable(columns)
             flags = quality_flags.flags(columns, self._evidence(tokens, output, beyond))
         count = len(tokens)
         content = columns | {
@@ -292,12 +293,17 @@ def check_job(job: Job, bundle: Bundle) -> None:
         )  # fmt: skip
 
 
-def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Convert to the type of the catalog's column; floats that are not finite become NaN.
+def _storable(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Convert columns to the catalog's types; floats that are not finite become NaN.
 
     Done before the flags are set, so that they follow from the numbers in the file.
     """
-    stored = values.astype(load_contract("catalog")[name].type, copy=False)
+    types = {column.name: column.type for column in load_contract("catalog").columns}
+    return {name: _converted(values, types[name]) for name, values in columns.items()}
+
+
+def _converted(values: NDArray[Any], kind: str) -> NDArray[Any]:
+    stored = values.astype(kind, copy=False)
     if not np.issubdtype(stored.dtype, np.floating):
         return stored
     finite = np.isfinite(stored)
