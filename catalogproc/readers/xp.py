@@ -258,17 +258,30 @@ def _layout(table: Table, correlations: bool) -> _Layout:
         if column.required and not holders[column.name]:
             missing.append(column.name)
     if missing:
-        raise InputError(
-            "columns are missing: these are no XP continuous spectra",
-            wanted=", ".join(missing),
-            found=shortened(table.types),
-            where=table.path,
-        )
+        raise _not_continuous(table, missing)
     for name, held in holders.items():
         for holder in held:
             _check_type(table, name, holder, single=len(held) == 1)
     fields += [pa.field("row", pa.int64()), pa.field("fault", pa.string())]
     return _Layout(holders, _factors(table, holders), pa.schema(fields))
+
+
+def _not_continuous(table: Table, missing: list[str]) -> InputError:
+    """The error for a table that lacks columns of XP continuous spectra."""
+    if {"flux", "flux_error"} <= {name.lower() for name in table.types}:
+        return InputError(
+            "these are XP sampled spectra (XP_SAMPLED), which are not read",
+            wanted="XP continuous spectra: coefficients of BP and RP",
+            found="flux and flux_error",
+            where=table.path,
+            advice="get the product XP_CONTINUOUS of the same stars",
+        )
+    return InputError(
+        "columns are missing: these are no XP continuous spectra",
+        wanted=", ".join(missing),
+        found=shortened(table.types),
+        where=table.path,
+    )
 
 
 def _factors(table: Table, holders: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
