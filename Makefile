@@ -65,7 +65,7 @@ bench: $(STAMP)
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
 
-# Writes docs/evaluation.md, docs/evaluation-real.md and their pictures: the seed paper's
+# Writes docs/evaluation.md, docs/evaluation-real.md and their pictures: Zhang, Bu et al.'s (2026)
 # experiments, by the shipped model or BUNDLE; what needs no labels on the real spectra too.
 evaluation: $(STAMP)
 	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --output output/evaluation

@@ -1,6 +1,6 @@
 """Cuts that select the stars of a dataset, and the reason why each row is left out.
 
-The defaults are those of the seed paper (Zhang, Bu et al. 2026) and of the sample that it
+The defaults are those of Zhang, Bu et al. (2026) and of the sample that it
 starts from (Leung & Bovy 2024): mass, age and [M/H] known and within the labels' range, ages
 up to the age of the universe; good photometry and astrometry; no spectrum with an extreme
 coefficient.

@@ -34,7 +34,7 @@ FACTS, STATISTICS = "dataset.json", "statistics.csv"
 FORMAT = 1
 
 PAPER = {"total": 319_585, TRAIN: 287_626, TEST: 31_959}
-"""Numbers of stars in the seed paper (Zhang, Bu et al. 2026)."""
+"""Numbers of stars in Zhang, Bu et al. (2026)."""
 
 OUTSIDE_M_H, OUTSIDE_BIT = -0.5, 2
 """Outside the training domain of DistMass: [M/H] below this, or this bit in BITMASK."""
@@ -71,7 +71,7 @@ class Report:
     notes: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Return the counts as lines of text, compared with the seed paper's."""
+        """Return the counts as lines of text, compared with Zhang, Bu et al.'s (2026)."""
         text = [f"{'rows read':<52}{self.rows_read:>10,}"]
         text += [f"  {what:<50}{count:>10,}" for what, count in self.notes.items()]
         text += [f"  left out: {why:<40}{count:>10,}" for why, count in self.left_out.items()]

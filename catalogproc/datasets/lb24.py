@@ -20,7 +20,7 @@ from catalogproc.rundir.manifest import shown_path
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
 CUTS = Cuts(box=None)
-"""The seed paper's cuts; its box has been applied to these sets by their authors."""
+"""Zhang, Bu et al.'s (2026) cuts; its box has been applied to these sets by their authors."""
 
 CREDIT = (
     "Leung & Bovy 2024 (Zenodo 12738256), ESA/Gaia/DPAC, APOGEE DR17 (Abdurro'uf et al. 2022), "

@@ -120,7 +120,7 @@ class Settings(JobTable):
         Number of tokens of a star that a step shows, and number of tokens that it requests.
     repeat
         Probability of requesting a shown token relative to one that is not shown: 1 treats all
-        alike, as in the seed paper; 0 requests only what has to be inferred.
+        alike, as in Zhang, Bu et al. (2026); 0 requests only what has to be inferred.
     unlabelled
         Probability that a star is shown without labels, as in a run; its labels may still be
         requested.

@@ -1,6 +1,6 @@
 """Extend a trained network by new tokens; the old ones keep their numbers, scales and weights.
 
-This is the method of the seed paper (Zhang, Bu et al. 2026): two more rows of embedding let the
+This is the method of Zhang, Bu et al. (2026): two more rows of embedding let the
 network of Leung & Bovy learn mass and age. Requests do not attend to each other, and absent
 tokens are no input, so that the extended network gives the same predictions for old tokens, bit
 for bit, until it is trained.

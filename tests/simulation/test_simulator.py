@@ -100,8 +100,8 @@ def test_metal_poor_giant_branches_are_hotter() -> None:
         np.median(teff[branch & (m_h > low) & (m_h < high)]) for low, high in pairwise(edges)
     ]
     assert (np.diff(typical) < -60).all()
-    # The solar branch, as the seed paper has it: 5200 K - 441 K (3.65 - log g); PARSEC's is
-    # 130 K cooler, as its authors know.
+    # The solar branch, as Zhang, Bu et al. (2026) have it: 5200 K - 441 K (3.65 - log g); that of
+    # PARSEC is 130 K cooler, as its authors know.
     solar = (phase == 2) & (np.abs(m_h) < 0.1) & (logg > 1.5) & (logg < 3.3)
     assert np.abs(np.median(teff[solar] - (5200 - 441 * (3.65 - logg[solar])))) < 170
 
