@@ -48,7 +48,7 @@ def test_lists_of_another_length_are_refused(lists: list[list[float]]) -> None:
 
 
 def relevance_of_leung_and_bovy(n_relevant: int) -> np.ndarray:
-    """Their training loop, for the 55 coefficients of DR3 (SCIENCE: rel[52:55] = rel[51])."""
+    """Their training loop, for the 55 coefficients of DR3: rel[52:55] = rel[51]."""
     relevant = np.zeros(55, dtype=bool)
     relevant[0:n_relevant] = True
     relevant[52:55] = relevant[51]
