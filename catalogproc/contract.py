@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalogproc.errors import ContractError
+from catalogproc.errors import ContractError, did_you_mean
 from catalogproc.resources import shipped
 
 _ARROW: dict[str, pa.DataType] = {
@@ -111,6 +111,7 @@ class Contract:
                 f"no such column in the contract {self.name}",
                 wanted=", ".join(self.names),
                 found=name,
+                advice=did_you_mean(name, self.names),
             ) from None
 
     @property

@@ -22,6 +22,8 @@ Each error states what was wanted, what was found, where, and what the user can 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, Self
 
 # An S3 secret key may contain slashes; a user name without a password cannot. pathlib.Path
@@ -50,6 +52,21 @@ def masked(text: str) -> str:
     if ":/" not in text:
         return text
     return _SECRETS.sub(r"\1…", _CREDENTIALS.sub(r"\1…@", text))
+
+
+def did_you_mean(found: object, known: Iterable[str]) -> str | None:
+    """Return advice that names the known word closest to a wrong one; None if none is close.
+
+    Parameters
+    ----------
+    found
+        The word that was given.
+    known
+        All words that would have been right.
+    """
+    words = {word.lower(): word for word in known}
+    near = get_close_matches(str(found).lower(), words, n=1, cutoff=0.7)
+    return f"did you mean {words[near[0]]}?" if near else None
 
 
 def plural(count: int, word: str) -> str:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
 from catalogproc.resources import shipped
 
 T = TypeVar("T")
@@ -212,6 +212,7 @@ def _read(name_or_path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
             "no such job",
             wanted=f"a TOML file, or one of {', '.join(shipped_jobs())}",
             found=str(name_or_path),
+            advice=did_you_mean(name_or_path, shipped_jobs()),
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -231,6 +232,7 @@ def _build(kind: type[T], content: dict[str, Any], path: Path) -> T:
             raise JobError(
                 "unknown field of a job",
                 wanted=", ".join(known), found=name, where=path,
+                advice=did_you_mean(name, known),
             )  # fmt: skip
         content[name] = _typed(value, str(known[name].type), f"{path}, field {name}")
     try:

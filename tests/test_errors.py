@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from pathlib import Path
 
 import pytest
 
 from catalogproc import errors
-from catalogproc.errors import CatalogprocError, InputError, Refusal, plural
+from catalogproc.contract import load_contract
+from catalogproc.errors import CatalogprocError, InputError, Refusal, did_you_mean, plural
+from catalogproc.export.where import parse
+from catalogproc.job import load_job
 
 ALL = [
     kind
@@ -59,3 +63,32 @@ def test_a_number_has_its_word() -> None:
         "2 rows",
         "1,234 rows",
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "advice"),
+    [("tef", "did you mean teff?"), ("TEFF", "did you mean teff?"), ("colour", None), ("", None)],
+)
+def test_the_closest_known_word_is_suggested(found: str, advice: str | None) -> None:
+    assert did_you_mean(found, ["teff", "logg", "mass"]) == advice
+
+
+def test_suggestions_stand_in_the_errors_for_columns_labels_and_jobs(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('kind = "run"\ncoeficients = 3\n')
+    for question, advice in (
+        (lambda: load_contract("catalog")["log_g"], "logg"),
+        (lambda: load_job("gaia-dr3-giant"), "gaia-dr3-giants"),
+        (lambda: load_job(tmp_path / "job.toml"), "coefficients"),
+        (lambda: parse("good_param", load_contract("catalog")), "good_params"),
+    ):
+        with pytest.raises(CatalogprocError) as caught:
+            question()
+        assert caught.value.advice == f"did you mean {advice}?"
+
+
+@pytest.mark.parametrize("text", ["mass = 1", "mass > 1 & m_h < 0", "good_params && teff > 1"])
+def test_operators_of_other_languages_are_explained(text: str) -> None:
+    with pytest.raises(CatalogprocError) as caught:
+        parse(text, load_contract("catalog"))
+    assert caught.value.advice is not None
+    assert "write == for equal, and for &" in caught.value.advice

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogproc.contract import Contract
-from catalogproc.errors import ContractError, JobError
+from catalogproc.errors import ContractError, JobError, did_you_mean
 from catalogproc.flags import load_flags
 
 MAX_LENGTH = 2_000
@@ -108,7 +108,7 @@ def parse(text: str, contract: Contract) -> Condition:
         term = translator.translate(tree.body)
     except SyntaxError as error:
         place = f"{text.strip()!r}, at character {error.offset}"
-        raise _error("the condition cannot be parsed", "Python syntax", place) from None
+        raise _error("the condition cannot be parsed", "Python syntax", place, _OPERATORS) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise _error("the condition cannot be parsed", "a simpler one", error) from None
     if term.kind != "bool":
@@ -116,8 +116,11 @@ def parse(text: str, contract: Contract) -> Condition:
     return Condition(text.strip(), tuple(dict.fromkeys(translator.columns)), term.value)
 
 
-def _error(message: str, wanted: object, found: object) -> JobError:
-    return JobError(message, wanted=wanted, found=found, where="--where")
+_OPERATORS = "write == for equal, and for &, or for |, not for !, and parentheses in pairs"
+
+
+def _error(message: str, wanted: object, found: object, advice: str | None = None) -> JobError:
+    return JobError(message, wanted=wanted, found=found, where="--where", advice=advice)
 
 
 class _Translator:
@@ -146,16 +149,17 @@ class _Translator:
                 return self._call(node)
         self._refuse(node, "columns, numbers, comparisons, and, or, not, + - * / **")
 
-    def _refuse(self, node: ast.AST, wanted: str) -> NoReturn:
+    def _refuse(self, node: ast.AST, wanted: str, advice: str | None = None) -> NoReturn:
         part = ast.get_source_segment(self.text, node) or self.text
-        raise _error("this syntax is not allowed in a condition", wanted, part)
+        raise _error("this syntax is not allowed in a condition", wanted, part, advice)
 
     def _column(self, node: ast.Name) -> _Term:
         if node.id not in self.contract:
             names = ", ".join(self.contract.names)
             raise ContractError(
-                "no such column", wanted=names, found=node.id, where="--where"
-            ) from None
+                "no such column", wanted=names, found=node.id, where="--where",
+                advice=did_you_mean(node.id, self.contract.names),
+            ) from None  # fmt: skip
         kind = self.contract[node.id].type
         self.columns.append(node.id)
         field = pc.field(node.id)
@@ -239,7 +243,8 @@ class _Translator:
 
     def _arithmetic(self, node: ast.BinOp) -> _Term:
         if type(node.op) not in _ARITHMETIC:
-            self._refuse(node, '+ - * / **; flag("NAME") for bits; and, or for conditions')
+            wanted = '+ - * / **; flag("NAME") for bits; and, or for conditions'
+            self._refuse(node, wanted, _OPERATORS)
         first, second = self._number(node.left), self._number(node.right)
         return _Term("float", _ARITHMETIC[type(node.op)](first, second))
 

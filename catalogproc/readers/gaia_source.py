@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import Column, load_contract
-from catalogproc.errors import InputError, JobError
+from catalogproc.errors import InputError, JobError, did_you_mean
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import check_identifier, find_column, shortened
 from catalogproc.readers.formats import Table, open_table
@@ -254,9 +253,9 @@ class AuxiliaryColumns:
     def _with_suggestion(self, name: str) -> str:
         used = {column.name for column in self.used}
         columns = [c for c in load_contract("gaia_source").columns if c.name not in used]
-        names = {word: c.name for c in columns for word in (c.name, *c.also) if len(word) > 1}
-        near = get_close_matches(name.lower(), names, n=1, cutoff=0.8)
-        return f"{name} (did you mean {names[near[0]]}?)" if near else name
+        names = [word for c in columns for word in (c.name, *c.also) if len(word) > 1]
+        near = did_you_mean(name, names)
+        return f"{name} ({near})" if near else name
 
 
 def auxiliary_columns(path: str | Path) -> AuxiliaryColumns:

@@ -23,7 +23,7 @@ from catalogproc.datasets.table_io import (
     read_units,
     write_table,
 )
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
 from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
@@ -168,6 +168,7 @@ def _labels(labels: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
             wanted=f"{vocabulary.summary()}, {', '.join(DERIVED)}",
             found=shown(unknown) or "none",
             where="--labels",
+            advice=did_you_mean(unknown[0], (*vocabulary.names, *DERIVED)) if unknown else None,
         )
     return wanted
 
