@@ -66,7 +66,7 @@ def test_a_stated_unit_is_not_assumed_and_other_tables_are_named(tmp_path: Path)
         other = fits.BinTableHDU.from_columns([fits.Column("note", "3A", array=["abc"])])
         other.name = "NOTES"
         fits.HDUList([*file, other]).writeto(tmp_path / "two.fits")
-    assert "  not read: table NOTES of 1 rows" in auxiliary_columns(tmp_path / "two.fits").lines()
+    assert "  not read: table NOTES of 1 row" in auxiliary_columns(tmp_path / "two.fits").lines()
 
 
 def test_stars_found_are_counted_before_and_after_the_run(

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc.errors import InputError
+from catalogproc.errors import InputError, plural
 from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.binary import gather, native
@@ -182,7 +182,8 @@ def open_fits(path: Path) -> FitsTable:
                 elif part.types == parts[0].types and stated == units:
                     parts.append(part)
                 else:
-                    unread.append(f"table {header.get('EXTNAME', number)} of {part.rows} rows")
+                    name = header.get("EXTNAME", number)
+                    unread.append(f"table {name} of {plural(part.rows, 'row')}")
             file.seek(start + -(-size // _BLOCK) * _BLOCK)
             number += 1
         if not parts:
