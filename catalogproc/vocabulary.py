@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.errors import ContractError
+from catalogproc.errors import ContractError, ReleaseError
+from catalogproc.release import BANDS, DEFAULT, MAX_COEFFICIENTS, Release, load_release
 from catalogproc.resources import shipped
+
+__all__ = ["BANDS", "BASES", "KINDS", "TRANSFORMS", "Token", "Vocabulary", "load_vocabulary"]
 
 KINDS = ("coefficient", "colour", "label")
 TRANSFORMS = ("identity", "log10", "ln")
-BANDS = ("bp", "rp")
-MAX_COEFFICIENTS = 10_000
-"""A band that declares more coefficients is a mistake."""
+BASES = ("archive", "canonical")
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,28 @@ class Token:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All tokens, in the order of their numbers."""
+    """All tokens, in the order of their numbers.
+
+    Attributes
+    ----------
+    tokens
+        The tokens.
+    release
+        Name of the Gaia release whose spectra these are (release.py).
+    basis
+        One of BASES: ``archive`` is the release's own basis; ``canonical`` the fixed basis
+        that calibrated spectra of any release are brought to.
+    """
 
     tokens: tuple[Token, ...]
+    release: str = DEFAULT
+    basis: str = "archive"
 
     def __post_init__(self) -> None:
+        if self.basis not in BASES:
+            raise ContractError(
+                "unknown basis of a vocabulary", wanted=" | ".join(BASES), found=repr(self.basis)
+            )
         for position, token in enumerate(self.tokens, start=1):
             if token.number != position:
                 raise ContractError(
@@ -162,49 +180,70 @@ class Vocabulary:
         return [asdict(token) for token in self.tokens]
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
-        """Build a vocabulary from the dictionaries of :meth:`to_rows`."""
-        return cls(tuple(Token(**row) for row in rows))
+    def from_rows(
+        cls, rows: Iterable[Mapping[str, Any]], release: str = DEFAULT, basis: str = "archive"
+    ) -> Vocabulary:
+        """Build a vocabulary from the dictionaries of :meth:`to_rows`.
+
+        Parameters
+        ----------
+        rows
+            One dictionary a token.
+        release, basis
+            As the attributes.
+        """
+        return cls(tuple(Token(**row) for row in rows), release, basis)
 
 
-def load_vocabulary(path: Path | None = None) -> Vocabulary:
+def load_vocabulary(path: Path | None = None, release: Release | None = None) -> Vocabulary:
     """Load the vocabulary that a TOML file declares.
 
     Parameters
     ----------
     path
-        The file; the shipped one by default. ``[[band]]`` tables (name, count, unit,
-        description) declare the spectral coefficients, ``[[token]]`` tables everything else,
-        in order.
+        The file; the shipped one by default. ``[[band]]`` tables (name, unit, description)
+        declare the spectral coefficients, ``[[token]]`` tables everything else, in order.
+        A band has as many coefficients as the release; in a canonical basis ``count`` says.
+    release
+        The release; by default the one that the file names (``release``, else dr3).
 
     Raises
     ------
     ContractError
         The file cannot be read, or declares no vocabulary.
+    ReleaseError
+        A band has another number of coefficients than the release.
     """
     path = path or shipped("schemas") / "vocabulary.toml"
     try:
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Vocabulary.from_rows(
-            {"number": number} | row for number, row in enumerate(_rows(declared), start=1)
-        )
-    except ContractError:
-        raise
+        release = release or _release(declared.get("release", DEFAULT), path)
+        basis = declared.get("basis", "archive")
+        numbered = enumerate(_rows(declared, release, basis), start=1)
+        rows = ({"number": number} | row for number, row in numbered)
+        return Vocabulary.from_rows(rows, release.name, basis)
+    except (ContractError, ReleaseError) as error:
+        error.where = error.where or path
+        raise type(error).of(error) from None
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise ContractError(
             "the vocabulary is declared wrongly",
-            wanted="[[band]] tables with name, count, unit, description, then [[token]] tables",
+            wanted="[[band]] tables with name, unit, description, then [[token]] tables",
             found=f"{type(error).__name__}: {error}",
             where=path,
         ) from None
 
 
-def _rows(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _release(name: str, path: Path) -> Release:
+    """Return the release that a vocabulary names; files are looked for beside it first."""
+    beside = path.parent / name
+    return load_release(beside if name.endswith(".toml") and beside.is_file() else name)
+
+
+def _rows(declared: Mapping[str, Any], release: Release, basis: str) -> Iterator[dict[str, Any]]:
     """Yield the tokens of a declaration, in order: bands first."""
     for band in declared["band"]:
-        if not 0 <= band["count"] <= MAX_COEFFICIENTS:
-            raise ValueError(f"a band of {band['count']} coefficients")
-        for index in range(band["count"]):
+        for index in range(_count(band, release, basis)):
             name = f"{band['name']}{index}"
             yield {
                 "name": name,
@@ -217,3 +256,20 @@ def _rows(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "index": index,
             }
     yield from declared["token"]
+
+
+def _count(band: Mapping[str, Any], release: Release, basis: str) -> int:
+    """Return the number of coefficients of a declared band."""
+    known = release.coefficients(band["name"])
+    count: int = band["count"] if basis != "archive" else band.get("count", known)
+    if not 0 <= count <= MAX_COEFFICIENTS:
+        raise ValueError(f"a band of {count} coefficients")
+    if basis == "archive" and count != known:
+        raise ReleaseError(
+            f"the vocabulary's {band['name'].upper()} spectra are not those of {release.title}",
+            wanted=f"{known} coefficients",
+            found=f"count = {count}",
+            advice="name the release that has so many: release = NAME or FILE.toml, or leave "
+            "count out",
+        )
+    return count

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalogproc.errors import ContractError
+from catalogproc.errors import ContractError, ReleaseError
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
 
@@ -26,16 +27,33 @@ def test_numbers_are_those_of_the_seed_model() -> None:
 
 def test_another_release_needs_no_code(tmp_path: Path) -> None:
     text = (shipped("schemas") / "vocabulary.toml").read_text()
-    path = tmp_path / "dr4.toml"
-    path.write_text(text.replace("count = 55", "count = 51", 1))
-    vocabulary = load_vocabulary(path)
-    assert (vocabulary.coefficients("bp"), vocabulary.coefficients("rp")) == (51, 55)
-    assert vocabulary.number("rp0") == 52
+    path = tmp_path / "of_dr4.toml"
+    path.write_text(text.replace('release = "dr3"', 'release = "dr4"'))
+    for vocabulary in (load_vocabulary(path), load_vocabulary(release=load_release("dr4"))):
+        assert (vocabulary.coefficients("bp"), vocabulary.coefficients("rp")) == (51, 55)
+        assert vocabulary.number("rp0") == 52
+        assert (vocabulary.release, vocabulary.basis) == ("dr4", "archive")
+    (tmp_path / "own.toml").write_text('version = 1\nname = "own"\nlike = "dr4"\n')
+    path.write_text(text.replace('release = "dr3"', 'release = "own.toml"'))
+    assert load_vocabulary(path).release == "own"
+
+
+def test_a_width_that_the_release_has_not_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.toml"
+    text = (shipped("schemas") / "vocabulary.toml").read_text()
+    path.write_text(text.replace('name = "bp"', 'name = "bp"\ncount = 51'))
+    with pytest.raises(ReleaseError, match="not those of Gaia DR3") as caught:
+        load_vocabulary(path)
+    assert caught.value.wanted == "55 coefficients"
 
 
 def test_round_trip_through_rows() -> None:
     vocabulary = load_vocabulary()
     assert Vocabulary.from_rows(vocabulary.to_rows()) == vocabulary
+    other = Vocabulary.from_rows(vocabulary.to_rows(), "dr4", "canonical")
+    assert (other.release, other.basis) == ("dr4", "canonical")
+    with pytest.raises(ContractError, match="basis"):
+        Vocabulary.from_rows(vocabulary.to_rows(), "dr4", "sampled")
 
 
 def test_unknown_token_lists_the_known_ones() -> None:

@@ -25,6 +25,8 @@ from catalogproc.errors import BundleError, CatalogprocError
 from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
+from catalogproc.release import DEFAULT as DEFAULT_RELEASE
+from catalogproc.release import Release, load_release
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary
 
@@ -57,6 +59,8 @@ class Bundle:
     ----------
     requestable
         The tokens that it was trained to predict.
+    release
+        The Gaia release whose spectra it reads.
     training
         Facts of the training: data and their fingerprint, seed, credit.
     calibration
@@ -69,6 +73,7 @@ class Bundle:
     path: Path
     description: str
     vocabulary: Vocabulary
+    release: Release
     standardisation: Standardisation
     domain: Domain
     shape: Shape
@@ -253,8 +258,14 @@ def _bundle(
 
     rows = declaration["token"]
     known = {item.name for item in fields(Token)}
+    # Bundles that state neither were trained on DR3 in the basis of its archive.
+    release = load_release(DEFAULT_RELEASE)
+    if "release" in declaration:
+        release = Release.from_dict(declaration["release"], folder / DECLARATION, str(folder))
     vocabulary = Vocabulary.from_rows(
-        {key: value for key, value in row.items() if key in known} for row in rows
+        ({key: value for key, value in row.items() if key in known} for row in rows),
+        release.name,
+        declaration.get("basis", "archive"),
     )
     center, scale, low, high = (
         np.array([row[key] for row in rows], dtype=np.float64)
@@ -270,6 +281,7 @@ def _bundle(
         path=folder,
         description=declaration["description"],
         vocabulary=vocabulary,
+        release=release,
         standardisation=Standardisation(center, scale),
         domain=Domain(low, high),
         shape=Shape.from_dict(declaration["network"]),

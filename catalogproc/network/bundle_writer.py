@@ -28,6 +28,7 @@ from catalogproc.network.bundle import (
 from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
 from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
+from catalogproc.release import Release, load_release
 from catalogproc.resources import optional_module
 from catalogproc.vocabulary import Token, Vocabulary
 
@@ -51,6 +52,8 @@ class BundleContent:
         The calibration of its uncertainties, if it was measured.
     tolerance
         Of the self-check, in units of sigma.
+    release
+        The Gaia release of the vocabulary; None is one that ships.
     """
 
     name: str
@@ -65,6 +68,7 @@ class BundleContent:
     requestable: Sequence[str] | None = None
     calibration: UncertaintyCalibration | None = None
     tolerance: float = 0.01
+    release: Release | None = None
 
     def __post_init__(self) -> None:
         size, known = len(self.vocabulary), self.vocabulary.names
@@ -81,6 +85,12 @@ class BundleContent:
             raise BundleError("labels that the vocabulary lacks", found=unknown)
         if not len(self.check_values):
             raise BundleError("no star to check")
+        if self.release is not None and self.release.name != self.vocabulary.release:
+            raise BundleError(
+                "a vocabulary of another release",
+                wanted=self.release.name,
+                found=self.vocabulary.release,
+            )
 
 
 def write_bundle(
@@ -162,6 +172,7 @@ def rewrite_bundle(
         requestable=bundle.requestable,
         calibration=bundle.calibration if calibration is None else calibration,
         tolerance=bundle.self_check.tolerance,
+        release=bundle.release,
     )
     return write_bundle(folder, content, dtype=dtype, replace=True)
 
@@ -169,12 +180,15 @@ def rewrite_bundle(
 def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) -> dict[str, Any]:
     """Return what bundle.toml declares."""
     requestable = content.requestable
+    release = content.release or load_release(content.vocabulary.release)
     declaration = {
         "format": FORMAT,
         "name": content.name,
         "description": content.description,
         "weights_sha256": weights_sha256,
         "requestable": list(content.vocabulary.names if requestable is None else requestable),
+        "basis": content.vocabulary.basis,
+        "release": release.to_dict(),
         "network": content.network.shape.to_dict(),
         "training": dict(content.training),
         "self_check": _check_to_dict(check, content.vocabulary),

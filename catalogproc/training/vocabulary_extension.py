@@ -35,8 +35,16 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
     Raises
     ------
     BundleError
-        A name has different meanings in the two vocabularies.
+        A name has different meanings in the two vocabularies, or their spectra are of
+        different releases or bases.
     """
+    if (old.release, old.basis) != (wanted.release, wanted.basis):
+        raise BundleError(
+            "the coefficients of the model mean something else",
+            wanted=f"release {old.release}, {old.basis} basis",
+            found=f"release {wanted.release}, {wanted.basis} basis",
+            advice="train a model for that release without --resume from this one",
+        )
     for token in wanted.tokens:
         if token.name in old:
             known = old.tokens[old.column(token.name)]
@@ -50,7 +58,7 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
                 )  # fmt: skip
     new = [token for token in wanted.tokens if token.name not in old]
     numbered = (replace(token, number=len(old) + k) for k, token in enumerate(new, start=1))
-    return Vocabulary((*old.tokens, *numbered))
+    return Vocabulary((*old.tokens, *numbered), old.release, old.basis)
 
 
 def extended_network(bundle: Bundle, vocabulary: Vocabulary, seed: int) -> Transformer:

@@ -161,7 +161,7 @@ def test_no_path_is_stored_in_a_bundle(written):
     assert str(written[1].path.parent) not in text
     assert set(tomllib.loads(text)) == {
         *("hash", "format", "name", "description", "weights_sha256", "requestable"),
-        *("network", "training", "self_check", "token"),
+        *("network", "training", "self_check", "token", "basis", "release"),
     }
 
 
