@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.errors import InputError, JobError, Refusal
-from catalogproc.io.archives import is_archive, unpack
+from catalogproc.io.archives import is_archive
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address
 from catalogproc.io.staging import fetch, stage
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
+from catalogproc.readers.datalink import not_read, spectra_in
 from catalogproc.readers.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
 from catalogproc.readers.formats.parquet import byte_range
 from catalogproc.readers.formats.stream import head
@@ -92,26 +93,9 @@ def expand(
         far = is_address(word)
         matches = _staged(Address(str(word)), announce) if far else _matches(Path(word), say)
         for path in matches:
-            for file in _unpacked(path, say) if is_archive(path) else [path]:
+            for file in spectra_in(path, say) if is_archive(path) else [path]:
                 found.setdefault(_identity(file), file)
     return _without_copies(list(found.values()), say)
-
-
-def _unpacked(archive: Path, say: Callable[[str], None]) -> list[Path]:
-    """The spectra in a ZIP archive; of DataLink's, the XP continuous ones alone."""
-    members = unpack(archive, stage())
-    files = [path for path in members if _is_input(path)]
-    files = [path for path in files if "XP_CONTINUOUS" in path.name.upper()] or files
-    if not files:
-        raise JobError(
-            "the ZIP archive holds no file that can be read",
-            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
-            found=", ".join(path.name for path in members[:10]) or "no files",
-            where=archive,
-        )
-    others = [path.name for path in members if path not in files]
-    say(f"{archive}: {len(files)} of {len(members)} files are read" + _listed(others))
-    return files
 
 
 def _without_copies(files: list[Path], say: Callable[[str], None]) -> list[Path]:
@@ -132,14 +116,6 @@ def _same_start(one: Path, other: Path) -> bool:
         return head(one, _COMPARED) == head(other, _COMPARED)
     except Exception:  # a damaged file is read, and fails by its own name
         return False
-
-
-def _listed(names: Sequence[str]) -> str:
-    """A list of what is not read, for a message."""
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"; not read: {', '.join(names[:5])}{more}"
 
 
 def fingerprint(path: str | Path) -> str:
@@ -340,7 +316,7 @@ def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:
     ]
     others = [path.name for path in found if path not in partitions]
     if others and partitions:
-        say(f"{word}: {len(partitions)} of {len(found)} files are read" + _listed(others))
+        say(f"{word}: {len(partitions)} of {len(found)} files are read" + not_read(others))
         found = partitions
     if not found:
         raise JobError(

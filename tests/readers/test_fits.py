@@ -104,7 +104,7 @@ def test_a_table_behind_an_image(tmp_path, two):
         fits.HDUList([fits.PrimaryHDU(np.ones(9999)), image, units[1]]).writeto(tmp_path / "a.fits")
         fits.HDUList([units[0], image]).writeto(tmp_path / "b.fits")
     assert agrees(spectra(tmp_path / "a.fits"), two, COLUMNS)
-    with pytest.raises(InputError, match="2 parts, none a binary table"):
+    with pytest.raises(InputError, match="2 parts, none of them a table"):
         spectra(tmp_path / "b.fits")
 
 

@@ -147,7 +147,7 @@ def test_a_truncated_file(name, share, tmp_path):
         ("a.parquet", b"source_id,bp_coefficients\n", "not what its name says"),
         ("a.csv", b"\x00\x01\x02\x03", "not what its name says"),
         ("a.csv.gz", b"<!DOCTYPE html><html>503</html>", "not what its name says"),
-        ("a.xml", b"<?xml version='1.0'?><html/>", "no table with data"),
+        ("a.xml", b"<?xml version='1.0'?><Error/>", "no VOTable"),
         ("a.parquet", b"PAR1 is not enough", "cannot be read as Parquet"),
         ("a.csv.gz", b"\x1f\x8bnonsense", "cannot be read as CSV"),
         ("a.csv", b"# comments\n# alone\n", "has no line of column names"),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.paths import DATA
+from support.xp_files import ARCHIVE, ARRAYS, COLUMNS, csv_bytes, fits_bytes, plain_csv, votable
 
 from catalogproc.errors import InputError
 from catalogproc.io.staging import local, named
@@ -275,6 +276,44 @@ def test_the_spectra_in_a_zip_archive_are_read_and_the_rest_is_named(
         assert named(file) == f"zip:/{path}/XP_CONTINUOUS-Gaia DR3.parquet"
         assert local(named(file)) == file
     assert "1 of 3 files are read; not read: RVS-Gaia DR3.csv, readme.txt" in told[0]
+
+
+@pytest.mark.parametrize("structure", ["DATAMODEL_GAIA", "DATAMODEL_STANDARD"])
+@pytest.mark.parametrize("ending", ["csv", "ecsv", "vot", "fits"])
+def test_archives_of_dr4_by_analogy_with_those_of_dr3(
+    structure: str, ending: str, stage: Path, tmp_path: Path
+) -> None:
+    """DR3 gives one file of all stars (RAW) or one per star (INDIVIDUAL). How the names and
+    layouts of DR4 differ is not known; the names of the product and structures are announced."""
+    rows, files = plain_csv(ARCHIVE / "XP_CONTINUOUS_RAW.csv"), {}
+    each = [rows] if structure == "DATAMODEL_GAIA" else [[row] for row in rows]
+    for stars in each:
+        name = f"MEAN_SPECTRUM_XP-Gaia DR4 {stars[0]['source_id']}-{structure}.{ending}"
+        columns = {n: ("55D", np.array([row[n] for row in stars])) for n in ARRAYS}
+        ids = {"source_id": ("K", np.array([row["source_id"] for row in stars]))}
+        files[name] = {
+            "csv": lambda stars=stars: csv_bytes(stars, COLUMNS),
+            "ecsv": lambda stars=stars: csv_bytes(stars, COLUMNS, ecsv=True),
+            "vot": lambda stars=stars: votable(stars, "BINARY2"),
+            "fits": lambda ids=ids, columns=columns: fits_bytes(ids | columns),
+        }[ending]()
+    with zipfile.ZipFile(tmp_path / "datalink.zip", "w") as archive:
+        for name, content in (files | {"EPOCH_SPECTRUM_XP-Gaia DR4.csv": b"a,b\n"}).items():
+            archive.writestr(name, content)
+    told: list[str] = []
+    found = expand([tmp_path / "datalink.zip"], told.append)
+    read = pa.concat_tables([spectra(path) for path in found])
+    wanted = spectra(ARCHIVE / "XP_CONTINUOUS_RAW.csv").sort_by("source_id")
+    assert read.sort_by("source_id")["bp_coefficients"].equals(wanted["bp_coefficients"])
+    assert "not read: EPOCH_SPECTRUM_XP-Gaia DR4.csv" in told[0]
+
+
+@pytest.mark.parametrize("mark", ["\t", ";"])
+def test_columns_between_tabs_or_semicolons(mark: str, tmp_path: Path) -> None:
+    plain = pd.read_csv(INPUTS / "comp_gaps.csv", dtype=str)
+    plain.to_csv(tmp_path / "stars.tsv", sep=mark, index=False)
+    found = auxiliary(tmp_path / "stars.tsv", tmp_path)
+    assert found.equals(auxiliary(INPUTS / "comp_gaps.csv", tmp_path))
 
 
 def test_a_zip_archive_that_reaches_outside_or_is_damaged_is_refused(

@@ -173,6 +173,9 @@ def check_regular(path: Path) -> None:
             found = "something that is not a regular file" if path.exists() else "nothing"
             raise InputError("the file is not there", wanted="a file", found=found, where=path)
         if path.stat().st_size == 0:
-            raise InputError("the file is empty", wanted="a table", found="0 bytes", where=path)
+            raise InputError(
+                "the file is empty", wanted="a table", found="0 bytes", where=path,
+                advice="fetch the file again, or leave it out",
+            )  # fmt: skip
     except OSError as error:
         raise InputError("the file cannot be reached", found=error, where=path) from error

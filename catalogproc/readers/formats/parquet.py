@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
-from catalogproc.readers.formats.stated_units import votable_units, yaml_units
-
-_ASTROPY = b"table_meta_yaml"
-_VOPARQUET = b"IVOA.VOTable-Parquet.content"
+from catalogproc.readers.formats.stated_units import schema_units
+from catalogproc.readers.formats.stream import is_gzip
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,11 @@ def open_parquet(path: Path) -> ParquetTable:
     InputError
         The file is damaged.
     """
+    if is_gzip(path):
+        raise InputError(
+            "a Parquet file is compressed as a whole", wanted="Parquet", found="gzip", where=path,
+            advice="decompress it: gunzip FILE; Parquet is compressed inside",
+        )  # fmt: skip
     with reading(path, "Parquet"), open_parquet_file(path) as file:
         schema, footer = file.schema_arrow, file.metadata
         unique_names(schema.names, path)
@@ -127,7 +130,7 @@ def open_parquet(path: Path) -> ParquetTable:
         if any(rows < 0 for rows in groups):
             raise ValueError("a negative number of rows")
         _check_count(path, footer.num_rows, sum(groups))
-        return ParquetTable(path, schema, groups, _units(schema))
+        return ParquetTable(path, schema, groups, schema_units(schema))
 
 
 def ranges(path: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
@@ -204,22 +207,3 @@ def _check_count(path: Path, wanted: int, found: int) -> None:
             where=path,
             advice="it is damaged: fetch it again",
         )
-
-
-def _units(schema: pa.Schema) -> dict[str, str]:
-    """Return the units that a schema states, by column.
-
-    They stand in the fields' metadata (``unit``), in the VOTable header of VOParquet, or in the
-    header that astropy writes (``table_meta_yaml``).
-    """
-    stated = dict(schema.metadata or {})
-    units: dict[str, str] = {}
-    if _ASTROPY in stated:
-        units |= yaml_units(stated[_ASTROPY].decode("utf-8", "replace"))
-    if _VOPARQUET in stated:
-        units |= votable_units(stated[_VOPARQUET])
-    for field in schema:
-        unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
-        if unit:
-            units[field.name] = unit
-    return units

@@ -4,6 +4,40 @@ from __future__ import annotations
 
 from xml.parsers import expat
 
+import pyarrow as pa
+
+_ASTROPY = b"table_meta_yaml"
+_VOPARQUET = b"IVOA.VOTable-Parquet.content"
+
+
+def schema_units(schema: pa.Schema) -> dict[str, str]:
+    """Return the units that an Arrow schema states, by column.
+
+    They stand in the fields' metadata (``unit``), in the VOTable header of VOParquet, or in the
+    header that astropy writes (``table_meta_yaml``).
+
+    Parameters
+    ----------
+    schema
+        Of a Parquet file, or of a table read from one.
+
+    Raises
+    ------
+    Exception
+        Whatever astropy or expat raise on a header that is damaged.
+    """
+    stated = dict(schema.metadata or {})
+    units: dict[str, str] = {}
+    if _ASTROPY in stated:
+        units |= yaml_units(stated[_ASTROPY].decode("utf-8", "replace"))
+    if _VOPARQUET in stated:
+        units |= votable_units(stated[_VOPARQUET])
+    for field in schema:
+        unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
+        if unit:
+            units[field.name] = unit
+    return units
+
 
 def yaml_units(header: str) -> dict[str, str]:
     """Return the units that an ECSV header states, by column.

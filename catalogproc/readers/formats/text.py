@@ -32,6 +32,7 @@ _PIECE = 1 << 20
 # Looked at to learn whether rows have line breaks inside of quotation marks.
 _SAMPLE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_OTHER_DELIMITERS = (b"\t", b";")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def open_text(path: Path) -> TextTable:
     Parameters
     ----------
     path
-        The file. ECSV states its delimiter in a comment, or has spaces; CSV has commas.
+        The file. ECSV states its delimiter in a comment, or has spaces; CSV has commas, or,
+        where the line of names has no comma, tabs or semicolons.
 
     Raises
     ------
@@ -168,6 +170,8 @@ def _read_head(path: Path) -> _Head:
                 break
         else:
             text = b""
+    if not is_ecsv and delimiter not in text:
+        delimiter = next((mark for mark in _OTHER_DELIMITERS if mark in text), delimiter)
     return _Head(text, end, delimiter, tuple(comments))
 
 

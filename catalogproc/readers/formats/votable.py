@@ -120,12 +120,7 @@ def open_votable(path: Path) -> VOTable:
         for _ in parser.steps(only_head=True):
             pass
         if parser.data is None:
-            raise InputError(
-                "the VOTable holds no table with data",
-                wanted="a TABLE with TABLEDATA, BINARY or BINARY2",
-                found=f"query status {parser.status}" if parser.status else "none",
-                where=path,
-            )
+            raise parser.no_table()
         unique_names([field.name for field in parser.fields], path)
         return VOTable(path, tuple(parser.fields), parser.data, parser.units)
 
@@ -162,6 +157,9 @@ class _Parser:
         self._streams: list[tuple[int, str]] = []  # not yet taken
         self._stream = 0  # number of the current stream, from 1
         self._listening = False
+        self._in_fits = self._in_status = False
+        self._root = ""
+        self._message: list[str] = []  # what the service says of its status
         self._expat = expat.ParserCreate()
         self._expat.buffer_text = True
         self._expat.buffer_size = _BLOCK
@@ -185,6 +183,25 @@ class _Parser:
         self.done = True
         yield
 
+    def no_table(self) -> InputError:
+        """Return the error for a document without a table with data."""
+        if self._root.upper() != "VOTABLE":
+            return InputError(
+                "the XML document is no VOTable", wanted="VOTABLE", found=self._root,
+                where=self.path, advice="open it in a text editor: it may hold the message of a "
+                "server; then fetch the file again",
+            )  # fmt: skip
+        said = " ".join("".join(self._message).split())[:300]
+        return InputError(
+            "the VOTable holds no table with data",
+            wanted="a TABLE with TABLEDATA, BINARY or BINARY2",
+            found=f"query status {self.status}: {said}".rstrip(": ") if self.status else "none",
+            where=self.path,
+            advice="the service did not do what it was asked for: see what was found"
+            if self.status.upper() == "ERROR"
+            else None,
+        )
+
     def take_streams(self) -> list[tuple[int, str]]:
         """Return the numbers of streams and their texts since the last call."""
         taken, self._streams = self._streams, []
@@ -192,6 +209,7 @@ class _Parser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.rpartition(":")[2]
+        self._root = self._root or name
         if name == "INFO" and attributes.get("name") == "QUERY_STATUS":
             self._query_status(attributes.get("value", ""))
         if name == "TD":
@@ -209,14 +227,12 @@ class _Parser:
             self._fields[-1] = self._fields[-1].with_null(attributes["null"])
         elif name in _DATA:
             self._start_data(name)
+        elif name == "STREAM" and self._in_fits:
+            self._refuse_fits(attributes.get("href", ""))
         elif name == "STREAM":
             self._start_stream(attributes)
         elif name == "FITS":
-            raise InputError(
-                "the VOTable holds FITS",
-                wanted="TABLEDATA, BINARY or BINARY2", found="FITS", where=self.path,
-                advice="write it as one of these, or extract the FITS file",
-            )  # fmt: skip
+            self._in_fits = True
 
     def _start_data(self, name: str) -> None:
         if self.data is None:
@@ -240,13 +256,31 @@ class _Parser:
                 advice="ask for fewer rows at a time",
             )
         self.status = status
+        self._in_status = True
 
     def _entity(self, name: str, *_: object) -> None:
         raise ValueError(f"a document that declares the entity {name!r}, which no VOTable needs")
 
+    def _refuse_fits(self, href: str) -> None:
+        raise InputError(
+            "the VOTable holds FITS",
+            wanted="TABLEDATA, BINARY or BINARY2",
+            found=f"FITS, at {href}" if href else "FITS",
+            where=self.path,
+            advice=f"give the FITS file itself: {href}"
+            if href
+            else "write the table as FITS: stilts tcopy FILE out.fits, or save it with TOPCAT",
+        )
+
     def _start_stream(self, attributes: dict[str, str]) -> None:
         if "href" in attributes:
-            raise ValueError("the data lie at another address, which is not followed")
+            raise InputError(
+                "the data of the VOTable lie at another address, which is not followed",
+                wanted="the data in the file",
+                found=attributes["href"],
+                where=self.path,
+                advice="write the table with its data inside: stilts tcopy FILE out.vot",
+            )
         encoding = attributes.get("encoding", "none")
         if encoding != "base64":
             raise ValueError(f"a stream encoded as {encoding!r}, not base64")
@@ -265,12 +299,16 @@ class _Parser:
             self.rows.append(self._row)
         elif name == "STREAM":
             self._listening = False
+        elif name == "INFO":
+            self._in_status = False
 
     def _characters(self, text: str) -> None:
         if self._listening and self.data == "TABLEDATA":
             self._text.append(text)
         elif self._listening:
             self._streams.append((self._stream, text))
+        elif self._in_status:
+            self._message.append(text)
 
 
 def _field(attributes: Mapping[str, Any]) -> Field:
