@@ -1,10 +1,14 @@
-"""Quality flags: the bits of quality_flags, declared in schemas/flags.toml."""
+"""The bits of quality_flags and input_flags, declared in schemas/flags.toml and input_flags.toml.
+
+A quality flag is a warning; an input flag states a fact about a star's inputs that is no fault."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from catalogproc.contract import check_types, declared_tables, read_declaration
 from catalogproc.errors import ContractError
@@ -13,7 +17,7 @@ from catalogproc.resources import shipped
 
 @dataclass(frozen=True)
 class Flag:
-    """One bit of quality_flags."""
+    """One bit of a column of flags."""
 
     bit: int
     name: str
@@ -26,12 +30,10 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Flags:
-    """All bits, and the masks of the two summary columns that are made of them."""
+class FlagSet:
+    """All bits of a column of flags."""
 
     flags: tuple[Flag, ...]
-    good_params: int
-    good_mass_age: int
 
     @cached_property
     def _by_name(self) -> dict[str, Flag]:
@@ -50,15 +52,30 @@ class Flags:
         Parameters
         ----------
         value
-            A value of the column quality_flags.
+            A value of the column.
         """
         return [flag.name for flag in self.flags if value & flag.value]
+
+
+@dataclass(frozen=True)
+class Flags(FlagSet):
+    """The bits of quality_flags, and the masks of the two columns that are made of them."""
+
+    good_params: int
+    good_mass_age: int
 
 
 @cache
 def load_flags() -> Flags:
     """Load the flags declared in schemas/flags.toml. Raises ContractError."""
     return declared_flags(shipped("schemas") / "flags.toml")
+
+
+@cache
+def load_input_flags() -> FlagSet:
+    """Load the flags declared in schemas/input_flags.toml. Raises ContractError."""
+    path = shipped("schemas") / "input_flags.toml"
+    return FlagSet(_declared(read_declaration(path), path))
 
 
 def declared_flags(path: Path) -> Flags:
@@ -75,14 +92,7 @@ def declared_flags(path: Path) -> Flags:
         The file cannot be read, or declares no flags.
     """
     declared = read_declaration(path)
-    try:
-        flags = tuple(Flag(**row) for row in declared_tables(declared, "flag", path))
-    except TypeError as error:
-        raise ContractError(f"a flag is declared wrongly: {error}", where=path) from None
-    for flag in flags:
-        check_types(flag, path)
-    if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
-        raise ContractError("flag bits must be distinct and 0 to 30", where=path)
+    flags = _declared(declared, path)
     values = {flag.name: flag.value for flag in flags}
 
     def mask(rule: str) -> int:
@@ -96,3 +106,16 @@ def declared_flags(path: Path) -> Flags:
 
     params = mask("good_params")
     return Flags(flags, params, params | mask("good_mass_age"))
+
+
+def _declared(declared: Mapping[str, Any], path: Path) -> tuple[Flag, ...]:
+    """Return the flags that a file declares. Raises ContractError."""
+    try:
+        flags = tuple(Flag(**row) for row in declared_tables(declared, "flag", path))
+    except TypeError as error:
+        raise ContractError(f"a flag is declared wrongly: {error}", where=path) from None
+    for flag in flags:
+        check_types(flag, path)
+    if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
+        raise ContractError("flag bits must be distinct and 0 to 30", where=path)
+    return flags

@@ -8,7 +8,7 @@ import pytest
 
 from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import ContractError
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.resources import shipped
 
 CONTRACTS = ("catalog", "gaia_source", "receipt", "rejected", "training", "xp_continuous")
@@ -50,7 +50,7 @@ def test_ucds_follow_the_ivoa_vocabulary() -> None:
 def test_catalog_has_the_published_columns() -> None:
     catalog = load_contract("catalog")
     assert catalog["source_id"].type == "int64"
-    assert catalog["quality_flags"].type == "int32"
+    assert catalog["quality_flags"].type == catalog["input_flags"].type == "int32"
     for quantity in ("mass", "log_age", "age", "teff", "logg", "m_h", "ln_ebv", "g_fakemag"):
         assert catalog[f"e_{quantity}"].unit == catalog[quantity].unit
     assert not any(column.nullable for column in catalog.columns)
@@ -111,6 +111,10 @@ def test_flags_keep_clear_of_the_sign_bit_and_their_rules_hold() -> None:
         assert flags.good_mass_age & flags[name].value, name
     assert not flags.good_mass_age & flags["XP_BLEND"].value
     assert flags.words(flags.mask("RUWE", "G_RANGE")) == ["G_RANGE", "RUWE"]
+    facts = load_input_flags()
+    assert max(flag.bit for flag in facts.flags) < 31
+    # flag("NAME") of a condition needs no column.
+    assert not {flag.name for flag in facts.flags} & {flag.name for flag in flags.flags}
 
 
 def test_markdown_lists_every_column() -> None:

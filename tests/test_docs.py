@@ -22,7 +22,7 @@ from support.paths import ROOT
 import catalogproc
 from catalogproc.export.describe import describe
 from catalogproc.export.export import FORMATS
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 
 DOCS = ROOT / "docs"
 PAGES = {"columns": ("catalog",), "flags": ("flags",), "inputs": ("xp_continuous", "gaia_source")}
@@ -136,7 +136,7 @@ def test_formats_public_names_flags_and_links_of_the_pages_exist() -> None:
     for name in catalogproc.__all__:
         assert f"`{name}`" in text, name
     words = set(re.findall(r"`([A-Z][A-Z_]{3,})`", (DOCS / "using.md").read_text()))
-    assert words <= {flag.name for flag in load_flags().flags}
+    assert words <= {flag.name for flag in (*load_flags().flags, *load_input_flags().flags)}
     for page, target in re.findall(r"\[([\w.]+)\]\(([\w.]+)\)", text):
         assert page == target
         assert (DOCS / target).is_file()

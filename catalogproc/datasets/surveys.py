@@ -246,10 +246,15 @@ class _Join:
     def _stars(self, found: Tokens) -> dict[str, Any]:
         """Return columns of the contract ``training`` (N,), and the reason for rejection or ""."""
         stars: dict[str, Any] = {}
+        # A mean zero-point is good enough for an input with its error, and not for a label.
+        usable = found.parallax_usable & ~found.zero_point_assumed
         for name in _job(self.vocabulary).inputs:
             column = self.vocabulary.column(name)
             stars[name] = found.values[:, column].copy()
             stars[f"e_{name}"] = found.errors[:, column].copy()
+        if "g_fakemag" in stars:
+            for name in ("g_fakemag", "e_g_fakemag"):
+                stars[name][~usable] = np.nan
         for band in BANDS:
             columns = self.vocabulary.coefficient_columns(band)
             for what, matrix in (
@@ -260,7 +265,6 @@ class _Join:
                 stars[f"{band}_{what}"] = matrix_lists(part, pa.float32(), absent)
         stars["bp_n_relevant_bases"] = found.n_bp_relevant
         stars["rp_n_relevant_bases"] = found.n_rp_relevant
-        usable = found.parallax_usable
         stars["parallax_zpc"] = np.where(usable, found.parallax_zpc, np.nan)
         stars["e_parallax"] = np.where(usable, found.e_parallax, np.nan)
         stars["phot_g_mean_mag"] = found.g_mag

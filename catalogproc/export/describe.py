@@ -10,7 +10,7 @@ from typing import Any
 
 from catalogproc.contract import Contract, load_contract
 from catalogproc.errors import JobError
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipped_jobs
 from catalogproc.resources import shipped
 
@@ -108,10 +108,21 @@ def _flags() -> list[Section]:
         (str(f.bit), str(f.value), f.name, f.description, f.source, _excluded_from(f.value))
         for f in flags.flags
     )
+    facts = tuple(
+        (str(f.bit), str(f.value), f.name, f.description, f.source)
+        for f in load_input_flags().flags
+    )
     return [
         Section(
             "quality_flags", "A set bit is a warning; a clear bit is no guarantee.", header, rows
-        )
+        ),
+        Section(
+            "input_flags",
+            "A set bit states a fact about the inputs of a star that is no fault; no bit excludes "
+            "it from good_params or good_mass_age.",
+            header[:-1],
+            facts,
+        ),
     ]
 
 

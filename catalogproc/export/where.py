@@ -10,7 +10,7 @@ comparisons                     ``<  <=  ==  !=  >=  >``, also ``1 < mass < 2``
 lists                           ``source_id in (1, 2)``, ``model_id not in ("a", "b")``
 ``and  or  not``                of conditions
 ``+  -  *  /  **``              of numbers, in double precision
-``flag("RUWE", …)``             at least one of these bits of quality_flags is set
+``flag("RUWE", …)``             at least one of these bits of quality_flags or input_flags is set
 ``finite(x)``                   x is neither NaN nor infinite
 ``abs(x) log10(x) sqrt(x)``     of numbers
 ==============================  ====================================================
@@ -25,6 +25,7 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ import pyarrow.compute as pc
 
 from catalogproc.contract import Contract
 from catalogproc.errors import ContractError, JobError, did_you_mean
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 
 MAX_LENGTH = 2_000
 """Characters of a condition."""
@@ -284,13 +285,19 @@ class _Translator:
 
     def _flag(self, node: ast.Call) -> _Term:
         names = [item.value for item in node.args if isinstance(item, ast.Constant)]
-        known = [flag.name for flag in load_flags().flags]
+        columns = {"quality_flags": load_flags(), "input_flags": load_input_flags()}
+        known = [flag.name for flags in columns.values() for flag in flags.flags]
         if not node.args or len(names) != len(node.args) or not set(names) <= set(known):
             self._refuse(node, f'flag("NAME", …), of {", ".join(known)}')
-        self.columns.append("quality_flags")
-        mask = pa.scalar(load_flags().mask(*map(str, dict.fromkeys(names))), pa.int32())
-        bits = pc.bit_wise_and(pc.field("quality_flags"), pc.scalar(mask))
-        return _Term("bool", bits != pa.scalar(0, pa.int32()))
+        terms = []
+        for column, flags in columns.items():
+            asked = [flag.name for flag in flags.flags if flag.name in names]
+            if asked:
+                self.columns.append(column)
+                mask = pa.scalar(flags.mask(*asked), pa.int32())
+                bits = pc.bit_wise_and(pc.field(column), pc.scalar(mask))
+                terms.append(bits != pa.scalar(0, pa.int32()))
+        return _Term("bool", reduce(operator.or_, terms))
 
 
 def _double(term: _Term) -> Any:

@@ -15,8 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
 
+PARALLAX_SOLVED, PSEUDOCOLOUR_SOLVED = 4, 64
+"""Bits of astrometric_params_solved (Gaia DR3) and astrometric_params (DR4)."""
+
 FIVE_PARAMETERS, SIX_PARAMETERS = 31, 95
-"""astrometric_params_solved of solutions that have a parallax."""
+"""astrometric_params_solved of the two solutions of DR3 that have a parallax."""
+
+NU_EFF_RANGE, PSEUDOCOLOUR_RANGE = (1.1, 1.9), (1.24, 1.72)
+"""Colours for which Lindegren et al. (2021) give a zero-point, 1/µm."""
 
 MAX_PARALLAX_ERROR, MAX_RUWE = 0.1, 1.4
 """A parallax is read by the model only within these, mas and 1 (Leung & Bovy 2024)."""
@@ -60,21 +66,61 @@ def zero_point(
     ecl_lat
         Ecliptic latitude (N,), degrees.
     params_solved
-        astrometric_params_solved (N,): 31 for five parameters, 95 for six.
+        astrometric_params_solved (N,), by its bits: five parameters with PARALLAX_SOLVED, six
+        with PSEUDOCOLOUR_SOLVED too.
     """
     g, nu, pseudo, latitude, solved = (
         np.asarray(item, dtype=np.float64)
         for item in (g_mag, nu_eff, pseudocolour, ecl_lat, params_solved)
     )
-    five, six = solved == FIVE_PARAMETERS, solved == SIX_PARAMETERS
+    five, six = five_parameters(solved), six_parameters(solved)
     known = np.isfinite(g) & np.isfinite(latitude)
     known &= (five & np.isfinite(nu)) | (six & np.isfinite(pseudo))
     result = np.full(g.shape, np.nan)
     if known.any():
         result[known] = _lindegren().get_zpt(
-            g[known], nu[known], pseudo[known], latitude[known], solved[known], _warnings=False
-        )
+            g[known], nu[known], pseudo[known], latitude[known],
+            np.where(six, SIX_PARAMETERS, FIVE_PARAMETERS)[known], _warnings=False,
+        )  # fmt: skip
     return result + 0.005 * np.clip(g - 13.0, 0.0, 4.0)
+
+
+def has_parallax(params_solved: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether a parallax was solved for (N,); False where that is unknown.
+
+    Parameters
+    ----------
+    params_solved
+        astrometric_params_solved (N,), NaN where unknown.
+    """
+    return _bit(params_solved, PARALLAX_SOLVED)
+
+
+def five_parameters(params_solved: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether a parallax was solved for with a known colour (N,).
+
+    Parameters
+    ----------
+    params_solved
+        astrometric_params_solved (N,), NaN where unknown.
+    """
+    return has_parallax(params_solved) & ~_bit(params_solved, PSEUDOCOLOUR_SOLVED)
+
+
+def six_parameters(params_solved: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether a parallax and a pseudocolour were solved for (N,).
+
+    Parameters
+    ----------
+    params_solved
+        astrometric_params_solved (N,), NaN where unknown.
+    """
+    return has_parallax(params_solved) & _bit(params_solved, PSEUDOCOLOUR_SOLVED)
+
+
+def _bit(params_solved: ArrayLike, bit: int) -> NDArray[np.bool_]:
+    known = np.nan_to_num(np.asarray(params_solved, dtype=np.float64)).astype(np.int64)
+    return np.asarray(known & bit != 0)
 
 
 @cache

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, extinction, photometry, spectra
+from catalogproc.features import astrometry, extinction, parallax, photometry, spectra
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -34,10 +34,7 @@ SOURCES = {
     "jh": ("j_m", "j_msigcom", "h_m", "h_msigcom", "ph_qual"),
     "jk": ("j_m", "j_msigcom", "ks_m", "ks_msigcom", "ph_qual"),
     "logebv": ("ebv", "e_ln_ebv"),
-    "g_fakemag": (
-        "parallax", "parallax_error", "nu_eff_used_in_astrometry", "pseudocolour", "ecl_lat",
-        "astrometric_params_solved", "ruwe", "ra", "dec",
-    ),
+    "g_fakemag": (*parallax.SOURCES, "ruwe"),
 }  # fmt: skip
 """Columns of gaia_source that each token is made of, besides PHOTOMETRY."""
 
@@ -66,6 +63,11 @@ class Tokens:
         Zero-point, corrected parallax and its error, mas.
     parallax_usable
         The parallax passes ``astrometry.parallax_usable``.
+    zero_point_assumed, zero_point_published
+        The zero-point is a mean one, as inputs of the relation were not given; is that of the
+        release.
+    zero_point_relation
+        The zero-point by Lindegren et al. (2021), used or not, mas.
     pseudo_luminosity, e_pseudo_luminosity
         From the parallax and G as observed, usable or not.
     n_bp_relevant, n_rp_relevant
@@ -78,8 +80,6 @@ class Tokens:
         Position, degrees; healpix29 is its nested HEALPix pixel of order 29, or -1.
     excess_factor, blended_fraction
         phot_bp_rp_excess_factor; blended transits over all BP and RP transits.
-    params_solved
-        astrometric_params_solved, 0 where unknown.
     multiple_or_variable
         Gaia lists the star as non-single or variable.
     e_j
@@ -103,6 +103,9 @@ class Tokens:
     parallax_zpc: Float
     e_parallax: Float
     parallax_usable: Mask
+    zero_point_assumed: Mask
+    zero_point_published: Mask
+    zero_point_relation: Float
     pseudo_luminosity: Float
     e_pseudo_luminosity: Float
     ruwe: Float
@@ -118,7 +121,6 @@ class Tokens:
     healpix29: NDArray[np.int64]
     excess_factor: Float
     blended_fraction: Float
-    params_solved: NDArray[np.int16]
     multiple_or_variable: Mask
     ebv_by_parallax: Mask
     e_j: Float
@@ -204,10 +206,10 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
     size = len(stars)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars)
-        zp, parallax, e_parallax = _parallax(stars, g_mag)
-        f, e_f = astrometry.pseudo_luminosity(parallax, e_parallax, g_mag)
+        plx = parallax.parallaxes(stars, g_mag)
+        f, e_f = astrometry.pseudo_luminosity(plx.corrected, plx.error, g_mag)
         ruwe = stars.column("ruwe")
-        usable = astrometry.parallax_usable(zp, e_parallax, ruwe) & np.isfinite(f)
+        usable = astrometry.parallax_usable(plx.zero_point, plx.error, ruwe) & np.isfinite(f)
         jh, jk = _tmass_colours(stars)
         inputs = {
             "bprp": (bp_rp, e_bp_rp),
@@ -224,7 +226,9 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
     return Tokens(
         values=dense.values, errors=dense.errors,
         g_mag=g_mag, g_flux=g_flux, bp_rp=bp_rp, e_bp_rp=e_bp_rp, synthetic=synthetic,
-        parallax_zp=zp, parallax_zpc=parallax, e_parallax=e_parallax, parallax_usable=usable,
+        parallax_zp=plx.zero_point, parallax_zpc=plx.corrected, e_parallax=plx.error,
+        parallax_usable=usable, zero_point_assumed=plx.assumed,
+        zero_point_published=plx.published, zero_point_relation=plx.relation,
         pseudo_luminosity=f, e_pseudo_luminosity=e_f, ruwe=ruwe,
         n_bp_relevant=stars.n_relevant["bp"].astype(np.int16), bp=present["bp"],
         n_rp_relevant=stars.n_relevant["rp"].astype(np.int16), rp=present["rp"],
@@ -232,7 +236,6 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         ra=ra, dec=dec, l=l, b=b, healpix29=astrometry.healpix(ra, dec),
         excess_factor=stars.column("phot_bp_rp_excess_factor"),
         blended_fraction=_blended_fraction(stars),
-        params_solved=np.nan_to_num(stars.column("astrometric_params_solved")).astype(np.int16),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
         ebv_by_parallax=np.zeros(size, dtype=bool),
         e_j=stars.column("j_msigcom"), correlations=stars.correlations,
@@ -336,25 +339,6 @@ def _tmass_colours(stars: StarBatch) -> tuple[tuple[Float, Float], tuple[Float, 
         for name in ("j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom")
     )
     return photometry.colour(j, h, e_j, e_h), photometry.colour(j, k, e_j, e_k)
-
-
-def _parallax(stars: StarBatch, g_mag: Float) -> tuple[Float, Float, Float]:
-    """Return the zero-point, the corrected parallax and its error, mas (N,)."""
-    latitude = stars.column("ecl_lat")
-    rows = np.isnan(latitude) & np.isfinite(stars.column("ra"))
-    if rows.any():
-        latitude = latitude.copy()
-        latitude[rows] = astrometry.ecliptic_latitude(
-            stars.column("ra")[rows], stars.column("dec")[rows]
-        )
-    zp = astrometry.zero_point(
-        g_mag,
-        stars.column("nu_eff_used_in_astrometry"),
-        stars.column("pseudocolour"),
-        latitude,
-        stars.column("astrometric_params_solved"),
-    )
-    return zp, stars.column("parallax") - zp, stars.column("parallax_error")
 
 
 def _position(stars: StarBatch) -> tuple[Float, Float, Float, Float]:

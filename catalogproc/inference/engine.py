@@ -31,6 +31,7 @@ from catalogproc.inference.catalog_columns import (
     reddening,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
+from catalogproc.inference.input_flags import input_flags
 from catalogproc.inference.table_prediction import propagate
 from catalogproc.io.hashes import sha256
 
@@ -219,6 +220,7 @@ class Engine:
         content = columns | {
             "source_id": source_ids,
             "quality_flags": flags,
+            "input_flags": input_flags(tokens),
             "good_params": quality_flags.good_params(flags),
             "good_mass_age": quality_flags.good_mass_age(flags),
             "model_id": pa.repeat(pa.scalar(self.model_id), count),
@@ -250,7 +252,6 @@ class Engine:
             rp=tokens.rp,
             excess_factor=tokens.excess_factor,
             blended_fraction=tokens.blended_fraction,
-            params_solved=tokens.params_solved,
             multiple_or_variable=tokens.multiple_or_variable,
             synthetic=tokens.synthetic,
             failed=np.logical_not(finite),

@@ -26,7 +26,6 @@ MAX_RUWE = 1.4  # Leung & Bovy 2024; Andrae et al. 2023
 MAX_EXCESS = 2.0  # phot_bp_rp_excess_factor; Leung & Bovy 2024
 MAX_BLENDED = 0.5  # blended fraction of BP and RP transits, β of Riello et al. 2021
 MAX_PARALLAX_ERROR = 0.1  # mas; Leung & Bovy 2024
-SOLVED = (31, 95)  # five and six astrometric parameters; Lindegren et al. 2021
 MAX_PARALLAX_NSIG = 10.0  # Zhang, Green & Rix 2023, their bit 5
 MAX_EBV = 1.5  # mag, SFD scale; beyond it Leung & Bovy 2024 have few stars
 GIANT_LOGG = 3.5  # dex; DistMass ages end there
@@ -57,8 +56,6 @@ class Evidence:
         phot_bp_rp_excess_factor (N,), NaN where unknown.
     blended_fraction
         Blended transits divided by all BP and RP transits (N,), NaN where unknown.
-    params_solved
-        astrometric_params_solved (N,), 0 where unknown.
     multiple_or_variable
         Gaia lists it as non-single or variable (N,).
     synthetic
@@ -81,7 +78,6 @@ class Evidence:
     rp: Mask
     excess_factor: NDArray[np.floating]
     blended_fraction: NDArray[np.floating]
-    params_solved: NDArray[np.integer]
     multiple_or_variable: Mask
     synthetic: Mask
     failed: Mask
@@ -213,9 +209,8 @@ def _age_limit(c: Columns, e: Evidence) -> Mask:
 
 
 def _parallax_bad(c: Columns, e: Evidence) -> Mask:
-    # Raised for an unknown parallax too.
-    precise = c["e_parallax"] <= MAX_PARALLAX_ERROR
-    return ~(precise & np.isin(e.params_solved, SOLVED) & np.isfinite(c["parallax_zp"]))
+    # Raised for an unknown parallax too. There is no zero-point where no parallax was solved for.
+    return ~((c["e_parallax"] <= MAX_PARALLAX_ERROR) & np.isfinite(c["parallax_zp"]))
 
 
 RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalogproc.contract import load_contract
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.report.explain import Explanation, LabelPrediction
 from catalogproc.vocabulary import BANDS
 
@@ -50,6 +50,7 @@ def explanation_lines(star: Explanation) -> Iterator[str]:
     yield from _predictions(star)
     yield from _attention(star)
     yield from _flags(int(star.row["quality_flags"]))
+    yield from _facts(int(star.row["input_flags"]))
     yield from _spectrum(star)
 
 
@@ -150,6 +151,15 @@ def _flags(value: int) -> Iterator[str]:
         yield f"  {name:17} {flag.description}" + (f"; excluded from {samples}" * bool(samples))
     for sample in ("good_params", "good_mass_age"):
         yield f"  {sample}: {'no' if value & getattr(flags, sample) else 'yes'}"
+
+
+def _facts(value: int) -> Iterator[str]:
+    flags = load_input_flags()
+    names = flags.words(value)
+    if names:
+        yield "Facts about the inputs"
+    for name in names:
+        yield f"  {name:17} {flags[name].description}"
 
 
 def _spectrum(star: Explanation) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.flags import load_flags
+from catalogproc.flags import FlagSet, load_flags, load_input_flags
 from catalogproc.rundir.receipts import Receipt
 
 Counts = NDArray[np.int64]
@@ -78,7 +78,7 @@ RELATIVE_TO = {"e_mass": "mass", "e_age": "age"}
 
 COLUMNS = (
     "teff", "logg", "m_h", "mass", "age", *UNCERTAINTIES, "phot_g_mean_mag",
-    "quality_flags", "good_params", "good_mass_age", "_healpix_29",
+    "quality_flags", "input_flags", "good_params", "good_mass_age", "_healpix_29",
 )  # fmt: skip
 """The columns of the catalog that are read."""
 
@@ -103,7 +103,7 @@ class Histograms:
     uncertainties
         For each of :data:`UNCERTAINTIES`, in cells of (G, log10 of the uncertainty).
     flags
-        Stars with each bit of quality_flags, by its name.
+        Stars with each bit of quality_flags, by its name; ``input_flags`` likewise.
     points
         The columns :data:`POINT_COLUMNS` of all stars if there are at most
         :data:`MAX_POINTS`, else empty arrays.
@@ -125,6 +125,7 @@ class Histograms:
     sky: Counts
     uncertainties: Mapping[str, Counts]
     flags: Mapping[str, int]
+    input_flags: Mapping[str, int]
     points: Mapping[str, NDArray[Any]]
 
     @cached_property
@@ -149,14 +150,14 @@ def count_stars(batches: Iterable[pa.RecordBatch]) -> Histograms:
         # Beyond the limit none is kept, or memory would grow with the catalog.
         few = int(total["stars"]) <= MAX_POINTS
         points = [*points, _points(batch)] if few else [_points(_empty_batch())]
-    flags, uncertainties = total.pop("flags"), total.pop("uncertainties")
+    uncertainties = total.pop("uncertainties")
+    flags, facts = total.pop("flags"), total.pop("input_flags")
     scalars = ("stars", "good_params", "good_mass_age")
     fields: dict[str, Any] = {name: int(total.pop(name)) for name in scalars} | total
     return Histograms(
         **fields,
-        flags={
-            flag.name: int(count) for flag, count in zip(load_flags().flags, flags, strict=True)
-        },
+        flags=_by_name(load_flags(), flags),
+        input_flags=_by_name(load_input_flags(), facts),
         uncertainties=dict(zip(UNCERTAINTIES, uncertainties, strict=True)),
         points={name: np.concatenate([part[name] for part in points]) for name in POINT_COLUMNS},
     )
@@ -223,10 +224,18 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
         "age_m_h_good": _grid((age, metal), (AGE.bins, METALLICITY.bins), good_mass_age),
         "sky": _grid((pixel,), (12 << 2 * SKY_ORDER,)),
         "uncertainties": np.stack([_uncertainties(name, values, g) for name in UNCERTAINTIES]),
-        "flags": np.array(
-            [np.count_nonzero(values["quality_flags"] & flag.value) for flag in load_flags().flags]
-        ),
+        "flags": _bits(load_flags(), values["quality_flags"]),
+        "input_flags": _bits(load_input_flags(), values["input_flags"]),
     }
+
+
+def _bits(declared: FlagSet, values: NDArray[Any]) -> Counts:
+    """Return the number of stars with each bit of a column of flags."""
+    return np.array([np.count_nonzero(values & flag.value) for flag in declared.flags])
+
+
+def _by_name(declared: FlagSet, counts: Counts) -> dict[str, int]:
+    return {flag.name: int(n) for flag, n in zip(declared.flags, counts, strict=True)}
 
 
 def _uncertainties(name: str, values: Mapping[str, NDArray[Any]], g: Counts) -> Counts:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalogproc.export.reader import Progress, open_rows
-from catalogproc.flags import Flag, load_flags
+from catalogproc.flags import Flag, load_flags, load_input_flags
 from catalogproc.io.atomic import write_atomic
 from catalogproc.report import figures
 from catalogproc.report.histograms import (
@@ -188,12 +188,13 @@ def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def _star_values(stars: Histograms) -> dict[str, Any]:
     """Return what the template says about the stars."""
-    flags = load_flags().flags
+    flags, facts = load_flags().flags, load_input_flags().flags
     return {
         "stars": stars,
         "star_figures": list(_star_figures(stars)) if stars.stars else [],
         "error_figures": list(_error_figures(stars)) if stars.stars else [],
         "flags_set": [(flag, stars.flags[flag.name]) for flag in flags if stars.flags[flag.name]],
+        "facts_set": [(f, stars.input_flags[f.name]) for f in facts if stars.input_flags[f.name]],
         "flags_clear": [flag.name for flag in flags if not stars.flags[flag.name]],
     }
 

@@ -16,7 +16,7 @@ from support.paths import EXAMPLES
 from catalogproc import __version__
 from catalogproc.cli.main import _spread
 from catalogproc.contract import load_contract
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 
 
 def catalogproc(*words: str) -> subprocess.CompletedProcess[str]:
@@ -64,8 +64,10 @@ def test_describe_prints_every_column_and_flag() -> None:
     catalog = catalogproc("describe", "catalog")
     assert all(name in catalog.stdout for name in load_contract("catalog").names)
     flags = catalogproc("describe", "flags", "--json")
-    names = [row[2] for row in json.loads(flags.stdout)[0]["rows"]]
-    assert names == [flag.name for flag in load_flags().flags]
+    for section, declared in zip(
+        json.loads(flags.stdout), (load_flags(), load_input_flags()), strict=True
+    ):
+        assert [row[2] for row in section["rows"]] == [flag.name for flag in declared.flags]
 
 
 @pytest.mark.parametrize("what", ["xp_continuous", "demo", "gaia-dr3-giants", "default"])

@@ -16,7 +16,7 @@ from support.catalogs import catalog_table
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, ContractError, JobError
 from catalogproc.export.where import parse
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 
 CATALOG = load_contract("catalog")
 ROWS = catalog_table(500, seed=3)
@@ -40,7 +40,9 @@ def evaluated(text: str) -> list[int]:
     found = []
     for number, row in enumerate(ROWS.to_pylist()):
         flags = row["quality_flags"]
-        known["flag"] = lambda *names, flags=flags: bool(flags & load_flags().mask(*names))
+        facts = row["input_flags"]
+        words = {*load_flags().words(flags), *load_input_flags().words(facts)}
+        known["flag"] = lambda *names, words=words: not words.isdisjoint(names)
         if eval(text, known, row):
             found.append(number)
     return found
@@ -52,6 +54,8 @@ def evaluated(text: str) -> list[int]:
         "good_mass_age and m_h > -0.5",
         "good_params or good_mass_age and not has_tmass",
         'flag("RUWE", "XP_BOX")',
+        'not flag("PLX_ZP_ASSUMED")',
+        'flag("PLX_ZP_ASSUMED", "RUWE")',
         'not flag("NOT_GIANT") and quality_flags != 0',
         "0.8 < mass <= 1.2",
         "e_mass / mass < 0.2 and abs(m_h + 0.2) ** 2 < 0.01",

@@ -360,13 +360,11 @@ def test_raw_inputs_of_the_flags() -> None:
         phot_variable_flag=["VARIABLE", "NOT_AVAILABLE", None, "CONSTANT"],
         non_single_star=[0, 0, None, 2],
         phot_bp_rp_excess_factor=[1.2, None, 3.0, 1.0],
-        astrometric_params_solved=[31, 95, None, 3],
     )
     made = tokens(table, source, VOCABULARY, JOB)
     assert np.array_equal(made.blended_fraction, [0.75, 0.0, np.nan, np.nan], equal_nan=True)
     assert made.multiple_or_variable.tolist() == [True, False, False, True]
     assert made.excess_factor == pytest.approx([1.2, np.nan, 3.0, 1.0], nan_ok=True)
-    assert made.params_solved.tolist() == [31, 95, 0, 3]
 
 
 def test_each_band_has_its_own_part_of_the_colour_s_error() -> None:

@@ -13,7 +13,7 @@ from support.bundles import tiny_bundle
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.inference import engine as module
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, evolution
 from catalogproc.inference.engine import Engine
@@ -226,6 +226,16 @@ def test_real_stars_with_their_gaia_source_rows(engine):
     g = auxiliary.column("phot_g_mean_mag").to_numpy()
     assert array(table, "phot_g_mean_mag").tolist() == g.tolist()
     assert (array(table, "quality_flags") & load_flags()["XP_PHOTOMETRY"].value == 0).all()
+    # The table has no column that the zero-point is computed from.
+    parallax = auxiliary.column("parallax").to_numpy()
+    np.testing.assert_allclose(array(table, "parallax_zpc"), parallax + 0.04, rtol=1e-6)
+    assumed = load_input_flags()["PLX_ZP_ASSUMED"].value
+    assert (array(table, "input_flags") == assumed).all()
+    error = pa.array(np.full(len(auxiliary), 0.03))
+    with_error = engine.process(spectra, auxiliary.append_column("parallax_error", error))
+    assert (array(with_error, "quality_flags") & load_flags()["PLX_BAD"].value == 0).all()
+    np.testing.assert_allclose(array(with_error, "e_parallax"), np.hypot(0.03, 0.02), rtol=1e-6)
+    assert np.isfinite(array(with_error, "plx_nsig")).all()
     # A source_id begins with the HEALPix pixel (order 12) of the position at detection.
     same = array(table, "_healpix_29") >> 34 == array(table, "source_id") >> 35
     assert same.mean() > 0.9

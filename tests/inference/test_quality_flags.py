@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalogproc.flags import load_flags
-from catalogproc.inference import quality_flags
+from catalogproc.flags import load_flags, load_input_flags
+from catalogproc.inference import input_flags, quality_flags
 from catalogproc.inference.quality_flags import Evidence, flags, good_mass_age, good_params
 
 # A red clump star of the solar neighbourhood, observed well.
@@ -27,7 +27,7 @@ LIMITS = {
 EVIDENCE = Evidence(
     bp=np.array([True]), rp=np.array([True]),
     excess_factor=np.array([1.2]), blended_fraction=np.array([0.05]),
-    params_solved=np.array([31]), multiple_or_variable=np.array([False]),
+    multiple_or_variable=np.array([False]),
     synthetic=np.array([False]), failed=np.array([False]), limits=LIMITS,
     nonlinear=np.array([False]), beyond_box=np.array([0.0]), latent_limit=12.0, margin=0.3,
     chi2_limit=3.0,
@@ -177,9 +177,8 @@ def test_an_unknown_parallax_is_a_bad_one(changed):
     assert raised(changed) == ["PLX_BAD"]
 
 
-@pytest.mark.parametrize(("solved", "words"), [(3, ["PLX_BAD"]), (0, ["PLX_BAD"]), (95, [])])
-def test_only_five_and_six_parameter_solutions_count(solved, words):
-    assert raised(params_solved=solved) == words
+def test_every_declared_input_flag_has_a_rule():
+    assert set(input_flags.RULES) == {flag.name for flag in load_input_flags().flags}
 
 
 def test_unknown_values_raise_only_plx_bad():
@@ -259,7 +258,7 @@ def test_flags_of_a_row_do_not_depend_on_others():
     many["ruwe"] = np.array([1.0, 2.0, 1.0], np.float32)
     changes = {
         name: np.repeat(getattr(EVIDENCE, name), 3)
-        for name in ("bp", "rp", "excess_factor", "blended_fraction", "params_solved",
+        for name in ("bp", "rp", "excess_factor", "blended_fraction",
                      "multiple_or_variable", "synthetic", "failed", "nonlinear", "beyond_box")
     }  # fmt: skip
     value = flags(many, replace(EVIDENCE, **changes))

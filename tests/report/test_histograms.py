@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from support.catalogs import STARTED, catalog_table, finished_run
 
-from catalogproc.flags import load_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.report import histograms as module
 from catalogproc.report.histograms import (
     COLUMNS,
@@ -77,6 +77,10 @@ def test_percentiles_of_uncertainties_are_those_of_the_stars(counted: module.His
 
 
 def test_flags_are_counted_bit_by_bit(counted: module.Histograms) -> None:
+    facts = STARS["input_flags"].to_pylist()
+    for flag in load_input_flags().flags:
+        wanted = sum(bool(item & flag.value) for item in facts)
+        assert counted.input_flags[flag.name] == wanted > 0
     value = STARS["quality_flags"].to_pylist()
     for flag in load_flags().flags:
         assert counted.flags[flag.name] == sum(bool(v >> flag.bit & 1) for v in value)

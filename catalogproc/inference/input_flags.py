@@ -1,0 +1,38 @@
+"""The input flags of a catalog row: facts about its inputs that are no faults.
+
+The flags are declared in schemas/input_flags.toml; this module has the rule of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.flags import load_input_flags
+
+if TYPE_CHECKING:
+    from catalogproc.features.tokens import Tokens
+
+RULES: Mapping[str, Callable[[Tokens], NDArray[np.bool_]]] = {
+    "PLX_ZP_ASSUMED": lambda tokens: tokens.zero_point_assumed,
+    "PLX_ZP_RELEASE": lambda tokens: tokens.zero_point_published,
+}
+"""The rule of each flag, from the inputs."""
+
+
+def input_flags(tokens: Tokens) -> NDArray[np.int32]:
+    """Return input_flags (N,), the bits of all flags that a star raises.
+
+    Parameters
+    ----------
+    tokens
+        The inputs of N stars.
+    """
+    declared = load_input_flags()
+    value = np.zeros(len(tokens), dtype=np.int32)
+    for name, rule in RULES.items():
+        value[rule(tokens)] |= declared[name].value
+    return value
