@@ -99,6 +99,10 @@ class Catalog:
         """
         return _to_arrow(self._rows(columns, where))
 
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Export all columns and stars as an Arrow C stream: ``polars.DataFrame(catalog)``."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> Any:
         """Return a pandas DataFrame. pandas has no units: see :attr:`contract`.
 

@@ -1,10 +1,9 @@
-"""Columns of a pyarrow, pandas or astropy table, with their units, as numbers of a wanted unit."""
+"""Columns of a table of Python, found by name as in files, as numbers of a wanted unit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import Column, load_contract
-from catalogproc.errors import ContractError
+from catalogproc.errors import ContractError, InputError
+from catalogproc.features.table_arrays import TableArrays
 from catalogproc.readers import coerce
-from catalogproc.readers.arrow_lists import list_array, matrix_lists
-from catalogproc.readers.column_lookup import names_in_use
+from catalogproc.readers.arrow_lists import matrix_lists, scaled
 from catalogproc.readers.units import conversion
+from catalogproc.readers.xp_columns import array_columns
 
 Float = NDArray[np.float64]
 
@@ -27,26 +27,20 @@ SHOWN = 30
 
 @dataclass(frozen=True, eq=False)
 class TableColumns:
-    """The columns of a table of N rows.
+    """The columns of a table of N rows, found by the same rules as those of a file.
 
     Attributes
     ----------
-    names
-        Column names.
+    arrays
+        The columns as Arrow arrays.
     units
-        Their units as the table states them, "" where it states none.
-    rows
-        N.
-    array
-        Returns the column at a position as an Arrow array (N,).
+        Their units, "" where none is known.
     where
         The table's name in error messages.
     """
 
-    names: tuple[str, ...]
+    arrays: TableArrays
     units: tuple[str, ...]
-    rows: int
-    array: Callable[[int], pa.Array]
     where: object = None
 
     @classmethod
@@ -58,7 +52,7 @@ class TableColumns:
         Parameters
         ----------
         table
-            A pyarrow Table or RecordBatch, a pandas DataFrame or an astropy Table.
+            A table of pyarrow, pandas or astropy, or one with the Arrow C stream interface.
         units
             Units of columns, by name; they come before those that the table states.
         where
@@ -69,29 +63,20 @@ class TableColumns:
         ContractError
             An object of another type.
         """
-        if isinstance(table, pa.RecordBatch):
-            table = pa.Table.from_batches([table])
-        if isinstance(table, pa.Table):
-            names = table.column_names
-            stated = [_stated_unit(field) for field in table.schema]
-            array = partial(_arrow_array, table)
-        elif hasattr(table, "colnames"):
-            names = table.colnames
-            stated = [str(getattr(table[name], "unit", None) or "") for name in names]
-            array = partial(_astropy_array, table)
-        elif hasattr(table, "iloc"):
-            names = [str(name) for name in table.columns]
-            stated = [""] * len(names)
-            array = partial(_pandas_array, table)
-        else:
-            raise ContractError(
-                "not a table", wanted="a table of pyarrow, pandas or astropy",
-                found=type(table).__name__, where=where,
-            )  # fmt: skip
-        rows = table.num_rows if isinstance(table, pa.Table) else len(table)
+        arrays = TableArrays.of(table, where)
         known = units or {}
-        merged = (known.get(name, unit) for name, unit in zip(names, stated, strict=True))
-        return cls(tuple(names), tuple(merged), rows, array, where)
+        stated = zip(arrays.names, arrays.units, strict=True)
+        return cls(arrays, tuple(known.get(name, unit) for name, unit in stated), where)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names, without those of masks."""
+        return self.arrays.names
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.arrays.rows
 
     def position(self, word: str, what: str = "") -> int | None:
         """Return the position of the column of a name in any case, None where there is none.
@@ -113,23 +98,38 @@ class TableColumns:
             raise self.twice(what or f"the same as {word}", found)
         return found[0] if found else None
 
-    def column_position(self, column: Column) -> int | None:
-        """Return the position of a contract's column, under any of its names.
+    def holders(self, column: Column, reserved: Collection[str] = ()) -> tuple[int, ...]:
+        """Return the positions of the columns that hold a contract's column.
 
         Parameters
         ----------
         column
-            The column. Names of one letter are matched with their case: B is a magnitude.
+            The column, which is found under any of its names, as in a file.
+        reserved
+            Names, in small letters, that mean something else here.
+
+        Returns
+        -------
+        tuple of int
+            One position, or one for each element of an array; () for none.
 
         Raises
         ------
         ContractError
-            Two columns have one of its names.
+            Two columns have one of its names; an element of an array is missing.
         """
-        if len(column.name) == 1:
-            return self.names.index(column.name) if column.name in self.names else None
-        found = (self.position(name) for name in names_in_use(column))
-        return next((position for position in found if position is not None), None)
+        names = dict.fromkeys(name for name in self.names if name.lower() not in reserved)
+        try:
+            found = array_columns(_Names(names, self.where or "the table"), column)
+        except InputError as error:
+            raise ContractError.of(error) from None
+        return tuple(self._only(name) for name in found)
+
+    def _only(self, name: str) -> int:
+        same = [position for position, found in enumerate(self.names) if found == name]
+        if len(same) > 1:
+            raise self.twice(f"the same as {name}", same)
+        return same[0]
 
     def twice(self, what: str, positions: list[int]) -> ContractError:
         """Return the error for several columns of one quantity.
@@ -180,7 +180,7 @@ class TableColumns:
         plain = np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
         return plain * factor + (0.0 if difference else offset)
 
-    def conformed(self, contract: str, positions: Mapping[str, int]) -> pa.Table:
+    def conformed(self, contract: str, positions: Mapping[str, tuple[int, ...]]) -> pa.Table:
         """Return columns as a contract has them; those that are not named are null.
 
         Parameters
@@ -188,7 +188,7 @@ class TableColumns:
         contract
             Name of the contract.
         positions
-            By the contract's name of a column: its position.
+            By the contract's name of a column: the positions of the columns that hold it.
 
         Raises
         ------
@@ -199,9 +199,9 @@ class TableColumns:
         arrays = []
         for column in columns:
             if column.name == "source_id":
-                ids = self.identifiers(column.name)
+                ids = self.identifiers()
                 arrays.append(pa.nulls(self.rows, pa.int64()) if ids is None else ids)
-            elif column.name in positions:
+            elif positions.get(column.name):
                 arrays.append(self._conformed(positions[column.name], column))
             elif column.name.endswith("_correlations"):
                 continue  # a thousand nulls per star
@@ -210,42 +210,39 @@ class TableColumns:
         names = [
             column.name
             for column in columns
-            if column.name in positions or not column.name.endswith("_correlations")
+            if positions.get(column.name) or not column.name.endswith("_correlations")
         ]
         return pa.table(arrays, names=names)
 
-    def identifiers(self, word: str) -> pa.Array | None:
-        """Return a column of integers (N,), null where missing; None where there is no column.
-
-        Parameters
-        ----------
-        word
-            The column's name, in any case.
+    def identifiers(self) -> pa.Array | None:
+        """Return the source_id (N,), null where missing; None where there is no such column.
 
         Raises
         ------
         ContractError
-            The column holds something else.
+            The column holds something else than integers or text.
         """
-        position = self.position(word)
-        if position is None:
+        found = self.holders(load_contract("xp_continuous")["source_id"])
+        if not found:
             return None
-        array = self._array(position, "64-bit integers")
+        array = self._array(found[0], "64-bit integers")
         kind = coerce.stored_type(array.type)
-        if coerce.is_integer(kind):
-            return coerce.numbers(array, pa.int64())[0]
-        if coerce.is_text(kind) or pa.types.is_null(kind):
-            return coerce.identifiers(array)[0]
-        try:
-            return array.cast(pa.int64())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        empty = array.null_count == len(array)
+        if not (coerce.is_integer(kind) or coerce.is_text(kind) or empty):
             raise ContractError(
-                "identifiers must be integers", wanted="64-bit integers", found=error,
-                where=self._place(position),
-            ) from None  # fmt: skip
+                "the source_id is a float: its last digits are lost"
+                if pa.types.is_floating(kind)
+                else "identifiers must be integers",
+                wanted="64-bit integers, or text", found=array.type, where=self._place(found[0]),
+                advice="read it as an integer; pandas makes a float of it where any is missing, "
+                "unless its type is Int64",
+            )  # fmt: skip
+        return pa.nulls(self.rows, pa.int64()) if empty else coerce.identifiers(array)[0]
 
-    def _conformed(self, position: int, column: Column) -> pa.Array:
-        kind = column.arrow_type
+    def _conformed(self, positions: tuple[int, ...], column: Column) -> pa.Array:
+        if len(positions) > 1:
+            return self._gathered(positions, column)
+        position, kind = positions[0], column.arrow_type
         array = self._array(position, column.type)
         stored = coerce.stored_type(array.type)
         if pa.types.is_string(kind):
@@ -254,21 +251,28 @@ class TableColumns:
         listed, text = pa.types.is_list(kind), coerce.is_text(stored) or pa.types.is_null(stored)
         if not (text or (coerce.is_list(stored) if listed else coerce.is_number(stored))):
             raise self._other_type(position, column, array, 0)
-        made, bad = coerce.lists(array, kind.value_type) if listed else coerce.numbers(array, kind)
+        if column.name.endswith("_correlations"):
+            made, bad = coerce.triangles(array, kind.value_type)
+        elif listed:
+            made, bad = coerce.lists(array, kind.value_type)
+        else:
+            made, bad = coerce.numbers(array, kind)
         if bad.any():
             raise self._other_type(position, column, array, int(np.flatnonzero(bad)[0]))
-        if factor == 1.0:
-            return made
-        if not listed:
-            return pc.multiply(made.cast(pa.float64()), factor).cast(kind)
-        counts = pc.fill_null(pc.list_value_length(made), 0).to_numpy(zero_copy_only=False)
-        values = pc.multiply(made.flatten().cast(pa.float64()), factor).cast(kind.value_type)
-        return list_array(values, counts.astype(np.int64), kind.value_type)
+        if listed or factor == 1.0:
+            return scaled(made, factor) if listed else made
+        return pc.multiply(made.cast(pa.float64()), factor).cast(kind)
+
+    def _gathered(self, positions: tuple[int, ...], column: Column) -> pa.Array:
+        """An array of which every element has a column of its own."""
+        elements = [self.numbers(position, column.unit) for position in positions]
+        kind = column.arrow_type.value_type
+        return matrix_lists(np.stack(elements, axis=1).astype(kind.to_pandas_dtype()), kind)
 
     def _array(self, position: int, wanted: str) -> pa.Array:
         try:
-            return self.array(position)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            return self.arrays.array(position)
+        except (pa.ArrowException, ValueError, TypeError) as error:
             raise ContractError(
                 "a column cannot be read", wanted=wanted, found=error, where=self._place(position)
             ) from None
@@ -319,54 +323,12 @@ def shown(names: tuple[str, ...] | list[str]) -> str:
     return f"{text} and {len(names) - SHOWN} more" if len(names) > SHOWN else text
 
 
-def _stated_unit(field: pa.Field) -> str:
-    return str((field.metadata or {}).get(b"unit", b""), "utf-8", "replace")
+@dataclass(frozen=True)
+class _Names:
+    """Column names, as the functions of column_lookup want them."""
 
-
-def _arrow_array(table: pa.Table, position: int) -> pa.Array:
-    return table.column(position).combine_chunks()
-
-
-def _astropy_array(table: Any, position: int) -> pa.Array:
-    return _of_astropy(table[table.colnames[position]])
-
-
-def _pandas_array(table: Any, position: int) -> pa.Array:
-    made = pa.array(table.iloc[:, position], from_pandas=True)
-    return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
-
-
-def _of_astropy(column: Any) -> pa.Array:
-    """A column of an astropy Table: masked values are null, arrays are lists."""
-    mask = getattr(column, "mask", None)
-    values = np.asarray(getattr(column, "unmasked", column))
-    mask = np.zeros(values.shape, bool) if mask is None else np.asarray(mask)
-    native = values.astype(values.dtype.newbyteorder("="))
-    if values.ndim == 2 and values.dtype.kind in "iuf":
-        single = values.dtype == np.float32
-        matrix = np.where(mask, np.nan, native).astype(np.float32 if single else np.float64)
-        return matrix_lists(matrix, pa.float32() if single else pa.float64())
-    if values.dtype.kind == "O":
-        # Arrays of any length, as VOTables have them, or plain objects.
-        elements = [
-            None if absent or value is np.ma.masked else _element(value)
-            for value, absent in zip(values, mask, strict=True)
-        ]
-        return pa.array(elements)
-    if values.dtype.kind in "US":
-        plain = native.astype(str).tolist()
-        return pa.array([None if m else v for v, m in zip(plain, mask, strict=True)], pa.string())
-    if values.ndim != 1:
-        raise pa.ArrowInvalid(f"an array of {values.ndim} dimensions")
-    return pa.array(native, mask=mask)
-
-
-def _element(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.dtype.kind not in "iuf":
-        return np.asarray(value)
-    return np.where(np.ma.getmaskarray(value), np.nan, np.ma.getdata(value))
+    types: Collection[str]
+    path: object
 
 
 def _sample(array: pa.Array, row: int) -> str:

@@ -13,7 +13,7 @@ of other columns, star by star.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,7 +115,8 @@ class TableInputs:
         Parameters
         ----------
         table
-            A pyarrow Table or RecordBatch, a pandas DataFrame or an astropy Table of N rows.
+            A table of N rows: of pyarrow, pandas or astropy, or one with the Arrow C stream
+            interface, such as those of polars.
         vocabulary
             The model's tokens.
         job
@@ -148,7 +149,7 @@ class TableInputs:
             raise _no_inputs(columns, vocabulary, job)
         return cls(
             vocabulary, job, columns.rows, roles.named(columns), given, spectra, auxiliary,
-            *roles.used_and_ignored(columns), columns.identifiers("source_id"),
+            *roles.used_and_ignored(columns), columns.identifiers(),
             not {*PHOTOMETRY}.isdisjoint(roles.auxiliary),
         )  # fmt: skip
 
@@ -233,8 +234,8 @@ class _Roles:
 
     tokens: dict[str, tuple[str, int]]
     errors: dict[str, int]
-    spectra: dict[str, int]
-    auxiliary: dict[str, int]
+    spectra: dict[str, tuple[int, ...]]
+    auxiliary: dict[str, tuple[int, ...]]
 
     def named(self, columns: TableColumns) -> dict[str, str]:
         """Return the names of the tokens' columns, in the table's order."""
@@ -246,14 +247,16 @@ class _Roles:
         used = {
             *(position for _, position in self.tokens.values()),
             *self.errors.values(),
-            *self.spectra.values(),
-            *self.auxiliary.values(),
+            *(position for held in self.spectra.values() for position in held),
+            *(position for held in self.auxiliary.values() for position in held),
         }
-        numbered = list(enumerate(columns.names))
-        return (
-            tuple(name for i, name in numbered if i in used),
-            tuple(name for i, name in numbered if i not in used),
-        )
+        masks = columns.arrays.masks
+        read: list[str] = []
+        others: list[str] = []
+        for position, name in enumerate(columns.names):
+            names = read if position in used else others
+            names += [name, masks[name]] if name in masks else [name]
+        return tuple(read), tuple(others)
 
     @classmethod
     def of(cls, columns: TableColumns, vocabulary: Vocabulary, job: Job | None) -> _Roles:
@@ -277,7 +280,8 @@ class _Roles:
                 if at is not None:
                     errors[name] = at
                     break
-        spectra, auxiliary = ({}, {}) if job is None else _archive_columns(columns, job)
+        reserved = {f for w in words for f in (w, f"e_{w}", f"{w}_error")}
+        spectra, auxiliary = ({}, {}) if job is None else _archive_columns(columns, job, reserved)
         return cls(tokens, errors, spectra, auxiliary)
 
 
@@ -295,8 +299,13 @@ def _error_position(columns: TableColumns, name: str) -> int | None:
     return found[0] if found else None
 
 
-def _archive_columns(columns: TableColumns, job: Job) -> tuple[dict[str, int], dict[str, int]]:
-    """Positions of the spectra's and of gaia_source's columns that a job reads."""
+def _archive_columns(
+    columns: TableColumns, job: Job, reserved: Collection[str]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Positions of the spectra's and of gaia_source's columns that a job reads.
+
+    ``bp0`` is a token here, and no coefficient: reserved names are those of tokens.
+    """
     kinds = ["coefficients", "coefficient_errors", "n_relevant_bases"]
     if job.correlations and job.propagation != "none":
         kinds.append("coefficient_correlations")
@@ -304,17 +313,17 @@ def _archive_columns(columns: TableColumns, job: Job) -> tuple[dict[str, int], d
     names = [
         contract[f"{band}_{kind}"]
         for band in BANDS
-        if columns.column_position(contract[f"{band}_coefficients"]) is not None
+        if columns.holders(contract[f"{band}_coefficients"], reserved)
         for kind in kinds
     ]
-    spectra = {c.name: i for c in names if (i := columns.column_position(c)) is not None}
+    spectra = {c.name: held for c in names if (held := columns.holders(c, reserved))}
     # E(B-V) is read as a derived token, in `run` and here by the same rule.
     wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}
     wanted |= {*PHOTOMETRY}
     auxiliary = {
-        column.name: position
+        column.name: held
         for column in load_contract("gaia_source").columns
-        if column.name in wanted and (position := columns.column_position(column)) is not None
+        if column.name in wanted and (held := columns.holders(column))
     }
     return spectra, auxiliary
 

@@ -63,8 +63,9 @@ class Model:
         Parameters
         ----------
         table
-            A pyarrow Table, a pandas DataFrame or an astropy Table of N stars. Columns are read
-            by their names, in any case:
+            A table of N stars: of pyarrow, pandas, astropy or polars, or any object with the
+            Arrow C stream interface (``__arrow_c_stream__``). Columns are found as in files, by
+            their names in any case:
 
             * spectra, as in the Gaia archive: ``bp_coefficients``,
               ``bp_coefficient_errors``, ``bp_n_relevant_bases``, and RP likewise;
@@ -75,7 +76,8 @@ class Model:
             * errors of these: ``e_teff`` or ``teff_error``.
 
             Columns with a unit (astropy; ``unit`` in the metadata of Arrow's fields) are
-            converted. Null, NaN and masked values are missing.
+            converted. Null, NaN and masked values are missing, also those that a column
+            ``NAME.mask`` masks.
         labels
             What to predict; by default the job's labels that the model can predict, without
             those that the table has a column of.

@@ -57,6 +57,26 @@ def list_array(values: Any, counts: NDArray[np.int64], kind: pa.DataType) -> pa.
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
 
 
+def scaled(array: pa.Array, factor: float) -> pa.Array:
+    """Return lists of numbers times a factor.
+
+    Parameters
+    ----------
+    array
+        Lists (N,), or numbers (N,) where the factor is 1.
+    factor
+        The factor.
+    """
+    if factor == 1.0:
+        return array
+    values = array.values
+    return pa.ListArray.from_arrays(
+        array.offsets,
+        pc.multiply(values, pa.scalar(factor, values.type)),
+        mask=pc.is_null(array) if array.null_count else None,
+    )
+
+
 def _without_missing(
     values: pa.Array, counts: NDArray[np.int64]
 ) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -94,7 +94,7 @@ def identifiers(array: pa.Array) -> tuple[pa.Array, Mask]:
     Mask
         (N,), true where there is something that cannot be read.
     """
-    array = _plain(array)
+    array = plain(array)
     if pt.is_null(array.type):
         return array.cast(pa.int64()), np.zeros(len(array), bool)
     if is_text(array.type):
@@ -121,7 +121,7 @@ def numbers(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     Mask
         (N,), true where there is something that cannot be read.
     """
-    array = _plain(array)
+    array = plain(array)
     if pt.is_null(array.type):
         return array.cast(kind), np.zeros(len(array), bool)
     if is_text(array.type):
@@ -155,7 +155,7 @@ def words(array: pa.Array) -> pa.Array:
     ArrowInvalid
         The text is not UTF-8.
     """
-    array = _plain(array)
+    array = plain(array)
     if not is_text(array.type):
         return array.cast(pa.string())
     array = pc.utf8_trim_whitespace(array.cast(pa.string()))
@@ -181,7 +181,7 @@ def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     Mask
         (N,), true for a list that cannot be read.
     """
-    array = _plain(array)
+    array = plain(array)
     none = np.zeros(len(array), bool)
     if pt.is_null(array.type):
         return list_array(np.empty(0), np.zeros(len(array), np.int64), kind), none
@@ -189,7 +189,7 @@ def lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
         return lists_from_text(array, kind)
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     counts = counts.astype(np.int64)
-    elements = _plain(array.flatten())
+    elements = plain(array.flatten())
     if is_list(elements.type):
         return _nested_lists(elements, counts, kind)
     return list_array(elements.cast(kind, safe=False), counts, kind), none
@@ -206,6 +206,47 @@ def _nested_lists(
     own = np.zeros(len(counts), np.int64)
     own[counts == 1] = lengths[single]
     return list_array(flat.filter(pa.array(single)).flatten(), own, kind), bad
+
+
+def triangles(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Convert correlations of n numbers to list<kind> of the n (n - 1) / 2 below the diagonal.
+
+    Parameters
+    ----------
+    array
+        Such lists (N,) in any form that :func:`lists` reads, or symmetric matrices as lists of n
+        lists of n numbers, as GaiaXPy has them in memory.
+    kind
+        The wanted type of an element.
+
+    Returns
+    -------
+    Array
+        (N,), row by row of the matrix; null where missing.
+    Mask
+        (N,), true for what is neither.
+    """
+    array = plain(array)
+    if not (is_list(array.type) and is_list(array.type.value_type)):
+        return lists(array, kind)
+    packed: list[Any] = []
+    bad = np.zeros(len(array), bool)
+    for row, rows in enumerate(array.to_pylist()):
+        packed.append(None)
+        if rows is None:
+            continue
+        if len(rows) == 1:
+            packed[-1] = rows[0]
+            continue
+        lengths = {-1 if numbers is None else len(numbers) for numbers in rows}
+        matrix = np.array(rows, np.float64) if lengths == {len(rows)} else np.zeros((1, 2))
+        bad[row] = matrix.T.shape != matrix.shape or not np.allclose(
+            matrix, matrix.T, rtol=0, atol=1e-5, equal_nan=True
+        )
+        if not bad[row]:
+            packed[-1] = matrix[np.tril_indices(len(rows), -1)]
+    made = pa.array(packed, pa.list_(pa.float64()))
+    return lists(made, kind)[0], bad
 
 
 def gathered(columns: Sequence[pa.Array], kind: pa.DataType) -> tuple[pa.Array, Mask]:
@@ -245,7 +286,7 @@ def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
     rows
         The numbers of the rows.
     """
-    array = _plain(array)
+    array = plain(array)
     if is_text(array.type):
         array = as_binary(array)
     said = []
@@ -256,18 +297,27 @@ def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
     return said
 
 
-def _plain(array: Any) -> Any:
-    """Return the array without dictionary, run-ends, extension or chunks."""
+def plain(array: Any) -> Any:
+    """Return an array without dictionary, run-ends, extension, views or chunks.
+
+    Parameters
+    ----------
+    array
+        An Array or ChunkedArray (N,).
+    """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     while array.type != stored_type(array.type):
         if isinstance(array.type, pa.BaseExtensionType):
             array = array.storage
         elif pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
+            # Arrow takes nothing from views, as polars has them in its categories.
+            array = plain(array.dictionary).take(array.indices)
         else:
             array = pc.run_end_decode(array)
-    return array
+    if pt.is_string_view(array.type):
+        return array.cast(pa.string())
+    return array.cast(pa.binary()) if pt.is_binary_view(array.type) else array
 
 
 def _cast_or_mark(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:

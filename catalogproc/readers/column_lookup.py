@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -15,16 +16,29 @@ from catalogproc.readers.formats import Table
 SUFFIXES = ("_gaia", "_xp", "_dr3", "_gaiadr3", "_gaia_source")
 """What a crossmatch adds to a name that two tables have; the first one found is read."""
 
+
+class Named(Protocol):
+    """A table with named columns: of a file, or of Python."""
+
+    @property
+    def types(self) -> Collection[str]:
+        """The names of its columns."""
+
+    @property
+    def path(self) -> object:
+        """The file, or another name of the table in messages."""
+
+
 _NUMBER = r"(?:(\d{1,4})|[\[(](\d{1,4})[\])])"
 
 
-def named(table: Table, name: str) -> str | None:
+def named(table: Named, name: str) -> str | None:
     """Return the table's column of a name, whatever its case; None where there is none.
 
     Parameters
     ----------
     table
-        The table of a file.
+        The table.
     name
         The name, in small letters.
 
@@ -46,7 +60,7 @@ def named(table: Table, name: str) -> str | None:
     return same[0] if same else None
 
 
-def find_column(table: Table, column: Column) -> str | None:
+def find_column(table: Named, column: Column) -> str | None:
     """Return the table's column that is one of a contract, under any of its names.
 
     Parameters
@@ -87,7 +101,7 @@ def names_in_use(column: Column) -> Iterator[str]:
             yield name + suffix
 
 
-def numbered(table: Table, name: str, pattern: str) -> tuple[str, ...]:
+def numbered(table: Named, name: str, pattern: str) -> tuple[str, ...]:
     """Return the columns that hold one element each of an array, in order; () for none.
 
     Parameters

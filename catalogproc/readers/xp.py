@@ -1,21 +1,6 @@
 """XP continuous mean spectra, from every archive format and every Parquet dialect.
 
-Column names are matched without regard to case. Arrays stand in one column, as lists or
-written out as text, or in one column an element:
-
-=====================================  ======================================================
-array                                  spellings, for the element k of BP (RP likewise)
-=====================================  ======================================================
-bp_coefficients                        bp_coefficients_k, bp_coefficient_k, bp_coeffs_k,
-                                       bp_coeff_k, bp_coef_k, bp_k, bpk
-bp_coefficient_errors                  bp_coefficient_errors_k, bp_coeff_error_k,
-                                       bp_coeff_err_k, bp_coef_err_k, bp_error_k,
-                                       bp_err_k, e_bp_coeff_k, e_bp_coef_k, e_bp_k
-bp_coefficient_correlations            bp_coefficient_correlations_k,
-                                       bp_coefficient_correlation_k, bp_correlations_k
-=====================================  ======================================================
-
-where k may also stand as ``[k]`` or ``(k)``, with leading zeros, counted from 0 or from 1.
+xp_columns.py lists the layouts and names under which the columns are found.
 """
 
 from __future__ import annotations
@@ -32,30 +17,17 @@ from numpy.typing import NDArray
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, ReleaseError
 from catalogproc.readers import coerce
-from catalogproc.readers.column_lookup import (
-    check_identifier,
-    check_type,
-    find_column,
-    numbered,
-    shortened,
-)
+from catalogproc.readers.arrow_lists import scaled
+from catalogproc.readers.column_lookup import check_identifier, check_type, shortened
 from catalogproc.readers.formats import Rows, Table, open_table
 from catalogproc.readers.units import unit_factor
+from catalogproc.readers.xp_columns import array_columns
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 # Rows that are looked at to learn how many coefficients a file's spectra have.
 _LOOK = 1024
 # With correlations a row takes 15 times the memory.
 _CORRELATED_ROWS = 1024
-
-_COEFFICIENT = "(?:coefficients?|coeffs?|coefs?)"
-_ELEMENTS = {
-    "coefficients": f"{{b}}(?:_{_COEFFICIENT})?_?",
-    "coefficient_errors": (
-        f"(?:{{b}}_(?:{_COEFFICIENT}_)?(?:errors?|err)|e_{{b}}(?:_{_COEFFICIENT})?)_?"
-    ),
-    "coefficient_correlations": "{b}_(?:coefficient_)?correlations?_?",
-}
 
 
 def read_spectra(
@@ -202,7 +174,7 @@ class _Layout:
                 continue  # row and fault
             found = [held[name] for name in self.holders[field.name]]
             array, bad = _read(field, found, count)
-            arrays.append(_scaled(array, self.factors.get(field.name, 1.0)))
+            arrays.append(scaled(array, self.factors.get(field.name, 1.0)))
             for row, fault in _said(field, found, np.flatnonzero(bad)):
                 faults.setdefault(row, []).append(fault)
         arrays.append(pa.array(np.arange(part.first, part.first + count), pa.int64()))
@@ -242,6 +214,8 @@ def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array,
         return coerce.numbers(found[0], field.type)
     if len(found) > 1:
         return coerce.gathered(found, field.type.value_type)
+    if field.name.endswith("correlations"):
+        return coerce.triangles(found[0], field.type.value_type)
     return coerce.lists(found[0], field.type.value_type)
 
 
@@ -254,7 +228,7 @@ def _layout(table: Table, correlations: bool) -> _Layout:
         if column.name.endswith("correlations") and not correlations:
             continue
         fields.append(pa.field(column.name, column.arrow_type))
-        holders[column.name] = _holders(table, column.name)
+        holders[column.name] = array_columns(table, column)
         if column.required and not holders[column.name]:
             missing.append(column.name)
     if missing:
@@ -300,27 +274,6 @@ def _factors(table: Table, holders: Mapping[str, tuple[str, ...]]) -> dict[str, 
                 )  # fmt: skip
             factors[column.name] = next(iter(found), None) or 1.0
     return factors
-
-
-def _scaled(array: pa.Array, factor: float) -> pa.Array:
-    """Lists of numbers, times a factor."""
-    if factor == 1.0:
-        return array
-    values = array.values
-    return pa.ListArray.from_arrays(
-        array.offsets,
-        pc.multiply(values, pa.scalar(factor, values.type)),
-        mask=pc.is_null(array) if array.null_count else None,
-    )
-
-
-def _holders(table: Table, name: str) -> tuple[str, ...]:
-    """The file's columns that hold one of ours."""
-    held = find_column(table, load_contract("xp_continuous")[name])
-    if held is not None:
-        return (held,)
-    band, _, word = name.partition("_")
-    return numbered(table, name, _ELEMENTS[word].format(b=band)) if word in _ELEMENTS else ()
 
 
 def _check_type(table: Table, name: str, holder: str, single: bool) -> None:

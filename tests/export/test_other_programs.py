@@ -15,6 +15,7 @@ from support.catalogs import finished_run
 from support.exports import exported
 
 from catalogproc.contract import load_contract
+from catalogproc.export.open_catalog import open_catalog
 from catalogproc.export.reader import open_rows
 from catalogproc.flags import load_flags
 
@@ -73,6 +74,17 @@ def test_polars(folder: Path, rows: pa.Table, tmp_path: Path, format: str) -> No
     got = found["dist_84"].fill_null(float("nan")).to_numpy().astype(np.float32)
     np.testing.assert_array_equal(got, rows["dist_84"].to_numpy())
     assert found.filter(pl.col("good_mass_age") & (pl.col("m_h") > -0.5)).height == chosen(rows)
+
+
+def test_an_open_catalog_is_an_arrow_stream(folder: Path, rows: pa.Table) -> None:
+    found = pa.table(open_catalog(folder)).sort_by("source_id")
+    assert found.schema.equals(rows.schema)
+    for name in ("source_id", "dist_84", "quality_flags"):  # NaN is not equal to itself in Arrow
+        np.testing.assert_array_equal(found[name].to_numpy(), rows[name].to_numpy())
+    pl = pytest.importorskip("polars", reason="polars is not installed (pip install polars)")
+    assert pl.DataFrame(open_catalog(folder))["source_id"].sum() == sum(
+        rows["source_id"].to_pylist()
+    )
 
 
 @FILES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -156,12 +157,23 @@ def test_errors_that_are_no_errors() -> None:
         (("teff", "TEFF"), "the same token"),
         (("AGE", "age"), "the same token"),
         (("teff", "e_teff", "teff_error"), "the error of teff"),
-        (("phot_g_mean_mag", "PHOT_G_MEAN_MAG", "teff"), "the same as phot_g_mean_mag"),
     ],
 )
 def test_two_columns_of_one_quantity_are_refused(columns: tuple[str, ...], what: str) -> None:
     with pytest.raises(ContractError, match=f"two columns are {what}"):
         read(pa.table({name: [1.0] for name in columns}), JOB)
+
+
+def test_names_that_differ_in_case_are_chosen_as_in_files() -> None:
+    """The exact name is read; without it, two others are refused."""
+    magnitudes = {"phot_g_mean_mag": [12.0], "PHOT_G_MEAN_MAG": [99.0], "teff": [1.0]}
+    assert read(pa.table(magnitudes), JOB).tokens().g_mag.tolist() == [12.0]
+    magnitudes["Phot_G_Mean_Mag"] = magnitudes.pop("phot_g_mean_mag")
+    with pytest.raises(ContractError, match="differ in case alone"):
+        read(pa.table(magnitudes), JOB)
+    twice = pa.Table.from_arrays([pa.array([1.0])] * 3, ["phot_g_mean_mag"] * 2 + ["teff"])
+    with pytest.raises(ContractError, match="two columns are the same as phot_g_mean_mag"):
+        read(twice, JOB)
 
 
 def test_columns_that_cannot_be_read_are_refused() -> None:
@@ -333,3 +345,162 @@ def test_other_names_in_use_give_the_same_tokens() -> None:
     found, wanted = read(renamed, JOB), read(table, JOB)
     np.testing.assert_array_equal(found.tokens().values, wanted.tokens().values)
     assert {"Jmag", "BPmag", "bp_coefficients_xp"} <= set(found.used)
+
+
+def masks_of_astropy(table: pa.Table) -> pa.Table:
+    """Other stars' spectra behind masks, in columns as astropy writes them to Parquet."""
+    hidden = pa.array([row == 3 for row in range(table.num_rows)])
+    for name in ("bp_coefficients", "bp_coefficient_errors", "phot_g_mean_mag"):
+        table = table.append_column(f"{name}.mask", hidden)
+    return table
+
+
+def without_those(table: pa.Table) -> pa.Table:
+    for name in ("bp_coefficients", "bp_coefficient_errors", "phot_g_mean_mag"):
+        rows = table[name].to_pylist()
+        rows[3] = None
+        column = pa.array(rows, table.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+@pytest.mark.parametrize("form", ["arrow", "pandas", "polars", "struct"])
+def test_masks_in_columns_of_their_own(form: str) -> None:
+    table: Any = masks_of_astropy(joined())
+    if form == "pandas":
+        table = table.to_pandas()
+    elif form == "polars":
+        table = pytest.importorskip("polars").from_arrow(table)
+    elif form == "struct":
+        names = [name for name in table.column_names if name.startswith(("bp_", "rp_"))]
+        arrays = [table[name].combine_chunks() for name in names]
+        struct = pa.StructArray.from_arrays(arrays, names)
+        table = table.drop_columns(names).append_column("xp", struct)
+    found, wanted = read(table, JOB), read(without_those(joined()), JOB)
+    np.testing.assert_array_equal(found.tokens().values, wanted.tokens().values)
+    assert "bp_coefficients.mask" in found.used
+
+
+def test_one_column_per_element_is_an_array() -> None:
+    table = joined()
+    plain = read(table, JOB).tokens()
+    names = {"bp_coefficients": "bp_coeff_", "rp_coefficient_errors": "e_rp_coeff_"}
+    for name, start in names.items():
+        matrix = real_stars.stacked(table, name)
+        table = table.drop_columns(name)
+        for k in range(matrix.shape[1]):
+            table = table.append_column(f"{start}{k}", pa.array(matrix[:, k]))
+    np.testing.assert_array_equal(read(table, JOB).tokens().values, plain.values)
+    np.testing.assert_array_equal(read(table.to_pandas(), JOB).tokens().errors, plain.errors)
+    with pytest.raises(ContractError, match="one is missing"):
+        read(table.drop_columns("bp_coeff_7"), JOB)
+    tokens_alone = read(pa.table({"bp0": [1.0], "bp7": [0.1], "e_bp7": [0.01]}), JOB)
+    assert tokens_alone.spectra is None
+    assert errors(tokens_alone, "bp7") == [0.01]
+
+
+@pytest.mark.parametrize("form", ["polars", "stream", "reader", "nested-pandas"])
+def test_any_table_with_the_arrow_stream(form: str) -> None:
+    table, wanted = joined(), as_run(JOB)
+
+    class Stream:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return table.__arrow_c_stream__(requested_schema)
+
+    given: Any = Stream() if form == "stream" else table.to_reader(max_chunksize=7)
+    if form == "polars":
+        given = pytest.importorskip("polars").from_arrow(table)
+    elif form == "nested-pandas":
+        arrays = [table[name].combine_chunks() for name in ("bp_coefficients", "rp_coefficients")]
+        struct = pa.StructArray.from_arrays(arrays, ["bp_coefficients", "rp_coefficients"])
+        given = table.drop_columns(["bp_coefficients", "rp_coefficients"]).to_pandas()
+        given["xp"] = pd.Series(pd.arrays.ArrowExtensionArray(struct))
+    np.testing.assert_allclose(read(given, JOB).tokens().values, wanted.values, rtol=1e-6)
+
+
+def test_what_is_lazy_is_to_be_read_first() -> None:
+    class Lazy:
+        def collect(self) -> None: ...
+
+    with pytest.raises(ContractError, match=r"not a table(.|\n)*collect\(\) first"):
+        read(Lazy())
+
+
+def test_null_structs_and_lists_hide_what_is_behind() -> None:
+    """Arrow keeps values behind a null; they are another star's as often as not."""
+    table = joined().slice(0, 3)
+    names = ["bp_coefficients", "bp_coefficient_errors", "rp_coefficients", "rp_coefficient_errors"]
+    arrays = [table[name].combine_chunks() for name in names]
+    hidden = pa.array([False, True, False])
+    struct = pa.StructArray.from_arrays(arrays, names, mask=hidden)
+    lists = {
+        name: pa.ListArray.from_arrays(array.offsets, array.values, mask=hidden)
+        for name, array in zip(names, arrays, strict=True)
+    }
+    fixed = {
+        name: pa.FixedSizeListArray.from_arrays(array.values, 55, mask=hidden)
+        for name, array in zip(names, arrays, strict=True)
+    }
+    plain = read(table, JOB).tokens().values
+    coefficients = [*VOCABULARY.coefficient_columns("bp"), *VOCABULARY.coefficient_columns("rp")]
+    for columns in ({"xp": struct}, lists, fixed):
+        made = read(pa.table({"source_id": table["source_id"], **columns}), JOB).tokens().values
+        assert np.isnan(made[1, coefficients]).all()
+        assert np.isfinite(made[[0, 2]][:, coefficients]).sum() > 50
+        assert made.shape == plain.shape
+
+
+def test_matrices_of_gaiaxpy_are_correlations() -> None:
+    """GaiaXPy's DataFrames hold arrays of numpy and 55 x 55 matrices."""
+    with warnings.catch_warnings(action="ignore"):  # it sets an option that pandas gives up
+        module = pytest.importorskip("gaiaxpy.core.generic_functions")
+    job = JOBS["correlations"]
+    table, wanted = joined(), as_run(job)
+    frame = table.to_pandas()
+    for band in ("bp", "rp"):
+        name = f"{band}_coefficient_correlations"
+        frame[name] = [module.array_to_symmetric_matrix(np.array(row), 55) for row in frame[name]]
+    assert frame["bp_coefficient_correlations"][0].shape == (55, 55)
+    matrices = np.stack(frame["bp_coefficient_correlations"])
+    whole = Table({n: real_stars.stacked(table, n) if pa.types.is_list(table[n].type)
+                   else table[n].to_pylist() for n in table.column_names})  # fmt: skip
+    whole["bp_coefficient_correlations"] = matrices
+    for given in (frame, whole):
+        found = read(given, job).tokens()
+        for band in ("bp", "rp"):
+            np.testing.assert_allclose(
+                found.correlations[band], wanted.correlations[band], rtol=1e-6
+            )
+    frame.loc[0, "bp_coefficient_correlations"][3, 5] += 0.1
+    with pytest.raises(ContractError, match="a column of another type"):
+        read(frame, job)
+
+
+def test_identifiers_are_those_of_a_file() -> None:
+    """Other names, designations, 0 and -1 for none; a float is refused, the index is read."""
+    ids = [4295806720, 38655544960]
+    for column in (
+        {"DESIGNATION": [f"Gaia DR3 {star}" for star in ids]},
+        {"gaia_dr3_source_id": ids},
+        {"source_id": [str(star) for star in ids]},
+    ):
+        found = read(pa.table({"teff": [1.0, 2.0], **column}), JOB).source_id
+        assert found is not None
+        assert found.to_pylist() == ids
+    none = read(pa.table({"teff": [1.0, 2.0], "source_id": [0, -1]}), JOB).source_id
+    assert none is not None
+    assert none.null_count == 2
+    with pytest.raises(ContractError, match=r"is a float(.|\n)*Int64"):
+        read(pd.DataFrame({"teff": [1.0, 2.0], "source_id": [ids[0], np.nan]}), JOB)
+    indexed = pd.DataFrame({"teff": [1.0, 2.0]}, index=pd.Index(ids, name="source_id"))
+    found = read(indexed, JOB).source_id
+    assert found is not None
+    assert found.to_pylist() == ids
+
+
+def test_units_that_astropy_writes_to_parquet_are_known_in_memory(tmp_path: Any) -> None:
+    import pyarrow.parquet as pq
+
+    QUANTITIES.write(tmp_path / "q.parquet")
+    found = read(pq.read_table(tmp_path / "q.parquet"))
+    np.testing.assert_allclose(found.given_values, read(QUANTITIES).given_values, rtol=1e-14)

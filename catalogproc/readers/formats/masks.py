@@ -57,6 +57,7 @@ def masked(values: pa.Array, mask: pa.Array) -> pa.Array:
     ValueError
         The mask is neither, or a list and its mask have different lengths.
     """
+    values, mask = coerce.plain(values), coerce.plain(mask)
     if coerce.is_text(mask.type):
         mask = _from_text(mask)
     if coerce.is_list(mask.type):

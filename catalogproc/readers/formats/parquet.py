@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
+from catalogproc.readers.formats.nested import nested_fields
 from catalogproc.readers.formats.stated_units import schema_units
 from catalogproc.readers.formats.stream import is_gzip
 
@@ -39,21 +39,8 @@ class ParquetTable(Table):
 
     @cached_property
     def nested(self) -> Mapping[str, tuple[str, str]]:
-        """Columns that are fields of a struct, by their name, or by both where that is taken.
-
-        nested-pandas and LSDB write a star's spectrum so: ``xp.bp_coefficients``.
-        """
-        found = [
-            (column.name, column.type.field(number).name)
-            for column in self.schema
-            if pa.types.is_struct(column.type)
-            for number in range(column.type.num_fields)
-        ]
-        children = Counter([child for _, child in found] + self.schema.names)
-        return {
-            child if children[child] == 1 else f"{column}.{child}": (column, child)
-            for column, child in found
-        }
+        """Columns that are fields of a struct; see :func:`nested_fields`."""
+        return nested_fields(zip(self.schema.names, self.schema.types, strict=True))
 
     @property
     def rows(self) -> int:
