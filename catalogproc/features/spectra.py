@@ -60,6 +60,22 @@ def matrix(column: pa.Array | pa.ChunkedArray, count: int) -> NDArray[np.floatin
     return rows
 
 
+def project(values: NDArray[np.floating[Any]], operator: Float) -> Float:
+    """Return an operator times the values of each star (N, m).
+
+    Parameters
+    ----------
+    values
+        (N, n).
+    operator
+        (m, n).
+    """
+    # One product a row, each of the same shape, so that a row's rounding is always the same: a
+    # product of many rows at once rounds a row by its place among them.
+    rows = np.ascontiguousarray(values, dtype=np.float64)[:, None, :]
+    return np.asarray((rows @ np.ascontiguousarray(operator.T))[:, 0])
+
+
 def relevant_number(
     n_relevant: pa.Array | pa.ChunkedArray | None, present: NDArray[np.bool_], count: int
 ) -> NDArray[np.int16]:
@@ -178,6 +194,29 @@ def correlation_matrix(packed: ArrayLike) -> Float:
     diagonal = np.arange(count)
     full[:, diagonal, diagonal] = 1.0
     return full
+
+
+def correlation_factor(matrix: Float) -> Float:
+    """Return T (N, n, n) with T T^T the correlation matrices.
+
+    Parameters
+    ----------
+    matrix
+        Correlation matrices (N, n, n). Stored in float32, one may have eigenvalues slightly
+        below 0: they count as 0.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(matrix))
+    except np.linalg.LinAlgError:
+        return np.stack([_factor_of_one(one) for one in matrix])
+
+
+def _factor_of_one(matrix: Float) -> Float:
+    try:
+        return np.asarray(np.linalg.cholesky(matrix))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def covariance(errors: ArrayLike, packed: ArrayLike) -> Float:

@@ -65,14 +65,13 @@ def gaiaxpy():  # type: ignore[no-untyped-def]
         return gaiaxpy
 
 
-def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return G, BP and RP magnitudes and relative flux errors of gaiaxpy.generate.
+def gaiaxpy_frame(table: pa.Table):  # type: ignore[no-untyped-def]
+    """Return the spectra as the DataFrame that GaiaXPy takes.
 
-    Without correlations GaiaXPy gets diagonal covariances.
+    Without correlations it gets diagonal covariances.
     """
     import pandas as pd
 
-    package = gaiaxpy()
     frame = pd.DataFrame({"source_id": table.column("source_id").to_numpy()})
     for band in ("bp", "rp"):
         errors = stacked(table, f"{band}_coefficient_errors")
@@ -100,6 +99,16 @@ def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
         frame[f"{band}_covariance_matrix"] = list(
             formal[:, :, None] * correlation * formal[:, None, :]
         )
+    return frame
+
+
+def gaiaxpy_magnitudes(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return G, BP and RP magnitudes and relative flux errors of gaiaxpy.generate.
+
+    Without correlations GaiaXPy gets diagonal covariances.
+    """
+    package = gaiaxpy()
+    frame = gaiaxpy_frame(table)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = package.generate(

@@ -1,0 +1,257 @@
+"""Canonical coefficients: one vector for archive coefficients and for sampled flux.
+
+Sampled flux is F = D c of the archive's coefficients c. Canonical coefficients are
+k = P F = P D c with a fixed inverse P, P D P = P (canonical_tables.py). So k of canonical
+coefficients is k again, and D k is the flux of D c to 1.4e-6. A star with one band has that band's
+own operator, because a band set to zero moves the other one's coefficients by 12 to 18 errors.
+
+All coefficients are projected first and masked afterwards: a mask applied before would move the
+coefficients that are left by 0.2 of their error. The covariance P D Sigma D^T P^T is singular
+and crosses bands, so that it is used through a factor and never inverted.
+
+A star's numbers do not depend on the other stars of the batch, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.errors import ReleaseError
+from catalogproc.features import spectra
+from catalogproc.features.canonical_tables import Operator, columns, measured, operators
+from catalogproc.features.flux_calibration import calibration
+from catalogproc.features.sampled_errors import canonical_errors
+from catalogproc.vocabulary import BANDS
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+ByBand = Mapping[str, NDArray[np.floating]]
+
+BASIS_ID = "canonical-dr3-1"
+"""Identifies the operators in files of canonical coefficients."""
+
+TAIL_RMS = 1.2
+"""Coefficients past n carry no signal where the rms of value over error is below this; noise
+alone gives 1, and 1.2 allows for errors that are known to 20 %."""
+
+
+@dataclass(frozen=True)
+class CanonicalSpectra:
+    """Canonical coefficients of N stars and their errors, electrons per second.
+
+    Attributes
+    ----------
+    values, errors
+        By band (N, n), all coefficients, none masked; a row of NaN where the band is missing,
+        or the error is unknown.
+    """
+
+    values: Mapping[str, Float]
+    errors: Mapping[str, Float]
+
+    def relevant(self) -> dict[str, Mask]:
+        """Return by band which coefficients (N, n) are measured and carry signal."""
+        return {band: relevance(band, self.values[band], self.errors[band]) for band in self.values}
+
+
+def from_coefficients(
+    coefficients: ByBand, errors: ByBand, correlations: ByBand | None = None
+) -> CanonicalSpectra:
+    """Return the canonical coefficients of published ones.
+
+    Parameters
+    ----------
+    coefficients, errors
+        By band, as published (N, n), electrons per second; a row with a NaN is a missing band.
+    correlations
+        By band, packed as published (N, n(n-1)/2); the mean ones of real spectra are assumed
+        for a star without.
+
+    Raises
+    ------
+    ReleaseError
+        The number of coefficients is not that of DR3.
+    """
+    values = np.concatenate([_checked(band, coefficients[band]) for band in BANDS], axis=1)
+    published = np.concatenate([_checked(band, errors[band]) for band in BANDS], axis=1)
+    result = np.full(values.shape, np.nan)
+    result_errors = np.full(values.shape, np.nan)
+    for name, rows in _kinds(values).items():
+        part, operator = columns(name), operators()[name]
+        own = published[rows, part]
+        result[rows, part] = spectra.project(values[rows, part], operator.projection)
+        result_errors[rows, part] = np.sqrt(spectra.project(np.square(own), operator.error_weights))
+        known = _with_correlations(correlations, name, rows)
+        if known.any():
+            matrix = covariance_factor(
+                name, own[known], {} if correlations is None else
+                {band: correlations[band][rows][known] for band in _bands(name)}
+            )  # fmt: skip
+            result_errors[np.flatnonzero(rows)[known], part] = np.sqrt(
+                np.square(matrix).sum(axis=2)
+            )
+    return CanonicalSpectra(_split(result), _split(result_errors))
+
+
+def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> CanonicalSpectra:
+    """Return the canonical coefficients of sampled flux.
+
+    Parameters
+    ----------
+    flux, errors
+        Flux and its errors (N, L) in W m-2 nm-1 at the 343 wavelengths of GaiaXPy's default
+        sampling, 336 to 1020 nm. A band is missing where the flux of its own pixels has a NaN.
+
+    Raises
+    ------
+    ReleaseError
+        Another number of wavelengths.
+    """
+    wanted = len(calibration().wavelengths)
+    for found in (flux.shape[1], errors.shape[1]):
+        if found != wanted:
+            raise ReleaseError(
+                "sampled spectra on another grid",
+                wanted=f"{wanted} wavelengths, 336 to 1020 nm",
+                found=found,
+            )
+    values = np.asarray(flux, dtype=np.float64)
+    result = np.full((len(values), columns("both").stop), np.nan)
+    result_errors = np.full(result.shape, np.nan)
+    for name, rows in _kinds_of_flux(values).items():
+        operator = operators()[name]
+        result[rows, columns(name)] = spectra.project(
+            values[rows][:, operator.pixels], operator.inverse
+        )
+        for band in _bands(name):
+            result_errors[rows, columns(band)] = canonical_errors(
+                np.asarray(errors[rows], dtype=np.float64), band, alone=name != "both"
+            )
+    return CanonicalSpectra(_split(result), _split(result_errors))
+
+
+def covariance_factor(name: str, errors: Float, correlations: ByBand) -> Float:
+    """Return A (N, n, n) with A A^T the covariance of canonical coefficients.
+
+    Parameters
+    ----------
+    name
+        The operator: "both" (n counts BP, then RP), "bp" or "rp".
+    errors
+        Errors as published (N, n), electrons per second.
+    correlations
+        By band, packed as published (N, m(m-1)/2); a row with a NaN, or a band that is absent,
+        gets the mean correlations of real spectra.
+    """
+    operator = operators()[name]
+    triangle = _triangles(name, operator, len(errors), correlations)
+    return np.asarray(operator.projection @ (errors[:, :, None] * triangle))
+
+
+def relevance(band: str, values: NDArray[np.floating], errors: NDArray[np.floating]) -> Mask:
+    """Return which canonical coefficients of a band are measured and carry signal (N, n).
+
+    Parameters
+    ----------
+    band
+        "bp" or "rp".
+    values, errors
+        Canonical coefficients and errors (N, n), of any common unit.
+
+    Notes
+    -----
+    Signal ends at the smallest n for which the rms of value over error past n is below
+    TAIL_RMS. Coefficients that are nearly pure prior are absent and do not count.
+    """
+    number = relevant_number(band, values, errors)
+    return np.asarray((np.arange(values.shape[1]) < number[:, None]) & measured()[columns(band)])
+
+
+def relevant_number(
+    band: str, values: NDArray[np.floating], errors: NDArray[np.floating]
+) -> NDArray[np.int16]:
+    """Return the number of canonical coefficients of a band up to the end of the signal (N,).
+
+    Parameters
+    ----------
+    band
+        "bp" or "rp".
+    values, errors
+        Canonical coefficients and errors (N, n). Where errors are unknown all coefficients
+        count, and none where the band is missing.
+    """
+    count = values.shape[1]
+    use = measured()[columns(band)]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        squares = np.where(use, np.square(values / errors), 0.0)
+        tail = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1]
+        left = np.maximum(np.cumsum(use[::-1])[::-1], 1)
+        quiet = tail < TAIL_RMS**2 * left
+    number = np.where(quiet.any(axis=1), quiet.argmax(axis=1), count)
+    return np.where(np.isfinite(values).all(axis=1), number, 0).astype(np.int16)
+
+
+def _checked(band: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
+    part = columns(band)
+    if values.shape[1] != part.stop - part.start:
+        raise ReleaseError(
+            f"no canonical coefficients of {band.upper()} spectra of another release",
+            wanted=f"{part.stop - part.start} coefficients",
+            found=values.shape[1],
+        )
+    return values
+
+
+def _kinds(values: NDArray[np.floating]) -> dict[str, Mask]:
+    """Return which stars (N,) have both bands, BP alone and RP alone."""
+    bp, rp = (np.asarray(np.isfinite(values[:, columns(band)]).all(axis=1)) for band in BANDS)
+    return _by_operator(bp, rp)
+
+
+def _kinds_of_flux(flux: Float) -> dict[str, Mask]:
+    finite = np.isfinite(flux)
+    bp, rp = (finite[:, operators()[band].pixels].all(axis=1) for band in BANDS)
+    # Without the pixels between the bands the whole is not there.
+    broken = bp & rp & ~finite.all(axis=1)
+    return _by_operator(np.asarray(bp & ~broken), np.asarray(rp & ~broken))
+
+
+def _by_operator(bp: Mask, rp: Mask) -> dict[str, Mask]:
+    kinds = {"both": bp & rp, "bp": bp & ~rp, "rp": rp & ~bp}
+    return {name: rows for name, rows in kinds.items() if rows.any()}
+
+
+def _bands(name: str) -> tuple[str, ...]:
+    return BANDS if name == "both" else (name,)
+
+
+def _with_correlations(correlations: ByBand | None, name: str, rows: Mask) -> Mask:
+    """Return which of the chosen rows have correlations of at least one band."""
+    known = np.zeros(int(rows.sum()), dtype=bool)
+    for band in _bands(name):
+        if correlations and band in correlations:
+            known |= np.isfinite(correlations[band][rows]).all(axis=1)
+    return known
+
+
+def _triangles(name: str, operator: Operator, size: int, correlations: ByBand) -> Float:
+    """Return T (N, n, n) with T T^T the correlations of each star."""
+    triangle = np.broadcast_to(operator.factor, (size, *operator.factor.shape)).copy()
+    start = columns(name).start
+    for band in _bands(name):
+        packed = correlations.get(band)
+        if packed is None:
+            continue
+        own = slice(columns(band).start - start, columns(band).stop - start)
+        known = np.flatnonzero(np.isfinite(packed).all(axis=1))
+        matrix = spectra.correlation_matrix(packed[known])
+        triangle[known, own, own] = spectra.correlation_factor(matrix)
+    return triangle
+
+
+def _split(values: Float) -> dict[str, Float]:
+    return {band: values[:, columns(band)] for band in BANDS}
