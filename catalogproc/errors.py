@@ -65,8 +65,26 @@ def did_you_mean(found: object, known: Iterable[str]) -> str | None:
         All words that would have been right.
     """
     words = {word.lower(): word for word in known}
-    near = get_close_matches(str(found).lower(), words, n=1, cutoff=0.7)
-    return f"did you mean {words[near[0]]}?" if near else None
+    wrong = str(found).lower()
+    near = get_close_matches(wrong, words, n=5, cutoff=0.66)
+    # Of similar words, the one with the fewest slips: export, not report, for epxort.
+    best = min(near, key=lambda word: _slips(wrong, word), default=None)
+    return None if best is None else f"did you mean {words[best]}?"
+
+
+def _slips(found: str, meant: str) -> int:
+    """Letters inserted, left out, changed, or exchanged with their neighbour between two words."""
+    before: list[int] = []
+    row = list(range(len(meant) + 1))
+    for i, letter in enumerate(found, start=1):
+        after = [i]
+        for j, wanted in enumerate(meant, start=1):
+            cost = min(row[j] + 1, after[j - 1] + 1, row[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and (letter, found[i - 2]) == (meant[j - 2], wanted):
+                cost = min(cost, before[j - 2] + 1)
+            after.append(cost)
+        before, row = row, after
+    return row[-1]
 
 
 def plural(count: int, word: str) -> str:

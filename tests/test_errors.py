@@ -67,7 +67,13 @@ def test_a_number_has_its_word() -> None:
 
 @pytest.mark.parametrize(
     ("found", "advice"),
-    [("tef", "did you mean teff?"), ("TEFF", "did you mean teff?"), ("colour", None), ("", None)],
+    [
+        ("tef", "did you mean teff?"),
+        ("TEFF", "did you mean teff?"),
+        ("colour", None),
+        ("", None),
+        ("tfef", "did you mean teff?"),
+    ],
 )
 def test_the_closest_known_word_is_suggested(found: str, advice: str | None) -> None:
     assert did_you_mean(found, ["teff", "logg", "mass"]) == advice

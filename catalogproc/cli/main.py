@@ -10,6 +10,7 @@ import typer
 from catalogproc import __version__
 from catalogproc.cli import catalog, data, evaluation, run, spectra, training
 from catalogproc.cli.console import VOICE, console
+from catalogproc.cli.usage import help_page, usage_error
 from catalogproc.errors import CatalogprocError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 _MANY = ("--input", "--gaia-source", *training.MANY, *spectra.MANY)
 
 _QUIET = {"--quiet", "-q"}
+_INTERRUPTED = 130  # the exit code of typer after Ctrl-C
 
 for command in (
     run.run, run.check, run.plan,
@@ -40,13 +42,26 @@ app.add_typer(training.dataset, name="dataset")
 def main() -> None:
     """Run a command; print errors in the user's words; exit with 0, 1 or 2."""
     try:
-        app(args=_spread(sys.argv[1:]), prog_name="catalogproc", standalone_mode=True)
+        code = app(args=_spread(sys.argv[1:]), prog_name="catalogproc", standalone_mode=False)
     except CatalogprocError as error:
-        console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        sys.exit(_failed(error))
+    except Exception as error:
+        if page := help_page(error):
+            print(page, file=sys.stderr)
+            sys.exit(2)
+        refused = usage_error(error)
+        if refused is None:
+            raise
+        sys.exit(_failed(refused))
+    if code == _INTERRUPTED:
         console(stderr=True).print("stopped: run the same command again to resume", style="yellow")
-        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(error: CatalogprocError) -> int:
+    """Print an error and return its exit code."""
+    console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+    return error.exit_code
 
 
 def _spread(words: list[str]) -> list[str]:

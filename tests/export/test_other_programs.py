@@ -82,9 +82,7 @@ def test_an_open_catalog_is_an_arrow_stream(folder: Path, rows: pa.Table) -> Non
     for name in ("source_id", "dist_84", "quality_flags"):  # NaN is not equal to itself in Arrow
         np.testing.assert_array_equal(found[name].to_numpy(), rows[name].to_numpy())
     pl = pytest.importorskip("polars", reason="polars is not installed (pip install polars)")
-    assert pl.DataFrame(open_catalog(folder))["source_id"].sum() == sum(
-        rows["source_id"].to_pylist()
-    )
+    assert sorted(pl.DataFrame(open_catalog(folder))["source_id"]) == rows["source_id"].to_pylist()
 
 
 @FILES
