@@ -38,6 +38,8 @@ TAIL_RMS = 1.2
 """Coefficients past n carry no signal where the rms of value over error is below this; noise
 alone gives 1, and 1.2 allows for errors that are known to 20 %."""
 
+_BLOCK = 512  # stars whose covariances are made at a time
+
 
 @dataclass(frozen=True)
 class CanonicalSpectra:
@@ -59,7 +61,10 @@ class CanonicalSpectra:
 
 
 def from_coefficients(
-    coefficients: ByBand, errors: ByBand, correlations: ByBand | None = None
+    coefficients: ByBand,
+    errors: ByBand,
+    correlations: ByBand | None = None,
+    already: Mask | None = None,
 ) -> CanonicalSpectra:
     """Return the canonical coefficients of published ones.
 
@@ -70,6 +75,8 @@ def from_coefficients(
     correlations
         By band, packed as published (N, n(n-1)/2); the mean ones of real spectra are assumed
         for a star without.
+    already
+        Stars (N,) whose coefficients and errors are canonical: they stay as they are.
 
     Raises
     ------
@@ -94,6 +101,8 @@ def from_coefficients(
             result_errors[np.flatnonzero(rows)[known], part] = np.sqrt(
                 np.square(matrix).sum(axis=2)
             )
+    if already is not None:
+        result[already], result_errors[already] = values[already], published[already]
     return CanonicalSpectra(_split(result), _split(result_errors))
 
 
@@ -152,6 +161,29 @@ def covariance_factor(name: str, errors: Float, correlations: ByBand) -> Float:
     return np.asarray(operator.projection @ (errors[:, :, None] * triangle))
 
 
+def correlation_factor(errors: ByBand, correlations: ByBand) -> NDArray[np.float32]:
+    """Return A (N, C, C) with A A^T the correlations of all canonical coefficients, BP before RP.
+
+    Parameters
+    ----------
+    errors
+        By band, errors as published (N, n), NaN where the band is missing: its rows are 0. Of
+        canonical coefficients their own errors are as good, as both agree to some per cent.
+    correlations
+        As of :func:`covariance_factor`.
+    """
+    both = np.concatenate([errors[band] for band in BANDS], axis=1)
+    found = np.zeros((*both.shape, both.shape[1]), dtype=np.float32)
+    for name, rows in _kinds(both).items():
+        part = columns(name)
+        for block in np.array_split(np.flatnonzero(rows), 1 + int(rows.sum()) // _BLOCK):
+            packed = {b: correlations[b][block] for b in _bands(name) if b in correlations}
+            matrix = covariance_factor(name, both[block, part].astype(np.float64), packed)
+            length = np.sqrt(np.square(matrix).sum(axis=2, keepdims=True))
+            found[block, part, part] = matrix / np.where(length > 0, length, 1.0)
+    return found
+
+
 def relevance(band: str, values: NDArray[np.floating], errors: NDArray[np.floating]) -> Mask:
     """Return which canonical coefficients of a band are measured and carry signal (N, n).
 
@@ -169,6 +201,11 @@ def relevance(band: str, values: NDArray[np.floating], errors: NDArray[np.floati
     """
     number = relevant_number(band, values, errors)
     return np.asarray((np.arange(values.shape[1]) < number[:, None]) & measured()[columns(band)])
+
+
+def measured_by_band() -> dict[str, Mask]:
+    """Return by band which coefficients (n,) are measured rather than pure prior."""
+    return {band: measured()[columns(band)] for band in BANDS}
 
 
 def relevant_number(

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catalogproc.features.canonical import correlation_factor
 from catalogproc.features.gaiaxpy_tables import read_tables
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job
@@ -31,7 +32,8 @@ FLUX_ERROR = 0.005
 def input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise:
     """Return the errors and correlations of the tokens of N stars.
 
-    Coefficients of a band are correlated where the archive's correlations were read; J - H and
+    Coefficients are correlated where the archive's correlations were read: within a band, and
+    canonical ones between the bands too; J - H and
     J - Ks are correlated because both contain J. The G flux by which coefficients are divided
     is treated as exact, as in training.
 
@@ -54,13 +56,10 @@ def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise
     formal, errors = tokens.errors, tokens.errors
     if job.inflate_errors:
         formal, errors = inflate_errors(tokens.values, tokens.errors, tokens.g_mag, vocabulary)
-    groups = []
-    for band in BANDS:
-        columns = vocabulary.coefficient_columns(band)[: job.coefficients]
-        packed = tokens.correlations.get(band)
-        if packed is not None and len(columns):
-            share = np.nan_to_num(formal[:, columns] / errors[:, columns])
-            groups.append(Correlated(columns, correlation(packed, share)))
+    groups: list[Correlated] = []
+    if tokens.correlations:
+        of = _canonical_groups if vocabulary.basis == "canonical" else _archive_groups
+        groups = of(tokens, vocabulary, job, np.nan_to_num(formal / errors))
     names = [name for name in ("jh", "jk") if name in job.inputs and name in vocabulary]
     if len(names) == 2:
         columns = vocabulary.columns(names)
@@ -71,6 +70,34 @@ def _input_noise(tokens: Tokens, vocabulary: Vocabulary, job: Job) -> InputNoise
         matrix[:, 0, 1] = matrix[:, 1, 0] = np.clip(shared, 0.0, 1.0)
         groups.append(Correlated(columns, matrix))
     return InputNoise(errors.astype(np.float32), tuple(groups))
+
+
+def _archive_groups(
+    tokens: Tokens, vocabulary: Vocabulary, job: Job, share: Float
+) -> list[Correlated]:
+    """Return the correlated coefficients, band by band."""
+    groups = []
+    for band in BANDS:
+        columns = vocabulary.coefficient_columns(band)[: job.coefficients]
+        packed = tokens.correlations.get(band)
+        if packed is not None and len(columns):
+            groups.append(Correlated(columns, correlation(packed, share[:, columns])))
+    return groups
+
+
+def _canonical_groups(
+    tokens: Tokens, vocabulary: Vocabulary, job: Job, share: Float
+) -> list[Correlated]:
+    """Return the canonical coefficients of both bands as one group, by a factor.
+
+    The covariance is singular and crosses bands.
+    """
+    every = [vocabulary.coefficient_columns(band) for band in BANDS]
+    first = [np.arange(len(columns)) < job.coefficients for columns in every]
+    used, columns = np.concatenate(first), np.concatenate(every)
+    factor = correlation_factor(tokens.published_errors, tokens.correlations)[:, used]
+    factor *= share[:, columns[used], None].astype(np.float32)
+    return [Correlated.by_factor(columns[used], factor, columns)]
 
 
 def inflate_errors(

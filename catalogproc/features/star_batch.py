@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import CountError
+from catalogproc.errors import CountError, ReleaseError
+from catalogproc.features.canonical import BASIS_ID
 from catalogproc.features.spectra import matrix, relevant_number
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -43,6 +44,8 @@ class StarBatch:
         none.
     source_id
         Gaia source identifiers (N,).
+    canonical
+        The coefficients and errors are canonical ones already (N,); None for no star.
     has_spectra
         False for a table without spectra: every coefficient is NaN, and no photometry is
         synthesised.
@@ -57,6 +60,7 @@ class StarBatch:
     correlations: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     source_id: NDArray[np.int64] | None = None
     has_spectra: bool = True
+    canonical: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.coefficients[BANDS[0]])
@@ -98,7 +102,7 @@ def read(
     Raises
     ------
     ReleaseError
-        The number of coefficients is not the vocabulary's.
+        The number of coefficients is not the vocabulary's; or a basis that it does not read.
     CountError
         The auxiliary rows are not those of the spectra.
     """
@@ -124,6 +128,7 @@ def read(
         n_relevant,
         correlations=correlations,
         source_id=_identifiers(spectra.column("source_id")) if "source_id" in names else None,
+        canonical=_canonical(spectra, vocabulary),
     )
     if auxiliary is None:
         return stars
@@ -172,6 +177,41 @@ def _identifiers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
+def _canonical(spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> Mask | None:
+    """Return which spectra (N,) are canonical coefficients; None for none."""
+    if "basis_id" not in spectra.schema.names:
+        return None
+    column = spectra.column("basis_id")
+    if column.null_count == len(column):
+        return None
+    for found in pc.unique(column).drop_null().to_pylist():
+        if found != BASIS_ID:
+            raise ReleaseError(
+                "spectra in a basis that is not known", wanted=BASIS_ID, found=found,
+                advice="leave out the column basis_id only if these are the archive's coefficients",
+            )  # fmt: skip
+    if vocabulary.basis != "canonical":
+        raise not_canonical("canonical coefficients")
+    return _true(pc.is_valid(column))
+
+
+def not_canonical(what: str) -> ReleaseError:
+    """Return the error for spectra that only a model of the canonical basis reads.
+
+    Parameters
+    ----------
+    what
+        The spectra, in words.
+    """
+    return ReleaseError(
+        f"{what} are not read by this model",
+        wanted="XP continuous spectra, coefficients as the archive publishes them",
+        found=what,
+        advice="use a model whose basis is canonical (--model), or get the product "
+        "XP_CONTINUOUS of the same stars",
+    )
+
+
 def _check_rows(spectra: pa.RecordBatch | pa.Table, auxiliary: pa.Table) -> None:
     """Raise CountError unless the auxiliary rows are those of the spectra."""
     if auxiliary.num_rows != spectra.num_rows:
@@ -201,8 +241,8 @@ def _numbers(column: pa.ChunkedArray) -> Float:
     return numbers
 
 
-def _true(condition: pa.ChunkedArray) -> Mask:
-    mask: Mask = pc.fill_null(condition, False).to_numpy()
+def _true(condition: pa.Array | pa.ChunkedArray) -> Mask:
+    mask = np.asarray(pc.fill_null(condition, False).to_numpy(zero_copy_only=False), dtype=bool)
     return mask
 
 

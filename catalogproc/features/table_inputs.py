@@ -316,6 +316,7 @@ def _archive_columns(
         if columns.holders(contract[f"{band}_coefficients"], reserved)
         for kind in kinds
     ]
+    names += [contract["basis_id"]] if names else []
     spectra = {c.name: held for c in names if (held := columns.holders(c, reserved))}
     # E(B-V) is read as a derived token, in `run` and here by the same rule.
     wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}

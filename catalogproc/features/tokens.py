@@ -8,14 +8,14 @@ stars of its batch, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, extinction, parallax, photometry, spectra
+from catalogproc.features import astrometry, canonical, extinction, parallax, photometry, spectra
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -86,6 +86,8 @@ class Tokens:
         Error of the J magnitude, which both 2MASS colours share.
     correlations
         By band, where read: packed as published (N, n(n-1)/2).
+    published_errors
+        By band: errors of the coefficients as published (N, n), electrons per second.
     source_id
         Gaia source identifier; the row number where none is given.
     ebv_by_parallax
@@ -125,6 +127,7 @@ class Tokens:
     ebv_by_parallax: Mask
     e_j: Float
     correlations: Mapping[str, NDArray[np.floating]]
+    published_errors: Mapping[str, NDArray[np.floating]]
     source_id: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -185,6 +188,8 @@ def tokens(
     Made are the tokens in ``job.inputs`` that are known, and of each band the first
     ``job.coefficients`` that are relevant (irrelevant ones too without
     ``job.mask_irrelevant``). A coefficient of exactly zero is absent (Leung & Bovy 2024).
+    A vocabulary of the canonical basis has canonical coefficients (canonical.py), those that are
+    relevant by its own rule, and none that are nearly pure prior.
     G and BP - RP come from gaia_source where given, else from the spectrum, star by star.
     """
     return from_stars(read(spectra, auxiliary, vocabulary), vocabulary, job)
@@ -205,7 +210,8 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
     check_inputs(job, vocabulary)
     size = len(stars)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars)
+        read = _Coefficients.of(stars, vocabulary)
+        g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars, read)
         plx = parallax.parallaxes(stars, g_mag)
         f, e_f = astrometry.pseudo_luminosity(plx.corrected, plx.error, g_mag)
         ruwe = stars.column("ruwe")
@@ -221,7 +227,7 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         dense = _DenseTokens(vocabulary, *np.full((2, size, len(vocabulary)), np.nan))
         for name in job.inputs:
             dense.set_input(name, *inputs[name])
-        present = {band: dense.set_spectrum(band, stars, g_flux, job) for band in BANDS}
+        present = {band: dense.set_spectrum(band, read, g_flux, job) for band in BANDS}
     ra, dec, l, b = _position(stars)  # noqa: E741
     return Tokens(
         values=dense.values, errors=dense.errors,
@@ -230,8 +236,8 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         parallax_usable=usable, zero_point_assumed=plx.assumed,
         zero_point_published=plx.published, zero_point_relation=plx.relation,
         pseudo_luminosity=f, e_pseudo_luminosity=e_f, ruwe=ruwe,
-        n_bp_relevant=stars.n_relevant["bp"].astype(np.int16), bp=present["bp"],
-        n_rp_relevant=stars.n_relevant["rp"].astype(np.int16), rp=present["rp"],
+        n_bp_relevant=read.n_relevant["bp"].astype(np.int16), bp=present["bp"],
+        n_rp_relevant=read.n_relevant["rp"].astype(np.int16), rp=present["rp"],
         has_tmass=_has_tmass(job, jh[0], jk[0]),
         ra=ra, dec=dec, l=l, b=b, healpix29=astrometry.healpix(ra, dec),
         excess_factor=stars.column("phot_bp_rp_excess_factor"),
@@ -239,8 +245,75 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
         ebv_by_parallax=np.zeros(size, dtype=bool),
         e_j=stars.column("j_msigcom"), correlations=stars.correlations,
+        published_errors=stars.errors,
         source_id=np.arange(size) if stars.source_id is None else stars.source_id,
     )  # fmt: skip
+
+
+def hide_band(
+    made: Tokens, spectra: pa.RecordBatch | pa.Table, band: str, vocabulary: Vocabulary
+) -> Tokens:
+    """Return the tokens without a band: canonical ones of the other are of that band alone.
+
+    Canonical coefficients of one band change a little with the other band, so that leaving out
+    its tokens is not enough. All coefficients are made, and the G flux stays that of ``made``.
+
+    Parameters
+    ----------
+    made
+        Tokens of N stars.
+    spectra
+        The stars' spectra, as for :func:`tokens`.
+    band
+        The band that is hidden.
+    vocabulary
+        The model's tokens, of the canonical basis.
+    """
+    stars = read(spectra, None, vocabulary)
+    nothing = np.full(stars.coefficients[band].shape, np.nan)
+    shown = replace(
+        stars,
+        coefficients={**stars.coefficients, band: nothing},
+        errors={**stars.errors, band: nothing},
+    )
+    coefficients = _Coefficients.of(shown, vocabulary)
+    dense = _DenseTokens(vocabulary, made.values.copy(), made.errors.copy())
+    job = Job("one band", inputs=(), coefficients=max(map(vocabulary.coefficients, BANDS)))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        for name in BANDS:
+            dense.set_spectrum(name, coefficients, made.g_flux, job)
+    return replace(made, values=dense.values, errors=dense.errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Coefficients:
+    """The coefficients that the model reads, by band (N, n), in the basis of its vocabulary."""
+
+    values: Mapping[str, NDArray[np.floating]]
+    errors: Mapping[str, NDArray[np.floating]]
+    n_relevant: Mapping[str, NDArray[np.integer]]
+    measured: Mapping[str, Mask]
+
+    @classmethod
+    def of(cls, stars: StarBatch, vocabulary: Vocabulary) -> _Coefficients:
+        if vocabulary.basis != "canonical":
+            every = {band: np.ones(stars.coefficients[band].shape[1], dtype=bool) for band in BANDS}
+            return cls(stars.coefficients, stars.errors, stars.n_relevant, every)
+        made = canonical.from_coefficients(
+            stars.coefficients, stars.errors, stars.correlations, stars.canonical
+        )
+        number = {
+            band: canonical.relevant_number(band, made.values[band], made.errors[band])
+            for band in BANDS
+        }
+        return cls(made.values, made.errors, number, canonical.measured_by_band())
+
+    def relevant(self, band: str, rows: slice, basis: str) -> Mask:
+        """Return which coefficients of some rows carry signal (N, n)."""
+        number, count = self.n_relevant[band][rows], self.values[band].shape[1]
+        if basis == "canonical":
+            return np.asarray(np.arange(count) < number[:, None])
+        return spectra.relevance(number, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,25 +330,24 @@ class _DenseTokens:
         self.values[:, column] = value
         self.errors[:, column] = np.where(np.isfinite(value), error, np.nan)
 
-    def set_spectrum(self, band: str, stars: StarBatch, g_flux: Float, job: Job) -> Mask:
+    def set_spectrum(self, band: str, read: _Coefficients, g_flux: Float, job: Job) -> Mask:
         """Write the coefficients of a band; return which stars have any (N,)."""
         columns = self.vocabulary.coefficient_columns(band)[: job.coefficients]
-        present = np.zeros(len(stars), dtype=bool)
+        present = np.zeros(len(self.values), dtype=bool)
         if not len(columns):
             return present
         at: slice | NDArray[np.int64] = columns
         if np.all(np.diff(columns) == 1):
             at = slice(int(columns[0]), int(columns[-1]) + 1)
         first = slice(0, len(columns))
-        coefficients, errors = stars.coefficients[band], stars.errors[band]
-        for rows in _blocks(len(stars)):
+        coefficients, errors = read.values[band], read.errors[band]
+        for rows in _blocks(len(present)):
             value, error = spectra.normalise(
                 coefficients[rows, first], errors[rows, first], g_flux[rows]
             )
-            absent = ~((value != 0) & np.isfinite(value))
+            absent = ~((value != 0) & np.isfinite(value) & read.measured[band][first])
             if job.mask_irrelevant:
-                count = coefficients.shape[1]
-                absent |= ~spectra.relevance(stars.n_relevant[band][rows], count)[:, first]
+                absent |= ~read.relevant(band, rows, self.vocabulary.basis)[:, first]
             value[absent] = np.nan
             error[absent] = np.nan
             self.values[rows, at], self.errors[rows, at] = value, error
@@ -298,7 +370,7 @@ def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:
     return bool({"jh", "jk"} & set(job.inputs)) & np.isfinite(jh) & np.isfinite(jk)
 
 
-def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
+def _photometry(stars: StarBatch, read: _Coefficients) -> tuple[Float, Float, Float, Float, Mask]:
     """Return G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
     flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
     g_flux = spectra.g_flux(g_mag, flux)
@@ -310,7 +382,8 @@ def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
     no_g, no_colour = ~np.isfinite(g_flux), ~np.isfinite(bp_rp)
     e_bp_rp[no_colour] = np.nan
     lacking = no_g | no_colour
-    bp, rp = (stars.coefficients[band] for band in BANDS)
+    # Of canonical coefficients, so that every kind of spectrum gives the same magnitudes.
+    bp, rp = (read.values[band] for band in BANDS)
     # Without any gaia_source columns another release is refused; with some, one star that lacks
     # photometry must not fail all others.
     if (stars.has_spectra and lacking.any()) and (
@@ -318,7 +391,7 @@ def _photometry(stars: StarBatch) -> tuple[Float, Float, Float, Float, Mask]:
     ):
         rows: slice | Mask = slice(None) if lacking.all() else lacking
         synthetic = photometry.synthetic_photometry(
-            bp[rows], rp[rows], (stars.errors["bp"][rows], stars.errors["rp"][rows])
+            bp[rows], rp[rows], (read.errors["bp"][rows], read.errors["rp"][rows])
         )
         g_mag[no_g] = synthetic.g[no_g[rows]]
         g_flux[no_g] = spectra.g_flux(synthetic.g)[no_g[rows]]

@@ -25,11 +25,36 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Correlated:
-    """Tokens with correlated errors: ``columns`` (n,) of the table, and for each star the
-    correlation ``matrix`` (N, n, n), with a diagonal of 1."""
+    """Tokens with correlated errors.
+
+    Attributes
+    ----------
+    columns
+        Columns (n,) of the table.
+    matrix
+        Correlations of each star (N, n, n), with a diagonal of 1.
+    factor
+        A (N, n, m) where the correlations are A A^T off the diagonal, and the rest of each
+        diagonal element, 1 - |A_i|^2, is independent noise of that token. The matrix may be
+        singular then. None: the matrix is factorised.
+    sources
+        Columns (m,) of the table whose random numbers drive the factor.
+    """
 
     columns: NDArray[np.int64]
     matrix: Floats
+    factor: Floats | None = None
+    sources: NDArray[np.int64] | None = None
+
+    @classmethod
+    def by_factor(
+        cls, columns: NDArray[np.int64], factor: Floats, sources: NDArray[np.int64]
+    ) -> Correlated:
+        """Build the group of a factor; see the attributes."""
+        matrix = factor @ factor.transpose(0, 2, 1)
+        diagonal = np.arange(len(columns))
+        matrix[:, diagonal, diagonal] = 1.0
+        return cls(columns, matrix, factor, sources)
 
 
 @dataclass(frozen=True)
@@ -64,9 +89,13 @@ class InputNoise:
     def cholesky(self) -> tuple[Floats, ...]:
         """Return for each correlated group L (N, n, n) with L L^T the correlation matrix.
 
-        The unit matrix for a star whose matrix is not positive definite.
+        The unit matrix for a star whose matrix is not positive definite; a group's own factor
+        where it has one.
         """
-        return tuple(_factor(group.matrix) for group in self.correlated)
+        return tuple(
+            _factor(group.matrix) if group.factor is None else group.factor
+            for group in self.correlated
+        )
 
 
 def _factor(matrix: Floats) -> Floats:
@@ -96,9 +125,17 @@ def draw_errors(
     number
         The number of the draw.
     """
-    z = standard_normals(keys, number, noise.errors.shape[1])
+    count = noise.errors.shape[1]
+    own = any(group.sources is not None for group in noise.correlated)
+    normals = standard_normals(keys, number, 2 * count if own else count)
+    z = normals[:, :count].copy()
     for group, factor in zip(noise.correlated, factors, strict=True):
-        z[:, group.columns] = np.einsum("nij,nj->ni", factor, z[:, group.columns])
+        sources = group.columns if group.sources is None else group.sources
+        drawn = np.einsum("nij,nj->ni", factor, normals[:, sources])
+        if group.sources is not None:
+            rest = np.maximum(1.0 - np.square(factor).sum(axis=2), 0.0)
+            drawn += np.sqrt(rest) * normals[:, count + group.columns]
+        z[:, group.columns] = drawn
     return np.asarray(noise.filled() * z)
 
 

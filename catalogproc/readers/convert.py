@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.formats import open_table
-from catalogproc.readers.xp import read_spectra
+from catalogproc.readers.xp import read_spectra, spectra_columns
 
 # Rows of a row group: enough to compress and to prune well, few enough to hold in memory.
 ROW_GROUP = 25_000
@@ -111,7 +111,7 @@ def convert_file(
     if done is not None:
         return done
     promised = open_table(path).rows
-    schema = _schema(correlations, described)
+    schema = _schema(spectra_columns(path, correlations=correlations), described)
     with scratch_folder(folder, stem) as scratch:
         read = rejected = 0
         sink = _Sink(scratch, stem, schema, chunk_rows)
@@ -181,10 +181,9 @@ class _Sink:
         self._room = self._limit
 
 
-def _schema(correlations: bool, described: dict[str, str]) -> pa.Schema:
+def _schema(names: Sequence[str], described: dict[str, str]) -> pa.Schema:
     contract = load_contract("xp_continuous").arrow_schema(described)
-    kept = [field for field in contract if correlations or not field.name.endswith("correlations")]
-    return pa.schema(kept, metadata=contract.metadata)
+    return pa.schema([contract.field(name) for name in names], metadata=contract.metadata)
 
 
 def _parted(batch: pa.RecordBatch, path: Path) -> tuple[pa.RecordBatch, pa.Table]:

@@ -24,6 +24,9 @@ from catalogproc.readers.units import unit_factor
 from catalogproc.readers.xp_columns import array_columns
 from catalogproc.vocabulary import BANDS, Vocabulary
 
+OCCASIONAL = ("basis_id",)
+"""Columns of the contract that batches have only where the file has them."""
+
 # Rows that are looked at to learn how many coefficients a file's spectra have.
 _LOOK = 1024
 # With correlations a row takes 15 times the memory.
@@ -56,7 +59,8 @@ def read_spectra(
     ------
     RecordBatch
         The columns of the contract xp_continuous, in its order (the correlations only if
-        asked for, null where the file has none), of its types, all nullable; then ``row``
+        asked for, null where the file has none; OCCASIONAL ones only if the file has them), of
+        its types, all nullable; then ``row``
         (int64), the number of the row in the file, from 0; and ``fault`` (string), null or
         why something in this row could not be read: that field is null then. Lists are as
         long as they were found; a missing band is null, with no elements.
@@ -74,6 +78,25 @@ def read_spectra(
     stop = None if rows is None else skip + rows
     drawn = table.batches(layout.names, batch_rows=batch_rows, first=skip, stop=stop)
     yield from _rebatched((layout.conform(part) for part in drawn), batch_rows)
+
+
+def spectra_columns(path: str | Path, *, correlations: bool = False) -> tuple[str, ...]:
+    """Return the columns of the contract that :func:`read_spectra` yields of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    correlations
+        As of ``read_spectra``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    names = _layout(open_table(Path(path)), correlations).schema.names
+    return tuple(name for name in names if name in load_contract("xp_continuous").names)
 
 
 def release(path: str | Path) -> dict[str, int]:
@@ -208,6 +231,8 @@ def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array,
     """Our column from those that hold it, and which rows could not be read."""
     if not found:
         return pa.nulls(count, field.type), np.zeros(count, bool)
+    if pa.types.is_string(field.type):
+        return coerce.words(found[0]), np.zeros(count, bool)
     if not pa.types.is_list(field.type):
         if field.name == "source_id":
             return coerce.identifiers(found[0])
@@ -227,9 +252,12 @@ def _layout(table: Table, correlations: bool) -> _Layout:
     for column in contract.columns:
         if column.name.endswith("correlations") and not correlations:
             continue
+        found = array_columns(table, column)
+        if column.name in OCCASIONAL and not found:
+            continue
         fields.append(pa.field(column.name, column.arrow_type))
-        holders[column.name] = array_columns(table, column)
-        if column.required and not holders[column.name]:
+        holders[column.name] = found
+        if column.required and not found:
             missing.append(column.name)
     if missing:
         raise _not_continuous(table, missing)
@@ -280,6 +308,8 @@ def _check_type(table: Table, name: str, holder: str, single: bool) -> None:
     kind = table.types[holder]
     if name == "source_id":
         check_identifier(table, holder)
+    elif name == "basis_id":
+        check_type(table, holder, "text", coerce.is_text(kind) or pa.types.is_null(kind))
     elif name.endswith("n_relevant_bases") or not single:
         good = coerce.is_number(kind) or coerce.is_text(kind)
         check_type(table, holder, "a number", good)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from catalogproc import __version__
 from catalogproc.contract import Column, Contract, load_contract
 from catalogproc.errors import JobError
+from catalogproc.features.canonical import BASIS_ID
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.network.bundle import Bundle
@@ -60,7 +61,8 @@ def spectra_table(
     """Return N spectra in the archive's layout, and the contract of that table.
 
     All coefficients are marked as relevant. Correlations are those of the spectra, zero where they
-    have none; the archive has no place for those between the bands.
+    have none; the archive has no place for those between the bands. Canonical coefficients carry
+    their basis in the column basis_id; GaiaXPy reads them as the archive's and gives their flux.
 
     Parameters
     ----------
@@ -79,6 +81,9 @@ def spectra_table(
     packed = _packed(spectra)
     for band in BANDS:
         made += _band_columns(band, spectra, packed[band])
+    if spectra.basis == "canonical":
+        basis = pa.repeat(pa.scalar(BASIS_ID), len(spectra))
+        made.append((load_contract("xp_continuous")["basis_id"], basis))
     table = pa.table({column.name: array for column, array in made})
     words = "Gaia XP spectra that a model made"
     contract = Contract("generated_xp", 1, words, tuple(column for column, _ in made))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError
+from catalogproc.features.canonical import measured_by_band
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.predictor import Predictor
@@ -57,12 +58,15 @@ class Spectra:
         G magnitude of the scale (N,); NaN where coefficients are over the G flux.
     correlations
         Between all coefficients (N, C, C), BP's before RP's; None means independent errors.
+    basis
+        The model's: "archive" or "canonical". Both give flux by the same matrices.
     """
 
     coefficients: Mapping[str, Floats]
     errors: Mapping[str, Floats]
     g_mag: Floats
     correlations: NDArray[np.floating] | None = None
+    basis: str = "archive"
 
     def __len__(self) -> int:
         return len(self.g_mag)
@@ -91,11 +95,12 @@ class Spectra:
         which
             Mask (N,).
         """
-        return Spectra(
-            {band: values[which] for band, values in self.coefficients.items()},
-            {band: values[which] for band, values in self.errors.items()},
-            self.g_mag[which],
-            None if self.correlations is None else self.correlations[which],
+        return replace(
+            self,
+            coefficients={band: values[which] for band, values in self.coefficients.items()},
+            errors={band: values[which] for band, values in self.errors.items()},
+            g_mag=self.g_mag[which],
+            correlations=None if self.correlations is None else self.correlations[which],
         )
 
     def sampled(self) -> Sampled:
@@ -108,6 +113,9 @@ class Spectra:
 
 def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
     """Predict spectra over the G flux.
+
+    In the canonical basis the coefficients that are nearly pure prior are not predicted: they
+    are 0.
 
     Parameters
     ----------
@@ -123,10 +131,13 @@ def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
     """
     bundle = predictor.bundle
     vocabulary = bundle.vocabulary
-    names = {
-        band: [vocabulary.names[i] for i in vocabulary.coefficient_columns(band)] for band in BANDS
-    }
-    coefficients = [name for band in BANDS for name in names[band]]
+    every = {band: vocabulary.coefficient_columns(band) for band in BANDS}
+    at = np.concatenate([every[band] for band in BANDS])
+    kept = np.ones(len(at), dtype=bool)
+    if vocabulary.basis == "canonical":
+        by_band = measured_by_band()
+        kept = np.concatenate([by_band[band][: len(every[band])] for band in BANDS])
+    coefficients = [vocabulary.names[i] for i in at[kept]]
     unknown = [name for name in coefficients if name not in bundle.requestable]
     if unknown:
         raise BundleError(
@@ -134,16 +145,17 @@ def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
             wanted=f"{len(coefficients)} coefficients",
             found=f"{len(coefficients) - len(unknown)} of them", where=bundle.path,
         )  # fmt: skip
-    mean, sigma = np.empty((2, len(values), len(coefficients)))
+    mean, sigma = np.zeros((2, len(values), len(at)))
     for start in range(0, len(values), SLICE):
         rows = slice(start, start + SLICE)
         answer = predictor.predict(values[rows], coefficients)
-        mean[rows], sigma[rows] = answer.mean, answer.sigma
-    edge = np.cumsum([len(names[band]) for band in BANDS])[:-1]
+        mean[rows, kept], sigma[rows, kept] = answer.mean, answer.sigma
+    edge = np.cumsum([len(every[band]) for band in BANDS])[:-1]
     return Spectra(
         dict(zip(BANDS, np.split(mean, edge, axis=1), strict=True)),
         dict(zip(BANDS, np.split(sigma, edge, axis=1), strict=True)),
         np.full(len(values), np.nan),
+        basis=vocabulary.basis,
     )
 
 

@@ -8,7 +8,7 @@ wavelengths (inpaint_wavelengths.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from catalogproc.contract import Contract
 from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import JobError
 from catalogproc.features.spectra import G_ZERO_POINT
-from catalogproc.features.tokens import Tokens
+from catalogproc.features.tokens import Tokens, hide_band
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.files import model_facts, spectra_table
@@ -102,6 +102,15 @@ class InpaintRequest:
         if not read:
             raise JobError("nothing is left to be read", found=f"--from {source} --to {target}")
         return cls("all" if known == "all" else "part", "part", read)
+
+    @property
+    def hidden(self) -> str:
+        """The band of which nothing is read; empty for none."""
+        if self.read_nm:
+            return ""
+        if self.target in BANDS:
+            return self.target
+        return next((b for b in BANDS if self.source in BANDS and b != self.source), "")
 
     @property
     def words(self) -> str:
@@ -248,7 +257,7 @@ def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spe
         known = np.isfinite(made.values[:, at])
         coefficients[band] = np.where(known, made.values[:, at], coefficients[band])
         errors[band] = np.where(known, made.errors[:, at], errors[band])
-    spectra = Spectra(coefficients, errors, np.full(len(made), np.nan))
+    spectra = replace(predicted, coefficients=coefficients, errors=errors)
     nothing = np.isnan(shown).all(axis=1)
     return spectra.at_magnitude(np.where(nothing, np.nan, magnitude))
 
@@ -290,7 +299,10 @@ def inpaint(
     tally, without, batch = RowCount(), 0, BATCH if request.read_nm else ROWS
     stars = read_stars(files, vocabulary, all_inputs_job(vocabulary), tally, batch)
     with TableWriter(output.parquet, _contract(vocabulary), facts) as writer:
-        for good, made in stars:
+        for good, whole in stars:
+            made = whole
+            if request.hidden and vocabulary.basis == "canonical":
+                made = hide_band(whole, good, request.hidden, vocabulary)
             spectra = complete(predictor, made, request)
             scaled = np.isfinite(spectra.g_mag)
             completed, ids = spectra.rows(scaled), good.column("source_id").to_numpy()[scaled]
@@ -316,4 +328,5 @@ def _draw_first(plot: Path, spectra: Spectra, source_id: NDArray[np.int64], by: 
 
 def _contract(vocabulary: Vocabulary) -> Contract:
     nothing = {band: np.empty((0, vocabulary.coefficients(band))) for band in BANDS}
-    return _table(Spectra(nothing, nothing, np.empty(0)), np.empty(0, np.int64))[1]
+    empty = Spectra(nothing, nothing, np.empty(0), basis=vocabulary.basis)
+    return _table(empty, np.empty(0, np.int64))[1]

@@ -107,7 +107,7 @@ def fill_wavelengths(
         matrix[row] = np.eye(len(at), dtype=np.float32)
         matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
     means, sigmas = _by_band(mean, sizes[0]), _by_band(sigma, sizes[0])
-    spectra = Spectra(means, sigmas, np.full(len(shown), np.nan), matrix)
+    spectra = Spectra(means, sigmas, np.full(len(shown), np.nan), matrix, vocabulary.basis)
     return spectra, np.asarray(np.isfinite(shown).any(axis=1) | measured)
 
 
