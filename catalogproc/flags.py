@@ -17,12 +17,14 @@ from catalogproc.resources import shipped
 
 @dataclass(frozen=True)
 class Flag:
-    """One bit of a column of flags."""
+    """One bit of a column of flags, with the columns of gaia_source that its rule needs."""
 
     bit: int
     name: str
     description: str
     source: str
+    needs: tuple[str, ...] = ()
+    needs_one_of: tuple[str, ...] = ()
 
     @property
     def value(self) -> int:
@@ -111,7 +113,7 @@ def declared_flags(path: Path) -> Flags:
 def _declared(declared: Mapping[str, Any], path: Path) -> tuple[Flag, ...]:
     """Return the flags that a file declares. Raises ContractError."""
     try:
-        flags = tuple(Flag(**row) for row in declared_tables(declared, "flag", path))
+        flags = tuple(_flag(row) for row in declared_tables(declared, "flag", path))
     except TypeError as error:
         raise ContractError(f"a flag is declared wrongly: {error}", where=path) from None
     for flag in flags:
@@ -119,3 +121,8 @@ def _declared(declared: Mapping[str, Any], path: Path) -> tuple[Flag, ...]:
     if len({f.bit for f in flags}) != len(flags) or not all(0 <= f.bit <= 30 for f in flags):
         raise ContractError("flag bits must be distinct and 0 to 30", where=path)
     return flags
+
+
+def _flag(row: Mapping[str, Any]) -> Flag:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Flag(**fields)

@@ -1,13 +1,30 @@
-"""Check the auxiliary tables before a run: their columns, and how many stars they have."""
+"""Check the auxiliary columns before a run: which there are, and how many stars have them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from catalogproc.errors import InputError, Refusal, plural
-from catalogproc.readers.gaia_source import AuxiliaryColumns, auxiliary_columns, open_auxiliary
-from catalogproc.readers.xp import read_spectra
+from catalogproc.io.staging import named
+from catalogproc.readers.auxiliary_account import account_lines
+from catalogproc.readers.auxiliary_columns import (
+    AuxiliaryColumns,
+    absent_lines,
+    assumed_units,
+    auxiliary_columns,
+    by_table,
+)
+from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns
+from catalogproc.readers.formats import open_table
+from catalogproc.readers.gaia_source import NO_TABLES, open_auxiliary
+from catalogproc.readers.joined_rows import FAULT, Joined
+from catalogproc.readers.xp import read_spectra, split_own
+from catalogproc.release import Release
 
 SAMPLE_FILES, SAMPLE_ROWS = 20, 1000
 """Input files, and rows of each, whose stars are looked up."""
@@ -27,13 +44,49 @@ def columns_of(files: Sequence[Path]) -> tuple[AuxiliaryColumns, ...]:
         A table cannot be read.
     """
     try:
-        return tuple(auxiliary_columns(path) for path in files)
+        return tuple(by_table([auxiliary_columns(path) for path in files]))
     except InputError as error:
         raise Refusal.of(error) from None
 
 
+def column_lines(
+    inputs: Sequence[Path], columns: Sequence[AuxiliaryColumns], release: Release
+) -> Iterator[str]:
+    """Yield which columns stand in the spectra's own files, and which are given nowhere.
+
+    Parameters
+    ----------
+    inputs
+        Files of spectra; SAMPLE_FILES of them are opened.
+    columns
+        The columns of the auxiliary tables.
+    release
+        The release of the spectra.
+    """
+    kinds: dict[tuple[UsedColumn, ...], list[Path]] = {}
+    for path in inputs[:SAMPLE_FILES]:
+        try:
+            used = own_columns(open_table(path))
+        except InputError:
+            continue  # the file's own chunk fails with this error
+        if used:
+            kinds.setdefault(used, []).append(path)
+    for used, paths in kinds.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        words = ", ".join(column.words for column in used)
+        yield f"{named(paths[0])}{more}: own columns used: {words}"
+        yield from assumed_units(used)
+    present = {column.name for used in (*kinds, *(c.used for c in columns)) for column in used}
+    if present:
+        yield from absent_lines(present, release)
+
+
 def matched_lines(
-    inputs: Sequence[Path], tables: Sequence[AuxiliaryColumns], *, strict: bool
+    inputs: Sequence[Path],
+    tables: Sequence[Path],
+    columns: Sequence[AuxiliaryColumns],
+    *,
+    strict: bool,
 ) -> list[str]:
     """Say how many of the first stars are found; refuse a run that has ``--strict`` and no match.
 
@@ -42,41 +95,92 @@ def matched_lines(
     inputs
         Spectra. The stars in the first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up.
     tables
-        The auxiliary tables.
+        The files of the auxiliary tables.
+    columns
+        Their columns.
     strict
         Refuse what would be a warning.
+
+    Returns
+    -------
+    list of str
+        Nothing where neither tables are given nor columns stand beside the spectra.
 
     Raises
     ------
     Refusal
-        In strict mode: none of the stars is found, or identifiers look rounded.
+        Rows of one star and table differ. In strict mode: none of the stars is found, or
+        identifiers look rounded.
     """
-    found, total = _matched_sample(inputs, [table.path for table in tables])
-    warnings = [line for table in tables for line in table.warnings()]
-    if total and not found:
-        warnings.append(f"none of the first {plural(total, 'star')} is in the gaia_source tables")
+    sample = _sample(inputs, bool(tables))
+    if sample is None:
+        return []
+    try:
+        joined = (open_auxiliary(tables, None) if tables else NO_TABLES).join(
+            sample.ids, sample.own, scan=True
+        )
+    except InputError as error:
+        raise Refusal.of(error) from None
+    stars, found = len(sample.ids), int(joined.found.sum())
+    warnings = [line for item in columns for line in item.warnings()]
+    if tables and stars and not found:
+        warnings.append(f"none of the first {plural(stars, 'star')} is in the gaia_source tables")
     if warnings and strict:
         raise Refusal(
             "the gaia_source tables do not fit the spectra",
             wanted="stars of the input",
             found="; ".join(warnings),
-            where=", ".join(str(table.path) for table in tables),
+            where=", ".join(map(named, tables)),
             advice="correct the tables, or leave out --strict",
         )
-    matched = f"{found:,} of the first {plural(total, 'star')} found in the gaia_source tables"
-    return [*([matched] if found else []), *(f"warning: {line}" for line in warnings)]
+    matched = f"{found:,} of the first {plural(stars, 'star')} found in the gaia_source tables"
+    return [
+        *([matched] if found else []),
+        *_account(joined, stars),
+        *(f"warning: {line}" for line in warnings),
+    ]
 
 
-def _matched_sample(inputs: Sequence[Path], tables: Sequence[Path]) -> tuple[int, int]:
-    """Count the first stars of the input, and those of them that are in the auxiliary tables."""
-    auxiliary = open_auxiliary(tables, None)
-    found = total = 0
+def _account(joined: Joined, stars: int) -> Iterator[str]:
+    for line in account_lines({t: c for t, c in joined.account.items() if c}, stars):
+        yield f"  {line}"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The first stars (N,) of the input, and the columns that stand beside their spectra."""
+
+    ids: pa.Array
+    own: pa.Table | None
+
+
+def _sample(inputs: Sequence[Path], needed: bool) -> _Sample | None:
+    """Return the first stars; None where none is needed and no file has columns of its own."""
+    batches: list[pa.Table] = []
     for path in inputs[:SAMPLE_FILES]:
         try:
-            for batch in read_spectra(path, rows=SAMPLE_ROWS):
-                ids = batch.column("source_id").drop_null()
-                found += int(auxiliary.contains(ids).sum())
-                total += len(ids)
+            if needed or own_columns(open_table(path)):
+                batches += [_stars(batch) for batch in _head(path)]
         except InputError:
             continue  # the file's own chunk fails with this error
-    return found, total
+    if not batches:
+        return None
+    rows = pa.concat_tables(batches, promote_options="default")
+    ids = rows.column("source_id").combine_chunks()
+    own = rows.drop_columns(["source_id"])
+    return _Sample(ids, own if FAULT in own.column_names else None)
+
+
+def _head(path: Path) -> Iterator[pa.RecordBatch]:
+    return read_spectra(path, rows=SAMPLE_ROWS, own=True)
+
+
+def _stars(batch: pa.RecordBatch) -> pa.Table:
+    """The identifiers of a batch, with the columns beside its spectra."""
+    spectra, own = split_own(batch)
+    rows = (
+        pa.table({"source_id": spectra.column("source_id")})
+        if own is None
+        else (own.append_column("source_id", spectra.column("source_id")))
+    )
+    return rows.filter(pc.is_valid(rows.column("source_id")))

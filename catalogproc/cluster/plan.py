@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catalogproc.cluster.auxiliary_check import columns_of, matched_lines
+from catalogproc.cluster.auxiliary_check import column_lines, columns_of, matched_lines
 from catalogproc.cluster.dask_cluster import connect, fit_workers
 from catalogproc.cluster.disk_space import format_bytes, refuse_disk
 from catalogproc.cluster.input_check import input_lines
@@ -23,8 +23,8 @@ from catalogproc.io.staging import named
 from catalogproc.io.temporary_files import is_temporary
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
+from catalogproc.readers.auxiliary_columns import AuxiliaryColumns
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
-from catalogproc.readers.gaia_source import AuxiliaryColumns
 from catalogproc.readers.xp import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
@@ -157,6 +157,14 @@ class Plan:
         if not short:
             lines += [self._line(chunk) for chunk in self.chunks]
         return lines
+
+    def auxiliary_lines(self) -> list[str]:
+        """Return which auxiliary columns the first stars have, and which none. Raises Refusal."""
+        tables, columns = self.gaia_source, self.auxiliary_columns
+        return [
+            *column_lines(self.inputs, columns, self.bundle.release),
+            *matched_lines(self.inputs, tables, columns, strict=self.spec.strict),
+        ]
 
     def _line(self, chunk: Chunk) -> str:
         state = "done" if chunk.id in self.done else "to do"
@@ -332,8 +340,7 @@ def check(plan: Plan) -> list[str]:
 
     lines = plan.lines(short=True)
     lines += input_lines(plan.inputs, plan.bundle.vocabulary)
-    if plan.gaia_source:
-        lines += matched_lines(plan.inputs, plan.auxiliary_columns, strict=plan.spec.strict)
+    lines += plan.auxiliary_lines()
     needed, free = refuse_disk(plan.todo, plan.output)
     lines.append(f"about {format_bytes(needed)} to write, {format_bytes(free)} free")
     cluster = plan.spec.cluster

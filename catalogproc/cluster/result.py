@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogproc.errors import CatalogprocError, TransientError, plural
+from catalogproc.readers.auxiliary_account import account_lines, zero_point_lines
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -112,6 +113,9 @@ class RunResult:
         Input files of which every row was rejected.
     rows_matched
         Written rows whose star is in the auxiliary tables; None where the run has none.
+    auxiliary, zero_point_difference
+        What was taken from each auxiliary table, and from columns beside the spectra; how the
+        two zero-points of the parallaxes differ (readers/auxiliary_account.py).
     rows_run
         Rows read by this start.
     seconds
@@ -135,6 +139,8 @@ class RunResult:
     rows_rejected: int
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
     rows_matched: int | None = None
+    auxiliary: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    zero_point_difference: Mapping[str, float] | None = None
     files_rejected: tuple[str, ...] = ()
     rows_run: int = 0
     seconds: float = 0.0
@@ -210,13 +216,17 @@ class RunResult:
         )
 
     def _matched_lines(self) -> list[str]:
-        if self.rows_matched is None or not self.rows_written:
+        if not self.rows_written:
             return []
-        warning = "" if self.rows_matched else "warning: "
-        return [
-            f"{warning}{self.rows_matched:,} of {plural(self.rows_written, 'star')} found in the "
-            "gaia_source tables"
-        ]
+        lines = []
+        if self.rows_matched is not None:
+            warning = "" if self.rows_matched else "warning: "
+            lines.append(
+                f"{warning}{self.rows_matched:,} of {plural(self.rows_written, 'star')} found in "
+                "the gaia_source tables"
+            )
+        lines += account_lines(self.auxiliary, self.rows_written)
+        return [*lines, *zero_point_lines(self.zero_point_difference)]
 
 
 def describe_error(error: BaseException) -> str:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from distributed import Client
 
-from catalogproc.cluster.auxiliary_check import matched_lines
 from catalogproc.cluster.dask_cluster import (
     WorkerSpec,
     connect,
@@ -44,6 +43,7 @@ from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock
 from catalogproc.io.temporary_files import remove_stale
 from catalogproc.network.bundle import DECLARATION
+from catalogproc.readers.auxiliary_account import added, zero_point_summary
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.rundir.manifest import FOLDERS, open_run
 from catalogproc.rundir.provenance import write_provenance
@@ -109,8 +109,8 @@ def run(
     if plan.spec.cluster.scheduler is None:
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
     say = announce or (lambda line: None)
-    if plan.gaia_source and plan.todo:
-        for line in matched_lines(plan.inputs, plan.auxiliary_columns, strict=plan.spec.strict):
+    if plan.todo:
+        for line in plan.auxiliary_lines():
             say(line)
     with _sigterm_as_interrupt(), _exclusive(plan.output):
         open_run(plan.output, plan.identity)
@@ -296,6 +296,8 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
     """Return the result with the rows of the receipts of all chunks that are done."""
     rows, reasons = Counter[str](), Counter[str]()
     read, written = Counter[str](), Counter[str]()
+    auxiliary: dict[str, dict[str, int]] = {}
+    zero_points = Counter[str]()
     for receipt in iterate_receipts(plan.output):
         if receipt.chunk_id in plan.done:
             rows["read"] += receipt.rows_read
@@ -303,12 +305,15 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
             rows["rejected"] += receipt.rows_rejected
             rows["matched"] += receipt.rows_matched
             reasons.update(receipt.rejected_by_reason)
+            auxiliary = added((auxiliary, receipt.auxiliary))
+            zero_points.update(receipt.zero_point_differences)
             read[receipt.file] += receipt.rows_read
             written[receipt.file] += receipt.rows_written
     return replace(
         result, rows_read=rows["read"], rows_written=rows["written"],
         rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
         rows_matched=rows["matched"] if plan.gaia_source else None,
+        auxiliary=auxiliary, zero_point_difference=zero_point_summary(zero_points),
         files_rejected=tuple(file for file in read if read[file] and not written[file]),
     )  # fmt: skip
 

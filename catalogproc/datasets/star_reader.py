@@ -14,7 +14,7 @@ from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import Job
 from catalogproc.readers.gaia_source import open_auxiliary
-from catalogproc.readers.xp import read_spectra
+from catalogproc.readers.xp import read_spectra, split_own
 from catalogproc.vocabulary import Vocabulary
 
 ROWS = 8_192
@@ -83,7 +83,7 @@ def screened(
     count: RowCount | None = None,
     batch_rows: int = ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield batches of the rows that a run would not reject.
+    """Yield batches of the rows that a run would not reject, with the columns beside them.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def screened(
     """
     seen = Duplicates()
     for path in files:
-        for batch in read_spectra(path, batch_rows=batch_rows):
+        for batch in read_spectra(path, batch_rows=batch_rows, own=True):
             good, rejected = screen(batch, vocabulary, seen, str(path))
             if count is not None:
                 count.read += batch.num_rows
@@ -135,7 +135,10 @@ def read_stars(
         Rows per batch that is read.
     """
     with tempfile.TemporaryDirectory() as staging:
-        auxiliary = open_auxiliary(files.auxiliary, Path(staging)) if files.auxiliary else None
-        for good in screened(files.spectra, vocabulary, count, batch_rows):
-            match = None if auxiliary is None else auxiliary.match(good.column("source_id"))
+        auxiliary = open_auxiliary(files.auxiliary, Path(staging))
+        for batch in screened(files.spectra, vocabulary, count, batch_rows):
+            good, own = split_own(batch)
+            match = None
+            if own is not None or files.auxiliary:
+                match = auxiliary.join(good.column("source_id"), own).rows
             yield good, tokens(good, match, vocabulary, job)

@@ -36,3 +36,23 @@ def input_flags(tokens: Tokens) -> NDArray[np.int32]:
     for name, rule in RULES.items():
         value[rule(tokens)] |= declared[name].value
     return value
+
+
+def zero_point_differences(tokens: Tokens) -> dict[str, int]:
+    """Return the number of stars by the difference of the two zero-points of a parallax.
+
+    Parameters
+    ----------
+    tokens
+        The inputs of N stars.
+
+    Returns
+    -------
+    dict
+        By tentative_parallax_bias less the zero-point of Lindegren et al. (2021), in whole
+        micro-arcseconds; a star that lacks one of them is not counted.
+    """
+    both = tokens.zero_point_published & np.isfinite(tokens.zero_point_relation)
+    difference = (tokens.parallax_zp - tokens.zero_point_relation)[both] * 1000.0
+    values, counts = np.unique(np.rint(difference).astype(np.int64), return_counts=True)
+    return {str(value): int(count) for value, count in zip(values, counts, strict=True)}

@@ -27,16 +27,21 @@ import pyarrow as pa
 from catalogproc import __version__
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError, masked
+from catalogproc.inference.input_flags import zero_point_differences
 from catalogproc.inference.screening import Duplicates, screen, screen_tokens
 from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.io.staging import named
 from catalogproc.readers import chunks
+from catalogproc.readers.gaia_source import NO_TABLES
+from catalogproc.readers.xp import split_own
 from catalogproc.rundir.receipts import Receipt, write_receipt
 
 if TYPE_CHECKING:
+    from catalogproc.features.tokens import Tokens
     from catalogproc.inference.engine import Engine
     from catalogproc.readers.chunks import Chunk
     from catalogproc.readers.gaia_source import AuxiliaryTable
+    from catalogproc.readers.joined_rows import Joined
 
 STAGES = ("read", "screen", "match", "features", "predict", "rows", "write")
 LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
@@ -123,12 +128,11 @@ def process_chunk(
     _check_fingerprint(chunk, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected:
-            for count, matched, rows, rejected in _stream(engine, chunk, gaia_source, watch):
+            for batch in _stream(engine, chunk, gaia_source or NO_TABLES, watch):
                 with watch.time("write"):
-                    parts.write(count, rows, rejected)
-                    parts.rows_matched += matched
+                    parts.write(batch)
                 if worker.progress is not None:
-                    worker.progress(count)
+                    worker.progress(batch.rows_read)
             _check_fingerprint(chunk, "was changed while it was read")
             with watch.time("read"):
                 parts.input_sha256 = chunks.content_sha256(chunk)
@@ -143,6 +147,17 @@ def process_chunk(
         raise
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """A batch that is done: rows read, auxiliary columns, tokens, rows of both output files."""
+
+    rows_read: int
+    joined: Joined | None
+    tokens: Tokens
+    rows: pa.Table
+    rejected: pa.Table
+
+
 class _Parts:
     """The output files of a chunk, and the counts of its rows."""
 
@@ -152,19 +167,26 @@ class _Parts:
         self.output = output
         self.rows_read = self.rows_matched = 0
         self.reasons: Counter[str] = Counter()
+        self.auxiliary: dict[str, Counter[str]] = {}
+        self.zero_points: Counter[str] = Counter()
         self.input_sha256 = ""
         self.catalog = PartWriter(output, stem, load_contract("catalog"), metadata)
         self.rejected = PartWriter(
             output, stem, load_contract("rejected"), metadata, allow_empty=False
         )
 
-    def write(self, count: int, rows: pa.Table, rejected: pa.Table) -> None:
-        """Write a batch of which ``count`` rows were read."""
-        self.catalog.write(rows)
-        if rejected.num_rows:
-            self.rejected.write(rejected)
-            self.reasons.update(_counts(rejected.column("reason")))
-        self.rows_read += count
+    def write(self, batch: _Batch) -> None:
+        """Write a batch, and add up its counts."""
+        self.catalog.write(batch.rows)
+        if batch.rejected.num_rows:
+            self.rejected.write(batch.rejected)
+            self.reasons.update(_counts(batch.rejected.column("reason")))
+        self.rows_read += batch.rows_read
+        self.zero_points.update(zero_point_differences(batch.tokens))
+        if batch.joined is not None:
+            self.rows_matched += int(batch.joined.found.sum())
+            for table, counts in batch.joined.account.items():
+                self.auxiliary.setdefault(table, Counter()).update(counts)
 
     def remove(self) -> None:
         """Remove the files that have their final names."""
@@ -174,12 +196,12 @@ class _Parts:
 
 
 def _stream(
-    engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable | None, watch: Stopwatch
-) -> Iterator[tuple[int, int, pa.Table, pa.Table]]:
-    """Yield for each batch: rows read, stars matched, rows of the catalog, rejected rows."""
+    engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable, watch: Stopwatch
+) -> Iterator[_Batch]:
+    """Yield the batches of a chunk, done but not written."""
     with watch.time("read"):
         seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
-        batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine)))
+        batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine), own=True))
     file = masked(named(chunk.file))
     while True:
         with watch.time("read"):
@@ -189,24 +211,33 @@ def _stream(
         with watch.time("screen"):
             good, rejected = screen(batch, engine.bundle.vocabulary, seen, file)
         with watch.time("match"):
-            matched = None if gaia_source is None else gaia_source.match(good.column("source_id"))
+            joined = _auxiliary(gaia_source, good)
         with watch.time("features"):
-            tokens = engine.features(good, matched)
+            tokens = _features(engine, good, joined)
             readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
             if not readable.all():
                 g_known = np.isfinite(tokens.g_flux)
                 good, without = screen_tokens(good, readable, g_known, file)
                 rejected = pa.concat_tables([rejected, without]).sort_by("row")
-                matched = None if matched is None else matched.filter(pa.array(readable))
-                tokens = engine.features(good, matched)
+                joined = _auxiliary(gaia_source, good)  # counts what is written
+                tokens = _features(engine, good, joined)
         with watch.time("predict"):
             output = engine.predict(tokens)
         with watch.time("rows"):
             rows = engine.to_catalog(good.column("source_id"), tokens, output)
-        with watch.time("match"):
-            ids = good.column("source_id")
-            found = 0 if gaia_source is None else int(gaia_source.contains(ids).sum())
-        yield batch.num_rows, found, rows, rejected
+        yield _Batch(batch.num_rows, joined, tokens, rows, rejected)
+
+
+def _auxiliary(gaia_source: AuxiliaryTable, spectra: pa.RecordBatch) -> Joined | None:
+    """Return the auxiliary columns of the stars; None where there are none at all."""
+    _, own = split_own(spectra)
+    if own is None and not gaia_source.files:
+        return None
+    return gaia_source.join(spectra.column("source_id"), own)
+
+
+def _features(engine: Engine, spectra: pa.RecordBatch, joined: Joined | None) -> Tokens:
+    return engine.features(split_own(spectra)[0], None if joined is None else joined.rows)
 
 
 def _reads_correlations(engine: Engine) -> bool:
@@ -278,6 +309,8 @@ def _receipt(
         rows_rejected=rejected.rows,
         rejected_by_reason=dict(sorted(parts.reasons.items())),
         rows_matched=parts.rows_matched,
+        auxiliary={table: dict(counts) for table, counts in parts.auxiliary.items()},
+        zero_point_differences=dict(sorted(parts.zero_points.items())),
         job_hash=engine.job.hash,
         bundle_hash=engine.bundle.hash,
         input_fingerprint=chunk.fingerprint,

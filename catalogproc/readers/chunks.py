@@ -204,7 +204,7 @@ def content_sha256(chunk: Chunk) -> str:
 
 
 def spectra(
-    chunk: Chunk, *, correlations: bool = False, batch_rows: int = 8192
+    chunk: Chunk, *, correlations: bool = False, batch_rows: int = 8192, own: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Yield the spectra of a chunk; see :func:`~catalogproc.readers.xp.read_spectra`.
 
@@ -212,7 +212,7 @@ def spectra(
     ----------
     chunk
         The rows of a file.
-    correlations, batch_rows
+    correlations, batch_rows, own
         As of ``read_spectra``.
     """
     return read_spectra(
@@ -221,6 +221,7 @@ def spectra(
         batch_rows=batch_rows,
         skip=chunk.first_row,
         rows=chunk.rows,
+        own=own,
     )
 
 

@@ -18,8 +18,10 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, ReleaseError
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import scaled
+from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns, read_column
 from catalogproc.readers.column_lookup import check_identifier, check_type, shortened
 from catalogproc.readers.formats import Rows, Table, open_table
+from catalogproc.readers.joined_rows import FAULT
 from catalogproc.readers.units import unit_factor
 from catalogproc.readers.xp_columns import array_columns
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -40,6 +42,7 @@ def read_spectra(
     batch_rows: int = 8192,
     skip: int = 0,
     rows: int | None = None,
+    own: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the spectra of a file, in its order, in batches.
 
@@ -54,6 +57,8 @@ def read_spectra(
     skip, rows
         Rows to leave out at the begin, and how many to read then (None: all). Rows of a
         Parquet file that are not asked for are not read.
+    own
+        Whether to read the columns of the contract gaia_source that the file has too.
 
     Yields
     ------
@@ -63,7 +68,9 @@ def read_spectra(
         its types, all nullable; then ``row``
         (int64), the number of the row in the file, from 0; and ``fault`` (string), null or
         why something in this row could not be read: that field is null then. Lists are as
-        long as they were found; a missing band is null, with no elements.
+        long as they were found; a missing band is null, with no elements. Then, where asked for
+        and found, columns of the contract gaia_source, null where a value cannot be read, and
+        ``own_fault``, their names (see :func:`split_own`).
 
     Raises
     ------
@@ -72,7 +79,7 @@ def read_spectra(
         source_id as a float, which cannot hold it.
     """
     table = open_table(Path(path))
-    layout = _layout(table, correlations)
+    layout = _layout(table, correlations, own)
     if correlations:
         batch_rows = min(batch_rows, _CORRELATED_ROWS)
     stop = None if rows is None else skip + rows
@@ -180,11 +187,13 @@ class _Layout:
     holders: Mapping[str, tuple[str, ...]]
     factors: Mapping[str, float]
     schema: pa.Schema
+    own: tuple[UsedColumn, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """All columns of the file that are needed."""
-        return [name for holders in self.holders.values() for name in holders]
+        spectra = [name for holders in self.holders.values() for name in holders]
+        return [*spectra, *(column.stored for column in self.own)]
 
     def conform(self, part: Rows) -> pa.RecordBatch:
         """Rows as the file has them, as rows of our contract."""
@@ -194,7 +203,7 @@ class _Layout:
         arrays = []
         for field in self.schema:
             if field.name not in self.holders:
-                continue  # row and fault
+                break  # row, fault, and what stands beside the spectra
             found = [held[name] for name in self.holders[field.name]]
             array, bad = _read(field, found, count)
             arrays.append(scaled(array, self.factors.get(field.name, 1.0)))
@@ -202,17 +211,50 @@ class _Layout:
                 faults.setdefault(row, []).append(fault)
         arrays.append(pa.array(np.arange(part.first, part.first + count), pa.int64()))
         arrays.append(_joined(faults, count))
+        if self.own:
+            arrays += self._own(held, count)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _own(self, held: Mapping[str, pa.Array], count: int) -> Iterator[pa.Array]:
+        """The columns that stand beside the spectra, then the names of those with faults."""
+        faults: dict[int, list[str]] = {}
+        for column in self.own:
+            array, bad = read_column(column, held[column.stored])
+            for row in np.flatnonzero(bad):
+                faults.setdefault(int(row), []).append(column.name)
+            yield array
+        yield _joined(faults, count, ";")
+
+
+def split_own(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.Table | None]:
+    """Return spectra without what stands beside them, and that as a table of its own.
+
+    Parameters
+    ----------
+    batch
+        N rows as :func:`read_spectra` yields them, or some of them.
+
+    Returns
+    -------
+    spectra, own
+        The columns of spectra; those of gaia_source and their faults (N rows, as
+        joined_rows.join takes them), None where the file has none.
+    """
+    names = batch.schema.names
+    if FAULT not in names:
+        return batch, None
+    first = names.index("fault") + 1
+    return batch.select(names[:first]), pa.Table.from_batches([batch.select(names[first:])])
 
 
 def _told(fault: pa.Array) -> dict[int, list[str]]:
     return {row: [text] for row, text in enumerate(fault.to_pylist()) if text is not None}
 
 
-def _joined(faults: Mapping[int, list[str]], count: int) -> pa.Array:
+def _joined(faults: Mapping[int, list[str]], count: int, between: str = "; ") -> pa.Array:
     if not faults:
         return pa.nulls(count, pa.string())
-    return pa.array(["; ".join(faults[row]) if row in faults else None for row in range(count)])
+    return pa.array([between.join(faults[row]) if row in faults else None for row in range(count)])
 
 
 def _said(
@@ -244,7 +286,7 @@ def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array,
     return coerce.lists(found[0], field.type.value_type)
 
 
-def _layout(table: Table, correlations: bool) -> _Layout:
+def _layout(table: Table, correlations: bool, own: bool = False) -> _Layout:
     """Find our columns among the file's. Raises InputError for what is missing or of no use."""
     contract = load_contract("xp_continuous")
     holders: dict[str, tuple[str, ...]] = {}
@@ -265,7 +307,13 @@ def _layout(table: Table, correlations: bool) -> _Layout:
         for holder in held:
             _check_type(table, name, holder, single=len(held) == 1)
     fields += [pa.field("row", pa.int64()), pa.field("fault", pa.string())]
-    return _Layout(holders, _factors(table, holders), pa.schema(fields))
+    taken = [name for held in holders.values() for name in held]
+    beside = own_columns(table, taken) if own else ()
+    if beside:
+        columns = load_contract("gaia_source")
+        fields += [pa.field(column.name, columns[column.name].arrow_type) for column in beside]
+        fields.append(pa.field(FAULT, pa.string()))
+    return _Layout(holders, _factors(table, holders), pa.schema(fields), beside)
 
 
 def _not_continuous(table: Table, missing: list[str]) -> InputError:

@@ -166,8 +166,8 @@ def explain(
     if is_rejected:
         return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
     engine = _engine(identity, _bundle(identity, model))
-    row_number, spectrum = _spectrum(file, receipt, source_id, engine.bundle.vocabulary)
-    auxiliary = _auxiliary_row(folder, identity, gaia_source, source_id)
+    row_number, spectrum, own = _spectrum(file, receipt, source_id, engine.bundle.vocabulary)
+    auxiliary = _auxiliary_row(folder, _auxiliary_files(identity, gaia_source), source_id, own)
     tokens = engine.features(spectrum, auxiliary)
     _check_equal(engine.process(spectrum, auxiliary).to_pylist()[0], row)
     star = Explanation(source_id, row, {}, file, row_number, identity, receipt, duplicates)
@@ -234,39 +234,44 @@ def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
 
 def _spectrum(
     file: Path, receipt: Receipt, source_id: int, vocabulary: Vocabulary
-) -> tuple[int, pa.RecordBatch]:
-    """Return the number of the star's row in the input, and the row after screening."""
+) -> tuple[int, pa.RecordBatch, pa.Table | None]:
+    """Return the number of the star's row, its spectrum after screening, and columns beside it."""
     from catalogproc.inference.screening import Duplicates, screen
-    from catalogproc.readers.xp import read_spectra
+    from catalogproc.readers.xp import read_spectra, split_own
 
-    batches = read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read)
+    batches = read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read, own=True)
     for batch in batches:
         rows = batch.filter(pc.equal(batch.column("source_id"), source_id))
         if rows.num_rows:
             accepted, _ = screen(rows.slice(0, 1), vocabulary, Duplicates(), str(file))
-            return rows.column("row")[0].as_py(), accepted
+            return rows.column("row")[0].as_py(), *split_own(accepted)
     raise VerifyError("the star's spectrum is not in the file that its receipt names", where=file)
 
 
-def _auxiliary_row(
-    folder: Path, identity: RunIdentity, moved_to: Sequence[Path], source_id: int
-) -> pa.Table | None:
+def _auxiliary_files(identity: RunIdentity, moved_to: Sequence[Path]) -> list[Path]:
+    """Return the gaia_source tables of a run. Raises InputError where one is gone."""
     from catalogproc.features.dust_map import FACTS
-    from catalogproc.readers.gaia_source import open_auxiliary
 
-    """Return the star's row of the gaia_source tables; None where the run had none."""
     paths = [file.path for file in identity.auxiliary if not file.path.endswith(FACTS)]
-    if not paths:
-        return None
-    files = [local(path) for path in moved_to or paths]
+    files = [local(path) for path in moved_to or paths] if paths else []
     for path in files:
         if not path.is_file():
             raise InputError(
                 "a gaia_source table is not where the run found it", wanted=path,
                 advice="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
-    auxiliary = open_auxiliary(files, folder)
-    return auxiliary.match(pa.array([source_id], pa.int64()))
+    return files
+
+
+def _auxiliary_row(
+    folder: Path, files: Sequence[Path], source_id: int, own: pa.Table | None
+) -> pa.Table | None:
+    """Return the star's auxiliary columns; None where the run had none."""
+    from catalogproc.readers.gaia_source import open_auxiliary
+
+    if own is None and not files:
+        return None
+    return open_auxiliary(files, folder).join(pa.array([source_id], pa.int64()), own).rows
 
 
 def _check_equal(repeated: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from catalogproc.export.reader import Progress, open_rows
 from catalogproc.flags import Flag, load_flags, load_input_flags
 from catalogproc.io.atomic import write_atomic
+from catalogproc.readers.auxiliary_account import account_lines, zero_point_lines
 from catalogproc.report import figures
 from catalogproc.report.histograms import (
     COLUMNS,
@@ -135,6 +136,10 @@ def _run_values(
         "summary": summary,
         "rows_missing": max(sum(counts) - summary["rows_read"], 0) if all_known else 0,
         "throughput_figure": _throughput_figure(receipts),
+        "auxiliary": [
+            *account_lines(summary["auxiliary"], summary["rows_written"]),
+            *zero_point_lines(summary["zero_point_difference"]),
+        ],
         "stages": _stages(summary["stage_seconds"]),
         "run_facts": [
             ("input files", f"{len(identity.inputs):,}"),

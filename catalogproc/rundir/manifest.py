@@ -132,7 +132,8 @@ class RunIdentity:
             "job": self.job_hash,
             "model": self.model_hash,
             "inputs": sorted(file.fingerprint for file in self.inputs),
-            "auxiliary": sorted(file.fingerprint for file in self.auxiliary),
+            # In their order: where two tables have a value, that of the first one counts.
+            "auxiliary": [file.fingerprint for file in self.auxiliary],
             "contracts": dict(self.contracts),
         }
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

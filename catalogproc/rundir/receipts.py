@@ -40,6 +40,8 @@ class Receipt:
     rows_rejected: int
     rejected_by_reason: Mapping[str, int]
     rows_matched: int
+    auxiliary: Mapping[str, Mapping[str, int]]
+    zero_point_differences: Mapping[str, int]
     job_hash: str
     bundle_hash: str
     input_fingerprint: str

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogproc.io.atomic import as_json, write_atomic
+from catalogproc.readers.auxiliary_account import added, zero_point_summary
 from catalogproc.rundir.manifest import RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
@@ -51,8 +52,10 @@ def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, A
     Returns
     -------
     dict
-        ``seconds`` is the wall time during which at least one chunk was in work, over all
-        starts; ``stage_seconds`` is summed over all workers.
+        ``auxiliary`` says what was taken from each table (readers/joined_rows.py);
+        ``zero_point_difference`` how the two zero-points of the parallaxes differ, if stars
+        have both. ``seconds`` is the wall time during which at least one chunk was in work, over
+        all starts; ``stage_seconds`` is summed over all workers.
     """
     counts, times = _Counts(), _Times()
     for receipt in receipts:
@@ -66,6 +69,8 @@ def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, A
         "rows_rejected": counts.rows["rejected"],
         "rejected_by_reason": dict(counts.reasons),
         "rows_matched": counts.rows["matched"] if identity.auxiliary else None,
+        "auxiliary": counts.auxiliary,
+        "zero_point_difference": zero_point_summary(counts.zero_points),
         "chunks": counts.chunks,
         "input_files": len(identity.inputs),
         "seconds": round(busy, 3),
@@ -88,6 +93,8 @@ class _Counts:
         self.chunks = 0
         self.rows: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.auxiliary: dict[str, dict[str, int]] = {}
+        self.zero_points: Counter[str] = Counter()
         self.devices: set[str] = set()
         self.versions: dict[str, set[str]] = {}
 
@@ -100,6 +107,8 @@ class _Counts:
             matched=receipt.rows_matched,
         )
         self.reasons.update(receipt.rejected_by_reason)
+        self.auxiliary = added((self.auxiliary, receipt.auxiliary))
+        self.zero_points.update(receipt.zero_point_differences)
         self.devices.add(receipt.device)
         for name, value in receipt.versions.items():
             self.versions.setdefault(name, set()).add(value)

@@ -174,6 +174,8 @@ def write_chunk(
         rows_written=table.num_rows,
         rows_rejected=rejected,
         rejected_by_reason={"no_coefficients": rejected} if rejected else {},
+        auxiliary={},
+        zero_point_differences={},
         rows_matched=table.num_rows if run.auxiliary else 0,
         job_hash=run.job_hash,
         bundle_hash=run.model_hash,

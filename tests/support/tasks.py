@@ -43,6 +43,7 @@ def receipt(chunk: Any) -> Receipt:
     numbers = {"first_row": 0, "rows_read": chunk.rows, "rows_written": 0, "rows_rejected": 0}
     numbers["rows_matched"] = 0
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
+    more |= {"auxiliary": {}, "zero_point_differences": {}}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
     words |= {"chunk_id": chunk.id, "worker": str(get_worker().name)}
     return Receipt(**(words | numbers | more))

@@ -1,0 +1,170 @@
+"""Which columns of auxiliary tables are used, which are ignored, and which are in no table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from catalogproc.contract import load_contract
+from catalogproc.errors import did_you_mean
+from catalogproc.flags import load_flags
+from catalogproc.readers import coerce
+from catalogproc.readers.auxiliary_rows import UsedColumn, used_columns
+from catalogproc.readers.formats import Table, open_table
+from catalogproc.readers.gaia_source import table_names
+from catalogproc.release import Release
+
+_SAMPLE, _FEW = 1000, 5
+_ROUNDED, _EXACT = 512, 1 << 53  # floats hold all integers up to the latter
+
+
+@dataclass(frozen=True)
+class AuxiliaryColumns:
+    """Which columns of an auxiliary table are used, for the user.
+
+    Attributes
+    ----------
+    path
+        The file.
+    used
+        The columns of the contract gaia_source that it has.
+    ignored
+        All other columns.
+    unread
+        Other tables of the file, which are not read.
+    rounded
+        Its identifiers look as if they had been stored as floats.
+    table
+        The name of its table, which several files of the same columns may be.
+    """
+
+    path: Path
+    used: tuple[UsedColumn, ...]
+    ignored: tuple[str, ...]
+    unread: tuple[str, ...]
+    rounded: bool
+    table: str = ""
+
+    def lines(self) -> list[str]:
+        """Return the columns as lines of text."""
+        used = ", ".join(column.words for column in self.used[1:])
+        lines = [f"{self.table or self.path}: columns used: {used}"]
+        if self.ignored:
+            lines.append(f"  ignored: {', '.join(map(self._with_suggestion, self.ignored))}")
+        lines += assumed_units(self.used)
+        lines += [f"  not read: {other}" for other in self.unread]
+        return lines
+
+    def warnings(self) -> list[str]:
+        """Return what is probably a mistake."""
+        if not self.rounded:
+            return []
+        return [
+            f"{self.path}: the source_id look rounded, all of them are multiples of "
+            f"{_ROUNDED}: were they stored as floats?"
+        ]
+
+    def _with_suggestion(self, name: str) -> str:
+        used = {column.name for column in self.used}
+        columns = [c for c in load_contract("gaia_source").columns if c.name not in used]
+        names = [word for c in columns for word in (c.name, *c.also) if len(word) > 1]
+        near = did_you_mean(name, names)
+        return f"{name} ({near})" if near else name
+
+
+def auxiliary_columns(path: str | Path) -> AuxiliaryColumns:
+    """Look which columns of an auxiliary table are used.
+
+    Parameters
+    ----------
+    path
+        A file in any format.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not an auxiliary table.
+    """
+    table = open_table(Path(path))
+    used = used_columns(table)
+    stored = {column.stored for column in used}
+    ignored = tuple(name for name in table.types if name not in stored)
+    return AuxiliaryColumns(Path(path), used, ignored, table.unread, _is_rounded(table, used[0]))
+
+
+def _is_rounded(table: Table, source_id: UsedColumn) -> bool:
+    """Whether the first identifiers are multiples of more than Gaia's own are (128)."""
+    part = next(iter(table.batches([source_id.stored], batch_rows=_SAMPLE, stop=_SAMPLE)), None)
+    if part is None:
+        return False
+    ids = coerce.identifiers(part.columns.column(0))[0].drop_null().to_numpy()
+    ids = ids[ids > _EXACT]
+    return len(ids) >= _FEW and not (ids % _ROUNDED).any()
+
+
+def assumed_units(used: Sequence[UsedColumn]) -> list[str]:
+    """Return a line with the columns whose unit was assumed; none where there is no such column.
+
+    Parameters
+    ----------
+    used
+        The columns that are read.
+    """
+    contract = load_contract("gaia_source")
+    assumed = [f"{c.name} [{contract[c.name].unit}]" for c in used if c.unit_assumed]
+    return [f"  no unit stated, assumed: {', '.join(assumed)}"] if assumed else []
+
+
+def by_table(files: Sequence[AuxiliaryColumns]) -> Iterator[AuxiliaryColumns]:
+    """Yield the columns of each table once: files of one folder with the same columns are one.
+
+    Parameters
+    ----------
+    files
+        The columns of each file.
+    """
+    kinds = [(item.path.parent, tuple(c.stored for c in item.used)) for item in files]
+    seen = set()
+    for item, name in zip(files, table_names([f.path for f in files], kinds), strict=True):
+        if name not in seen or item.unread or item.rounded:
+            yield replace(item, table="" if name in seen else name)
+        seen.add(name)
+
+
+def absent_lines(present: Collection[str], release: Release) -> list[str]:
+    """Return a line with the columns that are given nowhere, and the flags that need them.
+
+    Parameters
+    ----------
+    present
+        Columns of the contract gaia_source that a table or a file of spectra has.
+    release
+        It says which table has a column, and which columns are gone.
+
+    Returns
+    -------
+    list of str
+        Nothing where no column is absent that the release or a flag knows.
+    """
+    words = []
+    for column in load_contract("gaia_source").columns[1:]:
+        name, tables = column.name, release.tables(column.name)
+        flags = list(_flags_without(name, present))
+        gone = name in release.gone.columns
+        if name in present or not (flags or tables or gone):
+            continue
+        places = [f"not in {release.title}"] if gone else [f"of {table}" for table in tables]
+        notes = "; ".join([*places, *flags])
+        words.append(f"{name} ({notes})" if notes else name)
+    return [f"in no table: {', '.join(words)}"] if words else []
+
+
+def _flags_without(name: str, present: Collection[str]) -> Iterator[str]:
+    """What becomes of the flags whose rules need a column that is absent."""
+    for flag in load_flags().flags:
+        others = [other for other in flag.needs_one_of if other in present]
+        if name in flag.needs or (name in flag.needs_one_of and not others):
+            yield f"{flag.name} is not set"
+        elif name in flag.needs_one_of:
+            yield f"{flag.name} only by {', '.join(others)}"
