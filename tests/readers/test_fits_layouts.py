@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.xp_files import ARRAYS, put, real, same, scattered, spectra, zipped
+from support.fits_files import ascii_table, colfits
+from support.xp_files import put, real, same, scattered, spectra, zipped
 
 from catalogproc.readers.formats import open_table
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -37,28 +36,6 @@ def test_an_ascii_table_of_spectra(tmp_path):
     assert found["fault"].null_count == 6
 
 
-def ascii_table(rows: list[str], cards: dict[str, object]) -> bytes:
-    """An ASCII table from its rows, written from the standard without astropy."""
-
-    def padded(lines: list[str], fill: bytes = b" ") -> bytes:
-        content = "".join(line.ljust(80) for line in lines).encode()
-        return content + fill * (-len(content) % 2880)
-
-    def card(name: str, value: object) -> str:
-        shown = f"'{value:<8}'" if isinstance(value, str) else {True: "T"}.get(value, value)
-        return f"{name:<8}= {shown:>20}"
-
-    primary = {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}
-    head = {"XTENSION": "TABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": len(rows[0]),
-            "NAXIS2": len(rows), "PCOUNT": 0, "GCOUNT": 1, **cards}  # fmt: skip
-    data = "".join(rows).encode()
-    return (
-        padded([card(*item) for item in primary.items()] + ["END"])
-        + padded([card(*item) for item in head.items()] + ["END"])
-        + data + b" " * (-len(data) % 2880)
-    )  # fmt: skip
-
-
 def test_an_ascii_table_as_the_standard_has_it(tmp_path):
     """Exponents with D and without a letter, implied decimal points, TNULL, TSCAL, units."""
     names = {"source_id": "I20", "ra": "F8.3", "parallax": "E12.4", "ruwe": "I4", "ph_qual": "A3"}
@@ -85,36 +62,18 @@ def test_an_ascii_table_as_the_standard_has_it(tmp_path):
     assert found["ph_qual"].to_pylist() == ["AAA", "BUU", None]
 
 
-def colfits(table, plus: bool) -> bytes:
-    """A table as STIL writes colfits: one row, each field an array over all stars."""
-    from astropy.io import fits
-
-    columns, count = [], table.num_rows
+def _columns(table: pa.Table) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
+    made = []
     for name in table.column_names:
-        if name in ARRAYS:
-            values = np.array(table[name].to_pylist())
-            form, dim = f"{values.size}D", f"({values.shape[1]},{count})"
-            columns.append(fits.Column(name, form, dim=dim, array=values[None]))
-        elif pa.types.is_string(table[name].type):
-            values = np.array(table[name].to_pylist(), "S5")
-            columns.append(
-                fits.Column(name, f"{5 * count}A", dim=f"(5,{count})", array=values[None])
-            )
-        else:
-            code = "K" if name == "source_id" else "I"
-            values = table[name].to_numpy()
-            columns.append(fits.Column(name, f"{count}{code}", array=values[None]))
-    primary = fits.PrimaryHDU(np.frombuffer(b"<VOTABLE/>", np.uint8) if plus else None)
-    primary.header["COLFITS"] = True
-    out = io.BytesIO()
-    fits.HDUList([primary, fits.BinTableHDU.from_columns(columns)]).writeto(out)
-    return out.getvalue()
+        values = np.array(table[name].to_pylist())
+        made.append((name, "", values, np.zeros(values.shape, bool)))
+    return made
 
 
 @pytest.mark.parametrize("plus", [False, True])
 def test_a_table_by_columns(plus, tmp_path):
     table = real(11).append_column("name", pa.array([f"s{row:04d}" for row in range(11)]))
-    path = put(tmp_path, "a.colfits", colfits(table, plus))
+    path = put(tmp_path, "a.colfits", colfits(_columns(table), plus=plus))
     found = spectra(path)
     assert same(found, real(11))
     assert spectra(path, skip=4, rows=3).equals(found.slice(4, 3))
@@ -123,4 +82,4 @@ def test_a_table_by_columns(plus, tmp_path):
     assert b"".join(b"".join(part.columns["name"].to_pylist()) for part in text) == b"".join(
         name.as_py().encode() for name in table["name"]
     )
-    assert same(spectra(put(tmp_path, "one.fits", colfits(real(1), plus))), real(1))
+    assert same(spectra(put(tmp_path, "one.fits", colfits(_columns(real(1)), plus=plus))), real(1))
