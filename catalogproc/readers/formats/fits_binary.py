@@ -190,7 +190,9 @@ def _stars(header: Mapping[str, Any], fields: Sequence[Field]) -> int:
     """The rows that a table of one row stands for: the last dimension that all columns have."""
     counts = set()
     for number, field in enumerate(fields, start=1):
-        shape = re.findall(r"\d+", str(header.get(f"TDIM{number}", ""))) or [field.repeat]
+        # The characters of one text are no dimension of their own.
+        whole = 1 if field.code == "A" else field.repeat
+        shape = re.findall(r"\d+", str(header.get(f"TDIM{number}", ""))) or [whole]
         counts.add(1 if field.heap or field.code == "X" else int(shape[-1]))
         if field.repeat % max(int(shape[-1]), 1):
             raise ValueError(f"TDIM{number} is not the shape of {field.repeat} elements")
