@@ -13,6 +13,7 @@ from bench.matrix import best, rates
 from bench.measure import NO_GPU, Figures, Noted, Row, Target, seconds
 from bench.run import command, job_file
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 
 TITLE = "one GPU"
 LABELS = 8
@@ -36,9 +37,13 @@ def measure(kit: Kit) -> Figures:
     labels = labels[:LABELS]
     full = kit.full(n)
     full[:, kit.bundle.vocabulary.column("logebv")] = -2.0
-    whole = n / seconds(lambda: predictor.predict(full, labels), sizes.repeats, sizes.budget)
+    whole = n / seconds(
+        lambda: predictor.predict(StarTokens.typical(full), labels), sizes.repeats, sizes.budget
+    )
     few, seven = kit.full(n, 33), kit.job.labels
-    sparse = n / seconds(lambda: predictor.predict(few, seven), sizes.repeats, sizes.budget)
+    sparse = n / seconds(
+        lambda: predictor.predict(StarTokens.typical(few), seven), sizes.repeats, sizes.budget
+    )
     products = best(rates(kit.bundle.shape, sizes.repeats, sizes.budget, "cuda"), "bfloat16")
     rows = max(1, n // 32)
     output = kit.folder / "gpu"

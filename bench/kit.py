@@ -92,7 +92,7 @@ class Kit:
             standardisation=default.standardisation,
             domain=default.domain,
             training={"data": "none: the weights are random", "seed": 0},
-            check_values=check.values,
+            check_tokens=check.tokens,
             check_labels=check.labels,
         )
         return write_bundle(self.folder / "model", content)

@@ -69,7 +69,7 @@ def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> 
 
     def step() -> None:
         batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
-        memory, padded = reference.encode(*slots(batch.ids, batch.values))
+        memory, padded = reference.encode(*slots(batch.shown.ids, batch.shown.values))
         prediction: tuple[Tensor, Tensor] = reference.decode(memory, padded, batch.requests[:, 0])
         mean, log_variance = (column[:, None] for column in prediction)
         optimiser.zero_grad()

@@ -12,7 +12,8 @@ from bench.kit import FIVE, Kit
 from bench.matrix import best
 from bench.measure import Absent, Figures, Noted, Row, Target, race, seconds
 from bench.reference import SLOTS, reference_copy, slots
-from catalogproc.network.predictor import pack
+from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.star_tokens import StarTokens
 
 TITLE = "predictor, 5 labels"
 ROWS = (
@@ -44,7 +45,10 @@ def measure(kit: Kit) -> Figures:
         reference.predict(*in_slots, requests)
 
     ours, theirs = race(
-        lambda: predictor.predict(full, FIVE), reference_predict, sizes.repeats, 2 * sizes.budget
+        lambda: predictor.predict(StarTokens.typical(full), FIVE),
+        reference_predict,
+        sizes.repeats,
+        2 * sizes.budget,
     )
     encoding_again = seconds(
         lambda: reference.predict(*in_slots, requests, encode_again=True),
@@ -52,12 +56,14 @@ def measure(kit: Kit) -> Figures:
         sizes.budget / 2,
     )
     sparse, theirs_again = race(
-        lambda: predictor.predict(median_star, FIVE),
+        lambda: predictor.predict(StarTokens.typical(median_star), FIVE),
         reference_predict,
         sizes.repeats,
         2 * sizes.budget,
     )
-    faint = seconds(lambda: predictor.predict(real, FIVE), sizes.repeats, sizes.budget / 2)
+    faint = seconds(
+        lambda: predictor.predict(StarTokens.typical(real), FIVE), sizes.repeats, sizes.budget / 2
+    )
     if predictor.device.type == "cpu":
         work = {size: arithmetic.star(shape, size, len(FIVE)) * n for size in (33, 63)}
         used, half = best(kit.rates, precision), best(kit.rates, "bfloat16")
@@ -85,15 +91,14 @@ def measure(kit: Kit) -> Figures:
 
 def standardised(kit: Kit, values: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Return token numbers and standardised values (N, T)."""
-    standardisation = kit.bundle.standardisation
-    ids, x = pack((values - standardisation.center) / standardisation.scale)
-    return torch.from_numpy(ids), torch.from_numpy(x)
+    packed = kit.bundle.pack(StarTokens.typical(values))
+    return packed.ids, packed.values
 
 
 def largest_difference(kit: Kit) -> float:
     """Return the largest difference of the reference's means from ours, in our sigma."""
     values = kit.real(kit.sizes.exact)[: kit.sizes.predict // 2]
-    ours = kit.predictor.predict(values, FIVE)
+    ours = kit.predictor.predict(StarTokens.typical(values), FIVE)
     requests = kit.predictor.requests(FIVE).tolist()
     reference = reference_copy(kit.bundle.network())
     means, _ = reference.predict(*slots(*standardised(kit, values), SLOTS), requests)
@@ -106,7 +111,7 @@ def largest_difference(kit: Kit) -> float:
 def close_to_exact(kit: Kit) -> float:
     """Return the fraction of stars whose predictions are all within 2 % of sigma of float64's."""
     values = kit.real(kit.sizes.exact)
-    ours = kit.predictor.predict(values, FIVE)
+    ours = kit.predictor.predict(StarTokens.typical(values), FIVE)
     mean, sigma = exact(kit, values)
     return float((np.abs(ours.mean - mean) <= 0.02 * sigma).all(axis=1).mean())
 
@@ -126,7 +131,8 @@ def exact(kit: Kit, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], .
             if len(rows):
                 numbers = np.nonzero(present[rows])[1].reshape(len(rows), count) + 1
                 x = z[rows][present[rows]].reshape(len(rows), count)
-                prediction = network(torch.from_numpy(numbers), torch.from_numpy(x), requests)
+                star = PackedTokens(torch.from_numpy(numbers), torch.from_numpy(x))
+                prediction = network(star, requests)
                 found[:, rows] = torch.stack(prediction).numpy()
     scale = standardisation.scale[columns]
     return found[0] * scale + standardisation.center[columns], np.exp(0.5 * found[1]) * scale

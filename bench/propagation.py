@@ -22,11 +22,12 @@ def measure(kit: Kit) -> Figures:
         return {row.name: Absent("not measured: no network/error_propagation.py") for row in ROWS}
     from catalogproc.network.error_propagation import first_order
     from catalogproc.network.input_covariance import Correlated, InputNoise
+    from catalogproc.network.star_tokens import StarTokens
     from catalogproc.vocabulary import BANDS
 
     n, sizes, predictor = kit.sizes.predict, kit.sizes, kit.predictor
-    values = kit.real(n)
-    errors = np.broadcast_to(0.1 * kit.bundle.standardisation.scale, values.shape)
+    tokens = StarTokens.typical(kit.real(n))
+    errors = np.broadcast_to(0.1 * kit.bundle.standardisation.scale, tokens.values.shape)
     # Correlations like those of XP: strongest between neighbours.
     steps = np.abs(np.subtract.outer(np.arange(30), np.arange(30)))
     groups = [
@@ -42,8 +43,8 @@ def measure(kit: Kit) -> Figures:
         "correlated": InputNoise(errors, tuple(groups)),
     }.items():
         measured[name] = race(
-            lambda noise=noise: first_order(predictor, values, noise, FIVE),  # type: ignore[misc]
-            lambda: predictor.predict(values, FIVE),
+            lambda noise=noise: first_order(predictor, tokens, noise, FIVE),  # type: ignore[misc]
+            lambda: predictor.predict(tokens, FIVE),
             sizes.repeats,
             sizes.budget,
         )

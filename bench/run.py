@@ -18,6 +18,7 @@ import tomli_w
 from bench.kit import EXAMPLES, Kit
 from bench.machine import ROOT
 from bench.measure import Absent, Figures, Noted, Row, Target, cores, seconds
+from catalogproc.network.star_tokens import StarTokens
 
 TITLE = "run, end to end"
 ROWS = (
@@ -52,9 +53,9 @@ class Command:
 
 def measure(kit: Kit) -> Figures:
     labels, sizes = kit.job.labels, kit.sizes
-    values = kit.real(2 * sizes.predict)
-    each = seconds(lambda: kit.predictor.predict(values, labels), sizes.repeats, sizes.budget)
-    each /= len(values)
+    tokens = StarTokens.typical(kit.real(2 * sizes.predict))
+    each = seconds(lambda: kit.predictor.predict(tokens, labels), sizes.repeats, sizes.budget)
+    each /= len(tokens)
     # Long enough for the extra time of each worker's first chunk to be negligible.
     n, chunks = max(sizes.run, int(sizes.budget / each)), 2 * cores()
     rows = max(1, -(-n // chunks))

@@ -23,6 +23,7 @@ from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.parquet_writer import PartWriter
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 
@@ -128,7 +129,7 @@ def _measure(kit: Kit) -> Figures:
     tables = [engine.to_catalog(*given) for given in made]
     figures["write"] = rate(sizes.table, _writing(kit.folder / "written", tables))
 
-    few = kit.full(max(1, sizes.predict // 4), 33)
+    few = StarTokens.typical(kit.full(max(1, sizes.predict // 4), 33))
     figures["predict, 33 tokens"] = Noted(
         rate(len(few), lambda: kit.predictor.predict(few, kit.job.labels)),
         f"{len(kit.job.labels)} labels",

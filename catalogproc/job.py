@@ -127,7 +127,8 @@ class TrainingJob:
     """The settings of a training; each table is read by the module that it concerns.
 
     A job with a table ``data`` trains on a dataset of real stars. The others train on simulated
-    stars; a table ``real`` mixes real stars in.
+    stars; a table ``real`` mixes real stars in. A table ``errors`` says which errors a network that
+    reads errors is shown.
     """
 
     name: str
@@ -147,13 +148,14 @@ class TrainingJob:
             )  # fmt: skip
 
     real: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of the settings as canonical JSON."""
         content = asdict(self)
         del content["name"], content["description"]
-        for name in ("data", "real"):
+        for name in ("data", "real", "errors"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there were such
         return _hash(content)

@@ -21,6 +21,7 @@ from bench.kit import TINY, Kit
 from bench.machine import ROOT, describe
 from bench.measure import Target, race, seconds, times
 from bench.reference import reference_copy
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 
 
@@ -92,7 +93,7 @@ def test_the_arithmetic_is_what_pytorch_counts():
     network, n = Transformer(Shape(120)), 3
     ids = torch.arange(1, 34).expand(n, 33)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(ids, torch.zeros(n, 33), torch.tensor([111, 112, 113, 116, 117]))
+        network(PackedTokens(ids, torch.zeros(n, 33)), torch.tensor([111, 112, 113, 116, 117]))
     first = 2 * 128 * 128 * 5  # the first queries of the labels, once per batch
     assert counter.get_total_flops() == pytest.approx(
         n * star(network.shape, 33, 5) + first, rel=1e-6
@@ -116,7 +117,7 @@ def test_the_reference_implementation_predicts_the_same(kit):
     ids[1, 12:] = 0
     requests = [111, 112, 3]
     with torch.inference_mode():
-        ours = network(ids, values, torch.tensor(requests))
+        ours = network(PackedTokens(ids, values), torch.tensor(requests))
     for encode_again in (False, True):
         theirs = reference.predict(ids, values, requests, encode_again=encode_again)
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.job import Job
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -42,6 +43,11 @@ class Holdout:
     truth_errors: Floats
     g_mag: Floats
     default_read: NDArray[np.bool_]
+
+    @property
+    def inputs(self) -> StarTokens:
+        """The tokens that a run reads, with their published errors."""
+        return StarTokens(self.values, self.errors)
 
 
 def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> Holdout:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Domain, Standardisation
+from catalogproc.network.star_tokens import StarTokens
 
 StarSampler = Callable[[int, int], tuple[Any, ...]]
 """(seed, n) to values and errors (n, V), NumPy or PyTorch, in the tokens' units.
@@ -45,6 +46,11 @@ class StarTable:
                 "ids, values and errors of a star table must have the same length",
                 found=(self.ids.shape, self.values.shape, self.errors.shape),
             )
+
+    @property
+    def tokens(self) -> StarTokens:
+        """Values and errors together."""
+        return StarTokens(self.values, self.errors)
 
     def sample(self, seed: int, n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return n rows, uniformly and with replacement (a :data:`StarSampler`).

@@ -16,6 +16,7 @@ from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_sta
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, JobError
 from catalogproc.features.extinction import ln_ebv
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers.chunks import expand
 from catalogproc.vocabulary import Vocabulary
 
@@ -66,6 +67,16 @@ class Benchmark:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def inputs(self) -> StarTokens:
+        """The input tokens with their errors."""
+        return StarTokens(self.values, self.errors)
+
+    @property
+    def labels(self) -> StarTokens:
+        """The true labels with their errors."""
+        return StarTokens(self.truth, self.truth_errors)
 
     def rows(self, which: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Benchmark:
         """Return some of the stars.

@@ -44,6 +44,7 @@ from catalogproc.evaluation.xgboost_baseline import (
 )
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
@@ -230,18 +231,21 @@ class _Evaluator:
     def panel(self, key: str) -> Panel:
         """Return the predictions for one input set: model, XGBoost, information limit."""
         stars, training, vocabulary = self.stars, self.training, self.stars.vocabulary
-        inputs = select_inputs(key, stars.values, stars.truth, vocabulary)
+        inputs = select_inputs(key, stars.inputs, stars.labels, vocabulary)
         predictions = {MODEL: predict(self.predictor, inputs, EVALUATED)}
         self.steps.next(f"{key}: model")
         if not INPUT_SETS[key].includes(vocabulary.named("label")):
-            values = select_inputs(key, training.values, training.truth, vocabulary)
+            fitted = select_inputs(key, training.inputs, training.labels, vocabulary)
             predictions[TREES] = tree_predictions(
-                replace(training, values=values), inputs, EVALUATED, self.config.trees,
+                replace(training, values=fitted.values),
+                inputs.values,
+                EVALUATED,
+                self.config.trees,
                 self.steps.part(key),
-            )  # fmt: skip
+            )
             self.steps.next(f"{key}: trees")
             if self.limit is not None:
-                predictions[LIMIT] = self.limit.predict(inputs, stars.errors, self.steps.part(key))
+                predictions[LIMIT] = self.limit.predict(inputs, self.steps.part(key))
                 self.steps.next(f"{key}: information limit")
         return Panel(key, predictions, stars.truth)
 
@@ -249,7 +253,7 @@ class _Evaluator:
         """Return the predictions for real giants, held out by KIC: model, XGBoost, g R²."""
         training, test = kepler.parts(self.predictor.bundle.vocabulary)
         predictions = {
-            MODEL: predict(self.predictor, test.values, ("mass",)),
+            MODEL: predict(self.predictor, test.inputs, ("mass",)),
             TREES: tree_predictions(training, test.values, ("mass",), KEPLER_TREES),
             GRAVITY: Predictions(("mass",), kepler.gravity_mass(test)[:, None]),
         }
@@ -273,12 +277,16 @@ class _InformationLimit:
         self._stars = config.limit_stars
         steps.next("library")
 
-    def predict(self, inputs: Floats, errors: Floats, progress: Progress | None) -> Predictions:
+    def predict(self, inputs: StarTokens, progress: Progress | None) -> Predictions:
         """Return the posterior of the first stars; NaN for the others."""
         from catalogproc.evaluation.simulator_posterior import LABELS, information_limit
 
         found = information_limit(
-            self._library, self._giants, inputs[: self._stars], errors[: self._stars], progress
+            self._library,
+            self._giants,
+            inputs.values[: self._stars],
+            inputs.errors[: self._stars],
+            progress,
         )
         padding = ((0, len(inputs) - len(found.mean)), (0, 0))
         mean, sigma = (

@@ -134,7 +134,7 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
     """
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
     labels = [label for label in job.labels if label in bundle.requestable]
-    prediction, jacobian = differentiate(predictor, holdout.values, labels)
+    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
     absent = np.isnan(holdout.values)
     larger = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)[1]
     published, used = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
@@ -297,7 +298,7 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def predict(predictor: Predictor, inputs: Floats, names: Sequence[str]) -> Predictions:
+def predict(predictor: Predictor, inputs: StarTokens, names: Sequence[str]) -> Predictions:
     """Return a model's predictions of labels or quantities.
 
     Parameters
@@ -305,7 +306,7 @@ def predict(predictor: Predictor, inputs: Floats, names: Sequence[str]) -> Predi
     predictor
         The model.
     inputs
-        Dense tokens (N, V), NaN where absent.
+        Tokens of N stars.
     names
         Labels or keys of QUANTITIES.
     """
@@ -315,8 +316,8 @@ def predict(predictor: Predictor, inputs: Floats, names: Sequence[str]) -> Predi
 
 def evaluate_input_sets(
     predictor: Predictor,
-    inputs: Floats,
-    truth: Floats,
+    inputs: StarTokens,
+    truth: StarTokens,
     labels: Sequence[str] = ATMOSPHERE_AND_AGE,
     sets: Sequence[str] = ("b",),
 ) -> dict[str, list[Score]]:
@@ -327,7 +328,7 @@ def evaluate_input_sets(
     predictor
         The model.
     inputs, truth
-        Dense tokens (N, V), observed and true; labels among an input set come from the truth.
+        Tokens of N stars, observed and true; labels among an input set come from the truth.
     labels
         Labels or keys of QUANTITIES.
     sets
@@ -336,29 +337,31 @@ def evaluate_input_sets(
     vocabulary = predictor.bundle.vocabulary
     return {
         name: predict(predictor, select_inputs(name, inputs, truth, vocabulary), labels).scores(
-            truth, vocabulary, labels
+            truth.values, vocabulary, labels
         )
         for name in sets
     }
 
 
-def select_inputs(name: str, inputs: Floats, truth: Floats, vocabulary: Vocabulary) -> Floats:
-    """Return the tokens (N, V) of an input set; labels among them come from the truth.
+def select_inputs(
+    name: str, inputs: StarTokens, truth: StarTokens, vocabulary: Vocabulary
+) -> StarTokens:
+    """Return the tokens of an input set; labels among them come from the truth.
 
     Parameters
     ----------
     name
         Key of INPUT_SETS.
     inputs, truth
-        Dense tokens (N, V), observed and true.
+        Tokens of N stars, observed and true.
     vocabulary
         Of the tokens' columns.
     """
     chosen = INPUT_SETS[name]
     known = inputs
     if chosen.includes(vocabulary.named("label")):
-        known = np.where(np.isnan(inputs), truth, inputs)
-    return chosen.select(known, vocabulary)
+        known = inputs.filled_from(truth)
+    return StarTokens(chosen.select(known.values, vocabulary), known.errors)
 
 
 def markdown(scores: dict[str, list[Score]]) -> str:

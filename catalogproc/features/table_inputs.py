@@ -28,6 +28,7 @@ from catalogproc.features.star_batch import read, without_spectra
 from catalogproc.features.table_columns import TableColumns
 from catalogproc.features.tokens import PHOTOMETRY, SOURCES, Tokens, check_inputs, from_stars
 from catalogproc.job import Job
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -154,12 +155,13 @@ class TableInputs:
         )  # fmt: skip
 
     @property
-    def given_values(self) -> Float:
-        """Dense tokens (N, V) of the columns that are named so, NaN where missing."""
-        values = np.full((self.rows, len(self.vocabulary)), np.nan)
-        for token, (value, _) in self.given.items():
-            values[:, self.vocabulary.column(token)] = value
-        return values
+    def given_tokens(self) -> StarTokens:
+        """The tokens of the columns that are named so; exact where no error is given."""
+        values, errors = np.full((2, self.rows, len(self.vocabulary)), np.nan)
+        for token, (value, error) in self.given.items():
+            column = self.vocabulary.column(token)
+            values[:, column], errors[:, column] = value, np.nan_to_num(error)
+        return StarTokens(values, errors)
 
     @property
     def has_magnitudes(self) -> bool:

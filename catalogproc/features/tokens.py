@@ -18,6 +18,7 @@ from catalogproc.errors import JobError
 from catalogproc.features import astrometry, canonical, extinction, parallax, photometry, spectra
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -132,6 +133,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def network_inputs(self) -> StarTokens:
+        """The values and their errors, as a model reads them."""
+        return StarTokens(self.values, self.errors)
 
 
 def check_inputs(job: Job, vocabulary: Vocabulary) -> None:

@@ -12,6 +12,7 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
     from catalogproc.network.predictor import Predictor
+    from catalogproc.network.star_tokens import StarTokens
 
 Float = NDArray[np.float64]
 
@@ -76,17 +77,17 @@ def checkable(bundle: Bundle) -> bool:
     return set(held_out(bundle.vocabulary)) <= set(bundle.requestable)
 
 
-def spectrum_chi2(
-    predictor: Predictor, values: NDArray[np.floating], errors: NDArray[np.floating]
-) -> Float:
+def spectrum_chi2(predictor: Predictor, tokens: StarTokens, errors: NDArray[np.floating]) -> Float:
     """Return the reduced chi-square of the held-out coefficients, predicted from the others.
 
     Parameters
     ----------
     predictor
         The model.
-    values, errors
-        Tokens and their errors (N, V) in the tokens' units, NaN where absent.
+    tokens
+        Of N stars.
+    errors
+        Errors (N, V) of the coefficients that they are compared with, in the tokens' units.
 
     Returns
     -------
@@ -94,12 +95,10 @@ def spectrum_chi2(
     """
     names = held_out(predictor.bundle.vocabulary)
     columns = predictor.bundle.vocabulary.columns(names)
-    inputs = np.array(values, dtype=np.float64)
-    inputs[:, columns] = np.nan
-    predicted = predictor.predict(inputs, names)
+    predicted = predictor.predict(tokens.without(columns), names)
     with np.errstate(over="ignore", invalid="ignore"):
         variance = predicted.sigma.astype(np.float64) ** 2 + errors[:, columns] ** 2
-        terms = (values[:, columns] - predicted.mean) ** 2 / variance
+        terms = (tokens.values[:, columns] - predicted.mean) ** 2 / variance
     known = np.isfinite(terms)
     count = known.sum(axis=1)
     total = np.where(known, terms, 0.0).sum(axis=1)

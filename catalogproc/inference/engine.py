@@ -183,7 +183,7 @@ class Engine:
         # Always inflated, because the limit was measured with inflated errors.
         inflated = replace(self.job, inflate_errors=True)
         noise = input_noise(tokens, self.bundle.vocabulary, inflated)
-        return spectrum_chi2(self._predictor, tokens.values, noise.errors)
+        return spectrum_chi2(self._predictor, tokens.network_inputs, noise.errors)
 
     def to_catalog(
         self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, output: ModelOutput

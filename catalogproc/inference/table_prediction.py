@@ -77,11 +77,11 @@ def propagate(
     """
     from catalogproc.network.error_propagation import Draws, differentiate, disagree, sampled
 
-    vocabulary, values = predictor.bundle.vocabulary, tokens.values
+    vocabulary, inputs = predictor.bundle.vocabulary, tokens.network_inputs
     nonlinear = np.zeros(len(tokens), dtype=bool)
     if job.propagation == "none":
-        return PropagatedPrediction(predictor.predict(values, labels), None, None, nonlinear)
-    prediction, jacobian = differentiate(predictor, values, labels)
+        return PropagatedPrediction(predictor.predict(inputs, labels), None, None, nonlinear)
+    prediction, jacobian = differentiate(predictor, inputs, labels)
     noise = input_noise(tokens, vocabulary, job)
     propagated = published = jacobian.propagate(noise)
     if job.inflate_errors:
@@ -90,7 +90,7 @@ def propagate(
     if job.propagation == "sampled":
         linear = propagated
         draws = Draws(tokens.source_id, job.draws)
-        prediction, propagated = sampled(predictor, values, noise, labels, draws)
+        prediction, propagated = sampled(predictor, inputs, noise, labels, draws)
         nonlinear = disagree(linear, propagated)
     return PropagatedPrediction(prediction, propagated, published, nonlinear)
 

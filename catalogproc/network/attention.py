@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Transformer
 
 
 @torch.inference_mode()
 def attention(
     network: Transformer,
-    ids: NDArray[np.int64],
-    x: NDArray[np.float32],
+    star: PackedTokens,
     requests: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return the attention weights of one star's predictions, averaged over the heads.
@@ -27,9 +27,8 @@ def attention(
     ----------
     network
         In evaluation mode.
-    ids, x
-        The star's token numbers and standardised values (T,), without padding, as
-        :func:`~catalogproc.network.predictor.pack` returns them.
+    star
+        The tokens (1, T) of one star, without padding.
     requests
         Token numbers to predict (K,).
 
@@ -44,7 +43,7 @@ def attention(
         lambda module, inputs: inputs_seen.append((inputs[0], inputs[1]))
     )
     try:
-        network(torch.from_numpy(ids[None]), torch.from_numpy(x[None]), torch.from_numpy(requests))
+        network(star, torch.from_numpy(requests))
     finally:
         hook.remove()
     (queries, memory), module = inputs_seen[-1], block.attention

@@ -23,7 +23,8 @@ import numpy as np
 
 from catalogproc.errors import BundleError, CatalogprocError
 from catalogproc.io.hashes import file_sha256, sha256
-from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
+from catalogproc.network.star_tokens import StarTokens
+from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
 from catalogproc.release import DEFAULT as DEFAULT_RELEASE
 from catalogproc.release import Release, load_release
@@ -31,11 +32,13 @@ from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary
 
 if TYPE_CHECKING:
+    from catalogproc.network.packed_tokens import PackedTokens
     from catalogproc.network.transformer import Shape, Transformer
 
 __all__ = [
     "Bundle",
     "Domain",
+    "ErrorScaling",
     "SelfCheck",
     "Standardisation",
     "bundle_file",
@@ -49,6 +52,8 @@ FORMAT = 1
 DECLARATION = "bundle.toml"
 WEIGHTS = "weights.safetensors"
 DEFAULT = "DEFAULT"
+ERROR_KEYS = ("error_center", "error_scale", "error_low", "error_high")
+"""Fields of a token's row in bundle.toml, in models that read errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +70,8 @@ class Bundle:
         Facts of the training: data and their fingerprint, seed, credit.
     calibration
         The calibration of its uncertainties.
+    error_scaling
+        Scaling of the tokens' errors; None if the network does not read them.
     hash
         SHA-256 (hex) of bundle.toml below its first line, which includes the other files' hashes.
     """
@@ -82,6 +89,30 @@ class Bundle:
     self_check: SelfCheck
     calibration: UncertaintyCalibration
     hash: str
+    error_scaling: ErrorScaling | None = None
+
+    @property
+    def reads_errors(self) -> bool:
+        """Whether its predictions depend on the errors of the tokens."""
+        return self.shape.reads_errors
+
+    def pack(self, tokens: StarTokens) -> PackedTokens:
+        """Return the tokens as the network reads them: standardised, absent ones left out.
+
+        Parameters
+        ----------
+        tokens
+            Of N stars.
+        """
+        from catalogproc.network.packed_tokens import pack
+
+        scales = self.standardisation
+        # An infinite input is the caller's error; it makes its own star NaN and no other.
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = (tokens.values - scales.center) / scales.scale
+            if self.error_scaling is None:
+                return pack(z)
+            return pack(z, self.error_scaling.standardise(tokens.errors))
 
     def network(self, device: str = "cpu") -> Transformer:
         """Return the network with its weights in float32, ready for inference.
@@ -271,11 +302,7 @@ def _bundle(
         np.array([row[key] for row in rows], dtype=np.float64)
         for key in ("center", "scale", "low", "high")
     )
-    check = declaration["self_check"]
-    values = np.full((len(check["star"]), len(rows)), np.nan)
-    for row, star in zip(values, check["star"], strict=True):
-        row[vocabulary.columns(star["inputs"])] = list(star["inputs"].values())
-    mean, sigma = (np.array([star[key] for star in check["star"]]) for key in ("mean", "sigma"))
+    shape = Shape.from_dict(declaration["network"])
     return Bundle(
         name=declaration["name"],
         path=folder,
@@ -284,10 +311,28 @@ def _bundle(
         release=release,
         standardisation=Standardisation(center, scale),
         domain=Domain(low, high),
-        shape=Shape.from_dict(declaration["network"]),
+        shape=shape,
         requestable=tuple(declaration["requestable"]),
         training=declaration["training"],
-        self_check=SelfCheck(tuple(check["labels"]), values, mean, sigma, check["tolerance"]),
+        self_check=_self_check(declaration["self_check"], vocabulary),
         calibration=calibration,
         hash=digest,
+        error_scaling=_error_scaling(rows) if shape.reads_errors else None,
     )
+
+
+def _error_scaling(rows: list[dict[str, Any]]) -> ErrorScaling:
+    return ErrorScaling(
+        *(np.array([row[key] for row in rows], dtype=np.float64) for key in ERROR_KEYS)
+    )
+
+
+def _self_check(check: Mapping[str, Any], vocabulary: Vocabulary) -> SelfCheck:
+    values, errors = np.full((2, len(check["star"]), len(vocabulary)), np.nan)
+    for row, key in ((values, "inputs"), (errors, "errors")):
+        for star, numbers in zip(check["star"], row, strict=True):
+            given = star.get(key, {})
+            numbers[vocabulary.columns(given)] = list(given.values())
+    mean, sigma = (np.array([star[key] for star in check["star"]]) for key in ("mean", "sigma"))
+    tokens = StarTokens(values, errors)
+    return SelfCheck(tuple(check["labels"]), tokens, mean, sigma, check["tolerance"])

@@ -19,13 +19,16 @@ from catalogproc.io.atomic import write_atomic
 from catalogproc.io.hashes import sha256
 from catalogproc.network.bundle import (
     DECLARATION,
+    ERROR_KEYS,
     FORMAT,
     WEIGHTS,
     Bundle,
     first_line,
     load_bundle,
 )
-from catalogproc.network.statistics import Domain, SelfCheck, Standardisation
+from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.star_tokens import StarTokens
+from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
 from catalogproc.release import Release, load_release
@@ -43,9 +46,11 @@ class BundleContent:
     ----------
     training
         Facts of the training: data and their fingerprint, seed, credit.
-    check_values, check_labels
-        A few stars (R, V) in the tokens' units, NaN where absent, and labels, for the
-        self-check: the predictions to store are computed in float64 from the weights as stored.
+    check_tokens, check_labels
+        A few stars and labels for the self-check: the predictions to store are computed in
+        float64 from the weights as stored.
+    error_scaling
+        Scaling of the tokens' errors, if the network reads them.
     requestable
         Tokens that the network was trained to predict; all if None.
     calibration
@@ -63,27 +68,34 @@ class BundleContent:
     standardisation: Standardisation
     domain: Domain
     training: Mapping[str, Any]
-    check_values: Floats
+    check_tokens: StarTokens
     check_labels: Sequence[str]
     requestable: Sequence[str] | None = None
     calibration: UncertaintyCalibration | None = None
+    error_scaling: ErrorScaling | None = None
     tolerance: float = 0.01
     release: Release | None = None
 
     def __post_init__(self) -> None:
         size, known = len(self.vocabulary), self.vocabulary.names
-        statistics = [*vars(self.standardisation).values(), *vars(self.domain).values()]
+        parts = (self.standardisation, self.domain, self.error_scaling)
+        statistics = [column for part in parts if part for column in vars(part).values()]
         sizes = [self.network.shape.tokens, *map(len, statistics)]
-        if {*sizes} != {size} or np.shape(self.check_values)[1:] != (size,):
+        if {*sizes} != {size} or self.check_tokens.values.shape[1] != size:
             raise BundleError(
                 "parts of different vocabularies",
                 wanted=f"{size} tokens",
-                found=f"{sizes} and check_values {np.shape(self.check_values)}",
+                found=f"{sizes} and check_tokens {self.check_tokens.values.shape}",
+            )
+        if self.network.shape.reads_errors != (self.error_scaling is not None):
+            raise BundleError(
+                "the scaling of errors belongs to a network that reads them",
+                found=f"reads_errors = {self.network.shape.reads_errors}",
             )
         unknown = sorted({*(self.requestable or ()), *self.check_labels} - set(known))
         if unknown:
             raise BundleError("labels that the vocabulary lacks", found=unknown)
-        if not len(self.check_values):
+        if not len(self.check_tokens):
             raise BundleError("no star to check")
         if self.release is not None and self.release.name != self.vocabulary.release:
             raise BundleError(
@@ -167,10 +179,11 @@ def rewrite_bundle(
         standardisation=bundle.standardisation,
         domain=bundle.domain,
         training=bundle.training if training is None else training,
-        check_values=bundle.self_check.values,
+        check_tokens=bundle.self_check.tokens,
         check_labels=bundle.self_check.labels,
         requestable=bundle.requestable,
         calibration=bundle.calibration if calibration is None else calibration,
+        error_scaling=bundle.error_scaling,
         tolerance=bundle.self_check.tolerance,
         release=bundle.release,
     )
@@ -191,7 +204,7 @@ def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) 
         "release": release.to_dict(),
         "network": content.network.shape.to_dict(),
         "training": dict(content.training),
-        "self_check": _check_to_dict(check, content.vocabulary),
+        "self_check": _check_to_dict(check, content),
         "token": _tokens_to_rows(content),
     }
     if content.calibration is not None:
@@ -203,6 +216,8 @@ def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) 
 def _tokens_to_rows(content: BundleContent) -> list[dict[str, Any]]:
     """Return one TOML table per token: its definition, scaling and range."""
     numbers = vars(content.standardisation) | vars(content.domain)
+    if content.error_scaling is not None:
+        numbers |= dict(zip(ERROR_KEYS, vars(content.error_scaling).values(), strict=True))
     defaults = {item.name: item.default for item in fields(Token)}
     return [
         {key: value for key, value in asdict(token).items() if value != defaults[key]}
@@ -211,16 +226,17 @@ def _tokens_to_rows(content: BundleContent) -> list[dict[str, Any]]:
     ]
 
 
-def _check_to_dict(check: SelfCheck, vocabulary: Vocabulary) -> dict[str, Any]:
+def _check_to_dict(check: SelfCheck, content: BundleContent) -> dict[str, Any]:
     """Return the stars of the self-check by token name, without absent tokens."""
-    stars = []
-    for values, mean, sigma in zip(check.values, check.mean, check.sigma, strict=True):
-        inputs = {
-            name: float(value)
-            for name, value in zip(vocabulary.names, values, strict=True)
-            if not np.isnan(value)
-        }
-        stars.append({"mean": mean.tolist(), "sigma": sigma.tolist(), "inputs": inputs})
+    names, tokens, stars = content.vocabulary.names, check.tokens, []
+    rows = zip(tokens.values, tokens.errors, check.mean, check.sigma, strict=True)
+    for values, errors, mean, sigma in rows:
+        inputs = {names[i]: float(values[i]) for i in np.flatnonzero(~np.isnan(values))}
+        star = {"mean": mean.tolist(), "sigma": sigma.tolist(), "inputs": inputs}
+        if content.error_scaling is not None:
+            known = np.flatnonzero(~np.isnan(values) & ~np.isnan(errors))
+            star["errors"] = {names[i]: float(errors[i]) for i in known}
+        stars.append(star)
     return {"labels": list(check.labels), "tolerance": check.tolerance, "star": stars}
 
 
@@ -233,17 +249,27 @@ def _self_check(content: BundleContent, weights: Mapping[str, torch.Tensor]) -> 
     center, scale = content.standardisation.center, content.standardisation.scale
     outputs = []
     with torch.inference_mode():
-        for row in np.asarray(content.check_values, dtype=np.float64):
-            present = np.flatnonzero(~np.isnan(row))
-            x = (row[present] - center[present]) / scale[present]
-            ids = torch.from_numpy(present + 1)
-            outputs.append(network(ids[None], torch.from_numpy(x)[None], requests))
+        for star in range(len(content.check_tokens)):
+            outputs.append(network(_double(content, star), requests))
     mean = np.array([output[0][0].numpy() for output in outputs])
     sigma = np.exp(0.5 * np.array([output[1][0].numpy() for output in outputs]))
     return SelfCheck(
         tuple(content.check_labels),
-        content.check_values,
+        content.check_tokens,
         mean * scale[columns] + center[columns],
         sigma * scale[columns],
         content.tolerance,
     )
+
+
+def _double(content: BundleContent, star: int) -> PackedTokens:
+    """Return the tokens (1, T) of a star of the self-check, standardised in float64."""
+    tokens, scales = content.check_tokens.rows([star]), content.standardisation
+    present = tokens.present[0]
+    z = (tokens.values - scales.center) / scales.scale
+    errors = None
+    if content.error_scaling is not None:
+        r = content.error_scaling.standardise(tokens.errors)
+        errors = torch.from_numpy(r[:, present])
+    ids = torch.from_numpy(np.flatnonzero(present)[None] + 1)
+    return PackedTokens(ids, torch.from_numpy(z[:, present].astype(np.float64)), errors)

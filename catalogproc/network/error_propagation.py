@@ -18,7 +18,9 @@ from torch import Tensor
 
 from catalogproc.errors import JobError
 from catalogproc.network.input_covariance import InputNoise, draw_errors
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.predictor import BatchFunction, Prediction, Predictor
+from catalogproc.network.star_tokens import StarTokens
 
 # The cost of a forward and a reverse pass relative to a forward pass, for the size of a batch.
 REVERSE_COST = {"cpu": 3, "cuda": 8}
@@ -125,7 +127,7 @@ class Draws:
 
 def first_order(
     predictor: Predictor,
-    values: NDArray[np.floating],
+    tokens: StarTokens,
     noise: InputNoise,
     labels: Sequence[str],
 ) -> tuple[Prediction, Propagated]:
@@ -135,32 +137,32 @@ def first_order(
     ----------
     predictor
         The model.
-    values
-        Tokens (N, V) in their units, NaN where absent, as for :meth:`Predictor.predict`.
+    tokens
+        Of N stars.
     noise
-        Their errors.
+        The errors to propagate, with their correlations.
     labels
         Names of the K tokens to predict.
     """
-    prediction, jacobian = differentiate(predictor, values, labels)
+    prediction, jacobian = differentiate(predictor, tokens, labels)
     return prediction, jacobian.propagate(noise)
 
 
 def differentiate(
-    predictor: Predictor, values: NDArray[np.floating], labels: Sequence[str]
+    predictor: Predictor, tokens: StarTokens, labels: Sequence[str]
 ) -> tuple[Prediction, Jacobian]:
     """Predict labels, with the derivatives with respect to the tokens, in one pass.
 
     Parameters
     ----------
-    predictor, values, labels
+    predictor, tokens, labels
         As for :func:`first_order`.
     """
     requests = predictor.requests(labels)
-    count, width = len(requests), values.shape[-1]
+    count, width = len(requests), tokens.values.shape[1]
 
-    def forward(ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        found = predictor.reverse_pass(ids, x, requests)
+    def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
+        ids, found = packed.ids, predictor.reverse_pass(packed, requests)
         # Dense, by token number; column 0 takes the padding.
         dense = found.jacobian.new_zeros(len(ids), count, width + 1)
         dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
@@ -170,7 +172,7 @@ def differentiate(
     shapes = ((count,), (count,), (), (count, width))
     cost = REVERSE_COST.get(predictor.device.type, REVERSE_COST["cuda"])
     function = BatchFunction(forward, shapes, count, cost)
-    *standardised, dense = predictor.map_batches(values, function)
+    *standardised, dense = predictor.map_batches(tokens, function)
     scale = predictor.bundle.standardisation.scale
     units = scale[predictor.bundle.vocabulary.columns(labels)]
     return (
@@ -181,7 +183,7 @@ def differentiate(
 
 def sampled(
     predictor: Predictor,
-    values: NDArray[np.floating],
+    tokens: StarTokens,
     noise: InputNoise,
     labels: Sequence[str],
     draws: Draws,
@@ -190,22 +192,23 @@ def sampled(
 
     Parameters
     ----------
-    predictor, values, noise, labels
-        As for :func:`first_order`.
+    predictor, tokens, noise, labels
+        As for :func:`first_order`. The errors that the model reads stay the stated ones.
     draws
         Which errors are added.
     """
-    prediction = predictor.predict(values, labels)
-    factors, size, count = noise.cholesky(), len(values), len(labels)
+    prediction = predictor.predict(tokens, labels)
+    factors, size, count = noise.cholesky(), len(tokens), len(labels)
     first = np.zeros((size, count))
     second = np.zeros((size, count, count))
     per_table = max(1, MIN_ROWS // max(1, size))
     for start in range(0, draws.count, per_table):
         numbers = range(start, min(start + per_table, draws.count))
         noisy = np.concatenate(
-            [values + draw_errors(noise, factors, draws.keys, number) for number in numbers]
+            [tokens.values + draw_errors(noise, factors, draws.keys, number) for number in numbers]
         )
-        mean = predictor.predict(noisy, labels).mean.astype(np.float64)
+        drawn = StarTokens(noisy, np.tile(tokens.errors, (len(numbers), 1)))
+        mean = predictor.predict(drawn, labels).mean.astype(np.float64)
         # Deviations from the prediction itself, not from zero, so that no digits are lost.
         deviation = mean.reshape(len(numbers), size, count) - prediction.mean
         first += deviation.sum(0)

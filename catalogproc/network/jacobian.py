@@ -21,13 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catalogproc.network.transformer import (
-    PADDING,
-    Block,
-    Transformer,
-    attention_mask,
-    summary,
-)
+from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.transformer import Block, Transformer, attention_mask, summary
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,8 @@ class ReverseOutput:
     """Predictions of K requests for N stars, standardised, and their derivatives.
 
     ``mean`` and ``log_variance`` (N, K); ``jacobian`` (N, K, T), the mean's derivatives with
-    respect to the tokens, 0 where padded; ``summary`` (N, D), the mean of the encoder's output
-    over a star's tokens.
+    respect to the tokens' values at constant errors, 0 where padded; ``summary`` (N, D), the
+    mean of the encoder's output over a star's tokens.
     """
 
     mean: Tensor
@@ -66,22 +61,22 @@ class ReversePass:
             if isinstance(layer, nn.Linear)
         }
 
-    def __call__(self, ids: Tensor, values: Tensor, requests: Tensor) -> ReverseOutput:
+    def __call__(self, tokens: PackedTokens, requests: Tensor) -> ReverseOutput:
         """Return predictions and derivatives.
 
         Parameters
         ----------
-        ids, values
-            Token numbers, 0 where padded, and standardised values (N, T).
+        tokens
+            Of N stars, with errors if, and only if, the network reads them.
         requests
             Token numbers (K,).
         """
         network = self.network
-        present = ids != PADDING  # (N, T)
+        network.require_errors(tokens)
+        present = tokens.present  # (N, T)
         mask = attention_mask(present)
-        scale = F.embedding(ids, network.weight, padding_idx=PADDING)  # (N, T, D)
-        shift = F.embedding(ids, network.bias, padding_idx=PADDING)
-        x, slope = _gelu(torch.addcmul(shift, scale, values.unsqueeze(-1)))
+        scale, shift = network.scale_and_shift(tokens)  # (N, T, D)
+        x, slope = _gelu(torch.addcmul(shift, scale, tokens.values.unsqueeze(-1)))
         slope = slope * scale  # of the embedding with respect to the token's value
         encoder = []
         for block in _blocks(network.encoder):

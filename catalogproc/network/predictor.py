@@ -21,7 +21,9 @@ from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.memory import keep_freed_memory
-from catalogproc.network.transformer import PADDING, Transformer, summary
+from catalogproc.network.packed_tokens import PADDING, PackedTokens
+from catalogproc.network.star_tokens import StarTokens
+from catalogproc.network.transformer import Transformer, summary
 
 # Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.
 SLICE = 16_384
@@ -57,7 +59,7 @@ class BatchFunction:
     Attributes
     ----------
     forward
-        From token numbers and standardised values (n, T), float tensors of n rows each.
+        From the tokens of n stars, float tensors of n rows each.
     shapes
         The shape of one star's row of each of these tensors.
     requests, cost
@@ -65,7 +67,7 @@ class BatchFunction:
         limit the number of stars in a batch.
     """
 
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    forward: Callable[[PackedTokens], tuple[Tensor, ...]]
     shapes: Sequence[tuple[int, ...]]
     requests: int = 1
     cost: int = 1
@@ -99,14 +101,13 @@ class Predictor:
         """The network's reverse pass, for derivatives of its predictions."""
         return ReversePass(self.network, half=self.device.type == "cuda")
 
-    def predict(self, values: NDArray[np.floating], labels: Sequence[str]) -> Prediction:
+    def predict(self, tokens: StarTokens, labels: Sequence[str]) -> Prediction:
         """Predict labels for each star.
 
         Parameters
         ----------
-        values
-            Tokens (N, V) in their physical units, in the vocabulary's order; NaN where a
-            token is absent. A star without tokens gets the model's prior.
+        tokens
+            Of N stars. A star without tokens gets the model's prior.
         labels
             Names of the K tokens to predict.
 
@@ -119,33 +120,33 @@ class Predictor:
         """
         requests = self.requests(labels)
 
-        def forward(ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-            memory, present = self.network.encode(ids, x)
+        def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
+            memory, present = self.network.encode(packed)
             mean, log_variance = self.network.decode(memory, present, requests)
-            return mean, log_variance, self.distance(summary(memory, present), ids)
+            return mean, log_variance, self.distance(summary(memory, present), packed.ids)
 
         count = len(requests)
         function = BatchFunction(forward, ((count,), (count,), ()), count)
-        return self.prediction(labels, *self.map_batches(values, function))
+        return self.prediction(labels, *self.map_batches(tokens, function))
 
-    def summaries(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    def summaries(self, tokens: StarTokens) -> NDArray[np.float32]:
         """Return the mean over each star's tokens of the encoder's output.
 
         Parameters
         ----------
-        values
-            Tokens (N, V), as for :meth:`predict`.
+        tokens
+            Of N stars.
 
         Returns
         -------
         (N, D), standardised; 0 for a star without tokens.
         """
 
-        def forward(ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-            return (summary(*self.network.encode(ids, x)),)
+        def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
+            return (summary(*self.network.encode(packed)),)
 
         function = BatchFunction(forward, ((self.bundle.shape.width,),))
-        return self.map_batches(values, function)[0]
+        return self.map_batches(tokens, function)[0]
 
     def prediction(
         self, labels: Sequence[str], mean: Floats, log_variance: Floats, distance: Floats
@@ -205,13 +206,13 @@ class Predictor:
         return torch.from_numpy(self._columns(labels) + 1).to(self.device)
 
     @torch.inference_mode()
-    def map_batches(self, values: NDArray[np.floating], function: BatchFunction) -> list[Floats]:
+    def map_batches(self, tokens: StarTokens, function: BatchFunction) -> list[Floats]:
         """Standardise and pack stars, and apply a function to them batch by batch.
 
         Parameters
         ----------
-        values
-            Tokens (N, V), as for :meth:`predict`.
+        tokens
+            Of N stars.
         function
             What to compute.
 
@@ -220,30 +221,26 @@ class Predictor:
         One float32 array (N, *shape) for each of ``function.shapes``, in the order of the
         stars.
         """
-        if values.ndim != 2 or values.shape[1] != len(self.bundle.vocabulary):
+        if tokens.values.shape[1] != len(self.bundle.vocabulary):
             raise ContractError(
                 "values must have one column per token",
                 wanted=f"(N, {len(self.bundle.vocabulary)})",
-                found=values.shape,
+                found=tokens.values.shape,
             )
-        results = [np.empty((len(values), *shape), dtype=np.float32) for shape in function.shapes]
-        for start in range(0, len(values), SLICE):
-            outputs = self._map_slice(values[start : start + SLICE], function)
+        results = [np.empty((len(tokens), *shape), dtype=np.float32) for shape in function.shapes]
+        for start in range(0, len(tokens), SLICE):
+            outputs = self._map_slice(tokens.rows(slice(start, start + SLICE)), function)
             for result, output in zip(results, outputs, strict=True):
                 result[start : start + SLICE] = output.cpu().numpy()
         return results
 
-    def _map_slice(self, values: NDArray[np.floating], function: BatchFunction) -> list[Tensor]:
+    def _map_slice(self, tokens: StarTokens, function: BatchFunction) -> list[Tensor]:
         """Apply the function to the stars of one slice, in batches of equally many tokens."""
-        standardisation = self.bundle.standardisation
-        # An infinite input is the caller's error; it makes its own star NaN and no other.
-        with np.errstate(over="ignore", invalid="ignore"):
-            z = (values - standardisation.center) / standardisation.scale
-            ids, x = pack(z)
-        counts = np.count_nonzero(ids != PADDING, axis=1)
+        packed = self.bundle.pack(tokens)
+        counts = np.count_nonzero(packed.ids.numpy() != PADDING, axis=1)
         order = np.argsort(-counts, kind="stable")
         outputs = [
-            torch.empty((len(values), *shape), dtype=torch.float32, device=self.device)
+            torch.empty((len(tokens), *shape), dtype=torch.float32, device=self.device)
             for shape in function.shapes
         ]
         for batch in self._batches(
@@ -251,10 +248,7 @@ class Predictor:
         ):
             rows = order[batch]
             width = max(1, counts[rows[0]])
-            parts = function.forward(
-                torch.from_numpy(ids[rows, :width]).to(self.device),
-                torch.from_numpy(x[rows, :width]).to(self.device, self.dtype),
-            )
+            parts = function.forward(packed.rows(rows, width).to(self.device, self.dtype))
             for output, part in zip(outputs, parts, strict=True):
                 output[rows] = part.float()
         return outputs
@@ -262,7 +256,7 @@ class Predictor:
     def self_check(self) -> None:
         """Raise BundleError unless the bundle's stored predictions are reproduced on the device."""
         check = self.bundle.self_check
-        found = self.predict(check.values, check.labels)
+        found = self.predict(check.tokens, check.labels)
         error = np.abs(found.mean - check.mean) / check.sigma
         error = np.fmax(error, np.abs(found.sigma / check.sigma - 1))
         if not (error <= check.tolerance).all():  # also where it is NaN
@@ -295,29 +289,3 @@ class Predictor:
             size = min(tokens // max(1, int(counts[start])), predictions // max(1, requests))
             yield slice(start, start + max(1, size))
             start += max(1, size)
-
-
-def pack(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Drop absent tokens: from a dense table (N, V) to numbers and values (N, T).
-
-    Parameters
-    ----------
-    values
-        (N, V), NaN where a token is absent.
-
-    Returns
-    -------
-    ids, x
-        Token numbers and values (N, T), in the vocabulary's order. T is the largest number
-        of tokens of a star, at least 1; shorter rows are padded with number 0 and value 0.
-    """
-    present = ~np.isnan(values)
-    counts = np.count_nonzero(present, axis=1)
-    width = max(1, int(counts.max(initial=0)))
-    filled = np.arange(width) < counts[:, None]  # (N, T); each row has as many True as present
-    numbers = np.broadcast_to(np.arange(1, values.shape[1] + 1), values.shape)
-    ids = np.full(filled.shape, PADDING, dtype=np.int64)
-    x = np.zeros(filled.shape, dtype=np.float32)
-    ids[filled] = numbers[present]
-    x[filled] = values[present]
-    return ids, x

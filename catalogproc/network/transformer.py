@@ -1,9 +1,10 @@
 """The network: from any tokens of a star to any other token, with an uncertainty.
 
-A token is a pair (number, standardised value). An encoder reads the tokens that are
-present; a decoder attends to the encoder's output with one query per requested token.
-Requests do not attend to each other, so any number of them can be predicted in one pass
-and none changes another's prediction. The order of the tokens has no effect.
+A token is a number with a standardised value and, in networks that read errors, the
+standardised logarithm of its error. An encoder reads the tokens that are present; a decoder
+attends to the encoder's output with one query per requested token. Requests do not attend to
+each other, so any number of them can be predicted in one pass and none changes another's
+prediction. The order of the tokens has no effect.
 
 Architecture: Leung & Bovy 2024 (MNRAS 527, 1494), as extended by Zhang et al. 2026
 (arXiv:2603.03732): 8,846,041 parameters with 120 tokens and the default shape. Letters
@@ -21,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catalogproc.errors import JobError
-
-PADDING = 0
+from catalogproc.errors import BundleError, JobError
+from catalogproc.network.packed_tokens import PADDING, PackedTokens
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Shape:
 
     ``tokens`` is the vocabulary's length V. ``encoder`` and ``decoder`` list their blocks
     as (attention heads, feed-forward width); ``head`` lists the hidden layers between
-    the decoder and the two outputs.
+    the decoder and the two outputs. With ``reads_errors`` a token's embedding depends on its
+    error too.
     """
 
     tokens: int
@@ -41,6 +42,7 @@ class Shape:
     decoder: tuple[tuple[int, int], ...] = ((16, 3096), (8, 1548), (4, 774))
     head: tuple[int, ...] = (3096, 1548, 774, 387)
     dropout: float = 0.1
+    reads_errors: bool = False
 
     def __post_init__(self) -> None:
         sizes = [self.tokens, self.width, *self.head]
@@ -56,6 +58,8 @@ class Shape:
                 )
         if not 0.0 <= self.dropout < 1.0:
             raise JobError("dropout is a probability", wanted="0 to 1", found=self.dropout)
+        if not isinstance(self.reads_errors, bool):
+            raise JobError("reads_errors is true or false", found=self.reads_errors)
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists and numbers for TOML and JSON; :meth:`from_dict` reads them."""
@@ -63,6 +67,8 @@ class Shape:
         for name in ("encoder", "decoder"):
             content[name] = [list(block) for block in content[name]]
         content["head"] = list(self.head)
+        if not self.reads_errors:
+            del content["reads_errors"]  # keeps the text of bundles that were written before
         return content
 
     @classmethod
@@ -181,14 +187,40 @@ class Transformer(nn.Module):
             nn.init.xavier_uniform_(table)
             with torch.no_grad():
                 table[PADDING] = 0.0
+        if shape.reads_errors:
+            # Zero at first: a network that does not read errors is the special case.
+            self.error_weight = nn.Parameter(torch.zeros(shape.tokens + 1, d))
+            self.error_bias = nn.Parameter(torch.zeros(shape.tokens + 1, d))
 
-    def encode(self, ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (N, T, D): a token's embedding is GELU(scale x + shift).
+
+        scale = W + A r and shift = b + U r, with x the token's value, r its error (see
+        :class:`PackedTokens`), W, b, A and U one row per token; A and U only where errors are
+        read.
+
+        Parameters
+        ----------
+        tokens
+            Of N stars.
+        """
+        scale = F.embedding(tokens.ids, self.weight, padding_idx=PADDING)
+        shift = F.embedding(tokens.ids, self.bias, padding_idx=PADDING)
+        if tokens.errors is not None:
+            r = tokens.errors.unsqueeze(-1)  # (N, T, 1)
+            by_error = F.embedding(tokens.ids, self.error_weight, padding_idx=PADDING)
+            scale = torch.addcmul(scale, by_error, r)
+            by_error = F.embedding(tokens.ids, self.error_bias, padding_idx=PADDING)
+            shift = torch.addcmul(shift, by_error, r)
+        return scale, shift
+
+    def encode(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
         """Run the encoder.
 
         Parameters
         ----------
-        ids, values
-            Token numbers, 0 where padded, and standardised values (N, T).
+        tokens
+            Of N stars, with errors if, and only if, the network reads them.
 
         Returns
         -------
@@ -196,11 +228,11 @@ class Transformer(nn.Module):
             The encoder's output (N, T, D), undefined where padded, and the mask of tokens
             that are not padding (N, T), which :meth:`decode` applies.
         """
-        present = ids != PADDING  # (N, T)
+        self.require_errors(tokens)
+        present = tokens.present  # (N, T)
         mask = attention_mask(present)
-        scale = F.embedding(ids, self.weight, padding_idx=PADDING)  # (N, T, D)
-        shift = F.embedding(ids, self.bias, padding_idx=PADDING)
-        x = F.gelu(torch.addcmul(shift, scale, values.unsqueeze(-1)))
+        scale, shift = self.scale_and_shift(tokens)
+        x = F.gelu(torch.addcmul(shift, scale, tokens.values.unsqueeze(-1)))  # (N, T, D)
         for block in self.encoder:
             x = block(x, x, mask)
         return x, present
@@ -226,10 +258,25 @@ class Transformer(nn.Module):
             x = self.drop(F.gelu(layer(x)))
         return self.mean(x).squeeze(-1), self.log_variance(x).squeeze(-1)
 
-    def forward(self, ids: Tensor, values: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: PackedTokens, requests: Tensor) -> tuple[Tensor, Tensor]:
         """Run :meth:`encode`, then :meth:`decode`."""
-        memory, present = self.encode(ids, values)
+        memory, present = self.encode(tokens)
         return self.decode(memory, present, requests)
+
+    def require_errors(self, tokens: PackedTokens) -> None:
+        """Raise BundleError for tokens without errors that are read, or with such that are not.
+
+        Parameters
+        ----------
+        tokens
+            Of any stars.
+        """
+        if self.shape.reads_errors != (tokens.errors is not None):
+            raise BundleError(
+                "the network reads errors, and the tokens have none"
+                if self.shape.reads_errors
+                else "the tokens have errors that the network does not read"
+            )
 
 
 def summary(memory: Tensor, present: Tensor) -> Tensor:

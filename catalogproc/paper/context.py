@@ -23,6 +23,7 @@ from catalogproc.evaluation.metrics import (
 from catalogproc.evaluation.xgboost_baseline import TreeSettings
 from catalogproc.features.extinction import LN_EBV_FLOOR
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.spectra import generated as generation
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -151,8 +152,8 @@ class ExperimentContext:
         """
         return self.vocabulary.columns([t.name for t in self.vocabulary.tokens if t.kind in kinds])
 
-    def inputs(self, stars: Benchmark, names: Sequence[str]) -> Floats:
-        """Return dense tokens (N, V) with some tokens of stars: true where known, else observed.
+    def inputs(self, stars: Benchmark, names: Sequence[str]) -> StarTokens:
+        """Return some tokens of stars: true where known, else observed.
 
         Parameters
         ----------
@@ -161,13 +162,12 @@ class ExperimentContext:
         names
             Names of the tokens; those that the vocabulary lacks are left out.
         """
-        given = np.full_like(stars.values, np.nan)
-        at = self.vocabulary.columns([name for name in names if name in self.vocabulary])
-        given[:, at] = np.where(np.isfinite(stars.truth), stars.truth, stars.values)[:, at]
-        return given
+        shown = np.zeros(len(self.vocabulary), dtype=bool)
+        shown[self.vocabulary.columns([name for name in names if name in self.vocabulary])] = True
+        return stars.labels.filled_from(stars.inputs).only(shown)
 
-    def synthetic_inputs(self, **tokens: Any) -> Floats:
-        """Return dense tokens (N, V) of synthetic stars.
+    def synthetic_inputs(self, **tokens: Any) -> StarTokens:
+        """Return tokens of synthetic stars, without error.
 
         Parameters
         ----------
@@ -178,28 +178,28 @@ class ExperimentContext:
         given = np.full((size, len(self.vocabulary)), np.nan)
         for name, value in tokens.items():
             given[:, self.vocabulary.column(name)] = value
-        return given
+        return StarTokens.exact(given)
 
-    def predict(self, inputs: Floats, names: Sequence[str]) -> Predictions:
+    def predict(self, inputs: StarTokens, names: Sequence[str]) -> Predictions:
         """Return the model's predictions, of those labels that it was trained to predict.
 
         Parameters
         ----------
         inputs
-            Dense tokens (N, V).
+            Tokens of N stars.
         names
             Labels or quantities.
         """
         able = self.predictor.bundle.requestable
         return predict(self.predictor, inputs, [name for name in names if label_of(name) in able])
 
-    def predict_one(self, inputs: Floats, name: str) -> tuple[Floats, Floats]:
+    def predict_one(self, inputs: StarTokens, name: str) -> tuple[Floats, Floats]:
         """Return mean and sigma (N,) of one token.
 
         Parameters
         ----------
         inputs
-            Dense tokens (N, V).
+            Tokens of N stars.
         name
             Name of the token.
         """
@@ -207,18 +207,20 @@ class ExperimentContext:
         mean, sigma = prediction.mean[:, 0], prediction.sigma[:, 0]
         return mean.astype(np.float64), sigma.astype(np.float64)
 
-    def predicted_spectra(self, inputs: Floats, bands: Sequence[str] = BANDS) -> Spectra:
+    def predicted_spectra(self, inputs: StarTokens, bands: Sequence[str] = BANDS) -> Spectra:
         """Return the model's spectra; bands that are not predicted are those of the inputs.
 
         Parameters
         ----------
         inputs
-            Dense tokens (N, V).
+            Tokens of N stars.
         bands
             Bands to predict.
         """
-        made = generation.generate_spectra(self.predictor, inputs.astype(np.float64))
-        given = {band: inputs[:, self.vocabulary.coefficient_columns(band)] for band in BANDS}
+        made = generation.generate_spectra(self.predictor, inputs)
+        given = {
+            band: inputs.values[:, self.vocabulary.coefficient_columns(band)] for band in BANDS
+        }
         return sample_spectra(
             given | {band: made.coefficients[band] for band in bands},
             {band: np.zeros_like(values) for band, values in given.items()}
@@ -244,14 +246,14 @@ class ExperimentContext:
         """Predictions by panel of figures 4 and 5: a is XGBoost on the inputs of b."""
         stars, training, vocabulary = self.stars, self.training, self.vocabulary
         inputs = {
-            key: select_inputs(key, stars.values, stars.truth, vocabulary) for key in INPUT_SETS
+            key: select_inputs(key, stars.inputs, stars.labels, vocabulary) for key in INPUT_SETS
         }
-        training_inputs = select_inputs("b", training.values, training.truth, vocabulary)
+        fitted = select_inputs("b", training.inputs, training.labels, vocabulary)
         known = np.asarray(np.isfinite(training.truth).any(axis=0))
         names = [name for name in ATMOSPHERE_AND_AGE if known[vocabulary.column(name)]]
         requested = (*ATMOSPHERE_AND_AGE, "ebv", "dist")
         by_trees = tree_predictions(
-            replace(training, values=training_inputs), inputs["b"], names, self.tree_settings
+            replace(training, values=fitted.values), inputs["b"].values, names, self.tree_settings
         )
         return {"a": by_trees} | {
             key: self.predict(given, requested) for key, given in inputs.items()

@@ -9,7 +9,6 @@ import numpy as np
 
 from catalogproc.features.extinction import TRUE_PER_SFD, curve, g_extinction
 from catalogproc.network.attention import attention
-from catalogproc.network.predictor import pack
 from catalogproc.paper import plotting
 from catalogproc.paper.context import (
     NO_DUST,
@@ -246,15 +245,14 @@ def attention_figure(context: ExperimentContext) -> Outcome:
 
 def _attention_shares(context: ExperimentContext, requests: list[str]) -> Shares:
     predictor = context.predictor
-    standardisation = predictor.bundle.standardisation
     request_numbers = context.vocabulary.columns(requests) + 1
     shares: Shares = {}
     for case, more in CASES.items():
         for dust in (NO_DUST, DUSTY):
             given = context.synthetic_inputs(**STAR, **more, logebv=dust)
-            ids, x = pack((given - standardisation.center) / standardisation.scale)
-            found = attention(predictor.network, ids[0], x[0], request_numbers)
-            names = [context.vocabulary.tokens[i - 1].name for i in ids[0]] + ["none"]
+            star = predictor.bundle.pack(given)
+            found = attention(predictor.network, star, request_numbers)
+            names = [context.vocabulary.tokens[i - 1].name for i in star.ids[0]] + ["none"]
             shares[case, dust] = dict(zip(names, found.T, strict=True))
     return shares
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalogproc.features.extinction import LN_EBV_FLOOR, g_extinction
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.paper import plotting
 from catalogproc.paper.context import (
     G_SUN,
@@ -27,8 +28,8 @@ MIN_STARS = 5
 """Cells of fewer stars are left out."""
 
 
-def _grid(context: ExperimentContext, **more: Any) -> tuple[Floats, tuple[int, int]]:
-    """Tokens of the grid's stars (N, V), and its shape ([M/H], log g)."""
+def _grid(context: ExperimentContext, **more: Any) -> tuple[StarTokens, tuple[int, int]]:
+    """Tokens of the grid's stars, and its shape ([M/H], log g)."""
     m_h, logg = np.meshgrid(GRID_M_H, GRID_LOGG, indexing="ij")
     return context.synthetic_inputs(logg=logg.ravel(), m_h=m_h.ravel(), **more), m_h.shape
 

@@ -176,7 +176,7 @@ def rmse_by_distance(context: ExperimentContext) -> Outcome:
     signal = sample.extra.get("parallax_over_error", nan)
     signal = np.where(signal > 0, signal, np.nan)
     near = rmse[distance < np.nanpercentile(distance, 25)] if np.isfinite(distance).any() else nan
-    dust = context.inputs(sample, ("logebv",))[:, context.vocabulary.column("logebv")]
+    dust = context.inputs(sample, ("logebv",)).values[:, context.vocabulary.column("logebv")]
     checks = (
         at_least("rank correlation of RMSE with distance", rank_correlation(distance, rmse), 0.0),
         at_most("rank correlation of RMSE with parallax S/N", rank_correlation(signal, rmse), 0.0),
@@ -273,7 +273,7 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
     sample, v = context.spectra_sample, context.vocabulary
     both = np.asarray(np.isfinite(sample.values[:, v.columns(("bp0", "rp0"))]).all(axis=1))
     sample = sample.rows(both)
-    with_labels = np.isfinite(context.inputs(sample, LABELS)).any(axis=1)
+    with_labels = context.inputs(sample, LABELS).present.any(axis=1)
     labels = context.spectra_from_labels[0]
     labels = Spectra(labels.wavelengths, labels.flux[both], labels.error[both])
     observed = context.observed_spectra(sample)
@@ -283,7 +283,7 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
     for band, other, edges in (
         ("bp", "rp", (RANGE[0], JOINED)), ("rp", "bp", (JOINED, RANGE[1])),
     ):  # fmt: skip
-        given = InpaintRequest(other, band).read(sample.values.astype(np.float64), v)
+        given = InpaintRequest(other, band).read(sample.inputs, v)
         made = context.predicted_spectra(given, (band,)).within(*edges)
         target = observed.within(*edges)
         rmse, plain = made.rmse(target), mean.within(*edges).rmse(target)

@@ -88,8 +88,8 @@ def _panels(context: ExperimentContext, names: Sequence[str]) -> Outcome:
                      sigma["e"] / sigma["b"], MIN_SIGMA_RATIO),
             at_most(f"{text}: sd of z in e", scores["e"][name].z_std, MAX_Z_STD),
         ]  # fmt: skip
-    noisy = select_inputs("e", context.stars.values, context.stars.truth, context.vocabulary)
-    empty = 100.0 * float(np.isnan(noisy).all(axis=1).mean())
+    noisy = select_inputs("e", context.stars.inputs, context.stars.labels, context.vocabulary)
+    empty = 100.0 * float((~noisy.present).all(axis=1).mean())
     checks.append(Check("stars without any noisy token: their prediction in e is the prior",
                           empty, "%"))  # fmt: skip
     return Outcome(tuple(checks), partial(_draw_panels, context, scores, names))
@@ -327,11 +327,11 @@ def _predict_growing(context: ExperimentContext) -> _Growing:
     for names in GROWING.values():
         inputs = context.inputs(stars, names)
         predicted, sigma = context.predict_one(inputs, "rp0")
-        used = np.flatnonzero(np.isfinite(inputs).any(axis=0))
+        used = np.flatnonzero(inputs.present.any(axis=0))
         data = TreeData(
-            context.inputs(training, names), training.values[:, [column]], ("rp0",), used
+            context.inputs(training, names).values, training.values[:, [column]], ("rp0",), used
         )
-        by_trees = fit_baseline(data, context.tree_settings).predict(inputs)[:, 0]
+        by_trees = fit_baseline(data, context.tree_settings).predict(inputs.values)[:, 0]
         found.predicted.append(predicted)
         found.scatter[MODEL].append(robust_scatter(predicted - found.observed))
         found.scatter[TREES].append(robust_scatter(by_trees - found.observed))

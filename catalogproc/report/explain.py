@@ -313,14 +313,11 @@ def _predictions(
     """Return the predictions in the catalog's row, with the attention behind each."""
     from catalogproc.inference.engine import LABEL_COLUMNS
     from catalogproc.network.attention import attention
-    from catalogproc.network.predictor import pack
 
     bundle, labels = engine.bundle, engine.job.labels
-    scale = bundle.standardisation
-    ids, x = pack((tokens.values - scale.center) / scale.scale)
     count = int(np.isfinite(tokens.values[0]).sum())
-    requests = bundle.vocabulary.columns(labels) + 1
-    shares = attention(bundle.network(), ids[0, :count], x[0, :count], requests)
+    star, requests = bundle.pack(tokens.network_inputs), bundle.vocabulary.columns(labels) + 1
+    shares = attention(bundle.network(), star.rows(slice(1), count), requests)
     predictions = []
     for label, share in zip(labels, shares, strict=True):
         column = LABEL_COLUMNS[label]
@@ -376,6 +373,7 @@ def _predicted_coefficients(
 ) -> tuple[dict[str, Float], dict[str, Float]]:
     """Return mean and sigma (1, n) of each band's coefficients; 0 where not requested."""
     from catalogproc.network.predictor import Predictor
+    from catalogproc.network.star_tokens import StarTokens
 
     vocabulary = bundle.vocabulary
     labels = np.full((1, len(vocabulary)), np.nan)
@@ -386,7 +384,7 @@ def _predicted_coefficients(
     means = {band: np.zeros(shape) for band, shape in shapes.items()}
     sigmas = {band: np.zeros(shape) for band, shape in shapes.items()}
     if names:
-        output = Predictor(bundle).predict(labels, names)
+        output = Predictor(bundle).predict(StarTokens.exact(labels), names)
         for band in BANDS:
             for name in requested[band]:
                 index = vocabulary.tokens[vocabulary.column(name)].index

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
@@ -28,7 +29,7 @@ ROWS = 4_096
 
 
 def correlations(
-    predictor: Predictor, values: NDArray[np.floating], draws: int = DRAWS
+    predictor: Predictor, tokens: StarTokens, draws: int = DRAWS
 ) -> NDArray[np.float32]:
     """Return correlations (N, C, C) between all coefficients, BP's before RP's.
 
@@ -38,8 +39,8 @@ def correlations(
     ----------
     predictor
         The model.
-    values
-        Known tokens (N, V), NaN where missing.
+    tokens
+        Known tokens of N stars.
     draws
         Monte Carlo draws per star.
 
@@ -56,10 +57,10 @@ def correlations(
     vocabulary = predictor.bundle.vocabulary
     at = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
     names = [vocabulary.names[column] for column in at]
-    result = np.empty((len(values), len(at), len(at)), dtype=np.float32)
+    result = np.empty((len(tokens), len(at), len(at)), dtype=np.float32)
     together = max(1, ROWS // draws)
-    for start in range(0, len(values), together):
-        some = values[start : start + together]
+    for start in range(0, len(tokens), together):
+        some = tokens.rows(slice(start, start + together))
         drawn = _drawn(predictor, some, hidden, deviates)
         prediction = predictor.predict(drawn, names)
         mean, sigma = (
@@ -84,20 +85,24 @@ def _hidden(predictor: Predictor) -> list[str]:
 
 
 def _drawn(
-    predictor: Predictor, values: NDArray[np.floating], hidden: list[str], deviates: Floats
-) -> Floats:
-    """Tokens (N * draws, V), star by star, with the missing ones drawn."""
+    predictor: Predictor, tokens: StarTokens, hidden: list[str], deviates: Floats
+) -> StarTokens:
+    """Tokens of N * draws stars, star by star, with the missing ones drawn, without error."""
     bundle, draws = predictor.bundle, len(deviates)
-    full = np.repeat(np.asarray(values, dtype=np.float64), draws, axis=0)
+    errors = np.where(tokens.present, tokens.errors, 0.0)
+    full = StarTokens(
+        np.repeat(np.asarray(tokens.values, dtype=np.float64), draws, axis=0),
+        np.repeat(errors, draws, axis=0),
+    )
     for name, deviate in zip(hidden, deviates.T, strict=True):
         column = bundle.vocabulary.column(name)
-        absent = np.isnan(full[:, column])
+        absent = np.isnan(full.values[:, column])
         if absent.any():
-            prediction = predictor.predict(full[absent], (name,))
-            shift = np.tile(deviate, len(values))[absent]
+            prediction = predictor.predict(full.rows(absent), (name,))
+            shift = np.tile(deviate, len(tokens))[absent]
             drawn = prediction.mean[:, 0] + shift * prediction.sigma[:, 0]
             low, high = bundle.domain.low[column], bundle.domain.high[column]
-            full[absent, column] = np.clip(drawn, low, high)
+            full.values[absent, column] = np.clip(drawn, low, high)
     return full
 
 

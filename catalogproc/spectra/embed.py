@@ -104,7 +104,7 @@ def embed(
     tally = RowCount()
     with TableWriter(output, contract, model_facts(bundle)) as writer:
         for good, made in read_stars(files, bundle.vocabulary, job, tally):
-            vectors = predictor.summaries(made.values)
+            vectors = predictor.summaries(made.network_inputs)
             columns = [
                 good.column("source_id"),
                 pa.array(np.isfinite(made.values).sum(axis=1).astype(np.int16)),

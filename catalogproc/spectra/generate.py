@@ -137,22 +137,22 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     """
     _check_files(wanted)
     inputs = _inputs(table := wanted.table(), wanted.stars, bundle.vocabulary)
-    values, known = inputs.given_values, tuple(inputs.named.values())
+    tokens, known = inputs.given_tokens, tuple(inputs.named.values())
     predictor = Predictor(bundle, resolve_device(device))
-    spectra, extra, ids = generate_spectra(predictor, values), _numbers(table), _ids(table)
+    spectra, extra, ids = generate_spectra(predictor, tokens), _numbers(table), _ids(table)
     error, lines = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
     if wanted.kpc is not None:
-        magnitude, error = apparent_magnitude(predictor, values, wanted.kpc)
+        magnitude, error = apparent_magnitude(predictor, tokens, wanted.kpc)
         _check_magnitudes(magnitude)
         spectra = spectra.at_magnitude(magnitude)
         extra |= {"phot_g_mean_mag": magnitude, "e_phot_g_mean_mag": error}
         lines.append(_brightness(magnitude, error))
-    tension = label_tension(predictor, values)
+    tension = label_tension(predictor, tokens)
     extra["label_tension"] = np.abs(np.nan_to_num(tension[2])).max(axis=1)
     lines += _tension_lines(*tension, bundle.vocabulary)
     draws = DRAWS * (len(ids) <= FEW) if wanted.draws is None else wanted.draws
     if draws:
-        spectra = replace(spectra, correlations=correlations(predictor, values, draws))
+        spectra = replace(spectra, correlations=correlations(predictor, tokens, draws))
     covariances = f"coefficient covariances from {draws} Monte Carlo draws"
     lines.append(covariances if draws else "coefficient errors are independent")
     facts = model_facts(bundle) | {"scale": wanted.scale, "draws": str(draws)}

@@ -18,6 +18,7 @@ from catalogproc.features.canonical import measured_by_band
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
@@ -111,7 +112,7 @@ class Spectra:
         )
 
 
-def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
+def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
     """Predict spectra over the G flux.
 
     In the canonical basis the coefficients that are nearly pure prior are not predicted: they
@@ -121,8 +122,8 @@ def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
     ----------
     predictor
         The model.
-    values
-        Known tokens (N, V), NaN where missing.
+    tokens
+        Known tokens of N stars.
 
     Raises
     ------
@@ -145,22 +146,22 @@ def generate_spectra(predictor: Predictor, values: Floats) -> Spectra:
             wanted=f"{len(coefficients)} coefficients",
             found=f"{len(coefficients) - len(unknown)} of them", where=bundle.path,
         )  # fmt: skip
-    mean, sigma = np.zeros((2, len(values), len(at)))
-    for start in range(0, len(values), SLICE):
+    mean, sigma = np.zeros((2, len(tokens), len(at)))
+    for start in range(0, len(tokens), SLICE):
         rows = slice(start, start + SLICE)
-        answer = predictor.predict(values[rows], coefficients)
+        answer = predictor.predict(tokens.rows(rows), coefficients)
         mean[rows, kept], sigma[rows, kept] = answer.mean, answer.sigma
     edge = np.cumsum([len(every[band]) for band in BANDS])[:-1]
     return Spectra(
         dict(zip(BANDS, np.split(mean, edge, axis=1), strict=True)),
         dict(zip(BANDS, np.split(sigma, edge, axis=1), strict=True)),
-        np.full(len(values), np.nan),
+        np.full(len(tokens), np.nan),
         basis=vocabulary.basis,
     )
 
 
 def apparent_magnitude(
-    predictor: Predictor, values: Floats, distance: float
+    predictor: Predictor, tokens: StarTokens, distance: float
 ) -> tuple[Floats, Floats]:
     """Return the G magnitude and its error (N,) of stars at a distance, dimmed by their dust.
 
@@ -171,16 +172,19 @@ def apparent_magnitude(
     ----------
     predictor
         The model.
-    values
-        Known tokens (N, V), NaN where missing.
+    tokens
+        Known tokens of N stars.
     distance
         kpc.
     """
     column = predictor.bundle.vocabulary.column("g_fakemag")
-    answer = predictor.predict(values, ("g_fakemag",))
-    known = np.isfinite(values[:, column])
-    luminosity = np.where(known, values[:, column], answer.mean[:, 0].astype(np.float64))
-    sigma = np.where(known, 0.0, answer.sigma[:, 0].astype(np.float64))
+    answer = predictor.predict(tokens, ("g_fakemag",))
+    given = tokens.values[:, column]
+    known = np.isfinite(given)
+    luminosity = np.where(known, given, answer.mean[:, 0].astype(np.float64))
+    sigma = np.where(
+        known, np.nan_to_num(tokens.errors[:, column]), answer.sigma[:, 0].astype(np.float64)
+    )
     positive = np.where(luminosity > 0, luminosity, np.nan)
     absolute = 5.0 * (np.log10(positive) - 2.0)
     magnitude = absolute + 5.0 * np.log10(distance / TEN_PARSEC)

@@ -22,6 +22,7 @@ from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.features.tokens import Tokens, hide_band
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.spectra.files import model_facts, spectra_table
 from catalogproc.spectra.generated import Spectra, generate_spectra
 from catalogproc.spectra.inpaint_wavelengths import (
@@ -119,33 +120,33 @@ class InpaintRequest:
             return f"{self.target} from {self.source}"
         return "from " + " and ".join(f"{low:g}-{high:g}" for low, high in self.read_nm) + " nm"
 
-    def read(self, values: Floats, vocabulary: Vocabulary) -> Floats:
-        """Return the tokens (N, V) that the model reads; NaN elsewhere.
+    def read(self, tokens: StarTokens, vocabulary: Vocabulary) -> StarTokens:
+        """Return the tokens that the model reads; others are absent.
 
         Parameters
         ----------
-        values
-            Tokens (N, V).
+        tokens
+            Of N stars.
         vocabulary
             The model's tokens.
         """
         if self.read_nm:
-            shown = np.zeros(values.shape[1], dtype=bool)
+            shown = np.zeros(len(vocabulary), dtype=bool)
             for band in BANDS:
                 if contains_band(self.read_nm, EDGES[band]):
                     shown[vocabulary.coefficient_columns(band)] = True
             if self.source == "all":
                 shown[vocabulary.columns([n for n in ("jh", "jk") if n in vocabulary])] = True
         elif self.source == "all":
-            shown = np.ones(values.shape[1], dtype=bool)
+            shown = np.ones(len(vocabulary), dtype=bool)
             if self.target in BANDS:
                 # A colour of Gaia's holds the other band.
                 shown[vocabulary.coefficient_columns(self.target)] = False
                 shown[vocabulary.column("bprp")] = False
         else:
-            shown = np.zeros(values.shape[1], dtype=bool)
+            shown = np.zeros(len(vocabulary), dtype=bool)
             shown[vocabulary.coefficient_columns(self.source)] = True
-        return np.where(shown, values, np.nan)
+        return tokens.only(shown)
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spe
         Which part is read and which predicted.
     """
     vocabulary = predictor.bundle.vocabulary
-    shown = request.read(made.values, vocabulary)
+    shown = request.read(made.network_inputs, vocabulary)
     magnitude = G_ZERO_POINT - 2.5 * np.log10(np.where(made.g_flux > 0, made.g_flux, np.nan))
     if request.read_nm:
         spectra, has_inputs = fill_wavelengths(predictor, shown, made, request.read_nm)
@@ -258,7 +259,7 @@ def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spe
         coefficients[band] = np.where(known, made.values[:, at], coefficients[band])
         errors[band] = np.where(known, made.errors[:, at], errors[band])
     spectra = replace(predicted, coefficients=coefficients, errors=errors)
-    nothing = np.isnan(shown).all(axis=1)
+    nothing = ~shown.present.any(axis=1)
     return spectra.at_magnitude(np.where(nothing, np.nan, magnitude))
 
 

@@ -17,6 +17,7 @@ from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.input_errors import inflate_errors
 from catalogproc.features.tokens import Tokens
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.generated import Spectra, generate_spectra
 from catalogproc.vocabulary import BANDS
@@ -61,7 +62,7 @@ def contains_band(ranges: Ranges, edges: tuple[float, float]) -> bool:
 
 
 def fill_wavelengths(
-    predictor: Predictor, shown: Floats, made: Tokens, read: Ranges
+    predictor: Predictor, shown: StarTokens, made: Tokens, read: Ranges
 ) -> tuple[Spectra, NDArray[np.bool_]]:
     """Return spectra (over the G flux) with some wavelengths known, and the stars (N,) with inputs.
 
@@ -75,7 +76,7 @@ def fill_wavelengths(
     predictor
         The model.
     shown
-        Tokens that the model reads (N, V), NaN elsewhere.
+        Tokens that the model reads.
     made
         All tokens of the N stars.
     read
@@ -86,8 +87,9 @@ def fill_wavelengths(
     at, sizes = np.concatenate(columns), [len(band) for band in columns]
     predicted = generate_spectra(predictor, shown)
     mean, sigma = _joined(predicted.coefficients), _joined(predicted.errors)
-    known = np.isfinite(shown[:, at])
-    mean, sigma = np.where(known, shown[:, at], mean), np.where(known, made.errors[:, at], sigma)
+    known = np.isfinite(shown.values[:, at])
+    mean = np.where(known, shown.values[:, at], mean)
+    sigma = np.where(known, made.errors[:, at], sigma)
     matrix = correlations(predictor, shown)
     band_is_read = [band.any() for band in np.split(known, sizes[:1], axis=1)]
     part = np.flatnonzero(~np.repeat(band_is_read, sizes))
@@ -108,7 +110,7 @@ def fill_wavelengths(
         matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
     means, sigmas = _by_band(mean, sizes[0]), _by_band(sigma, sizes[0])
     spectra = Spectra(means, sigmas, np.full(len(shown), np.nan), matrix, vocabulary.basis)
-    return spectra, np.asarray(np.isfinite(shown).any(axis=1) | measured)
+    return spectra, np.asarray(np.isfinite(shown.values).any(axis=1) | measured)
 
 
 def _joined(by_band: Mapping[str, Floats]) -> Floats:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.isochrones import LOG_AGE, LOGG, M_H, PHASES, TEFF, load_population
 
 RED_GIANT = 2
@@ -97,7 +98,7 @@ def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIA
 
 
 def label_tension(
-    predictor: Predictor, values: NDArray[np.floating]
+    predictor: Predictor, tokens: StarTokens
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return how far each given label lies from its prediction by all other tokens.
 
@@ -107,8 +108,8 @@ def label_tension(
     ----------
     predictor
         The model.
-    values
-        Tokens (N, V), NaN where missing.
+    tokens
+        Known tokens of N stars.
 
     Returns
     -------
@@ -116,17 +117,16 @@ def label_tension(
         Predictions, their errors, and the differences in units of these errors (N, V); NaN for
         missing tokens, for those that are not labels of the star, and for a star's only token.
     """
-    vocabulary = predictor.bundle.vocabulary
+    vocabulary, values = predictor.bundle.vocabulary, tokens.values
     mean, sigma, difference = np.full((3, *values.shape), np.nan)
     for name in vocabulary.named("label"):
         if name == DUST:
             continue
         column = vocabulary.column(name)
-        others = np.array(values, dtype=np.float64)
-        others[:, column] = np.nan
-        rows = np.isfinite(values[:, column]) & np.isfinite(others).any(axis=1)
+        others = tokens.without(column)
+        rows = np.isfinite(values[:, column]) & np.isfinite(others.values).any(axis=1)
         if name in predictor.bundle.requestable and rows.any():
-            prediction = predictor.predict(others[rows], (name,))
+            prediction = predictor.predict(others.rows(rows), (name,))
             mean[rows, column], sigma[rows, column] = prediction.mean[:, 0], prediction.sigma[:, 0]
             difference[rows, column] = (values[rows, column] - mean[rows, column]) / sigma[
                 rows, column

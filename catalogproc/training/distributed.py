@@ -70,7 +70,7 @@ class ProcessGroup:
         """
         if self.size == 1:
             return batch
-        return TokenBatch(*(value[self.rank :: self.size] for value in vars(batch).values()))
+        return batch.rows(slice(self.rank, None, self.size))
 
     def all_reduce(self, tensors: Iterable[Tensor | None]) -> None:
         """Replace each tensor by its sum over the processes, in one message.

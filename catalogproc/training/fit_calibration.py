@@ -130,7 +130,7 @@ def fit_uncertainties(
         return UncertaintyCalibration(trained_on=trained_on)
     bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
-    prediction, jacobian = differentiate(predictor, holdout.values, labels)
+    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
     errors = np.where(np.isnan(holdout.values), np.nan, holdout.errors)
     input_sigma = jacobian.propagate(InputNoise(errors)).sigma
     context = {"phot_g_mean_mag": holdout.g_mag} | {
@@ -151,20 +151,20 @@ def fit_uncertainties(
         fitted = fit_label_calibration(predictions, context, label in POSITIVE)
         if fitted is not None:
             by_label[label] = fitted
-    latent = fit_latent(predictor.summaries(holdout.values), np.isfinite(holdout.values))
+    latent = fit_latent(predictor.summaries(holdout.inputs), np.isfinite(holdout.values))
     margin, chi2 = _domain_limits(predictor, holdout)
     return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on)
 
 
 def _domain_limits(predictor: Predictor, holdout: Holdout) -> tuple[float, float]:
     """Return the limits of the coefficient range and of the held-out chi-square."""
-    bundle, values = predictor.bundle, holdout.values[holdout.default_read]
+    bundle, inputs = predictor.bundle, holdout.inputs.rows(holdout.default_read)
     chi2 = 0.0
     if checkable(bundle):
         _, errors = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, bundle.vocabulary)
-        chi2_of_stars = spectrum_chi2(predictor, values, errors[holdout.default_read])
+        chi2_of_stars = spectrum_chi2(predictor, inputs, errors[holdout.default_read])
         chi2 = float(np.nanquantile(chi2_of_stars, COMMON_CHI2))
-    beyond = beyond_box(bundle, values, Job("default").coefficients).max(axis=1)
+    beyond = beyond_box(bundle, inputs.values, Job("default").coefficients).max(axis=1)
     return float(np.quantile(beyond, COMMON_BOX)), chi2
 
 

@@ -63,10 +63,9 @@ def write_card(
     Scores by input set.
     """
     vocabulary = bundle.vocabulary
-    inputs = test.values.copy()
-    inputs[:, vocabulary.columns(vocabulary.named("label"))] = np.nan
+    inputs = test.tokens.without(vocabulary.columns(vocabulary.named("label")))
     labels = tuple(name for name in ATMOSPHERE_AND_AGE if name in bundle.requestable)
-    scores = evaluate_input_sets(Predictor(bundle), inputs, test.values, labels, "bcdef")
+    scores = evaluate_input_sets(Predictor(bundle), inputs, test.tokens, labels, "bcdef")
     as_json = {name: [vars(row) for row in rows] for name, rows in scores.items()}
     write_atomic(bundle.path / "scores.json", (json.dumps(as_json, indent=1) + "\n").encode())
     parts = [_head(bundle, job, intended_use), _evaluation(bundle, scores)]
@@ -143,7 +142,7 @@ unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) /
 
 def _kepler(bundle: Bundle) -> str:
     test = kepler.parts(bundle.vocabulary)[1]
-    predictions = predict(Predictor(bundle), test.values, ("mass",))
+    predictions = predict(Predictor(bundle), test.inputs, ("mass",))
     [mass] = predictions.scores(test.truth, bundle.vocabulary, ("mass",))
     truth = test.truth[:, bundle.vocabulary.column("mass")]
     spread = 1.4826 * np.nanmedian(np.abs(truth - np.nanmedian(truth)))

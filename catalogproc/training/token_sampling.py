@@ -16,8 +16,9 @@ from torch import Tensor
 
 from catalogproc.datasets.star_table import StarSampler, StarTable, as_tensor
 from catalogproc.network.bundle import Standardisation
-from catalogproc.network.transformer import PADDING
+from catalogproc.network.packed_tokens import PADDING, PackedTokens
 from catalogproc.training.config import Settings
+from catalogproc.training.error_sampling import ErrorDraws, ErrorSampler
 
 LABELS_SHOWN = 0.75
 """Fraction of the labels shown in labels-only mode."""
@@ -39,6 +40,8 @@ class TrainingStars:
         (V,) True for tokens that are labels, for ``Settings.unlabelled``; None if there are none.
     validation
         Stars that ``sampler`` never gives, for the validation loss.
+    errors
+        How errors are drawn, for a network that reads them; None for another.
     """
 
     sampler: StarSampler
@@ -46,6 +49,7 @@ class TrainingStars:
     weights: NDArray[np.floating] | None = None
     labels: NDArray[np.bool_] | None = None
     validation: StarTable | None = None
+    errors: ErrorDraws | None = None
 
 
 @dataclass(frozen=True)
@@ -54,32 +58,41 @@ class TokenBatch:
 
     Attributes
     ----------
-    ids, values
-        (N, T) numbers and values of the shown tokens, 0 where padded; stars with more tokens
-        come first.
+    shown
+        The shown tokens (N, T); stars with more tokens come first.
     requests, truth, error
         (N, K) numbers, values and errors of the requested tokens.
     requested
         (N, K) False where a star has no further token to request.
     """
 
-    ids: Tensor
-    values: Tensor
+    shown: PackedTokens
     requests: Tensor
     truth: Tensor
     error: Tensor
     requested: Tensor
 
+    def rows(self, which: slice) -> TokenBatch:
+        """Return some of the stars.
+
+        Parameters
+        ----------
+        which
+            Rows.
+        """
+        others = (self.requests, self.truth, self.error, self.requested)
+        return TokenBatch(self.shown.rows(which), *(part[which] for part in others))
+
 
 def standardise(
     values: Any, errors: Any, standardisation: Standardisation, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return values and errors as the network reads them: computed in float64, then float32.
+    """Return values and errors over the tokens' scales: computed in float64, then float32.
 
     Parameters
     ----------
     values, errors
-        (n, V) in the tokens' units, NaN where absent.
+        (n, V) in the tokens' units, NaN where absent or unknown.
     standardisation
         Centre and scale of each token.
     device
@@ -91,8 +104,9 @@ def standardise(
         for item in (standardisation.center, standardisation.scale)
     )
     z = (x - center) / scale
-    error = (e / scale).nan_to_num(nan=0.0).clamp(min=0.0)
-    return z.masked_fill(~z.isfinite(), torch.nan).float(), error.float()
+    error = (e / scale).clamp(min=0.0)
+    finite = (x.masked_fill(~x.isfinite(), torch.nan).float() for x in (z, error))
+    return next(finite), next(finite)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +122,14 @@ class TokenSampler:
     settings
         min_tokens to max_tokens tokens are shown, uniformly chosen, or all that a star has if it
         has fewer; ``targets`` are requested without replacement, or fewer if a star has fewer.
+    errors
+        Draws errors and noise of the shown tokens, for a network that reads errors.
     """
 
     weights: Tensor
     labels: Tensor | None = None
     settings: Settings = field(default_factory=Settings)
+    errors: ErrorSampler | None = None
 
     def sample(
         self,
@@ -126,7 +143,8 @@ class TokenSampler:
         Parameters
         ----------
         values, errors
-            (N, V), standardised; NaN where a star lacks a token.
+            (N, V), standardised; NaN where a star lacks a token, and where an error is unknown:
+            that of a truth then counts as 0.
         generator
             Source of random numbers, on the same device.
         hidden
@@ -147,14 +165,19 @@ class TokenSampler:
         shown = keys.topk(max(1, int(sizes[0])), dim=1).indices  # (N, T), in random order
         filled = torch.arange(shown.shape[1], device=values.device) < sizes[:, None]
         ids = torch.where(filled, shown + 1, PADDING)
-        x = torch.where(filled, values.gather(1, shown), 0.0)
+        x, r = values, None
+        if self.errors is not None:
+            noisy = self.errors.add_noise(values, errors, generator)
+            x, r = noisy.values, self.errors.standardise(noisy.errors)
+            r = torch.where(filled, r.gather(1, shown), 0.0)
+        x = torch.where(filled, x.gather(1, shown), 0.0)
 
         weights = torch.where(present, self.weights, 0.0)  # (N, V)
         repeated = weights.gather(1, shown) * torch.where(filled, self.settings.repeat, 1.0)
         chosen, requested = self._requests(weights.scatter(1, shown, repeated), generator)
         truth = torch.where(requested, values.gather(1, chosen), 0.0)
-        error = torch.where(requested, errors.gather(1, chosen), 0.0)
-        return TokenBatch(ids, x, chosen + 1, truth, error, requested)
+        error = torch.where(requested, errors.gather(1, chosen).nan_to_num(nan=0.0), 0.0)
+        return TokenBatch(PackedTokens(ids, x, r), chosen + 1, truth, error, requested)
 
     def _showable(
         self, present: Tensor, hidden: Tensor | None, generator: torch.Generator
@@ -205,7 +228,10 @@ class BatchSource:
         self._stars, self._settings, self._device = stars, settings, device
         weights = torch.tensor(stars.weights, dtype=torch.float32, device=device)
         labels = None if stars.labels is None else torch.tensor(stars.labels, device=device)
-        self._tokens = TokenSampler(weights, labels, settings)
+        errors = None
+        if stars.errors is not None:
+            errors = ErrorSampler(stars.errors, stars.standardisation.scale, device)
+        self._tokens = TokenSampler(weights, labels, settings, errors)
         self.validation = None
         """Standardised values and errors (M, V) of the validation stars."""
         if stars.validation is not None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.io.atomic import write_atomic
@@ -131,7 +129,7 @@ def train_bundle(
     data = load_training_data(spec, base, device)
     settings = settings_for(spec.job.training, data.star_count)
     _check_recipe(spec, data, base)
-    trainer = Trainer(_initial(spec, data, base, settings), data.stars, settings, device)
+    trainer = Trainer(_initial(data, base, settings), data.stars, settings, device)
     if announce is not None:
         estimate = estimate_time(trainer, data.star_count)
         announce(replace(estimate, done=_steps_done(spec)).text())
@@ -239,6 +237,7 @@ def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> N
         "data": dict(spec.job.data),
         "simulation": dict(spec.job.simulation),
         "real": dict(spec.job.real),
+        "errors": dict(spec.job.errors),
         "spectra": data.facts.get("real_spectra_sha256", ""),
     }
     path = spec.output / RECIPE
@@ -259,13 +258,11 @@ def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> N
     write_atomic(path, json.dumps(recipe, indent=1).encode() + b"\n")
 
 
-def _initial(
-    spec: TrainSpec, data: TrainingData, base: Bundle | None, settings: Settings
-) -> Shape | Transformer:
+def _initial(data: TrainingData, base: Bundle | None, settings: Settings) -> Shape | Transformer:
     """Return the network to fine-tune, or the shape of a new one."""
     if base is not None:
-        return extended_network(base, data.vocabulary, settings.seed)
-    return Shape.from_dict({"tokens": len(data.vocabulary), **spec.job.network})
+        return extended_network(base, data.shape, settings.seed)
+    return data.shape
 
 
 def _write(spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Trained) -> Bundle:
@@ -277,8 +274,7 @@ def _write(spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Tr
         for name, count in zip(vocabulary.names, trained.request_counts, strict=True)
         if count or name in known
     ]
-    check = data.test.values[:CHECK_STARS].astype(np.float64)
-    check[:, data.labels] = np.nan
+    check = data.test.tokens.rows(slice(CHECK_STARS)).only(~data.labels)
     content = BundleContent(
         name=spec.job.bundle,
         description=spec.job.description,
@@ -287,9 +283,10 @@ def _write(spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Tr
         standardisation=data.stars.standardisation,
         domain=data.domain,
         training=_facts(spec, data, base, trained),
-        check_values=check,
+        check_tokens=check,
         check_labels=[name for name in CHECKED if name in requestable],
         requestable=requestable,
+        error_scaling=data.stars.errors.scaling if data.stars.errors else None,
     )
     return write_bundle(spec.bundle_folder, content)
 
@@ -316,8 +313,7 @@ def _facts(
 def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
     """Store the weights in the shortest sufficient number type, and calibrate uncertainties."""
     labels = tuple(name for name in CHECKED if name in bundle.requestable)
-    inputs = data.test.values[:PRECISION_STARS].copy()
-    inputs[:, data.labels] = np.nan
+    inputs = data.test.tokens.rows(slice(PRECISION_STARS)).only(~data.labels)
     dtype, change = choose_dtype(bundle, inputs, labels)
     facts = dict(bundle.training) | {"weights": dtype}
     if change:

@@ -104,12 +104,18 @@ class Trainer:
         Raises
         ------
         JobError
-            The weights of the stars are invalid.
+            The weights of the stars are invalid; or the network reads errors and none are drawn,
+            or the other way round.
         ResumeError
             The folder holds a checkpoint and ``resume`` is False, or that of another training.
         CatalogprocError
             The loss is no longer finite. The last checkpoint is from before.
         """
+        if self.shape.reads_errors != (self.stars.errors is not None):
+            raise JobError(
+                "errors are drawn for networks that read them, and only for these",
+                found=f"reads_errors = {self.shape.reads_errors}",
+            )
         stars = replace(self.stars, weights=self._weights())
         precision = MixedPrecision.choose(self.device, self.settings.precision)
         group = ProcessGroup.join(precision.device)
@@ -153,6 +159,9 @@ class Trainer:
         content |= {f"network.{name}": value for name, value in self.shape.to_dict().items()}
         scales = stars.standardisation
         arrays = {"center": scales.center, "scale": scales.scale, "weights": stars.weights}
+        if stars.errors is not None:
+            content |= {f"errors.{name}": x for name, x in asdict(stars.errors.options).items()}
+            arrays |= {f"error_{name}": x for name, x in vars(stars.errors.scaling).items()}
         if isinstance(self.initial, Transformer):
             content["start"] = _digest(self.initial)
         return content | {

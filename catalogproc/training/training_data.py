@@ -16,11 +16,18 @@ from catalogproc.datasets.holdout import Holdout, real_holdout, simulated_holdou
 from catalogproc.datasets.star_table import StarSampler, StarTable, fit_standardisation, mixture
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
+from catalogproc.network.transformer import Shape
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.config import JobTable, TrainSpec
+from catalogproc.training.error_sampling import ErrorDraws, ErrorOptions, fit_error_scaling
 from catalogproc.training.real_data import RealOptions, load_real_stars
 from catalogproc.training.token_sampling import TrainingStars
-from catalogproc.training.vocabulary_extension import extended_scales, extended_vocabulary
+from catalogproc.training.vocabulary_extension import (
+    extended_errors,
+    extended_scales,
+    extended_shape,
+    extended_vocabulary,
+)
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 CREDIT = (
@@ -132,6 +139,8 @@ class TrainingData:
     ----------
     vocabulary
         Defines the V tokens.
+    shape
+        Shape of the network to train.
     stars
         Training and validation stars.
     star_count
@@ -151,6 +160,7 @@ class TrainingData:
     """
 
     vocabulary: Vocabulary
+    shape: Shape
     stars: TrainingStars
     star_count: int
     domain: Domain
@@ -210,18 +220,25 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
         simulated_share = 1.0 - sum(share for _, share in real.samplers)
         sampler = mixture([(sampler, simulated_share), *real.samplers])
     test = table("test", options.test_stars)
-    standardisation, domain = _scales(
-        table("statistics", options.statistics_stars), vocabulary, base
+    statistics = table("statistics", options.statistics_stars)
+    standardisation, domain = _scales(statistics, vocabulary, base)
+    stars = TrainingStars(
+        sampler,
+        standardisation,
+        _weights(vocabulary, options.label_weight),
+        _labels(vocabulary),
+        test,
+        _error_draws(spec, base, vocabulary, statistics, standardisation),
     )
 
     def make_holdout() -> Holdout:
         seed = options.seed_of("calibration")
         return simulated_holdout(simulator, vocabulary, options.calibration_stars, seed)
 
-    weights = _weights(vocabulary, options.label_weight)
     return TrainingData(
         vocabulary=vocabulary,
-        stars=TrainingStars(sampler, standardisation, weights, _labels(vocabulary), test),
+        shape=extended_shape(spec.job.network, vocabulary, base),
+        stars=stars,
         star_count=options.stars,
         domain=domain,
         test=test,
@@ -266,10 +283,18 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
     elif base is not None:
         _refuse_forgetting(base, training)
     standardisation, domain = _scales(training, vocabulary, base)
-    weights = _weights(vocabulary, options.label_weight)
+    stars = TrainingStars(
+        sampler,
+        standardisation,
+        _weights(vocabulary, options.label_weight),
+        _labels(vocabulary),
+        validation,
+        _error_draws(spec, base, vocabulary, training, standardisation),
+    )
     return TrainingData(
         vocabulary=vocabulary,
-        stars=TrainingStars(sampler, standardisation, weights, _labels(vocabulary), validation),
+        shape=extended_shape(spec.job.network, vocabulary, base),
+        stars=stars,
         star_count=len(training.ids),
         domain=domain,
         test=test,
@@ -319,3 +344,26 @@ def _labels(vocabulary: Vocabulary) -> NDArray[np.bool_]:
 def _weights(vocabulary: Vocabulary, label_weight: float) -> NDArray[np.float64]:
     """Return the relative probability (V,) of requesting each token."""
     return np.where(_labels(vocabulary), label_weight, 1.0)
+
+
+def _error_draws(
+    spec: TrainSpec,
+    base: Bundle | None,
+    vocabulary: Vocabulary,
+    table: StarTable,
+    standardisation: Standardisation,
+) -> ErrorDraws | None:
+    """Return how errors are drawn; None for a network that does not read them."""
+    reads_errors = extended_shape(spec.job.network, vocabulary, base).reads_errors
+    if spec.job.errors and not reads_errors:
+        raise JobError(
+            "the job draws errors for a network that does not read them",
+            wanted="reads_errors = true in [network]", found="[errors]", where=spec.job.name,
+        )  # fmt: skip
+    if not reads_errors:
+        return None
+    options = ErrorOptions.from_dict(spec.job.errors)
+    spectrum = np.array([token.kind == "coefficient" for token in vocabulary.tokens])
+    errors = np.where(np.isnan(table.values), np.nan, table.errors)
+    fitted = fit_error_scaling(errors, standardisation.scale, spectrum, options)
+    return ErrorDraws(options, spectrum, extended_errors(base, fitted))

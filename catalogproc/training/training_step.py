@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from catalogproc.network.memory import keep_freed_memory
-from catalogproc.network.transformer import PADDING, Shape, Transformer
+from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.distributed import ProcessGroup
 from catalogproc.training.token_sampling import BatchSource, TokenBatch, derived_seeds
@@ -133,15 +133,13 @@ class TrainingState:
         count
             Number of requests to divide by; by default those of the batch.
         """
-        rows = -(-len(batch.ids) // self.settings.parts)
-        widths = (batch.ids[::rows] != PADDING).sum(1).clamp(min=1).tolist()
+        rows = -(-len(batch.shown) // self.settings.parts)
+        widths = batch.shown.present[::rows].sum(1).clamp(min=1).tolist()
         predictions = []
         with self.precision.autocast():
             for part, width in enumerate(widths):
                 at = slice(part * rows, (part + 1) * rows)
-                predictions.append(
-                    network(batch.ids[at, :width], batch.values[at, :width], batch.requests[at])
-                )
+                predictions.append(network(batch.shown.rows(at, width), batch.requests[at]))
         mean, log_variance = (torch.cat(side) for side in zip(*predictions, strict=True))
         return gaussian_loss(mean, log_variance, batch, count)
 

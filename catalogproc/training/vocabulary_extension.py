@@ -8,18 +8,23 @@ for bit, until it is trained.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from catalogproc.errors import BundleError
-from catalogproc.network.bundle import Bundle, Domain, Standardisation
-from catalogproc.network.transformer import Transformer
+from catalogproc.errors import BundleError, JobError
+from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
+from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Vocabulary
 
-EMBEDDINGS = ("weight", "bias")
+EMBEDDINGS = ("weight", "bias", "error_weight", "error_bias")
 """The network's tensors with one row per token; the first row is for padding."""
+
+GROWTH = ("reads_errors",)
+"""Fields of a job's table ``network`` that a fine-tuned model may get."""
 
 
 def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
@@ -61,21 +66,21 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
     return Vocabulary((*old.tokens, *numbered), old.release, old.basis)
 
 
-def extended_network(bundle: Bundle, vocabulary: Vocabulary, seed: int) -> Transformer:
-    """Return a bundle's network with rows for the tokens of an extended vocabulary.
+def extended_network(bundle: Bundle, shape: Shape, seed: int) -> Transformer:
+    """Return a bundle's network with rows for more tokens, or with tables for errors.
 
     Parameters
     ----------
     bundle
         The trained model.
-    vocabulary
-        Extends the model's vocabulary.
+    shape
+        That of the model, with more tokens or with ``reads_errors``.
     seed
         Seed of the new rows, which are those of a new network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Transformer(replace(bundle.shape, tokens=len(vocabulary)))
+        network = Transformer(shape)
     state = network.state_dict()
     for name, old in bundle.network().state_dict().items():
         if name in EMBEDDINGS:
@@ -84,6 +89,54 @@ def extended_network(bundle: Bundle, vocabulary: Vocabulary, seed: int) -> Trans
             state[name] = old.clone()
     network.load_state_dict(state)
     return network
+
+
+def extended_shape(
+    network: Mapping[str, Any], vocabulary: Vocabulary, bundle: Bundle | None
+) -> Shape:
+    """Return the shape of the network to train.
+
+    Parameters
+    ----------
+    network
+        Table ``network`` of a training job. If a model is fine-tuned, only :data:`GROWTH` is
+        read of it; the rest is the model's.
+    vocabulary
+        Defines the tokens.
+    bundle
+        The model to fine-tune; None for a new network.
+
+    Raises
+    ------
+    JobError
+        An invalid shape, or one without what the model has.
+    """
+    if bundle is None:
+        return Shape.from_dict({"tokens": len(vocabulary), **network})
+    grown = {name: network[name] for name in GROWTH if name in network}
+    given = bundle.shape.to_dict() | grown | {"tokens": len(vocabulary)}
+    shape = Shape.from_dict(given)
+    if bundle.reads_errors and not shape.reads_errors:
+        raise JobError("the model reads errors", wanted="reads_errors = true", found="false",
+                       where="[network]")  # fmt: skip
+    return shape
+
+
+def extended_errors(bundle: Bundle | None, fitted: ErrorScaling) -> ErrorScaling:
+    """Return the scaling of errors of an extended vocabulary; old tokens keep theirs.
+
+    Parameters
+    ----------
+    bundle
+        The model to fine-tune, if any.
+    fitted
+        That of the new stars.
+    """
+    if bundle is None or bundle.error_scaling is None:
+        return fitted
+    count = len(bundle.vocabulary)
+    old, new = vars(bundle.error_scaling), vars(fitted)
+    return ErrorScaling(*(np.concatenate([old[k], new[k][count:]]) for k in new))
 
 
 def extended_scales(

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 
 HALF_PRECISION = ("float16", "bfloat16")
 
@@ -18,17 +18,15 @@ LARGEST_CHANGE, SHARE_OF_STARS = 0.01, 0.999
 """16 bits suffice if this share of the predictions changes by less than this many sigma."""
 
 
-def choose_dtype(
-    bundle: Bundle, values: NDArray[np.floating], labels: tuple[str, ...]
-) -> tuple[str, float]:
+def choose_dtype(bundle: Bundle, tokens: StarTokens, labels: tuple[str, ...]) -> tuple[str, float]:
     """Return the number type for the weights of a bundle, and the change that it causes.
 
     Parameters
     ----------
     bundle
         The model, with float32 weights.
-    values
-        (N, V) tokens of stars to test the types on, NaN where absent.
+    tokens
+        Of stars to test the types on.
     labels
         Labels to predict.
 
@@ -39,11 +37,11 @@ def choose_dtype(
     change
         Change of the predictions in units of sigma that SHARE_OF_STARS of them stay below.
     """
-    full = Predictor(bundle).predict(values, labels)
+    full = Predictor(bundle).predict(tokens, labels)
     for dtype in HALF_PRECISION:
         with tempfile.TemporaryDirectory() as folder:
             rounded = rewrite_bundle(bundle, Path(folder) / bundle.name, dtype=dtype)
-            predictions = Predictor(rounded).predict(values, labels)
+            predictions = Predictor(rounded).predict(tokens, labels)
         changes = np.abs(predictions.mean - full.mean) / full.sigma
         change = float(np.quantile(changes[np.isfinite(changes)], SHARE_OF_STARS))
         if change < LARGEST_CHANGE:

@@ -71,7 +71,7 @@ def test_scores_of_the_model_are_those_of_its_predictions(
     result: BenchmarkResult, bundle: Bundle, stars: Benchmark
 ) -> None:
     scores = evaluate_input_sets(
-        Predictor(bundle), stars.values, stars.truth, ("teff", "age", "dist"), "bf"
+        Predictor(bundle), stars.inputs, stars.labels, ("teff", "age", "dist"), "bf"
     )
     for panel, rows in scores.items():
         for row in rows:

@@ -94,7 +94,7 @@ def test_sampling_and_first_order_agree_for_small_errors(bundle: Bundle) -> None
     errors = input_noise(tokens, bundle.vocabulary, engine.job).errors
     difference = {}
     for part in (0.1, 1.0):
-        star = (Predictor(bundle), tokens.values, InputNoise(part * errors), LABELS)
+        star = (Predictor(bundle), tokens.network_inputs, InputNoise(part * errors), LABELS)
         linear = first_order(*star)[1].sigma
         by_sampling = sampled(*star, Draws(tokens.source_id, 400))[1].sigma
         difference[part] = np.abs(by_sampling / linear - 1)

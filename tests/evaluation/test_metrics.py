@@ -20,7 +20,10 @@ from catalogproc.evaluation.metrics import (
     select_inputs,
 )
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import load_vocabulary
+
+typical = StarTokens.typical
 
 VOCABULARY = load_vocabulary()
 
@@ -100,11 +103,14 @@ def test_random_tokens_differ_by_star_and_are_reproducible() -> None:
 
 
 def test_labels_among_the_inputs_come_from_the_truth() -> None:
-    inputs = np.full((4, len(VOCABULARY)), np.nan)
-    truth = np.full_like(inputs, 3.0)
+    absent = np.full((4, len(VOCABULARY)), np.nan)
+    inputs = typical(absent)
+    truth = StarTokens(np.full_like(absent, 3.0), np.full_like(absent, 0.5))
     at = VOCABULARY.column("teff")
-    assert (select_inputs("f", inputs, truth, VOCABULARY)[:, at] == 3.0).all()
-    assert np.isnan(select_inputs("b", inputs, truth, VOCABULARY)).all()
+    given = select_inputs("f", inputs, truth, VOCABULARY)
+    assert (given.values[:, at] == 3.0).all()
+    assert (given.errors[:, at] == 0.5).all()
+    assert not select_inputs("b", inputs, truth, VOCABULARY).present.any()
 
 
 def test_predictions_are_scored_by_name() -> None:
@@ -126,12 +132,17 @@ def test_scores_of_a_model_are_those_of_its_predictions(tmp_path: Path) -> None:
     stars = scale.center + scale.scale * random.normal(size=(40, len(VOCABULARY)))
     inputs = stars.copy()
     inputs[:, VOCABULARY.columns(VOCABULARY.named("label"))] = np.nan
-    scores = evaluate_input_sets(predictor, inputs, stars, ("teff", "age"), "bf")
+    scores = evaluate_input_sets(predictor, typical(inputs), typical(stars), ("teff", "age"), "bf")
     given = INPUT_SETS["b"].select(inputs, VOCABULARY)
-    direct = predictor.predict(given, ["teff"]).mean[:, 0] - stars[:, VOCABULARY.column("teff")]
+    direct = (
+        predictor.predict(typical(given), ["teff"]).mean[:, 0] - stars[:, VOCABULARY.column("teff")]
+    )
     assert scores["b"][0].bias == pytest.approx(np.median(direct), rel=1e-5)
     assert [row.label for row in scores["f"]] == ["teff", "age"]
-    assert predict(predictor, given, ("age", "dist")).labels == ("log_age", "g_fakemag")
+    assert predict(predictor, typical(given), ("age", "dist")).labels == (
+        "log_age",
+        "g_fakemag",
+    )
     table = markdown(scores).splitlines()
     assert len(table) == 2 + 4
     assert table[2].startswith("| 63 tokens")

@@ -94,13 +94,13 @@ def test_units_of_arrow_fields_and_of_files_are_the_same() -> None:
     schema = pa.schema(
         [pa.field(n, pa.float64(), metadata={"unit": unit}) for n, unit in stated.items()]
     )
-    wanted = read(QUANTITIES).given_values
+    wanted = read(QUANTITIES).given_tokens.values
     for found in (
         read(pa.table(plain, schema=schema)),
         read(pa.table(plain), units=stated),
         read(Table(QUANTITIES)),
     ):
-        np.testing.assert_allclose(found.given_values, wanted, rtol=1e-14)
+        np.testing.assert_allclose(found.given_tokens.values, wanted, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from support.bundles import tiny_bundle
 
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape
 from catalogproc.training.checkpoint import load_checkpoint
 from catalogproc.training.config import Settings
@@ -31,7 +32,8 @@ def test_a_gpu_gives_the_cpus_answers(tmp_path):
     values[rng.random(values.shape) < 0.6] = np.nan
     on_gpu = Predictor(bundle, "cuda:0")
     on_gpu.self_check()
-    wanted, found = Predictor(bundle).predict(values, LABELS), on_gpu.predict(values, LABELS)
+    tokens = StarTokens.typical(values)
+    wanted, found = Predictor(bundle).predict(tokens, LABELS), on_gpu.predict(tokens, LABELS)
     assert (np.abs(found.mean - wanted.mean) < 1e-3 * wanted.sigma).all()
     np.testing.assert_allclose(found.sigma, wanted.sigma, rtol=1e-3)
 

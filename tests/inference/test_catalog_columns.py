@@ -51,7 +51,7 @@ def test_published_errors_are_propagated_besides_the_inflated_ones(engine, token
     predictor, vocabulary = Predictor(engine.bundle), engine.bundle.vocabulary
     for found, job in ((output.propagated, JOB), (output.published, plain)):
         noise = input_noise(tokens, vocabulary, job)
-        _, wanted = first_order(predictor, tokens.values, noise, JOB.labels)
+        _, wanted = first_order(predictor, tokens.network_inputs, noise, JOB.labels)
         np.testing.assert_allclose(found.sigma, wanted.sigma, rtol=1e-4)
     assert (output.propagated.sigma > 2 * output.published.sigma).any()
     assert (output.propagated.sigma >= output.published.sigma).all()

@@ -16,6 +16,9 @@ from catalogproc.inference.domain_checks import (
     spectrum_chi2,
 )
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
+
+typical = StarTokens.typical
 
 N = 6
 
@@ -49,7 +52,7 @@ def test_the_held_out_coefficients_are_five_of_each_band(predictor):
 def test_chi2_is_that_of_predictions_from_the_other_tokens(predictor, stars):
     """By its definition: residuals over network sigma and published error, one star at a time."""
     values, errors = stars
-    found = spectrum_chi2(predictor, values, errors)
+    found = spectrum_chi2(predictor, typical(values), errors)
     for row in range(N):
         others = values[row : row + 1].copy()
         others[:, columns(predictor)] = np.nan
@@ -57,7 +60,7 @@ def test_chi2_is_that_of_predictions_from_the_other_tokens(predictor, stars):
         for name, column in zip(
             held_out(predictor.bundle.vocabulary), columns(predictor), strict=True
         ):
-            predicted = predictor.predict(others, [name])
+            predicted = predictor.predict(typical(others), [name])
             residual = values[row, column] - predicted.mean[0, 0]
             terms.append(residual**2 / (predicted.sigma[0, 0] ** 2 + errors[row, column] ** 2))
         assert found[row] == pytest.approx(np.mean(terms), rel=1e-3)
@@ -71,7 +74,7 @@ def test_a_held_out_coefficient_does_not_change_its_own_prediction(predictor, st
     for step in range(4):
         moved = values.copy()
         moved[:, column] += step * predictor.bundle.standardisation.scale[column]
-        steps.append(spectrum_chi2(predictor, moved, errors))
+        steps.append(spectrum_chi2(predictor, typical(moved), errors))
     third = steps[3] - 3 * steps[2] + 3 * steps[1] - steps[0]
     second = steps[2] - 2 * steps[1] + steps[0]
     assert (second > 0).all()
@@ -80,11 +83,13 @@ def test_a_held_out_coefficient_does_not_change_its_own_prediction(predictor, st
 
 def test_larger_errors_of_held_out_coefficients_lower_chi2_and_of_others_do_not(predictor, stars):
     values, errors = stars
-    chi2 = spectrum_chi2(predictor, values, errors)
+    chi2 = spectrum_chi2(predictor, typical(values), errors)
     held = np.zeros(errors.shape[1], dtype=bool)
     held[columns(predictor)] = True
-    assert (spectrum_chi2(predictor, values, np.where(held, 1e3 * errors, errors)) < 1e-3).all()
-    same = spectrum_chi2(predictor, values, np.where(held, errors, 1e3 * errors))
+    assert (
+        spectrum_chi2(predictor, typical(values), np.where(held, 1e3 * errors, errors)) < 1e-3
+    ).all()
+    same = spectrum_chi2(predictor, typical(values), np.where(held, errors, 1e3 * errors))
     np.testing.assert_allclose(same, chi2, rtol=1e-9)
 
 
@@ -92,7 +97,7 @@ def test_chi2_needs_four_of_the_coefficients(predictor, stars):
     values, errors = stars
     for row, count in enumerate((0, 3, 4, 10)):
         values[row, columns(predictor)[count:]] = np.nan
-    known = np.isfinite(spectrum_chi2(predictor, values, errors))
+    known = np.isfinite(spectrum_chi2(predictor, typical(values), errors))
     assert known.tolist() == [False, False, True, True, True, True]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from catalogproc.network.attention import attention
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 
 
@@ -23,6 +24,10 @@ def question(tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ids, rng.normal(size=tokens).astype(np.float32), np.array([3, 11, 20])
 
 
+def packed(ids: np.ndarray, x: np.ndarray) -> PackedTokens:
+    return PackedTokens(torch.from_numpy(ids[None]), torch.from_numpy(x[None]))
+
+
 @torch.no_grad()
 def by_torch(
     network: Transformer, ids: np.ndarray, x: np.ndarray, requests: np.ndarray
@@ -35,7 +40,7 @@ def by_torch(
     key, value = module.bias_key_value.split(width)
     other.bias_k.copy_(key.view(1, 1, -1))
     other.bias_v.copy_(value.view(1, 1, -1))
-    memory, present = network.encode(torch.from_numpy(ids[None]), torch.from_numpy(x[None]))
+    memory, present = network.encode(packed(ids, x))
     query = torch.nn.functional.embedding(torch.from_numpy(requests), network.weight)[None]
     for earlier in network.decoder[:-1]:
         query = earlier(query, memory, None)
@@ -46,12 +51,13 @@ def by_torch(
 @pytest.mark.parametrize("tokens", [1, 5, 20])
 def test_weights_equal_those_of_torch_and_sum_to_one(network: Transformer, tokens: int) -> None:
     ids, x, requests = question(tokens)
-    found = attention(network, ids, x, requests)
+    found = attention(network, packed(ids, x), requests)
     assert found.shape == (3, tokens + 1)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(found, by_torch(network, ids, x, requests), atol=1e-6)
 
 
 def test_the_network_is_left_without_hooks(network: Transformer) -> None:
-    attention(network, *question(5))
+    ids, x, requests = question(5)
+    attention(network, packed(ids, x), requests)
     assert not network.decoder[-1].attention._forward_pre_hooks

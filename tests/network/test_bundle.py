@@ -21,6 +21,7 @@ from catalogproc.network.bundle import (
     shipped_bundles,
 )
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -49,7 +50,7 @@ def content(**changes):
         "standardisation": Standardisation(center, scale),
         "domain": Domain(low, high),
         "training": {"data": "none", "seed": 3, "rates": [0.1, 1e-300], "nested": {"a": True}},
-        "check_values": stars,
+        "check_tokens": StarTokens.typical(stars),
         "check_labels": ["teff", "mass", "rp7"],
     }
     return BundleContent(**(parts | changes))
@@ -81,10 +82,10 @@ def test_a_bundle_is_read_as_it_was_written_bit_for_bit(written):
         (bundle.standardisation.scale, given.standardisation.scale),
         (bundle.domain.low, given.domain.low),
         (bundle.domain.high, given.domain.high),
-        (bundle.self_check.values, given.check_values),
     ):
         np.testing.assert_array_equal(found, wanted)
         assert not found.flags.writeable
+    np.testing.assert_array_equal(bundle.self_check.tokens.values, given.check_tokens.values)
     loaded = bundle.network()
     assert not loaded.training
     for name, weight in given.network.state_dict().items():
@@ -97,7 +98,7 @@ def test_the_stored_predictions_are_those_of_the_reference_network(written):
     columns = VOCABULARY.columns(bundle.self_check.labels)
     center, scale = given.standardisation.center, given.standardisation.scale
     for star, mean, sigma in zip(
-        given.check_values, bundle.self_check.mean, bundle.self_check.sigma, strict=True
+        given.check_tokens.values, bundle.self_check.mean, bundle.self_check.sigma, strict=True
     ):
         there = np.flatnonzero(~np.isnan(star))
         tokens = [(column + 1, (star[column] - center[column]) / scale[column]) for column in there]
@@ -244,10 +245,12 @@ def test_parts_that_do_not_fit_each_other_are_refused(tmp_path):
     flat[3] = 0.0
     for fault, changes in {
         "parts of different vocabularies": {"vocabulary": shorter},
-        "parts of different vocabularies(.|\n)*check_values": {"check_values": np.ones((2, 3))},
+        "parts of different vocabularies(.|\n)*check_tokens": {
+            "check_tokens": StarTokens.exact(np.ones((2, 3)))
+        },
         "labels that the vocabulary lacks(.|\n)*colour": {"check_labels": ["teff", "colour"]},
         "labels that the vocabulary lacks(.|\n)*weight": {"requestable": ["weight"]},
-        "no star to check": {"check_values": np.ones((0, V))},
+        "no star to check": {"check_tokens": StarTokens.exact(np.ones((0, V)))},
     }.items():
         with pytest.raises(BundleError, match=fault):
             write_bundle(tmp_path / "new", content(**changes))
@@ -276,7 +279,7 @@ def test_a_release_with_fewer_coefficients_is_written_and_read(tmp_path):
             vocabulary=dr4,
             standardisation=Standardisation(np.zeros(size), np.ones(size)),
             domain=Domain(np.zeros(size), np.ones(size)),
-            check_values=np.ones((1, size)),
+            check_tokens=StarTokens.exact(np.ones((1, size))),
         ),
     )
     assert bundle.vocabulary.coefficients("bp") == 51

@@ -22,6 +22,9 @@ from catalogproc.network.input_covariance import (
     standard_normals,
 )
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
+
+typical = StarTokens.typical
 
 LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 
@@ -58,12 +61,12 @@ def correlated(n, columns, seed=1):
 def test_first_order_is_the_sum_over_tokens_of_finite_differences(predictor):
     """Finite differences of the predictions, one token at a time."""
     values, errors = stars(predictor, 4)
-    _, found = first_order(predictor, values, InputNoise(errors * 1e-2), LABELS)
+    _, found = first_order(predictor, typical(values), InputNoise(errors * 1e-2), LABELS)
     total = np.zeros((4, 5, 5))
     for column in range(values.shape[1]):
         step = np.zeros_like(values)
         step[:, column] = np.nan_to_num(errors[:, column])
-        up, down = (predictor.predict(values + 0.05 * s * step, LABELS).mean.astype(float)
+        up, down = (predictor.predict(typical(values + 0.05 * s * step), LABELS).mean.astype(float)
                     for s in (1, -1))  # fmt: skip
         slope = (up - down) / 0.1 * 1e-2
         total += slope[:, :, None] * slope[:, None, :]
@@ -77,8 +80,8 @@ def test_both_methods_agree_within_5_percent_where_the_network_is_linear(predict
     values, errors = stars(predictor, 12)
     groups = (correlated(12, range(40)), correlated(12, range(55, 90), 2)) if together else ()
     noise = InputNoise(errors * 0.05, groups)
-    first, linear = first_order(predictor, values, noise, LABELS)
-    second, drawn = sampled(predictor, values, noise, LABELS, draws(12, 2000))
+    first, linear = first_order(predictor, typical(values), noise, LABELS)
+    second, drawn = sampled(predictor, typical(values), noise, LABELS, draws(12, 2000))
     assert (np.abs(first.mean - second.mean) < 1e-4 * first.sigma).all()
     np.testing.assert_allclose(first.sigma, second.sigma, rtol=1e-4)
     ratio = drawn.sigma / linear.sigma
@@ -89,14 +92,14 @@ def test_both_methods_agree_within_5_percent_where_the_network_is_linear(predict
         assert np.abs(difference).max() < 5 / np.sqrt(2000)
     assert not disagree(linear, drawn).any()
     if together:  # and correlations change the result
-        plain = first_order(predictor, values, InputNoise(errors * 0.05), LABELS)[1]
+        plain = first_order(predictor, typical(values), InputNoise(errors * 0.05), LABELS)[1]
         assert np.abs(linear.sigma / plain.sigma - 1).max() > 0.1
 
 
 def test_the_methods_disagree_where_the_network_is_not_linear(predictor):
     values, errors = stars(predictor, 12)
-    linear = first_order(predictor, values, InputNoise(errors * 8), LABELS)[1]
-    drawn = sampled(predictor, values, InputNoise(errors * 8), LABELS, draws(12, 300))[1]
+    linear = first_order(predictor, typical(values), InputNoise(errors * 8), LABELS)[1]
+    drawn = sampled(predictor, typical(values), InputNoise(errors * 8), LABELS, draws(12, 300))[1]
     assert disagree(linear, drawn).mean() > 0.5
 
 
@@ -104,10 +107,10 @@ def test_sampled_covariance_is_that_of_the_predictions_about_their_own_mean(pred
     """By numpy, draw by draw, where the network is far from linear and the mean is shifted."""
     values, errors = stars(predictor, 5)
     noise, count = InputNoise(errors * 4), 60
-    prediction, drawn = sampled(predictor, values, noise, LABELS, draws(5, count))
+    prediction, drawn = sampled(predictor, typical(values), noise, LABELS, draws(5, count))
     keys = np.arange(5)
     each = np.stack([
-        predictor.predict(values + draw_errors(noise, (), keys, number), LABELS).mean
+        predictor.predict(typical(values + draw_errors(noise, (), keys, number)), LABELS).mean
         for number in range(count)
     ]).astype(float)  # fmt: skip
     for star in range(5):
@@ -135,7 +138,7 @@ def test_draws_of_a_star_do_not_depend_on_the_other_stars(predictor):
 
     def sigma(rows, keys):
         noise = InputNoise(errors[rows])
-        return sampled(predictor, values[rows], noise, LABELS, Draws(keys, 16))[1].sigma
+        return sampled(predictor, typical(values[rows]), noise, LABELS, Draws(keys, 16))[1].sigma
 
     every = np.arange(9)
     together = sigma(every, keys)
@@ -147,10 +150,10 @@ def test_draws_of_a_star_do_not_depend_on_the_other_stars(predictor):
 def test_first_order_does_not_depend_on_the_other_stars(predictor):
     values, errors = stars(predictor, 40)
     group = correlated(40, range(30))
-    whole = first_order(predictor, values, InputNoise(errors, (group,)), LABELS)[1].sigma
+    whole = first_order(predictor, typical(values), InputNoise(errors, (group,)), LABELS)[1].sigma
     for rows in ([3], [39, 0, 7], list(range(20))):
         part = InputNoise(errors[rows], (Correlated(group.columns, group.matrix[rows]),))
-        found = first_order(predictor, values[rows], part, LABELS)[1].sigma
+        found = first_order(predictor, typical(values[rows]), part, LABELS)[1].sigma
         np.testing.assert_allclose(found, whole[rows], rtol=1e-4)
 
 
@@ -192,12 +195,14 @@ def test_an_invalid_correlation_matrix_counts_as_no_correlation():
 
 def test_an_unknown_error_is_zero_and_an_infinite_value_makes_only_its_own_star_nan(predictor):
     values, errors = stars(predictor, 3)
-    silent = first_order(predictor, values, InputNoise(np.full_like(errors, np.nan)), LABELS)[1]
+    silent = first_order(
+        predictor, typical(values), InputNoise(np.full_like(errors, np.nan)), LABELS
+    )[1]
     assert (silent.sigma == 0).all()
     assert np.isnan(silent.correlation("teff", "logg")).all()
     values[1, np.flatnonzero(~np.isnan(values[1]))[0]] = np.inf
     for method, more in ((first_order, ()), (sampled, (draws(3, 4),))):
-        sigma = method(predictor, values, InputNoise(errors), LABELS, *more)[1].sigma
+        sigma = method(predictor, typical(values), InputNoise(errors), LABELS, *more)[1].sigma
         assert np.isnan(sigma[1]).all()
         assert np.isfinite(sigma[[0, 2]]).all()
 
@@ -205,7 +210,7 @@ def test_an_unknown_error_is_zero_and_an_infinite_value_makes_only_its_own_star_
 def test_no_stars(predictor):
     values, errors = stars(predictor, 0)
     for method, more in ((first_order, ()), (sampled, (draws(0, 2),))):
-        prediction, found = method(predictor, values, InputNoise(errors), LABELS, *more)
+        prediction, found = method(predictor, typical(values), InputNoise(errors), LABELS, *more)
         assert prediction.mean.shape == (0, 5)
         assert found.covariance.shape == (0, 5, 5)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from catalogproc.network.jacobian import ReversePass
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 
 V = 120
@@ -31,7 +32,7 @@ def stars(counts: list[int], seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]
 
 def by_autograd(net: Transformer, ids: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     values = values.clone().requires_grad_(True)
-    mean, _ = net(ids, values, REQUESTS)
+    mean, _ = net(PackedTokens(ids, values), REQUESTS)
     rows = [torch.autograd.grad(mean[:, k].sum(), values, retain_graph=True)[0]
             for k in range(len(REQUESTS))]  # fmt: skip
     return torch.stack(rows, 1).masked_fill((ids == 0)[:, None, :], 0.0)
@@ -46,8 +47,8 @@ def by_autograd(net: Transformer, ids: torch.Tensor, values: torch.Tensor) -> to
 def test_derivatives_equal_those_of_automatic_differentiation(shape, counts):
     net = network(shape).double()
     ids, values = stars(counts)
-    found = ReversePass(net)(ids, values, REQUESTS)
-    mean, log_variance = net(ids, values, REQUESTS)
+    found = ReversePass(net)(PackedTokens(ids, values), REQUESTS)
+    mean, log_variance = net(PackedTokens(ids, values), REQUESTS)
     torch.testing.assert_close(found.mean, mean, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.log_variance, log_variance, rtol=1e-12, atol=1e-12)
     wanted = by_autograd(net, ids, values)
@@ -58,11 +59,11 @@ def test_derivatives_equal_those_of_automatic_differentiation(shape, counts):
 def test_derivatives_equal_finite_differences():
     net = network(SMALL).double()
     ids, values = stars([8, 5])
-    jacobian = ReversePass(net)(ids, values, REQUESTS).jacobian
+    jacobian = ReversePass(net)(PackedTokens(ids, values), REQUESTS).jacobian
     for token in range(8):
         step = torch.zeros_like(values)
         step[:, token] = 1e-5 * (ids[:, token] > 0)
-        up, down = (net(ids, values + sign * step, REQUESTS)[0] for sign in (1, -1))
+        up, down = (net(PackedTokens(ids, values + sign * step), REQUESTS)[0] for sign in (1, -1))
         slope = (up - down) / 2e-5
         torch.testing.assert_close(jacobian[:, :, token], slope, rtol=1e-6, atol=1e-9)
 
@@ -70,7 +71,7 @@ def test_derivatives_equal_finite_differences():
 def test_a_star_without_tokens_has_zero_derivatives():
     net = network(SMALL).double()
     ids, values = stars([0, 4])
-    found = ReversePass(net)(ids, values, REQUESTS)
+    found = ReversePass(net)(PackedTokens(ids, values), REQUESTS)
     assert (found.jacobian[0] == 0).all()
     assert (found.summary[0] == 0).all()
     assert found.mean.isfinite().all()
@@ -79,17 +80,17 @@ def test_a_star_without_tokens_has_zero_derivatives():
 def test_the_summary_is_the_mean_over_a_star_s_own_tokens():
     net = network(SMALL).double()
     ids, values = stars([8, 5])
-    found = ReversePass(net)(ids, values, REQUESTS).summary
+    found = ReversePass(net)(PackedTokens(ids, values), REQUESTS).summary
     for star, count in enumerate((8, 5)):
-        alone, _ = net.encode(ids[star : star + 1, :count], values[star : star + 1, :count])
+        alone, _ = net.encode(PackedTokens(ids, values).rows(slice(star, star + 1), count))
         torch.testing.assert_close(found[star], alone[0].mean(0), rtol=1e-10, atol=1e-12)
 
 
 def test_single_precision_gives_the_same():
     net = network(SMALL)
     ids, values = stars([9, 9, 9, 4])
-    wanted = ReversePass(network(SMALL).double())(ids, values, REQUESTS)
-    found = ReversePass(net)(ids, values.float(), REQUESTS)
+    wanted = ReversePass(network(SMALL).double())(PackedTokens(ids, values), REQUESTS)
+    found = ReversePass(net)(PackedTokens(ids, values.float()), REQUESTS)
     error = (found.jacobian - wanted.jacobian).norm(dim=-1) / wanted.jacobian.norm(dim=-1)
     assert error.max() < 1e-4
 
@@ -97,7 +98,10 @@ def test_single_precision_gives_the_same():
 def test_half_precision_is_good_to_a_few_percent_and_does_not_change_the_means():
     net = network(SMALL)
     ids, values = stars([9] * 50)
-    whole, half = (ReversePass(net, half)(ids, values.float(), REQUESTS) for half in (False, True))
+    whole, half = (
+        ReversePass(net, half)(PackedTokens(ids, values.float()), REQUESTS)
+        for half in (False, True)
+    )
     assert (whole.mean == half.mean).all()
     lengths = half.jacobian.norm(dim=-1) / whole.jacobian.norm(dim=-1) - 1
     assert lengths.abs().median() < 0.01

@@ -21,10 +21,14 @@ from catalogproc.network import predictor as module
 from catalogproc.network.bundle import Domain, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.error_propagation import differentiate
-from catalogproc.network.predictor import Predictor, pack
+from catalogproc.network.packed_tokens import PackedTokens, pack
+from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.network.uncertainty_calibration import Latent, UncertaintyCalibration
 from catalogproc.vocabulary import load_vocabulary
+
+typical = StarTokens.typical
 
 VOCABULARY = load_vocabulary()
 V = len(VOCABULARY)
@@ -57,7 +61,7 @@ def make(folder, shape=SHAPE, **changes):
             "standardisation": Standardisation(rng.normal(size=V), 10 ** rng.uniform(-3, 3, V)),
             "domain": Domain(np.full(V, np.nan), np.full(V, np.nan)),
             "training": {},
-            "check_values": stars(4, seed=1),
+            "check_tokens": typical(stars(4, seed=1)),
             "check_labels": LABELS,
         }
         | changes,
@@ -94,7 +98,7 @@ def test_predictions_are_those_of_the_reference_network(tmp_path, shape):
     bundle = make(tmp_path / "bundle", shape)
     z = stars(12, seed=2)
     z[3] = np.nan
-    answer = Predictor(bundle).predict(physical(bundle, z), LABELS)
+    answer = Predictor(bundle).predict(typical(physical(bundle, z)), LABELS)
     weights = {k: v.double().numpy() for k, v in bundle.network().state_dict().items()}
     heads = [[h for h, _ in blocks] for blocks in (shape.encoder, shape.decoder)]
     columns = VOCABULARY.columns(LABELS)
@@ -113,17 +117,17 @@ def test_predictions_are_those_of_the_reference_network(tmp_path, shape):
 
 def test_a_star_gets_the_same_numbers_in_any_batch_and_order(bundle, predictor, monkeypatch):
     values = physical(bundle, stars(300, seed=3))
-    whole = predictor.predict(values, LABELS)
+    whole = predictor.predict(typical(values), LABELS)
     order = np.random.default_rng(4).permutation(300)
-    assert_same(predictor.predict(values[order], LABELS), rows_of(whole, order))
-    assert_same(predictor.predict(values[:7], LABELS), rows_of(whole, slice(7)))
-    alone = [predictor.predict(values[row : row + 1], LABELS) for row in range(40)]
+    assert_same(predictor.predict(typical(values[order]), LABELS), rows_of(whole, order))
+    assert_same(predictor.predict(typical(values[:7]), LABELS), rows_of(whole, slice(7)))
+    alone = [predictor.predict(typical(values[row : row + 1]), LABELS) for row in range(40)]
     for row, answer in enumerate(alone):
         assert_same(answer, rows_of(whole, slice(row, row + 1)))
     for budget, rows in (((64, 7), 10), ((1_000_000, 1_000_000), 1000), ((333, 50), 299)):
         monkeypatch.setitem(module.BUDGET, "cpu", budget)
         monkeypatch.setattr(module, "SLICE", rows)
-        assert_same(predictor.predict(values, LABELS), whole)
+        assert_same(predictor.predict(typical(values), LABELS), whole)
 
 
 def test_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monkeypatch):
@@ -131,7 +135,7 @@ def test_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monkeypatch):
     monkeypatch.setattr(module, "SLICE", 32)
     for n in (0, 1, 9, 10, 11, 31, 32, 33, 65):
         values = physical(bundle, stars(n, seed=n))
-        answer = predictor.predict(values, LABELS)
+        answer = predictor.predict(typical(values), LABELS)
         assert answer.mean.shape == (n, len(LABELS))
         assert np.isfinite(answer.mean).all()
         assert (answer.sigma > 0).all()
@@ -139,18 +143,18 @@ def test_no_star_is_lost_at_the_end_of_a_batch(bundle, predictor, monkeypatch):
 
 def test_a_label_gets_the_same_numbers_with_any_other_labels(bundle, predictor):
     values = physical(bundle, stars(50, seed=5))
-    whole = predictor.predict(values, VOCABULARY.names)
+    whole = predictor.predict(typical(values), VOCABULARY.names)
     for labels in (LABELS, LABELS[::-1], ("mass",), ("bp0", "teff", "bp0")):
-        answer = predictor.predict(values, labels)
+        answer = predictor.predict(typical(values), labels)
         assert_same(answer, rows_of(whole, (slice(None), VOCABULARY.columns(labels))))
 
 
 def test_every_trained_token_can_be_predicted_and_no_other(tmp_path, predictor):
     bundle = make(tmp_path / "bundle", requestable=["teff", "mass"])
     values = physical(bundle, stars(3))
-    assert np.isfinite(predictor.predict(values, VOCABULARY.names).mean).all()
+    assert np.isfinite(predictor.predict(typical(values), VOCABULARY.names).mean).all()
     with pytest.raises(BundleError, match=r"not trained(.|\n)*wanted: teff, mass\n  found: bprp"):
-        Predictor(bundle).predict(values, ["teff", "bprp"])
+        Predictor(bundle).predict(typical(values), ["teff", "bprp"])
 
 
 def test_a_star_is_encoded_once_and_all_labels_are_decoded_together(bundle, predictor, monkeypatch):
@@ -168,8 +172,8 @@ def test_a_star_is_encoded_once_and_all_labels_are_decoded_together(bundle, pred
     for labels in (LABELS[:1], LABELS, VOCABULARY.names):
         for seen in calls.values():
             seen.clear()
-        predictor.predict(values, labels)
-        assert sum(len(ids) for ids, _ in calls["encode"]) == 100
+        predictor.predict(typical(values), labels)
+        assert sum(len(packed) for (packed,) in calls["encode"]) == 100
         assert len(calls["decode"]) == len(calls["encode"])
         for memory, _, requests in calls["decode"]:
             assert len(requests) == len(labels)
@@ -181,9 +185,9 @@ def test_absent_tokens_are_not_computed(bundle, predictor, monkeypatch):
     seen = []
     network = predictor.network
     encode = network.encode
-    monkeypatch.setattr(network, "encode", lambda ids, x: seen.append(ids) or encode(ids, x))
+    monkeypatch.setattr(network, "encode", lambda packed: seen.append(packed.ids) or encode(packed))
     z = stars(3000, seed=7, tokens=(20, 45))
-    predictor.predict(physical(bundle, z), LABELS)
+    predictor.predict(typical(physical(bundle, z)), LABELS)
     present = np.count_nonzero(~np.isnan(z))
     assert sum(int((ids != 0).sum()) for ids in seen) == present
     assert sum(ids.numel() for ids in seen) < 1.02 * present
@@ -206,19 +210,19 @@ def test_the_number_of_operations_does_not_depend_on_the_number_of_rows(
     counts = []
     for n in (10, 1000):
         with Operations() as operations:
-            predictor.predict(physical(bundle, stars(n, tokens=(5, 64))), LABELS)
+            predictor.predict(typical(physical(bundle, stars(n, tokens=(5, 64)))), LABELS)
         counts.append(operations.count)
     assert counts[0] == counts[1]
 
 
 def test_threads_share_a_predictor(bundle, predictor):
     tables = [physical(bundle, stars(200, seed=seed)) for seed in range(8)]
-    wanted = [predictor.predict(table, LABELS) for table in tables]
+    wanted = [predictor.predict(typical(table), LABELS) for table in tables]
     start = threading.Barrier(len(tables))
 
     def predict(table):
         start.wait()
-        return predictor.predict(table, LABELS)
+        return predictor.predict(typical(table), LABELS)
 
     with ThreadPoolExecutor(len(tables)) as pool:
         for found, right in zip(pool.map(predict, tables), wanted, strict=True):
@@ -231,7 +235,7 @@ def test_memory_grows_with_the_table_by_the_predictions_alone(bundle, predictor,
     for n in (1000, 8000):
         values = physical(bundle, stars(n, tokens=(5, 20))).astype(np.float32)
         tracemalloc.start()
-        predictor.predict(values, ["teff"])
+        predictor.predict(typical(values), ["teff"])
         peaks.append(tracemalloc.get_traced_memory()[1] - n * 8)
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
@@ -239,11 +243,14 @@ def test_memory_grows_with_the_table_by_the_predictions_alone(bundle, predictor,
 
 def test_float32_input_gives_the_same_predictions(bundle, predictor):
     values = physical(bundle, stars(50, seed=8)).astype(np.float32)
-    assert_same(predictor.predict(values, LABELS), predictor.predict(values.astype(float), LABELS))
+    assert_same(
+        predictor.predict(typical(values), LABELS),
+        predictor.predict(typical(values.astype(float)), LABELS),
+    )
 
 
 def test_a_star_without_tokens_gets_the_prior(bundle, predictor):
-    answer = predictor.predict(np.full((3, V), np.nan), LABELS)
+    answer = predictor.predict(typical(np.full((3, V), np.nan)), LABELS)
     assert np.isfinite(answer.mean).all()
     assert (answer.mean == answer.mean[0]).all()
 
@@ -263,14 +270,14 @@ def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
     bundle = make(tmp_path / "bundle", calibration=UncertaintyCalibration(latent=latent))
     z = stars(40, seed=13, tokens=(1, 30))
     found = [
-        Predictor(bundle).predict(physical(bundle, z), LABELS).distance,
-        differentiate(Predictor(bundle), physical(bundle, z), LABELS)[0].distance,
+        Predictor(bundle).predict(typical(physical(bundle, z)), LABELS).distance,
+        differentiate(Predictor(bundle), typical(physical(bundle, z)), LABELS)[0].distance,
     ]
     network = bundle.network().double()
     for row, star in enumerate(z):
         present = np.flatnonzero(~np.isnan(star))
         ids, x = torch.from_numpy(present + 1)[None], torch.from_numpy(star[present])[None]
-        summary = network.encode(ids, x)[0][0].mean(0).detach().numpy()
+        summary = network.encode(PackedTokens(ids, x))[0][0].mean(0).detach().numpy()
         expected = latent.mean + latent.shifts[present].sum(axis=0)
         wanted = mahalanobis(summary, expected, np.linalg.inv(covariance))
         assert [one[row] for one in found] == pytest.approx([wanted, wanted], rel=1e-4)
@@ -281,9 +288,9 @@ def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
 def test_an_infinite_value_makes_only_its_own_star_nan(bundle, predictor, value):
     values = physical(bundle, stars(20, seed=9, tokens=(30, 30)))
-    clean = predictor.predict(values, LABELS)
+    clean = predictor.predict(typical(values), LABELS)
     values[4, np.flatnonzero(~np.isnan(values[4]))[0]] = value
-    answer = predictor.predict(values, LABELS)
+    answer = predictor.predict(typical(values), LABELS)
     assert np.isnan(answer.mean[4]).all()
     assert np.isnan(answer.sigma[4]).all()
     others = np.arange(20) != 4
@@ -292,10 +299,11 @@ def test_an_infinite_value_makes_only_its_own_star_nan(bundle, predictor, value)
 
 def test_unknown_labels_wrong_shapes_and_precisions_are_refused(bundle, predictor):
     with pytest.raises(ContractError, match=r"no such token(.|\n)*found: colour"):
-        predictor.predict(stars(2), ["teff", "colour"])
-    for wrong in (np.zeros((2, V - 1)), np.zeros(V)):
-        with pytest.raises(ContractError, match=rf"one column per token\n  wanted: \(N, {V}\)"):
-            predictor.predict(wrong, LABELS)
+        predictor.predict(typical(stars(2)), ["teff", "colour"])
+    with pytest.raises(ContractError, match=rf"one column per token\n  wanted: \(N, {V}\)"):
+        predictor.predict(typical(np.zeros((2, V - 1))), LABELS)
+    with pytest.raises(ContractError, match=r"one row per star(.|\n)*wanted: \(N, V\)"):
+        typical(np.zeros(V))
     with pytest.raises(JobError, match=r"unknown precision(.|\n)*found: float8"):
         Predictor(bundle, precision="float8")
 
@@ -334,7 +342,8 @@ def test_the_weights_on_disk_are_never_written_to(bundle):
     )
 )
 def test_packing_drops_absent_tokens_and_nothing_else(values):
-    ids, x = pack(values)
+    packed = pack(values)
+    ids, x = packed.ids.numpy(), packed.values.numpy()
     assert ids.shape == x.shape
     assert ids.dtype == np.int64
     assert x.dtype == np.float32

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.reference_network import reference_prediction
 
 from catalogproc.errors import JobError
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Attention, Shape, Transformer
 
 PAPER = Shape(tokens=120)
@@ -46,7 +47,7 @@ def star(shape: Shape, count: int, seed: int):
 def answer(made: Transformer, ids, values, requests):
     """(2, K): mean and log variance of one star, alone in its batch."""
     dtype = made.mean.weight.dtype
-    out = made(ids[None], values[None].to(dtype), torch.as_tensor(requests))
+    out = made(PackedTokens(ids[None], values[None].to(dtype)), torch.as_tensor(requests))
     return torch.stack(out)[:, 0].double().numpy()
 
 
@@ -172,10 +173,10 @@ def test_another_star_does_not_change_the_prediction_even_if_it_is_nan():
     ids, values = zip(*(star(SMALL, 6, seed) for seed in range(4)), strict=True)
     ids, values = torch.stack(ids), torch.stack(values).float()
     with torch.inference_mode():
-        together = torch.stack(made(ids, values, torch.arange(1, 10)))
+        together = torch.stack(made(PackedTokens(ids, values), torch.arange(1, 10)))
         broken = values.clone()
         broken[1] = torch.nan
-        beside = torch.stack(made(ids, broken, torch.arange(1, 10)))
+        beside = torch.stack(made(PackedTokens(ids, broken), torch.arange(1, 10)))
     for row in (0, 2, 3):
         alone = answer(made, ids[row], values[row], range(1, 10))
         np.testing.assert_allclose(together[:, row], alone, atol=2e-6)
@@ -196,7 +197,9 @@ def test_requests_may_differ_from_star_to_star():
     ids, values = zip(*(star(SMALL, 6, seed) for seed in range(3)), strict=True)
     requests = torch.tensor([[1, 5], [9, 1], [2, 2]])
     with torch.inference_mode():
-        rows = torch.stack(made(torch.stack(ids), torch.stack(values).float(), requests))
+        rows = torch.stack(
+            made(PackedTokens(torch.stack(ids), torch.stack(values).float()), requests)
+        )
     for row in range(3):
         alone = answer(made, ids[row], values[row], requests[row])
         np.testing.assert_allclose(rows[:, row], alone, atol=2e-6)
@@ -215,7 +218,7 @@ def test_every_weight_is_trained_but_for_the_padding_rows():
     ids, values = zip(*(star(SMALL, 9, seed) for seed in range(3)), strict=True)
     ids, values = torch.stack(ids), torch.stack(values).float()
     ids[0, 5:] = 0
-    mean, log_variance = made(ids, values, torch.arange(1, 10))
+    mean, log_variance = made(PackedTokens(ids, values), torch.arange(1, 10))
     (mean.square() + log_variance.square()).sum().backward()
     for name, weight in made.named_parameters():
         # A key's bias shifts all scores of a query alike, but for the learned key's.

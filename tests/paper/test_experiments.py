@@ -82,7 +82,8 @@ def test_scatter_grows_with_fewer_and_noisier_tokens_and_vanishes_with_true_labe
 def test_trees_are_fitted_to_the_training_stars_only() -> None:
     here = context()
     given, seen = (
-        select_inputs("b", s.values, s.truth, here.vocabulary) for s in (here.stars, here.training)
+        select_inputs("b", s.inputs, s.labels, here.vocabulary).values
+        for s in (here.stars, here.training)
     )
     columns = np.flatnonzero(np.isfinite(given).any(axis=0))
     truth = here.training.truth[:, here.vocabulary.columns(ATMOSPHERE_AND_AGE)]
@@ -352,7 +353,7 @@ def test_evaluate_command_writes_one_figure(tmp_path: Path) -> None:
 
 def test_inputs_are_true_where_known_else_observed() -> None:
     here = context()
-    given = here.inputs(here.spectra_sample, (*LABELS, "bprp"))
+    given = here.inputs(here.spectra_sample, (*LABELS, "bprp")).values
     v = here.vocabulary
     teff, bprp = v.column("teff"), v.column("bprp")
     np.testing.assert_array_equal(given[:, teff], here.spectra_sample.truth[:, teff])

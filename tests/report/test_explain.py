@@ -22,6 +22,7 @@ from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
 from catalogproc.job import Job
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.report.explain import Explanation, explain
@@ -124,7 +125,7 @@ def test_spectra_are_the_observed_one_and_the_one_predicted_from_the_labels(
     for prediction in star.predictions:
         labels[0, vocabulary.column(prediction.label)] = prediction.mean
     names = [f"{band}{k}" for band in ("bp", "rp") for k in range(55)]
-    mean = Predictor(case.bundle).predict(labels, names).mean.astype(float)
+    mean = Predictor(case.bundle).predict(StarTokens.exact(labels), names).mean.astype(float)
     flux = star.values[star.tokens.index("bp0")]
     scale = values["bp"][0, 0] / flux
     wanted = calibration().flux({"bp": mean[:, :55] * scale, "rp": mean[:, 55:] * scale})[0]

@@ -26,6 +26,7 @@ from catalogproc.features.photometry import passbands, synthetic_photometry
 from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.files import check_name, write_spectra
 from catalogproc.spectra.generate import TENSION, SpectraRequest, make_spectra
@@ -34,6 +35,8 @@ from catalogproc.spectra.inpaint import InpaintRequest, SpectraOutput, complete,
 from catalogproc.spectra.inpaint_wavelengths import fill_wavelengths, kalman_update
 from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.vocabulary import BANDS
+
+exact = StarTokens.exact
 
 FILES = sorted(EXAMPLES.glob("*.parquet"))
 
@@ -65,7 +68,7 @@ def frame(path: Path):
 
 
 def test_gaiaxpy_makes_the_same_flux_and_errors_of_it(predictor: Predictor, tmp_path: Path) -> None:
-    spectra = generate_spectra(predictor, giants(predictor, teff=np.array([4300.0, 4900.0])))
+    spectra = generate_spectra(predictor, exact(giants(predictor, teff=np.array([4300.0, 4900.0]))))
     spectra = spectra.at_magnitude(np.array([11.0, 13.0]))
     path = tmp_path / "made.parquet"
     write_spectra(path, spectra, np.array([7, 8]), {"teff": np.array([4300.0, 4900.0])}, {})
@@ -82,7 +85,7 @@ def test_gaiaxpy_makes_the_same_flux_and_errors_of_it(predictor: Predictor, tmp_
 def test_gaiaxpy_reads_the_ecsv(predictor: Predictor, tmp_path: Path) -> None:
     from gaiaxpy.file_parser.parse_internal_continuous import InternalContinuousParser
 
-    spectra = generate_spectra(predictor, giants(predictor))
+    spectra = generate_spectra(predictor, exact(giants(predictor)))
     path = tmp_path / "made.ecsv"
     write_spectra(path, spectra, np.array([2**60 + 1]), {}, {"model": "x"})
     with warnings.catch_warnings():
@@ -96,8 +99,8 @@ def test_gaiaxpy_reads_the_ecsv(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_gaiaxpy_takes_the_correlations(predictor: Predictor, tmp_path: Path) -> None:
-    spectra = generate_spectra(predictor, giants(predictor))
-    spectra = replace(spectra, correlations=correlations(predictor, giants(predictor)))
+    spectra = generate_spectra(predictor, exact(giants(predictor)))
+    spectra = replace(spectra, correlations=correlations(predictor, exact(giants(predictor))))
     path = tmp_path / "made.parquet"
     write_spectra(path, spectra, np.array([7]), {}, {})
     with warnings.catch_warnings():
@@ -106,7 +109,7 @@ def test_gaiaxpy_takes_the_correlations(predictor: Predictor, tmp_path: Path) ->
     ours, theirs = spectra.sampled().error[0], np.asarray(made["flux_error"][0])
     one = (wavelength < 632) | (wavelength > 645)  # where one band alone makes the flux
     np.testing.assert_allclose(ours[one], theirs[one], rtol=1e-4)
-    alone = generate_spectra(predictor, giants(predictor)).sampled().error[0]
+    alone = generate_spectra(predictor, exact(giants(predictor))).sampled().error[0]
     assert np.median(np.abs(ours / alone - 1)) > 0.05  # as independent, they are others
 
 
@@ -132,9 +135,9 @@ def test_the_error_of_a_colour_is_what_the_model_says_of_the_colour(predictor: P
     """Two routes to sigma(BP - RP): the model asked for it, and the coefficients' covariance."""
     values = giants(predictor, teff=np.array([4300.0, 4700.0, 5000.0]), logg=[1.8, 2.5, 3.0])
     values[:, predictor.bundle.vocabulary.column("logebv")] = np.nan  # dust is what moves it
-    asked = predictor.predict(values, ["bprp"]).sigma[:, 0]
-    spectra = generate_spectra(predictor, values)
-    together = replace(spectra, correlations=correlations(predictor, values))
+    asked = predictor.predict(exact(values), ["bprp"]).sigma[:, 0]
+    spectra = generate_spectra(predictor, exact(values))
+    together = replace(spectra, correlations=correlations(predictor, exact(values)))
     assert np.abs(np.log(colour_error(together) / asked)).max() < 0.4
     # As independent errors they would be far too small.
     assert (colour_error(spectra) < 0.75 * asked).all()
@@ -142,20 +145,22 @@ def test_the_error_of_a_colour_is_what_the_model_says_of_the_colour(predictor: P
 
 def test_correlations_are_correlations_and_a_stars_own(predictor: Predictor) -> None:
     values = giants(predictor, teff=np.array([4300.0, 4900.0]))
-    matrix = correlations(predictor, values, 20).astype(float)
+    matrix = correlations(predictor, exact(values), 20).astype(float)
     np.testing.assert_allclose(matrix, matrix.transpose(0, 2, 1), atol=1e-6)
     np.testing.assert_allclose(np.diagonal(matrix, axis1=1, axis2=2), 1.0)
     assert np.linalg.eigvalsh(matrix).min() > -1e-5
-    np.testing.assert_allclose(correlations(predictor, values[1:], 20)[0], matrix[1], atol=2e-3)
+    np.testing.assert_allclose(
+        correlations(predictor, exact(values[1:]), 20)[0], matrix[1], atol=2e-3
+    )
     with pytest.raises(JobError, match=r"correlations need draws(.|\n)*or more(.|\n)*found: 3"):
-        correlations(predictor, values, 3)
+        correlations(predictor, exact(values), 3)
 
 
 def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path: Path) -> None:
     # Three solar masses live for 0.4 Gyr; the first is a star of PARSEC's.
     ages = np.log10([5e9, 10e9])
     strange = giants(predictor, teff=4582.0, mass=np.array([1.25, 3.0]), log_age=ages)
-    far = np.nanmax(np.abs(label_tension(predictor, strange)[2]), axis=1)
+    far = np.nanmax(np.abs(label_tension(predictor, exact(strange))[2]), axis=1)
     assert far[0] < TENSION
     assert far[1] > 5.0
     labels = {"teff": 4700.0, "logg": 2.5, "mass": 3.0, "age": 10.0}
@@ -167,7 +172,7 @@ def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path:
     labels = predictor.bundle.vocabulary.columns(["teff", "logg", "m_h", "mass", "log_age"])
     values = np.full_like(stars.values, np.nan)
     values[:, labels] = stars.truth[:, labels]
-    off = np.nan_to_num(label_tension(predictor, values)[2])
+    off = np.nan_to_num(label_tension(predictor, exact(values))[2])
     assert (np.abs(off) > TENSION).any(axis=1).mean() < 0.05
 
 
@@ -180,13 +185,13 @@ def test_what_is_made_is_what_a_run_reads(predictor: Predictor, tmp_path: Path) 
     good, made = next(read_stars(StarFiles([output]), vocabulary, all_inputs_job(vocabulary)))
     table = pq.read_table(output)
     assert len(good) == table.num_rows > 20
-    answer = predictor.predict(made.values, ["teff", "m_h"])
+    answer = predictor.predict(made.network_inputs, ["teff", "m_h"])
     off = np.abs(answer.mean[:, 0] - table["teff"].to_numpy()) / answer.sigma[:, 0]
     assert np.median(off) < 1.5
 
 
 def test_a_spectrum_of_a_magnitude_has_it(predictor: Predictor) -> None:
-    spectra = generate_spectra(predictor, giants(predictor, teff=np.array([4400.0, 4800.0])))
+    spectra = generate_spectra(predictor, exact(giants(predictor, teff=np.array([4400.0, 4800.0]))))
     scaled = spectra.at_magnitude(np.array([12.0, 15.5]))
     seen = synthetic_photometry(scaled.coefficients["bp"], scaled.coefficients["rp"])
     # The coefficients come one by one, each with its error; their sum is G all the same.
@@ -195,26 +200,26 @@ def test_a_spectrum_of_a_magnitude_has_it(predictor: Predictor) -> None:
 
 def test_ten_times_the_distance_is_five_magnitudes(predictor: Predictor) -> None:
     values = giants(predictor)
-    near, error = apparent_magnitude(predictor, values, 0.01)
-    far, _ = apparent_magnitude(predictor, values, 0.1)
+    near, error = apparent_magnitude(predictor, exact(values), 0.01)
+    far, _ = apparent_magnitude(predictor, exact(values), 0.1)
     assert far - near == pytest.approx(5.0)
     assert 0 < error < 1.5
     given = giants(predictor, g_fakemag=100.0)  # M_G = 0
-    exact, none = apparent_magnitude(predictor, given, 0.01)
-    assert exact == pytest.approx(0.0, abs=1e-12)
+    zero, none = apparent_magnitude(predictor, exact(given), 0.01)
+    assert zero == pytest.approx(0.0, abs=1e-12)
     assert none == 0
 
 
 def test_a_heavier_star_of_the_same_gravity_is_brighter(predictor: Predictor) -> None:
     # L ∝ M T^4 / g: 2.5 log10(2) = 0.75 mag from 0.9 to 1.8 Msun.
     values = giants(predictor, mass=np.array([0.9, 1.8]))
-    magnitude, _ = apparent_magnitude(predictor, values, 0.01)
+    magnitude, _ = apparent_magnitude(predictor, exact(values), 0.01)
     assert 0.3 < magnitude[0] - magnitude[1] < 1.2
 
 
 def test_cooler_is_redder_and_dust_reddens(predictor: Predictor) -> None:
     def colour(values: np.ndarray) -> np.ndarray:
-        made = generate_spectra(predictor, values).at_magnitude(np.full(len(values), 13.0))
+        made = generate_spectra(predictor, exact(values)).at_magnitude(np.full(len(values), 13.0))
         seen = synthetic_photometry(made.coefficients["bp"], made.coefficients["rp"])
         return seen.bp - seen.rp
 
@@ -228,7 +233,8 @@ def test_cooler_is_redder_and_dust_reddens(predictor: Predictor) -> None:
 
 def test_lines_deepen_with_metals(predictor: Predictor) -> None:
     sampled = generate_spectra(
-        predictor, giants(predictor, teff=4500.0, logg=2.0, m_h=np.array([-1.5, -0.5, 0.3]))
+        predictor,
+        exact(giants(predictor, teff=4500.0, logg=2.0, m_h=np.array([-1.5, -0.5, 0.3]))),
     ).sampled()
 
     def depth(line: tuple[float, float], *sides: tuple[float, float]) -> np.ndarray:
@@ -247,7 +253,9 @@ def test_more_is_known_with_less_error(predictor: Predictor) -> None:
     known = giants(predictor)
     less = np.full_like(known, np.nan)
     less[:, vocabulary.column("teff")] = 4700.0
-    errors = [generate_spectra(predictor, values).errors["bp"][0] for values in (less, known)]
+    errors = [
+        generate_spectra(predictor, exact(values)).errors["bp"][0] for values in (less, known)
+    ]
     assert np.median(errors[1][:10] / errors[0][:10]) < 0.7
 
 
@@ -356,7 +364,7 @@ def test_bp_from_rp_is_far_better_than_the_mean_spectrum(predictor: Predictor) -
     stars = simulated(2_000, 77, predictor.bundle.vocabulary)
     vocabulary = predictor.bundle.vocabulary
     for source, target in (("rp", "bp"), ("bp", "rp")):
-        shown = InpaintRequest.of(source, target).read(stars.values, vocabulary)
+        shown = InpaintRequest.of(source, target).read(stars.inputs, vocabulary)
         made = generate_spectra(predictor, shown).coefficients[target]
         at = vocabulary.coefficient_columns(target)[:5]
         truth = stars.values[:, at]
@@ -372,10 +380,10 @@ def test_only_the_part_that_is_read_is_read(predictor: Predictor) -> None:
     vocabulary = predictor.bundle.vocabulary
     values = np.ones((1, len(vocabulary)))
     bp, rp = (vocabulary.coefficient_columns(band) for band in BANDS)
-    shown = np.isfinite(InpaintRequest.of("rp", "bp").read(values, vocabulary))[0]
+    shown = InpaintRequest.of("rp", "bp").read(exact(values), vocabulary).present[0]
     assert shown[rp].all()
     assert shown.sum() == len(rp)
-    shown = np.isfinite(InpaintRequest.of("all", "336-640").read(values, vocabulary))[0]
+    shown = InpaintRequest.of("all", "336-640").read(exact(values), vocabulary).present[0]
     assert not shown[bp].any()
     assert not shown[vocabulary.column("bprp")]
     assert shown[vocabulary.column("jh")]
@@ -389,8 +397,10 @@ def test_wavelengths_are_bands_or_what_is_left_of_them(predictor: Predictor) -> 
     assert InpaintRequest.of("bp", "500-700").read_nm == ((336.0, 500.0),)
     assert InpaintRequest.of("400-500", "missing").read_nm == ((400.0, 500.0),)
     vocabulary = predictor.bundle.vocabulary
-    shown = InpaintRequest.of("all", "336-500").read(np.ones((1, len(vocabulary))), vocabulary)
-    given = {vocabulary.names[i] for i in np.flatnonzero(np.isfinite(shown[0]))}
+    shown = InpaintRequest.of("all", "336-500").read(
+        exact(np.ones((1, len(vocabulary)))), vocabulary
+    )
+    given = {vocabulary.names[i] for i in np.flatnonzero(shown.present[0])}
     # A gap in BP leaves none of its coefficients, and no colour or label made of its flux.
     assert given == {*(f"rp{i}" for i in range(55)), "jh", "jk"}
 
@@ -423,7 +433,7 @@ def test_a_gap_is_filled_as_well_as_its_errors_say(predictor: Predictor) -> None
     scaled = truth.double().numpy() * 10 ** (0.4 * (gaia[:, :1].double().numpy() - G_ZERO_POINT))
     true = bases.flux({"bp": scaled[:, :55], "rp": scaled[:, 55:]})
     question = InpaintRequest.of("all", "560-600")
-    shown = question.read(seen.values.astype(float), vocabulary)
+    shown = question.read(seen.inputs, vocabulary)
     read = SimpleNamespace(
         values=seen.values, errors=seen.errors, g_mag=drawn["g_mag"].double().numpy()
     )

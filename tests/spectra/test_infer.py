@@ -15,6 +15,7 @@ from catalogproc.errors import BundleError, ContractError, InputError, JobError
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.spectra.infer import InferResult, infer
 from catalogproc.vocabulary import load_vocabulary
 
@@ -65,7 +66,7 @@ def test_answers_are_the_predictors(bundle: Bundle, tmp_path: Path) -> None:
     ):
         for name, value in known.items():
             values[row, VOCABULARY.column(name)] = value
-    direct = Predictor(bundle).predict(values, ["mass", "m_h", "rp3"])
+    direct = Predictor(bundle).predict(StarTokens.typical(values), ["mass", "m_h", "rp3"])
     for k, label in enumerate(("mass", "m_h", "rp3")):
         mean, sigma = out[label].to_numpy(), out[f"e_{label}"].to_numpy()
         np.testing.assert_allclose(mean[:3], direct.mean[:3, k], rtol=1e-5)

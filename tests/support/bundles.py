@@ -11,6 +11,7 @@ from support.paths import DATA
 
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -52,7 +53,9 @@ def tiny_bundle(folder: Path, vocabulary: Vocabulary | None = None, seed: int = 
             standardisation=standardisation,
             domain=Domain(low, high),
             training={"data": "none: the weights are random", "seed": seed},
-            check_values=center + scale * generator.normal(size=(2, len(vocabulary))),
+            check_tokens=StarTokens.typical(
+                center + scale * generator.normal(size=(2, len(vocabulary)))
+            ),
             check_labels=["teff", "logg", "m_h", "mass", "log_age"],
         ),
     )

@@ -22,14 +22,19 @@ def reference_prediction(
     weights: Weights,
     encoder_heads: Sequence[int],
     decoder_heads: Sequence[int],
-    tokens: Sequence[tuple[int, float]],
+    tokens: Sequence[tuple[int, float] | tuple[int, float, float]],
     requests: Sequence[int],
 ) -> tuple[Array, Array]:
-    """Mean and log variance (K,) for one star's (number, standardised value) pairs."""
+    """Mean and log variance (K,) for one star's tokens: (number, standardised value), and the
+    standardised log error where the network reads errors.
+    """
     width = weights["weight"].shape[1]
     memory = np.zeros((len(tokens), width))
-    for row, (number, value) in enumerate(tokens):
-        memory[row] = gelu(weights["weight"][number] * value + weights["bias"][number])
+    for row, (number, value, *error) in enumerate(tokens):
+        x = weights["weight"][number] * value + weights["bias"][number]
+        for r in error:
+            x = x + weights["error_bias"][number] * r + weights["error_weight"][number] * r * value
+        memory[row] = gelu(x)
     for block, heads in enumerate(encoder_heads):
         memory = _block(weights, f"encoder.{block}", heads, memory, memory)
     means, log_variances = [], []

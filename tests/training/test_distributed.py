@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from support.paths import ROOT
 
 from catalogproc.errors import JobError
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.training.distributed import ProcessGroup, launch
 from catalogproc.training.token_sampling import TokenBatch
 
@@ -110,9 +111,11 @@ def test_no_thread_of_the_group_outlives_the_interpreter(tmp_path: Path) -> None
 
 def test_shards_divide_all_stars_of_a_step() -> None:
     rows = torch.arange(10)[:, None]
-    batch = TokenBatch(rows, rows.float(), rows, rows.float(), rows.float(), rows > 3)
+    batch = TokenBatch(PackedTokens(rows, rows.float()), rows, rows.float(), rows.float(), rows > 3)
     parts = [ProcessGroup(rank, 3).shard(batch) for rank in range(3)]
-    assert sorted(torch.cat([part.ids for part in parts]).flatten().tolist()) == list(range(10))
+    assert sorted(torch.cat([part.shown.ids for part in parts]).flatten().tolist()) == list(
+        range(10)
+    )
     assert sum(int(part.requested.sum()) for part in parts) == int(batch.requested.sum())
     assert ProcessGroup().shard(batch) is batch
 

@@ -62,11 +62,11 @@ def test_a_hidden_mass_is_requested_and_the_other_labels_are_shown() -> None:
     generator = torch.Generator().manual_seed(1)
     batch = sampler.sample(values.float(), errors.float(), generator, hidden)
     mass, teff = (VOCABULARY.column(name) + 1 for name in ("mass", "teff"))
-    assert not (batch.ids == mass).any()
+    assert not (batch.shown.ids == mass).any()
     assert batch.requested.all()
     assert (batch.requests == mass).all()
     # Without a hidden token, `unlabelled` would hide Teff too.
-    assert (batch.ids == teff).any(1).all()
+    assert (batch.shown.ids == teff).any(1).all()
 
 
 def test_the_share_of_hidden_masses_is_that_of_the_job_and_depends_on_the_seed() -> None:

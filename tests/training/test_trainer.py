@@ -12,6 +12,7 @@ import torch
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import load_checkpoint, read_curve
 from catalogproc.training.config import MixedPrecision, Settings
@@ -92,7 +93,9 @@ def test_the_analytic_posterior_is_found(tmp_path):
         x = z + 0.6 * rng.normal(size=(2000, count))
         ids = torch.arange(1, count + 1).expand(2000, count)
         with torch.inference_mode():
-            mean, log_variance = network(ids, torch.tensor(x).float(), torch.tensor([6]))
+            mean, log_variance = network(
+                PackedTokens(ids, torch.tensor(x).float()), torch.tensor([6])
+            )
         precision = 1 + count / 0.36
         expected = x.sum(axis=1) / 0.36 / precision
         sigma = precision**-0.5
@@ -106,7 +109,7 @@ def test_the_analytic_posterior_is_found(tmp_path):
 
 def loss_of(mean, log_variance, truth, error, requested):
     numbers = torch.zeros(truth.shape, dtype=torch.int64)
-    batch = TokenBatch(numbers, truth, numbers, truth, error, requested)
+    batch = TokenBatch(PackedTokens(numbers, truth), numbers, truth, error, requested)
     return gaussian_loss(mean, log_variance, batch)
 
 
@@ -147,7 +150,9 @@ def test_stars_without_targets_do_not_change_the_gradient(tmp_path):
         requests = torch.arange(1, 7).expand(len(values), 6)
         x = values.nan_to_num(0.0)
         network.zero_grad()
-        loss_of(*network(ids, x, requests), x, torch.full_like(x, 0.1), present).backward()
+        loss_of(
+            *network(PackedTokens(ids, x), requests), x, torch.full_like(x, 0.1), present
+        ).backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()])
 
     values = torch.tensor(correlated(1, 8)[0]).float()
@@ -172,7 +177,7 @@ def test_many_targets_share_one_encoding(tmp_path, monkeypatch):
     encoded, decoded = [], []
     encode, decode = Transformer.encode, Transformer.decode
     monkeypatch.setattr(
-        Transformer, "encode", lambda s, ids, x: encoded.append(len(ids)) or encode(s, ids, x)
+        Transformer, "encode", lambda s, packed: encoded.append(len(packed)) or encode(s, packed)
     )
     monkeypatch.setattr(
         Transformer, "decode", lambda s, m, p, r: decoded.append(r.numel()) or decode(s, m, p, r)
@@ -367,7 +372,7 @@ def token_batch(seed):
     order = (ids > 0).sum(1).argsort(descending=True)
     values, ids, errors = values[order], ids[order], errors[order]
     x = values.nan_to_num(0.0)
-    return TokenBatch(ids, x, torch.arange(1, 7).expand(32, 6), x, errors, ids > 0)
+    return TokenBatch(PackedTokens(ids, x), torch.arange(1, 7).expand(32, 6), x, errors, ids > 0)
 
 
 def test_the_number_of_parts_does_not_change_the_weights(tmp_path):

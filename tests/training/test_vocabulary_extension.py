@@ -15,6 +15,8 @@ from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, ResumeError
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import Settings
@@ -56,7 +58,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         standardisation=Standardisation(center, scale),
         domain=Domain(domain.low[:count], domain.high[:count]),
         training={"data": "none"},
-        check_values=center + scale * random.normal(size=(2, count)),
+        check_tokens=StarTokens.typical(center + scale * random.normal(size=(2, count))),
         check_labels=["teff", "logg"],
     )
     return write_bundle(tmp_path_factory.mktemp("old"), content)
@@ -80,7 +82,8 @@ def test_a_token_with_another_meaning_is_refused(parent: Bundle) -> None:
 
 def test_old_tokens_have_the_same_predictions_bit_for_bit(parent: Bundle) -> None:
     vocabulary = extended_vocabulary(parent.vocabulary, SHIPPED)
-    network = extended_network(parent, vocabulary, seed=4).eval()
+    shape = replace(parent.shape, tokens=len(vocabulary))
+    network = extended_network(parent, shape, seed=4).eval()
     old = parent.network()
     random = np.random.default_rng(1)
     count = len(parent.vocabulary)
@@ -89,11 +92,13 @@ def test_old_tokens_have_the_same_predictions_bit_for_bit(parent: Bundle) -> Non
     requests = torch.arange(1, count + 1)
     with torch.inference_mode():
         for one, other in zip(
-            network(ids, values, requests), old(ids, values, requests), strict=True
+            network(PackedTokens(ids, values), requests),
+            old(PackedTokens(ids, values), requests),
+            strict=True,
         ):
             assert torch.equal(one, other)
-    again = extended_network(parent, vocabulary, seed=4)
-    other = extended_network(parent, vocabulary, seed=5)
+    again = extended_network(parent, shape, seed=4)
+    other = extended_network(parent, shape, seed=5)
     assert torch.equal(again.weight, network.weight)
     assert (other.weight[count + 1 :] != network.weight[count + 1 :]).all()
 
@@ -185,17 +190,19 @@ def test_new_tokens_are_learned_and_old_ones_not_forgotten(tmp_path: Path) -> No
     content = BundleContent(
         name="four", description="", network=network, vocabulary=old,
         standardisation=four, domain=Domain(np.full(4, -5.0), np.full(4, 5.0)), training={},
-        check_values=np.zeros((1, 4)), check_labels=["t0"],
+        check_tokens=StarTokens.exact(np.zeros((1, 4))), check_labels=["t0"],
     )  # fmt: skip
     bundle = write_bundle(tmp_path / "bundle", content)
-    start = extended_network(bundle, vocabulary, 1)
+    start = extended_network(bundle, replace(bundle.shape, tokens=len(vocabulary)), 1)
     tuned = Trainer(start, new_stars, plan).fit(tmp_path / "new").network
     values = torch.tensor(stars(6)(99, 4000)[0]).float()
 
     def rms(network: Transformer, requested: int, shown: tuple[int, ...]) -> float:
         ids = torch.tensor([k + 1 for k in shown]).expand(len(values), -1)
         with torch.inference_mode():
-            mean, _ = network.eval()(ids, values[:, list(shown)], torch.tensor([requested + 1]))
+            mean, _ = network.eval()(
+                PackedTokens(ids, values[:, list(shown)]), torch.tensor([requested + 1])
+            )
         return float((mean[:, 0] - values[:, requested]).square().mean().sqrt())
 
     best = (0.25 + 1 / (1 + 3 / 0.25)) ** 0.5  # noise of the token, and of z from three others
