@@ -15,10 +15,11 @@ from bench.kit import Kit
 from bench.measure import Figures, Noted, Row, Target, times
 from bench.reference import reference_copy, slots
 from catalogproc.datasets.star_table import StarTable
+from catalogproc.network.components import Components
 from catalogproc.training.config import Settings
 from catalogproc.training.token_sampling import TokenSampler, TrainingStars, standardise
 from catalogproc.training.trainer import Trainer
-from catalogproc.training.training_step import gaussian_loss
+from catalogproc.training.training_step import likelihood_loss
 
 TITLE = "training"
 ROWS = (
@@ -71,9 +72,9 @@ def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> 
         batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
         memory, padded = reference.encode(*slots(batch.shown.ids, batch.shown.values))
         prediction: tuple[Tensor, Tensor] = reference.decode(memory, padded, batch.requests[:, 0])
-        mean, log_variance = (column[:, None] for column in prediction)
+        found = Components(*(column[:, None, None] for column in prediction))
         optimiser.zero_grad()
-        gaussian_loss(mean, log_variance, batch).backward()
+        likelihood_loss(found, batch).backward()
         optimiser.step()
 
     return settings.batch / median(times(step, kit.sizes.repeats, kit.sizes.budget))

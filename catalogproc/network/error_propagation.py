@@ -167,9 +167,9 @@ def differentiate(
         dense = found.jacobian.new_zeros(len(ids), count, width + 1)
         dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
         distance = predictor.distance(found.summary, ids)
-        return found.mean, found.log_variance, distance, dense[:, :, 1:]
+        return *predictor.outputs(found.components), distance, dense[:, :, 1:]
 
-    shapes = ((count,), (count,), (), (count, width))
+    shapes = (*predictor.output_shapes(count), (), (count, width))
     cost = REVERSE_COST.get(predictor.device.type, REVERSE_COST["cuda"])
     function = BatchFunction(forward, shapes, count, cost)
     *standardised, dense = predictor.map_batches(tokens, function)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from catalogproc.network.components import Components
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Block, Transformer, attention_mask, summary
 
@@ -29,15 +30,24 @@ from catalogproc.network.transformer import Block, Transformer, attention_mask, 
 class ReverseOutput:
     """Predictions of K requests for N stars, standardised, and their derivatives.
 
-    ``mean`` and ``log_variance`` (N, K); ``jacobian`` (N, K, T), the mean's derivatives with
-    respect to the tokens' values at constant errors, 0 where padded; ``summary`` (N, D), the
+    ``components``, the predicted distributions; ``jacobian`` (N, K, T), the mean's derivatives
+    with respect to the tokens' values at constant errors, 0 where padded; ``summary`` (N, D), the
     mean of the encoder's output over a star's tokens.
     """
 
-    mean: Tensor
-    log_variance: Tensor
+    components: Components
     jacobian: Tensor
     summary: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean (N, K) of the predicted distributions."""
+        return self.components.moments()[0]
+
+    @property
+    def log_variance(self) -> Tensor:
+        """Log variance (N, K) of the predicted distributions."""
+        return self.components.moments()[1]
 
 
 class ReversePass:
@@ -94,7 +104,9 @@ class ReversePass:
             x, derivative = _gelu(F.linear(x, layer.weight, layer.bias))
             derivatives.append(derivative)
 
-        g = network.mean.weight.expand_as(x)  # (N, K, width of the last layer)
+        found = network.components(x, requests)
+        chances = network.component_weight.weight if network.shape.components > 1 else None
+        g = found.mean_gradient(network.mean.weight, chances)  # (N, K, width of the last layer)
         for layer, derivative in zip(reversed(head), reversed(derivatives), strict=True):
             g = self._linear_backward(layer, g * derivative)  # (N, K, D) at last
         g = self._decoder_backward(decoder, g)  # (N, K, T, D)
@@ -105,8 +117,7 @@ class ReversePass:
         else:
             jacobian = (g * slope.unsqueeze(1)).sum(-1)
         return ReverseOutput(
-            network.mean(x).squeeze(-1),
-            network.log_variance(x).squeeze(-1),
+            found,
             jacobian.masked_fill(~present[:, None, :], 0.0),
             summary(memory, present),
         )

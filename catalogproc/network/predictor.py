@@ -8,8 +8,8 @@ once per batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
+from catalogproc.network.components import Components
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.memory import keep_freed_memory
+from catalogproc.network.mixture import Mixture
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Transformer, summary
@@ -39,17 +41,19 @@ Floats = NDArray[np.float32]
 class Prediction:
     """Predictions of K labels for N stars, in the tokens' units.
 
-    ``mean`` and ``sigma`` are float32 (N, K). ``sigma`` is one standard deviation of the
-    Gaussian that the network predicts. Both are NaN for a star with an infinite input.
-    ``distance`` (N,) is the distance from the training stars in the latent space (see
+    ``mean`` and ``sigma`` are float32 (N, K): mean and standard deviation of the distribution that
+    the network predicts, NaN for a star with an infinite input. ``distance`` (N,) is the distance
+    from the training stars in the latent space (see
     :class:`~catalogproc.network.uncertainty_calibration.Latent`), NaN where the bundle
-    has no latent Gaussian.
+    has no latent Gaussian. ``mixtures`` holds the distributions that are no single Gaussian, by
+    label.
     """
 
     labels: tuple[str, ...]
     mean: NDArray[np.float32]
     sigma: NDArray[np.float32]
     distance: NDArray[np.float32] | None = None
+    mixtures: Mapping[str, Mixture] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,11 @@ class Predictor:
 
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
             memory, present = self.network.encode(packed)
-            mean, log_variance = self.network.decode(memory, present, requests)
-            return mean, log_variance, self.distance(summary(memory, present), packed.ids)
+            found = self.network.decode_components(memory, present, requests)
+            return *self.outputs(found), self.distance(summary(memory, present), packed.ids)
 
         count = len(requests)
-        function = BatchFunction(forward, ((count,), (count,), ()), count)
+        function = BatchFunction(forward, (*self.output_shapes(count), ()), count)
         return self.prediction(labels, *self.map_batches(tokens, function))
 
     def summaries(self, tokens: StarTokens) -> NDArray[np.float32]:
@@ -148,20 +152,43 @@ class Predictor:
         function = BatchFunction(forward, ((self.bundle.shape.width,),))
         return self.map_batches(tokens, function)[0]
 
-    def prediction(
-        self, labels: Sequence[str], mean: Floats, log_variance: Floats, distance: Floats
-    ) -> Prediction:
+    def outputs(self, components: Components) -> tuple[Tensor, ...]:
+        """Return what is kept of predicted distributions: rows of :meth:`output_shapes`.
+
+        Parameters
+        ----------
+        components
+            Of n stars and K labels.
+        """
+        moments = components.moments()
+        if components.log_weights is None:
+            return moments
+        parts = components.log_weights.exp(), components.means, components.log_variances
+        return *moments, *parts
+
+    def output_shapes(self, count: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of one star's :meth:`outputs`.
+
+        Parameters
+        ----------
+        count
+            K, the number of labels.
+        """
+        number = self.bundle.shape.components
+        parts = 3 * ((count, number),) if number > 1 else ()
+        return (count,), (count,), *parts
+
+    def prediction(self, labels: Sequence[str], *outputs: Floats) -> Prediction:
         """Convert standardised predictions to the labels' units.
 
         Parameters
         ----------
         labels
             K names.
-        mean, log_variance
-            The network's output (N, K).
-        distance
-            As :meth:`distance` returns it (N,).
+        outputs
+            :meth:`outputs` of N stars, and then what :meth:`distance` returns (N,).
         """
+        mean, log_variance, *parts, distance = outputs
         columns = self.bundle.vocabulary.columns(labels)
         scale = self.bundle.standardisation.scale[columns]
         center = self.bundle.standardisation.center[columns]
@@ -171,7 +198,22 @@ class Predictor:
             (mean * scale + center).astype(np.float32),
             sigma.astype(np.float32),
             distance,
+            self._mixtures(labels, parts),
         )
+
+    def _mixtures(self, labels: Sequence[str], parts: Sequence[Floats]) -> dict[str, Mixture]:
+        """Return the distributions of the labels that are several Gaussians."""
+        found: dict[str, Mixture] = {}
+        chosen, scales = self.bundle.shape.mixture, self.bundle.standardisation
+        for k, column in enumerate(self.bundle.vocabulary.columns(labels) if parts else ()):
+            if not chosen or column + 1 in chosen:
+                weights, means, log_variances = (part[:, k].astype(np.float64) for part in parts)
+                found[labels[k]] = Mixture(
+                    weights,
+                    means * scales.scale[column] + scales.center[column],
+                    np.exp(0.5 * log_variances) * scales.scale[column],
+                )
+        return found
 
     def distance(self, summaries: Tensor, ids: Tensor) -> Tensor:
         """Return the Mahalanobis distance from the training stars in the latent space.

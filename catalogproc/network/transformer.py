@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalogproc.errors import BundleError, JobError
+from catalogproc.network.components import Components
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
 
 
@@ -33,7 +34,8 @@ class Shape:
     ``tokens`` is the vocabulary's length V. ``encoder`` and ``decoder`` list their blocks
     as (attention heads, feed-forward width); ``head`` lists the hidden layers between
     the decoder and the two outputs. With ``reads_errors`` a token's embedding depends on its
-    error too.
+    error too. With ``components`` M > 1 the predicted distribution is a weighted sum of M
+    Gaussians: for the token numbers ``mixture``, or for all if there are none.
     """
 
     tokens: int
@@ -43,9 +45,11 @@ class Shape:
     head: tuple[int, ...] = (3096, 1548, 774, 387)
     dropout: float = 0.1
     reads_errors: bool = False
+    components: int = 1
+    mixture: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = [self.tokens, self.width, *self.head]
+        sizes = [self.tokens, self.width, *self.head, self.components]
         sizes += [size for block in (*self.encoder, *self.decoder) for size in block]
         if not all(isinstance(size, int) and size > 0 for size in sizes) or not self.decoder:
             raise JobError("a network needs positive integer sizes and a decoder", found=self)
@@ -60,15 +64,23 @@ class Shape:
             raise JobError("dropout is a probability", wanted="0 to 1", found=self.dropout)
         if not isinstance(self.reads_errors, bool):
             raise JobError("reads_errors is true or false", found=self.reads_errors)
+        if not all(isinstance(n, int) and 0 < n <= self.tokens for n in self.mixture) or (
+            self.mixture and self.components == 1
+        ):
+            raise JobError(
+                "the numbers of tokens that are predicted as several Gaussians",
+                wanted=f"1 to {self.tokens}, with components of 2 or more", found=self.mixture,
+            )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists and numbers for TOML and JSON; :meth:`from_dict` reads them."""
         content = asdict(self)
         for name in ("encoder", "decoder"):
             content[name] = [list(block) for block in content[name]]
-        content["head"] = list(self.head)
-        if not self.reads_errors:
-            del content["reads_errors"]  # keeps the text of bundles that were written before
+        content["head"], content["mixture"] = list(self.head), list(self.mixture)
+        for name, default in (("reads_errors", False), ("components", 1), ("mixture", [])):
+            if content[name] == default:
+                del content[name]  # keeps the text of bundles that were written before
         return content
 
     @classmethod
@@ -94,8 +106,9 @@ class Shape:
             for name in ("encoder", "decoder"):
                 if name in given:
                     given[name] = tuple((heads, inner) for heads, inner in given[name])
-            if "head" in given:
-                given["head"] = tuple(given["head"])
+            for name in ("head", "mixture"):
+                if name in given:
+                    given[name] = tuple(given[name])
             return cls(**given)
         except (TypeError, ValueError) as error:
             raise JobError("a network's field is missing or wrong", found=error) from None
@@ -180,8 +193,10 @@ class Transformer(nn.Module):
         self.decoder = nn.ModuleList(Block(d, h, inner, dropout) for h, inner in shape.decoder)
         widths = (d, *shape.head)
         self.head = nn.ModuleList(_dense(a, b) for a, b in pairwise(widths))
-        self.mean = _dense(widths[-1], 1)
-        self.log_variance = _dense(widths[-1], 1)
+        self.mean = _dense(widths[-1], shape.components)
+        self.log_variance = _dense(widths[-1], shape.components)
+        if shape.components > 1:
+            self.component_weight = _dense(widths[-1], shape.components)
         self.drop = nn.Dropout(dropout)
         for table in (self.weight, self.bias):
             nn.init.xavier_uniform_(table)
@@ -242,6 +257,16 @@ class Transformer(nn.Module):
 
         Parameters
         ----------
+        memory, present, requests
+            As for :meth:`decode_components`.
+        """
+        return self.decode_components(memory, present, requests).moments()
+
+    def decode_components(self, memory: Tensor, present: Tensor, requests: Tensor) -> Components:
+        """Return the predicted distributions (N, K), standardised, of each requested token.
+
+        Parameters
+        ----------
         memory, present
             As :meth:`encode` returns them.
         requests
@@ -256,12 +281,36 @@ class Transformer(nn.Module):
             x = block(x, memory, mask)  # (N, K, D)
         for layer in self.head:
             x = self.drop(F.gelu(layer(x)))
-        return self.mean(x).squeeze(-1), self.log_variance(x).squeeze(-1)
+        return self.components(x, requests)
+
+    def components(self, x: Tensor, requests: Tensor) -> Components:
+        """Return the predicted distributions (N, K) of the last hidden layer's output.
+
+        Parameters
+        ----------
+        x
+            (N, K, width of the layer).
+        requests
+            Token numbers, (K,) or (N, K).
+        """
+        shape, means, log_variances = self.shape, self.mean(x), self.log_variance(x)
+        if shape.components == 1:
+            return Components(means, log_variances)
+        logits = self.component_weight(x)  # (N, K, M)
+        if shape.mixture:
+            chosen = torch.isin(requests, torch.tensor(shape.mixture, device=requests.device))
+            first = torch.arange(shape.components, device=requests.device) == 0
+            logits = logits.masked_fill(~(chosen.unsqueeze(-1) | first), -torch.inf)
+        return Components(means, log_variances, logits.log_softmax(-1))
 
     def forward(self, tokens: PackedTokens, requests: Tensor) -> tuple[Tensor, Tensor]:
         """Run :meth:`encode`, then :meth:`decode`."""
+        return self.distributions(tokens, requests).moments()
+
+    def distributions(self, tokens: PackedTokens, requests: Tensor) -> Components:
+        """Run :meth:`encode`, then :meth:`decode_components`."""
         memory, present = self.encode(tokens)
-        return self.decode(memory, present, requests)
+        return self.decode_components(memory, present, requests)
 
     def require_errors(self, tokens: PackedTokens) -> None:
         """Raise BundleError for tokens without errors that are read, or with such that are not.

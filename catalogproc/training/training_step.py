@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from catalogproc.network.components import Components, joined
 from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.config import MixedPrecision, Settings
@@ -17,27 +19,27 @@ from catalogproc.training.distributed import ProcessGroup
 from catalogproc.training.token_sampling import BatchSource, TokenBatch, derived_seeds
 
 
-def gaussian_loss(
-    mean: Tensor, log_variance: Tensor, batch: TokenBatch, count: Tensor | None = None
+def likelihood_loss(
+    predicted: Components, batch: TokenBatch, count: Tensor | None = None
 ) -> Tensor:
     """Return the mean negative log likelihood, up to a constant; 0 without requests.
 
-    0.5 [(y - mu)^2 / (exp(s) + e^2) + ln(exp(s) + e^2)] with s the log variance that the
-    network predicts, y the true value and e its error (Leung & Bovy 2024).
+    See :meth:`~catalogproc.network.components.Components.surprise`.
 
     Parameters
     ----------
-    mean, log_variance
-        (N, K) predictions.
+    predicted
+        Predictions (N, K).
     batch
         True values and errors (N, K).
     count
         Number of requests to divide by; by default those of the batch.
     """
+    predicted = predicted.float()
     # Where nothing is requested the log variance is replaced: 0 times infinity would be NaN.
-    predicted = torch.where(batch.requested, log_variance.float(), 0.0)
-    total = torch.logaddexp(predicted, 2 * batch.error.log())
-    each = 0.5 * ((batch.truth - mean.float()).square() * torch.exp(-total) + total)
+    requested = batch.requested.unsqueeze(-1)
+    safe = replace(predicted, log_variances=torch.where(requested, predicted.log_variances, 0.0))
+    each = safe.surprise(batch.truth, batch.error)
     divisor = batch.requested.sum() if count is None else count
     return torch.where(batch.requested, each, 0.0).sum() / divisor.clamp(min=1)
 
@@ -122,7 +124,7 @@ class TrainingState:
         return loss
 
     def loss(self, network: Transformer, batch: TokenBatch, count: Tensor | None = None) -> Tensor:
-        """Return the loss of a network; see :func:`gaussian_loss`.
+        """Return the loss of a network; see :func:`likelihood_loss`.
 
         Parameters
         ----------
@@ -139,9 +141,10 @@ class TrainingState:
         with self.precision.autocast():
             for part, width in enumerate(widths):
                 at = slice(part * rows, (part + 1) * rows)
-                predictions.append(network(batch.shown.rows(at, width), batch.requests[at]))
-        mean, log_variance = (torch.cat(side) for side in zip(*predictions, strict=True))
-        return gaussian_loss(mean, log_variance, batch, count)
+                predictions.append(
+                    network.distributions(batch.shown.rows(at, width), batch.requests[at])
+                )
+        return likelihood_loss(joined(predictions), batch, count)
 
     @torch.no_grad()
     def validate(self, source: BatchSource, values: Tensor, errors: Tensor) -> float:

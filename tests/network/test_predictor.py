@@ -160,7 +160,7 @@ def test_every_trained_token_can_be_predicted_and_no_other(tmp_path, predictor):
 def test_a_star_is_encoded_once_and_all_labels_are_decoded_together(bundle, predictor, monkeypatch):
     values = physical(bundle, stars(100, seed=6))
     network = predictor.network
-    calls = {"encode": [], "decode": []}
+    calls = {"encode": [], "decode_components": []}
     for name in calls:
         method = getattr(network, name)
 
@@ -174,8 +174,8 @@ def test_a_star_is_encoded_once_and_all_labels_are_decoded_together(bundle, pred
             seen.clear()
         predictor.predict(typical(values), labels)
         assert sum(len(packed) for (packed,) in calls["encode"]) == 100
-        assert len(calls["decode"]) == len(calls["encode"])
-        for memory, _, requests in calls["decode"]:
+        assert len(calls["decode_components"]) == len(calls["encode"])
+        for memory, _, requests in calls["decode_components"]:
             assert len(requests) == len(labels)
             # Nothing the length of the table is kept on the device.
             assert memory.shape[0] * len(labels) <= max(module.BUDGET["cpu"][1], len(labels))

@@ -46,9 +46,22 @@ def reference_prediction(
         while f"head.{layer}.weight" in weights:
             x = gelu(_linear(weights, f"head.{layer}", x))
             layer += 1
-        means.append(_linear(weights, "mean", x)[0, 0])
-        log_variances.append(_linear(weights, "log_variance", x)[0, 0])
+        mean, variance = _moments(weights, x)
+        means.append(mean)
+        log_variances.append(np.log(variance))
     return np.array(means), np.array(log_variances)
+
+
+def _moments(weights: Weights, x: Array) -> tuple[float, float]:
+    """Mean and variance of the weighted Gaussians: E[y] and E[y^2] - E[y]^2."""
+    mu = _linear(weights, "mean", x)[0]
+    variance = np.exp(_linear(weights, "log_variance", x)[0])
+    if len(mu) == 1:
+        return mu[0], variance[0]
+    shares = np.exp(_linear(weights, "component_weight", x)[0])
+    shares /= shares.sum()
+    mean = float(shares @ mu)
+    return mean, float(shares @ (variance + mu**2)) - mean**2
 
 
 def gelu(x: Array) -> Array:

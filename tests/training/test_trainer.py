@@ -12,13 +12,14 @@ import torch
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
+from catalogproc.network.components import Components
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import load_checkpoint, read_curve
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.token_sampling import TokenBatch, TrainingStars, derived_seeds
 from catalogproc.training.trainer import Trainer
-from catalogproc.training.training_step import TrainingState, gaussian_loss
+from catalogproc.training.training_step import TrainingState, likelihood_loss
 
 SHAPE = Shape(6, 8, ((2, 16),), ((2, 16),), (16,), dropout=0.1)
 PLAIN = Standardisation(np.zeros(6), np.ones(6))
@@ -110,7 +111,7 @@ def test_the_analytic_posterior_is_found(tmp_path):
 def loss_of(mean, log_variance, truth, error, requested):
     numbers = torch.zeros(truth.shape, dtype=torch.int64)
     batch = TokenBatch(PackedTokens(numbers, truth), numbers, truth, error, requested)
-    return gaussian_loss(mean, log_variance, batch)
+    return likelihood_loss(Components(mean[..., None], log_variance[..., None]), batch)
 
 
 def test_the_loss_is_the_normal_likelihood_with_the_label_error_added():
@@ -175,12 +176,14 @@ def test_stars_without_targets_do_not_change_the_gradient(tmp_path):
 
 def test_many_targets_share_one_encoding(tmp_path, monkeypatch):
     encoded, decoded = [], []
-    encode, decode = Transformer.encode, Transformer.decode
+    encode, decode = Transformer.encode, Transformer.decode_components
     monkeypatch.setattr(
         Transformer, "encode", lambda s, packed: encoded.append(len(packed)) or encode(s, packed)
     )
     monkeypatch.setattr(
-        Transformer, "decode", lambda s, m, p, r: decoded.append(r.numel()) or decode(s, m, p, r)
+        Transformer,
+        "decode_components",
+        lambda s, m, p, r: decoded.append(r.numel()) or decode(s, m, p, r),
     )
     fit(tmp_path, settings=with_(QUICK, steps=2, targets=5, parts=3))
     assert sum(encoded) == 2 * QUICK.batch
