@@ -23,6 +23,12 @@ import catalogproc
 from catalogproc.export.describe import describe
 from catalogproc.export.export import FORMATS
 from catalogproc.flags import load_flags, load_input_flags
+from catalogproc.readers.column_lookup import SUFFIXES as ENDINGS
+from catalogproc.readers.datalink import PRODUCTS
+from catalogproc.readers.formats import SUFFIXES
+from catalogproc.readers.formats.recognise import NOT_READ
+from catalogproc.readers.text_values import MISSING_WORDS, is_missing
+from catalogproc.readers.units import COUNTED
 
 DOCS = ROOT / "docs"
 PAGES = {"columns": ("catalog",), "flags": ("flags",), "inputs": ("xp_continuous", "gaia_source")}
@@ -63,6 +69,43 @@ def test_every_name_of_an_element_column_in_the_page_is_read(tmp_path: Path) -> 
         assert batch.column("bp_coefficients").to_pylist() == [[1, 2]], columns
         assert batch.column("rp_coefficient_errors").to_pylist() == [[1, 2]], columns
         assert batch.column("bp_coefficient_correlations").to_pylist() == [[1]], columns
+
+
+WORDS_OF_FORMATS = {
+    "encrypted Parquet": "encrypted Parquet", "a FITS extension without its file": "FITS extension",
+    "a web page": "web page", "a pointer of Git LFS, not the file itself": "Git LFS",
+    "a pointer of git-annex, not the file itself": "git-annex", "Avro": "Avro", "HDF5": "HDF5",
+    "Arrow IPC (Feather)": "Feather", "an Arrow IPC stream": "streams", "ORC": "ORC",
+    "Feather, version 1": "Feather", "an array of NumPy (.npy)": "`.npy`", "JSON": "JSON",
+    "a SQLite database": "SQLite", "an Excel workbook (.xls)": "Excel", "a PDF document": "PDF",
+    "bzip2": "bzip2", "xz": "xz", "gzip inside of gzip": "gzip inside gzip", "zstd": "zstd",
+    "a 7z archive": "7z", "a RAR archive": "RAR", "arrays of NumPy (.npz)": "`.npz`",
+    "an Excel workbook (.xlsx)": "Excel", "an OpenDocument sheet": "OpenDocument",
+    "a file of PyTorch": "PyTorch", "Zarr": "Zarr", "a ZIP archive": "ZIP archive",
+}  # fmt: skip
+
+
+def test_formats_endings_and_words_of_the_page_on_inputs_are_those_of_the_readers() -> None:
+    """Both ways: what is read stands in the page, and what stands there is read."""
+    text = (DOCS / "inputs.md").read_text()
+    formats = text.partition("## Formats")[2].partition("## Layout")[0]
+    table = "".join(line for line in formats.splitlines() if line.startswith("|"))
+    assert set(re.findall(r"`(\.\w+)`", table)) - {".gz"} == set(SUFFIXES)
+    names = text.partition("## Names of columns")[2].partition("## Identifiers")[0]
+    assert tuple(re.findall(r"`(_\w+)`", names.partition("in this order")[0])) == ENDINGS
+    missing = text.partition("## Missing values")[2].partition("An identifier")[0]
+    listed = re.findall(r"`([^`]+)`", missing)
+    assert listed
+    assert is_missing(pa.array([*listed, ""])).to_pylist() == [True] * (len(listed) + 1)
+    assert set(listed) == {word for word in MISSING_WORDS if word}
+    units = text.partition("- Fluxes:")[2].partition("are counts")[0]
+    assert set(re.findall(r"`(\w+)`", units)) == set(COUNTED)
+    assert set(WORDS_OF_FORMATS) == set(NOT_READ)
+    refused = " ".join(formats.partition("These are refused by name")[2].split())
+    for kind, word in WORDS_OF_FORMATS.items():
+        assert word in refused, kind
+    for product in PRODUCTS:
+        assert product in text
 
 
 def blocks(page: str, language: str) -> list[str]:

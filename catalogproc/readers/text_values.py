@@ -9,29 +9,13 @@ from numpy.typing import NDArray
 
 from catalogproc.readers.arrow_lists import Mask, list_array
 
-# How text tables, pandas, R, astropy and JSON write that a value is missing.
-_MISSING = pa.array(
-    [
-        b"",
-        b"null",
-        b"NULL",
-        b"None",
-        b"nan",
-        b"NaN",
-        b"NAN",
-        b"--",
-        b"[]",
-        b"()",
-        b"\\N",
-        b"NA",
-        b"N/A",
-        b"n/a",
-        b"<NA>",
-    ],
-    pa.binary(),
-)
+MISSING_WORDS = (
+    "", "null", "NULL", "None", "nan", "NaN", "NAN", "--", "[]", "()", "\\N", "NA", "N/A", "n/a",
+    "<NA>",
+)  # fmt: skip
+"""How text tables, pandas, R, astropy and JSON write that a value is missing."""
 
-
+_MISSING = pa.array([word.encode() for word in MISSING_WORDS], pa.binary())
 _LONGEST_MISSING = 4
 
 

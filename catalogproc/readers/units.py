@@ -11,7 +11,7 @@ import numpy as np
 
 from catalogproc.errors import InputError
 
-_COUNTS = ("electron", "ct", "count", "photon", "ph", "adu")
+COUNTED = ("electron", "ct", "count", "photon", "ph", "adu")
 """Units of what is counted: a flux per second is stated with any of these, or with none."""
 
 _DIALECTS = (None, "cds", "vounit", "fits")
@@ -121,6 +121,6 @@ def _without_counts(unit: Any) -> Any:
     kept = [
         (base, power)
         for base, power in zip(unit.bases, unit.powers, strict=True)
-        if base.name not in _COUNTS
+        if base.name not in COUNTED
     ]
     return CompositeUnit(unit.scale, [base for base, _ in kept], [power for _, power in kept])

@@ -262,5 +262,7 @@ def _reread(columns: list[Disturbed], dice: Dice) -> pd.DataFrame:
     """A CSV file as pandas.read_csv reads it: arrays are text."""
     made = {c.label: ["" if h else _written(v) for v, h in _pairs(c)] for c in columns}
     out = io.StringIO(pd.DataFrame(made).to_csv(index=False))
-    nullable = {c.label: "Int64" for c in columns if c.values.dtype.kind in "iu"}
-    return pd.read_csv(out, dtype=nullable)
+    # As its users learn: without a type, a source_id with gaps becomes a float.
+    kinds = {c.label: "Int64" for c in columns if c.values.dtype.kind in "iu"}
+    kinds |= {c.label: "str" for c in columns if c.values.dtype.kind == "U"}
+    return pd.read_csv(out, dtype=kinds)

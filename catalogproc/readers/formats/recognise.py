@@ -97,6 +97,10 @@ _PICKLE = Content("a pickle of Python", "load it with the program that wrote it 
                   "table as Parquet; a pickle can run code, so none is opened here")  # fmt: skip
 
 
+NOT_READ = tuple(dict.fromkeys(found.kind for _, found in (*_BEGINNINGS, *_ZIPPED) if found.advice))
+"""Formats that are recognised and not read."""
+
+
 def recognise(content: bytes) -> Content:
     """Return what a file holds.
 
