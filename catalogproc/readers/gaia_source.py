@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, masked
 from catalogproc.io.staging import named
 from catalogproc.readers.auxiliary_rows import conform, used_columns
 from catalogproc.readers.formats import open_table
@@ -208,7 +208,7 @@ def table_names(files: Sequence[Path], kinds: Sequence[object]) -> tuple[str, ..
     for path, kind in zip(files, kinds, strict=True):
         members.setdefault(kind, []).append(path)
     names = {
-        kind: named(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        kind: masked(named(paths[0])) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         for kind, paths in members.items()
     }
     return tuple(names[kind] for kind in kinds)

@@ -239,8 +239,7 @@ def _spectrum(
     from catalogproc.inference.screening import Duplicates, screen
     from catalogproc.readers.xp import read_spectra, split_own
 
-    batches = read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read, own=True)
-    for batch in batches:
+    for batch in read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read, own=True):
         rows = batch.filter(pc.equal(batch.column("source_id"), source_id))
         if rows.num_rows:
             accepted, _ = screen(rows.slice(0, 1), vocabulary, Duplicates(), str(file))

@@ -18,6 +18,7 @@ from catalogproc.cluster.run import run
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import Refusal
 from catalogproc.readers.auxiliary_columns import auxiliary_columns
+from catalogproc.report.explain import explain
 from catalogproc.rundir.summary import read_summary
 
 SPECTRA = EXAMPLES / "xp_continuous_000.parquet"
@@ -149,6 +150,8 @@ def test_own_columns_are_used_without_a_second_mention(
     )
     assert first.to_pandas().equals(second.to_pandas())
     assert first.column("parallax_zpc").to_pylist() == pytest.approx([0.54] * 40)
+    star = explain(tmp_path / "b", ids[3].as_py(), model=bundle)  # predicts again, and compares
+    assert star.row["parallax_zpc"] == pytest.approx(0.54)
 
 
 def test_a_table_of_other_stars_is_a_warning_and_strictly_a_refusal(

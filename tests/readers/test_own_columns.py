@@ -11,10 +11,12 @@ import pytest
 from support import real_stars
 from support.paths import EXAMPLES
 
+from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
 from catalogproc.readers import auxiliary_rows
 from catalogproc.readers.gaia_source import NO_TABLES, open_auxiliary
 from catalogproc.readers.joined_rows import CONTRADICTS, OWN, REPEATED, STARS, UNREADABLE
 from catalogproc.readers.xp import read_spectra, split_own
+from catalogproc.vocabulary import load_vocabulary
 
 FORMATS = {"xp.fits": "fits", "xp.vot": "votable", "xp.ecsv": "ascii.ecsv"}
 
@@ -109,6 +111,14 @@ def test_a_given_table_counts_before_own_columns_star_by_star(tmp_path: Path) ->
         str(given): {STARS: 10, "parallax": 9, "ra": 10},
         OWN: {"parallax": 21, "ruwe": 30, CONTRADICTS + "parallax": 1},
     }
+
+
+def test_evaluation_and_spectra_commands_read_own_columns_as_a_run_does(tmp_path: Path) -> None:
+    path, vocabulary = tmp_path / "xp.parquet", load_vocabulary()
+    with_own(path, phot_g_mean_mag=np.full(30, 7.25), parallax=np.full(30, 4.0))
+    ((_, tokens),) = read_stars(StarFiles([path]), vocabulary, all_inputs_job(vocabulary))
+    assert tokens.g_mag.tolist() == [7.25] * 30
+    assert tokens.parallax_zpc == pytest.approx([4.04] * 30)
 
 
 def put(path: Path, **columns: object) -> Path:
