@@ -7,7 +7,7 @@ features), so that a model is trained on the same inputs that it will get.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ class _Join:
         count = np.searchsorted(self.labels.source_id, ids, side="right") - first
         auxiliary = self._auxiliary(good["source_id"], first)
         job = _job(self.vocabulary)
-        star_tokens = tokens(good, auxiliary, self.vocabulary, job)
+        star_tokens = _label_parallaxes(tokens(good, auxiliary, self.vocabulary, job))
         if self.dust_map is not None:
             star_tokens = reddened(star_tokens, self.dust_map, self.vocabulary, job)
         stars = self._stars(star_tokens)
@@ -246,15 +246,13 @@ class _Join:
     def _stars(self, found: Tokens) -> dict[str, Any]:
         """Return columns of the contract ``training`` (N,), and the reason for rejection or ""."""
         stars: dict[str, Any] = {}
-        # A mean zero-point is good enough for an input with its error, and not for a label.
-        usable = found.parallax_usable & ~found.zero_point_assumed
         for name in _job(self.vocabulary).inputs:
             column = self.vocabulary.column(name)
             stars[name] = found.values[:, column].copy()
             stars[f"e_{name}"] = found.errors[:, column].copy()
         if "g_fakemag" in stars:
             for name in ("g_fakemag", "e_g_fakemag"):
-                stars[name][~usable] = np.nan
+                stars[name][~found.parallax_usable] = np.nan
         for band in BANDS:
             columns = self.vocabulary.coefficient_columns(band)
             for what, matrix in (
@@ -265,6 +263,7 @@ class _Join:
                 stars[f"{band}_{what}"] = matrix_lists(part, pa.float32(), absent)
         stars["bp_n_relevant_bases"] = found.n_bp_relevant
         stars["rp_n_relevant_bases"] = found.n_rp_relevant
+        usable = found.parallax_usable
         stars["parallax_zpc"] = np.where(usable, found.parallax_zpc, np.nan)
         stars["e_parallax"] = np.where(usable, found.e_parallax, np.nan)
         stars["phot_g_mean_mag"] = found.g_mag
@@ -276,6 +275,14 @@ class _Join:
             reason[found.ruwe >= self.cuts.ruwe] = f"ruwe {self.cuts.ruwe:g} or more"
         stars["reason"] = reason
         return stars
+
+
+def _label_parallaxes(found: Tokens) -> Tokens:
+    """Return the same stars, without the parallaxes that are too uncertain for labels.
+
+    A mean zero-point is good enough for an input with its error, and not for a label.
+    """
+    return replace(found, parallax_usable=found.parallax_usable & ~found.zero_point_assumed)
 
 
 def _job(vocabulary: Vocabulary) -> Job:

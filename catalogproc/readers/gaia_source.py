@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import JobError, masked
+from catalogproc.errors import InputError, JobError, masked
 from catalogproc.io.staging import named
+from catalogproc.readers import coerce
 from catalogproc.readers.auxiliary_rows import conform, used_columns
-from catalogproc.readers.formats import open_table
+from catalogproc.readers.formats import Rows, open_table
 from catalogproc.readers.joined_rows import Joined, Piece, join
 from catalogproc.readers.sorted_tables import (
     Ids,
@@ -222,8 +223,16 @@ def _scanned(path: Path, wanted: Ids) -> pa.Table:
     stars = pa.array(wanted)
     found = []
     for part in table.batches(stored, batch_rows=_SCANNED_AT_ONCE, stop=SCANNED):
-        rows = conform(part, columns, path)
-        found.append(rows.filter(pc.is_in(rows.column("source_id"), value_set=stars)))
+        ids, _ = coerce.identifiers(part.columns.column(0))
+        wanted_rows = pc.is_in(ids, value_set=stars)
+        if pc.any(wanted_rows).as_py():
+            # Only the wanted rows are converted, which are few.
+            some = Rows(part.first, part.columns.filter(wanted_rows))
+            try:
+                found.append(conform(some, columns, path))
+            except InputError:
+                conform(part, columns, path)  # raises it with the row's number in the file
+                raise
     if not found:
         found = [load_contract("gaia_source").arrow_schema().empty_table().select(["source_id"])]
     return sort_rows(pa.concat_tables(found), path)

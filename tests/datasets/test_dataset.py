@@ -494,6 +494,33 @@ def test_2mass_tables_are_preferred_to_allstar(
         assert stars[star]["jh"] == pytest.approx(jh, abs=1e-5, nan_ok=True)
 
 
+def test_a_parallax_of_an_assumed_zero_point_is_no_label(
+    files: SurveyFiles, sky: Sky, dust: dust_map.DustMap, tmp_path: Path
+) -> None:
+    """Nor is what a dust map has at its distance."""
+    (known,) = files.gaia_source
+    source = pq.read_table(known)
+    place = source.column_names.index("nu_eff_used_in_astrometry")
+    nu_eff = source.column(place).to_numpy().copy()
+    without = np.arange(len(nu_eff)) % 2 == 0
+    nu_eff[without] = np.nan
+    pq.write_table(
+        source.set_column(place, source.field(place), pa.array(nu_eff)), tmp_path / "gaia.parquet"
+    )
+    changed = replace(files, gaia_source=(tmp_path / "gaia.parquet",))
+    dataset_from_surveys(changed, tmp_path / "d", WIDE, dust_map=dust)
+    assumed = set(source["source_id"].to_numpy()[without].tolist())
+    labels = ("parallax_zpc", "e_parallax", "g_fakemag", "e_g_fakemag", "logebv", "e_logebv")
+    found = rows(tmp_path / "d").to_pylist()
+    for row in found:
+        if row["source_id"] in assumed:
+            assert all(np.isnan(row[name]) for name in labels)
+            assert np.isfinite(row["bprp"])
+    kept = [row for row in found if row["source_id"] not in assumed]
+    assert np.isfinite([row["parallax_zpc"] for row in kept]).mean() > 0.5
+    assert 0 < len(kept) < len(found)
+
+
 # --- failures, cuts and labels ------------------------------------------------------------------
 
 
