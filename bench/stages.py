@@ -26,6 +26,7 @@ from catalogproc.io.parquet_writer import PartWriter
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
+from catalogproc.readers.pieces import spectra
 
 TITLE = "stages on one core"
 PER_CORE = "stars/s per core"
@@ -106,14 +107,14 @@ def _measure(kit: Kit) -> Figures:
         chunks.cut(xp[:1], 10**9)[0].rows or 0, with_source
     )
 
-    [chunk] = chunks.cut([kit.table], 10**9)
-    batches = list(chunks.spectra(chunk))
+    [piece] = chunks.cut([kit.table], 10**9)[0].pieces
+    batches = list(spectra(piece))
 
     def screened() -> list[pa.RecordBatch]:
         seen = Duplicates()
         return [screen(batch, vocabulary, seen, "table")[0] for batch in batches]
 
-    figures["read"] = rate(sizes.table, lambda: [batch.num_rows for batch in chunks.spectra(chunk)])
+    figures["read"] = rate(sizes.table, lambda: [batch.num_rows for batch in spectra(piece)])
     figures["screen"] = rate(sizes.table, screened)
     good = screened()
     found = [engine.features(batch) for batch in good]
@@ -134,14 +135,15 @@ def _measure(kit: Kit) -> Figures:
         rate(len(few), lambda: kit.predictor.predict(few, kit.job.labels)),
         f"{len(kit.job.labels)} labels",
     )
-    spectra = [
+    good = [
         screen(batch, vocabulary, Duplicates(), "simulated")[0]
         for chunk in chunks.cut(xp, 10**9)
-        for batch in chunks.spectra(chunk)
+        for piece in chunk.pieces
+        for batch in spectra(piece)
     ]
-    identifiers = [batch.column("source_id") for batch in spectra]
+    identifiers = [batch.column("source_id") for batch in good]
     figures["match"] = rate(count, lambda: [auxiliary.match(ids) for ids in identifiers])
-    pairs = [(batch, auxiliary.match(batch.column("source_id"))) for batch in spectra]
+    pairs = [(batch, auxiliary.match(batch.column("source_id"))) for batch in good]
     figures["features, with gaia_source"] = rate(
         count, lambda: [engine.features(*pair) for pair in pairs]
     )

@@ -44,6 +44,7 @@ from catalogproc.job import load_job, load_training_job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, load_bundle
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import open_auxiliary
+from catalogproc.readers.pieces import spectra
 from catalogproc.resources import shipped
 from catalogproc.rundir.manifest import read_identity
 from catalogproc.rundir.receipts import read_receipt, receipt_files
@@ -105,15 +106,15 @@ def test_spectra(name: str, tmp_path: Path) -> None:
 def _through(path: Path) -> int:
     """Rows of a file that are cut, read and screened: each is good or rejected."""
     rows = 0
-    for chunk in chunks.cut([path], 5):
+    for piece in (piece for chunk in chunks.cut([path], 5) for piece in chunk.pieces):
         seen = Duplicates(np.array([], dtype=np.int64))
         count = 0
-        for batch in chunks.spectra(chunk, correlations=True):
+        for batch in spectra(piece, correlations=True):
             batch.validate(full=True)
             good, refused = screen(batch, VOCABULARY, seen, str(path))
             assert len(good) + len(refused) == len(batch)
             count += len(batch)
-        assert chunk.rows is None or count == chunk.rows
+        assert piece.rows is None or count == piece.rows
         rows += count
     return rows
 

@@ -34,10 +34,7 @@ def refuse_disk(chunks: Sequence[Chunk], output: Path) -> tuple[int, int]:
     Refusal
         ``free`` is less than ``needed``.
     """
-    # A file that does not state its number of rows takes some 2 kB per star, also compressed.
-    rows = sum(
-        chunk.rows if chunk.rows is not None else _size(chunk.file) // 2000 for chunk in chunks
-    )
+    rows = sum(piece.probable_rows for chunk in chunks for piece in chunk.pieces)
     needed = rows * BYTES_PER_ROW
     place = existing_parent(output)
     free = shutil.disk_usage(place).free
@@ -50,13 +47,6 @@ def refuse_disk(chunks: Sequence[Chunk], output: Path) -> tuple[int, int]:
             advice="give an --output on a larger disk",
         )
     return needed, free
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def format_bytes(number: int) -> str:

@@ -81,7 +81,8 @@ class EventLog:
         """
         for receipt in self._new("receipts", scheduler.receipts):
             self.write(
-                "chunk done", chunk=receipt.chunk_id, file=receipt.file, read=receipt.rows_read,
+                "chunk done", chunk=receipt.chunk_id, file=receipt.file,
+                files=len(receipt.each_file()), read=receipt.rows_read,
                 written=receipt.rows_written, rejected=dict(receipt.rejected_by_reason),
                 worker=receipt.worker, device=receipt.device, seconds=round(receipt.seconds, 4),
                 stages={name: round(value, 4) for name, value in receipt.stage_seconds.items()},

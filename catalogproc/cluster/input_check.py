@@ -15,6 +15,8 @@ from catalogproc.vocabulary import Vocabulary
 
 SAMPLE_ROWS = 1000
 """Rows of each file that are screened."""
+SHOWN = 10
+"""Number of lines about single files."""
 
 
 def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
@@ -31,7 +33,7 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
     -------
     list of str
         One line per file of which no row is accepted, with the reasons, and per part of a file
-        that is not read; then the number of accepted rows.
+        that is not read, up to SHOWN of them; then the number of accepted rows.
 
     Raises
     ------
@@ -59,6 +61,8 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
             found="; ".join(lines[:5]) or "no rows",
             where=", ".join(named(path) for path in inputs[:3]),
         )
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"and {len(lines) - SHOWN:,} more lines about single files"]
     return [*lines, f"{accepted:,} of the first {plural(read, 'row')} accepted"]
 
 

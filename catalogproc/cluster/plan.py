@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from catalogproc.cluster.auxiliary_check import column_lines, columns_of, matched_lines
 from catalogproc.cluster.dask_cluster import connect, fit_workers
 from catalogproc.cluster.disk_space import format_bytes, refuse_disk
+from catalogproc.cluster.done_chunks import chunk_states
 from catalogproc.cluster.input_check import input_lines
-from catalogproc.cluster.result import Failure, row_range
+from catalogproc.cluster.parallel import map_parallel
+from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
@@ -25,6 +26,7 @@ from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.auxiliary_columns import AuxiliaryColumns
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
+from catalogproc.readers.pieces import Piece
 from catalogproc.readers.xp import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
@@ -34,7 +36,6 @@ from catalogproc.rundir.manifest import (
     check_same_run,
     shown_path,
 )
-from catalogproc.rundir.receipts import is_valid, read_receipt, receipt_files
 
 if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 STAGING = ".auxiliary"
-_THREADS = 8
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+SHOWN = 10
+"""Number of files that cannot be read, and of files of a chunk, that are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,16 @@ class Plan:
         """Number of rows in these; None if a file does not state its number."""
         return _total(self.todo)
 
-    def with_receipts(self) -> Plan:
-        """Return the same plan with the receipts as they are now."""
-        done, invalid = check_receipts(self.output, self.chunks, self.job, self.bundle)
-        return replace(self, done=done, invalid=invalid)
+    def with_receipts(self, divided: Container[str] = ()) -> Plan:
+        """Return the same plan with the receipts as they are now.
+
+        Parameters
+        ----------
+        divided
+            Identifiers of the chunks that were divided into their files.
+        """
+        states = chunk_states(self.output, self.identity, self.chunks, divided)
+        return replace(self, **vars(states))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it: the run, and each chunk with its state."""
@@ -119,9 +125,12 @@ class Plan:
             "rows_todo": self.rows_todo,
             "chunks": [
                 {
-                    "chunk": chunk.id, "file": str(chunk.file), "first_row": chunk.first_row,
-                    "rows": chunk.rows, "done": chunk.id in self.done,
-                    "invalid": chunk.id in self.invalid,
+                    "chunk": chunk.id, "rows": chunk.rows,
+                    "files": [
+                        {"file": str(one.file), "first_row": one.first_row, "rows": one.rows}
+                        for one in chunk.pieces
+                    ],
+                    "done": chunk.id in self.done, "invalid": chunk.id in self.invalid,
                 }
                 for chunk in self.chunks
             ],
@@ -150,8 +159,10 @@ class Plan:
                 f"{plural(len(self.invalid), 'invalid receipt')}: the receipt or its part was "
                 "changed, and the chunk is processed again"
             )
-        for fault in self.faults:
+        for fault in self.faults[:SHOWN]:
             lines += ["cannot be read and will fail:", *fault.lines()]
+        if len(self.faults) > SHOWN:
+            lines.append(f"and {len(self.faults) - SHOWN:,} more files that will fail")
         for columns in self.auxiliary_columns:
             lines += columns.lines()
         if not short:
@@ -168,7 +179,7 @@ class Plan:
 
     def _line(self, chunk: Chunk) -> str:
         state = "done" if chunk.id in self.done else "to do"
-        return f"{state:5}  {chunk.id}  {chunk.file}  {row_range(chunk)}"
+        return f"{state:5}  {chunk.id}  {files_in(chunk)}  {row_range(chunk)}"
 
 
 def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> Plan:
@@ -201,12 +212,12 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     joined = [InputFile(named(path), fingerprint(path)) for path in gaia_source]
     if dust_map is not None:
         joined.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
-    chunks = tuple(cut(files, job.chunk_rows))
-    faults = _map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
+    found = map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
+    faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
+    chunks = cut(files, job.chunk_rows, faults)
     identity = RunIdentity.of(job, bundle, _input_files(chunks), joined)
     output = Path(spec.output)
     refuse_output(output, identity)
-    done, invalid = check_receipts(output, chunks, job, bundle)
     return Plan(
         spec=spec,
         job=job,
@@ -216,10 +227,8 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
         auxiliary_columns=columns,
         output=output,
         identity=identity,
-        chunks=chunks,
-        done=done,
-        invalid=invalid,
-        faults=tuple(fault for fault in faults if fault is not None),
+        faults=tuple(faults.values()),
+        **vars(chunk_states(output, identity, chunks)),
         dust_map=dust_map,
     )
 
@@ -241,13 +250,13 @@ def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
 
 
 def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:
-    """Return each file with its fingerprint and rows; every file has at least one chunk."""
-    by_file: dict[Path, list[Chunk]] = {}
-    for chunk in chunks:
-        by_file.setdefault(chunk.file, []).append(chunk)
+    """Return each file with its fingerprint and rows; every file has at least one piece."""
+    by_file: dict[Path, list[Piece]] = {}
+    for piece in (piece for chunk in chunks for piece in chunk.pieces):
+        by_file.setdefault(piece.file, []).append(piece)
     return [
-        InputFile(named(path), its_chunks[0].fingerprint, _total(its_chunks))
-        for path, its_chunks in by_file.items()
+        InputFile(named(path), its_pieces[0].fingerprint, _total(its_pieces))
+        for path, its_pieces in by_file.items()
     ]
 
 
@@ -285,35 +294,6 @@ def refuse_output(output: Path, identity: RunIdentity) -> None:
             where=output,
             advice="give another --output",
         )
-
-
-def check_receipts(
-    output: Path, chunks: Sequence[Chunk], job: Job, bundle: Bundle
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the identifiers of the chunks with a valid receipt, and with an invalid one.
-
-    Parameters
-    ----------
-    output
-        The run's folder.
-    chunks
-        All chunks of the run.
-    job, bundle
-        The job and the model that a valid receipt names.
-    """
-    fingerprints = {chunk.id: chunk.fingerprint for chunk in chunks}
-    paths = [path for path in receipt_files(output) if path.stem in fingerprints]
-
-    def is_done(path: Path) -> bool:
-        try:
-            receipt = read_receipt(path)
-        except InputError:
-            return False
-        return is_valid(receipt, output, job.hash, bundle.hash, fingerprints[path.stem])
-
-    valid = _map_parallel(is_done, paths)
-    done = frozenset(path.stem for path, good in zip(paths, valid, strict=True) if good)
-    return done, frozenset(path.stem for path in paths) - done
 
 
 def check(plan: Plan) -> list[str]:
@@ -355,14 +335,6 @@ def check(plan: Plan) -> list[str]:
     return lines
 
 
-def _total(chunks: Sequence[Chunk]) -> int | None:
-    counts = [chunk.rows for chunk in chunks]
+def _total(items: Sequence[Chunk] | Sequence[Piece]) -> int | None:
+    counts = [item.rows for item in items]
     return None if None in counts else sum(count for count in counts if count is not None)
-
-
-def _map_parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    """Return the function of each item, in order; opening files on a shared disk is slow."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))

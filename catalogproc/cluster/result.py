@@ -85,8 +85,9 @@ class Failure:
         """
         kind = kind or type(error).__name__
         cause = cause or (describe_error(error) if error is not None else kind)
-        file, rows = str(chunk.file), row_range(chunk)
-        return cls(chunk.id, file, rows, kind, cause, advice_for(error, kind))
+        return cls(
+            chunk.id, files_in(chunk), row_range(chunk), kind, cause, advice_for(error, kind)
+        )
 
     def lines(self) -> list[str]:
         """Return the failure for the user: place, cause, and what to do."""
@@ -258,6 +259,18 @@ def advice_for(error: BaseException | None, kind: str) -> str:
     return own or _ADVICE.get(kind, _DEFECT)
 
 
+def files_in(chunk: Chunk) -> str:
+    """Return which files a chunk is of, in words.
+
+    Parameters
+    ----------
+    chunk
+        A chunk.
+    """
+    first, *others = chunk.pieces
+    return f"{first.file} and {plural(len(others), 'more file')}" if others else str(first.file)
+
+
 def row_range(chunk: Chunk) -> str:
     """Return which rows of its file a chunk holds, in words.
 
@@ -266,6 +279,7 @@ def row_range(chunk: Chunk) -> str:
     chunk
         A chunk; its number of rows may be unknown.
     """
-    if chunk.rows is None:
-        return "all rows" if not chunk.first_row else f"rows from {chunk.first_row:,}"
-    return f"rows {chunk.first_row:,} to {chunk.first_row + chunk.rows - 1:,}"
+    first, rows = chunk.pieces[0].first_row, chunk.rows
+    if rows is None or len(chunk.pieces) > 1:
+        return "all rows" if not first else f"rows from {first:,}"
+    return f"rows {first:,} to {first + rows - 1:,}"

@@ -26,6 +26,7 @@ from catalogproc.cluster.dask_cluster import (
     local_cluster,
 )
 from catalogproc.cluster.disk_space import refuse_disk
+from catalogproc.cluster.done_chunks import remove_leftovers
 from catalogproc.cluster.event_log import EventLog
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_output
 from catalogproc.cluster.prometheus import served_metrics
@@ -243,12 +244,12 @@ def _chunks(plan: Plan) -> Iterator[Chunk]:
     """Yield the chunks to process; only local workers share this process's working folder."""
     here = Path() if plan.spec.cluster.scheduler is None else Path.cwd()
     for chunk in plan.todo:
-        yield replace(chunk, file=here / chunk.file)
+        yield chunk.below(here)
 
 
 def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
     """Return what reports to the user: each note once, and the progress."""
-    plan, announced = start.plan, set[str]()
+    announced = set[str]()
 
     def report(scheduler: ChunkScheduler) -> None:
         for note in [note for note in scheduler.notes if note not in announced]:
@@ -256,9 +257,9 @@ def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
             start.announce(note)
         if start.progress is not None:
             failed = f", {len(scheduler.failures)} failed" if scheduler.failures else ""
-            done = f"chunk {len(scheduler.receipts)} of {len(plan.todo)}{failed}"
+            done = f"chunk {len(scheduler.receipts)} of {scheduler.total}{failed}"
             note = f"{done}, {len(scheduler.workers)} workers"
-            start.progress(scheduler.rows, plan.rows_todo, note)
+            start.progress(scheduler.rows, start.plan.rows_todo, note)
 
     return report
 
@@ -267,10 +268,12 @@ def _finish(
     plan: Plan, scheduler: ChunkScheduler | None, seconds: float, statuses: Statuses
 ) -> RunResult:
     """Count what is done now, and write summary.json and provenance.json."""
-    after = plan.with_receipts() if scheduler is not None else plan
+    after = plan if scheduler is None else plan.with_receipts(scheduler.divided)
+    if not after.todo:
+        remove_leftovers(plan.output, after.chunks)
     result = _count(RunResult(
         output=plan.output,
-        chunks=len(plan.chunks),
+        chunks=len(after.chunks),
         chunks_done=len(after.done),
         chunks_run=len(after.done) - len(plan.done),
         rows_read=0,
@@ -281,7 +284,8 @@ def _finish(
     ), after)  # fmt: skip
     if scheduler is not None:
         # A worker may die after it has written the receipt and before it has sent it.
-        failures = (fault for fault in scheduler.failures if fault.chunk not in after.done)
+        remaining = {chunk.id for chunk in after.todo}
+        failures = (fault for fault in scheduler.failures if fault.chunk in remaining)
         result = replace(
             result, rows_run=scheduler.rows, failures=tuple(failures), stopped=scheduler.stopped,
             notes=tuple(scheduler.notes),
@@ -307,8 +311,9 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
             reasons.update(receipt.rejected_by_reason)
             auxiliary = added((auxiliary, receipt.auxiliary))
             zero_points.update(receipt.zero_point_differences)
-            read[receipt.file] += receipt.rows_read
-            written[receipt.file] += receipt.rows_written
+            for one in receipt.each_file():
+                read[one.file] += one.rows_read
+                written[one.file] += one.rows_written
     return replace(
         result, rows_read=rows["read"], rows_written=rows["written"],
         rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
@@ -320,7 +325,17 @@ def _count(result: RunResult, plan: Plan) -> RunResult:
 
 def _check_receipts_remain(plan: Plan, scheduler: ChunkScheduler) -> None:
     """Raise CountError if a chunk that a worker reported as done has no valid receipt."""
-    lost = {receipt.chunk_id for receipt in scheduler.receipts} - plan.done
+    done = {
+        (piece.fingerprint, piece.first_row)
+        for chunk in plan.chunks
+        if chunk.id in plan.done
+        for piece in chunk.pieces
+    }
+    lost = {
+        receipt.chunk_id
+        for receipt in scheduler.receipts
+        if any((one.fingerprint, one.first_row) not in done for one in receipt.each_file())
+    }
     if lost:
         raise CountError(
             "chunks that workers reported as done have no valid receipt",

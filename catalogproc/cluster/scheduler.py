@@ -167,6 +167,9 @@ class ChunkScheduler:
         Of the chunks that are done, and of those that failed.
     retries
         What happened to chunks that were then tried again.
+    divided
+        Identifiers of the chunks of several files that failed and were divided, so that only
+        the file that is to blame fails.
     rows
         Rows read by the chunks that are done.
     memory
@@ -194,6 +197,7 @@ class ChunkScheduler:
         self.receipts: list[Receipt] = []
         self.failures: list[Failure] = []
         self.retries: list[Failure] = []
+        self.divided: set[str] = set()
         self.memory: dict[str, int] = {}
         self.notes: dict[str, None] = {}
         self.stopped = ""
@@ -204,6 +208,12 @@ class ChunkScheduler:
         self._submitted = 0
         self._last_update = -math.inf
         self._last_worker = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """Number of chunks, those that are done among them."""
+        remaining = len(self.waiting) + len(self.quarantined) + len(self.in_flight)
+        return len(self.receipts) + len(self.failures) + remaining
 
     def run(self) -> None:
         """Process until every chunk is done or has failed, or the run must stop."""
@@ -326,13 +336,13 @@ class ChunkScheduler:
                 "its worker process died twice, the second time with no other chunk running: out "
                 "of memory, a crash, or a GPU failure"
             )
-            self.failures.append(Failure.of_chunk(task.chunk, error, WORKER_DIED, cause))
+            self._fail(task, Failure.of_chunk(task.chunk, error, WORKER_DIED, cause))
         elif isinstance(error, DiskFullError):
             self._stop(str(error))
         elif isinstance(error, TransientError | OSError):
             self._retry(task, error)
         else:
-            self.failures.append(Failure.of_chunk(task.chunk, error))
+            self._fail(task, Failure.of_chunk(task.chunk, error))
 
     def _retry(self, task: ChunkTask, error: BaseException) -> None:
         if task.tries + 1 < TRIES:
@@ -340,7 +350,18 @@ class ChunkScheduler:
             self.waiting.append(replace(task, tries=task.tries + 1))
         else:
             cause = f"{describe_error(error)} (tried {TRIES} times)"
-            self.failures.append(Failure.of_chunk(task.chunk, error, cause=cause))
+            self._fail(task, Failure.of_chunk(task.chunk, error, cause=cause))
+
+    def _fail(self, task: ChunkTask, failure: Failure) -> None:
+        """Count a chunk as failed; one of several files is divided and tried again."""
+        halves = task.chunk.divided()
+        if len(halves) == 1:
+            self.failures.append(failure)
+            return
+        self.retries.append(failure)
+        self.divided.add(task.chunk.id)
+        tasks = [ChunkTask(half, quarantined=task.quarantined) for half in halves]
+        (self.quarantined if task.quarantined else self.waiting).extend(tasks)
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason

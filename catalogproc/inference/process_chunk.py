@@ -13,7 +13,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,15 +25,17 @@ import pyarrow as pa
 
 from catalogproc import __version__
 from catalogproc.contract import load_contract
-from catalogproc.errors import CountError, InputError, masked
+from catalogproc.errors import CountError, InputError
+from catalogproc.inference.chunk_rows import ChunkRows, screened_rows
 from catalogproc.inference.input_flags import zero_point_differences
-from catalogproc.inference.screening import Duplicates, screen, screen_tokens
+from catalogproc.inference.stopwatch import Stopwatch
 from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.io.staging import named
-from catalogproc.readers import chunks
+from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.gaia_source import NO_TABLES
+from catalogproc.readers.pieces import content_sha256
 from catalogproc.readers.xp import split_own
-from catalogproc.rundir.receipts import Receipt, write_receipt
+from catalogproc.rundir.receipts import FileRows, Receipt, write_receipt
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
@@ -42,37 +43,9 @@ if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
     from catalogproc.readers.gaia_source import AuxiliaryTable
     from catalogproc.readers.joined_rows import Joined
+    from catalogproc.readers.pieces import Piece
 
-STAGES = ("read", "screen", "match", "features", "predict", "rows", "write")
 LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
-
-
-class Stopwatch:
-    """Wall time since its creation, in all and by stage, in seconds."""
-
-    def __init__(self) -> None:
-        self.started = datetime.now(UTC)
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._begin = time.perf_counter()
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage.
-
-        Parameters
-        ----------
-        stage
-            One of :data:`STAGES`.
-        """
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
-
-    def elapsed(self) -> float:
-        """Return the time since the creation."""
-        return time.perf_counter() - self._begin
 
 
 @dataclass(frozen=True)
@@ -103,12 +76,12 @@ def process_chunk(
     output: Path,
     worker: ChunkWorker = CALLER,
 ) -> Receipt:
-    """Turn one chunk of an input file into its parts of the catalog and a receipt.
+    """Turn one chunk of the input into its parts of the catalog and a receipt.
 
     Parameters
     ----------
     engine, chunk
-        The model with the job; which rows of which file, with the file's fingerprint.
+        The model with the job; which rows of which files, with the files' fingerprints.
     gaia_source
         The gaia_source table; None if the run has none.
     output
@@ -120,22 +93,24 @@ def process_chunk(
     Raises
     ------
     InputError
-        The file cannot be read, or is not, or is no longer, the one that was planned.
+        A file cannot be read, or is not, or is no longer, the one that was planned.
     CountError, CatalogprocError
         Rows read and rows written disagree; the parts cannot be written.
     """
     watch, parts = Stopwatch(), _Parts(engine, chunk, output)
-    _check_fingerprint(chunk, "is not the one that the run was planned with")
+    for piece in chunk.pieces:
+        _check_fingerprint(piece, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected:
             for batch in _stream(engine, chunk, gaia_source or NO_TABLES, watch):
                 with watch.time("write"):
                     parts.write(batch)
                 if worker.progress is not None:
-                    worker.progress(batch.rows_read)
-            _check_fingerprint(chunk, "was changed while it was read")
+                    worker.progress(int(batch.rows.read.sum()))
+            for piece in chunk.pieces:
+                _check_fingerprint(piece, "was changed while it was read")
             with watch.time("read"):
-                parts.input_sha256 = chunks.content_sha256(chunk)
+                parts.input_sha256 = content_sha256(chunk.pieces)
             _check_counts(chunk, parts)
             closing = time.perf_counter()
         watch.seconds["write"] += time.perf_counter() - closing
@@ -149,23 +124,27 @@ def process_chunk(
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch that is done: rows read, auxiliary columns, tokens, rows of both output files."""
+    """A batch that is done: its rows, auxiliary columns, tokens, rows of the catalog."""
 
-    rows_read: int
+    rows: ChunkRows
     joined: Joined | None
     tokens: Tokens
-    rows: pa.Table
-    rejected: pa.Table
+    catalog: pa.Table
 
 
 class _Parts:
-    """The output files of a chunk, and the counts of its rows."""
+    """The output files of a chunk, and the counts of its rows.
+
+    ``read`` and ``written`` count the rows (P,) of each piece.
+    """
 
     def __init__(self, engine: Engine, chunk: Chunk, output: Path) -> None:
-        stem = f"{Path(chunk.file).name.split('.')[0]}-{chunk.id[:8]}"
+        stem = f"{chunk.pieces[0].file.name.split('.')[0]}-{chunk.id[:8]}"
         metadata = _metadata(engine, chunk)
         self.output = output
-        self.rows_read = self.rows_matched = 0
+        self.rows_matched = 0
+        self.read = np.zeros(len(chunk.pieces), np.int64)
+        self.written = np.zeros(len(chunk.pieces), np.int64)
         self.reasons: Counter[str] = Counter()
         self.auxiliary: dict[str, Counter[str]] = {}
         self.zero_points: Counter[str] = Counter()
@@ -177,11 +156,13 @@ class _Parts:
 
     def write(self, batch: _Batch) -> None:
         """Write a batch, and add up its counts."""
-        self.catalog.write(batch.rows)
-        if batch.rejected.num_rows:
-            self.rejected.write(batch.rejected)
-            self.reasons.update(_counts(batch.rejected.column("reason")))
-        self.rows_read += batch.rows_read
+        rows = batch.rows
+        self.catalog.write(batch.catalog)
+        if rows.rejected.num_rows:
+            self.rejected.write(rows.rejected)
+            self.reasons.update(_counts(rows.rejected.column("reason")))
+        self.read += rows.read
+        self.written += np.bincount(rows.good_pieces, minlength=len(self.written))
         self.zero_points.update(zero_point_differences(batch.tokens))
         if batch.joined is not None:
             self.rows_matched += int(batch.joined.found.sum())
@@ -199,33 +180,22 @@ def _stream(
     engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable, watch: Stopwatch
 ) -> Iterator[_Batch]:
     """Yield the batches of a chunk, done but not written."""
-    with watch.time("read"):
-        seen = Duplicates(_identifiers(chunks.source_ids_before(chunk)))
-        batches = iter(chunks.spectra(chunk, correlations=_reads_correlations(engine), own=True))
-    file = masked(named(chunk.file))
-    while True:
-        with watch.time("read"):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        with watch.time("screen"):
-            good, rejected = screen(batch, engine.bundle.vocabulary, seen, file)
+    batches = screened_rows(chunk, engine.bundle.vocabulary, _reads_correlations(engine), watch)
+    for rows in batches:
         with watch.time("match"):
-            joined = _auxiliary(gaia_source, good)
+            joined = _auxiliary(gaia_source, rows.good)
         with watch.time("features"):
-            tokens = _features(engine, good, joined)
+            tokens = _features(engine, rows.good, joined)
             readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
             if not readable.all():
-                g_known = np.isfinite(tokens.g_flux)
-                good, without = screen_tokens(good, readable, g_known, file)
-                rejected = pa.concat_tables([rejected, without]).sort_by("row")
-                joined = _auxiliary(gaia_source, good)  # counts what is written
-                tokens = _features(engine, good, joined)
+                rows = rows.without_tokens(readable, np.isfinite(tokens.g_flux))
+                joined = _auxiliary(gaia_source, rows.good)  # counts what is written
+                tokens = _features(engine, rows.good, joined)
         with watch.time("predict"):
             output = engine.predict(tokens)
         with watch.time("rows"):
-            rows = engine.to_catalog(good.column("source_id"), tokens, output)
-        yield _Batch(batch.num_rows, joined, tokens, rows, rejected)
+            catalog = engine.to_catalog(rows.good.column("source_id"), tokens, output)
+        yield _Batch(rows, joined, tokens, catalog)
 
 
 def _auxiliary(gaia_source: AuxiliaryTable, spectra: pa.RecordBatch) -> Joined | None:
@@ -255,7 +225,7 @@ def versions() -> dict[str, str]:
 def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
     """Return the metadata of a part."""
     bundle = engine.bundle
-    return {
+    stated = {
         "catalogproc": __version__,
         "model": bundle.name,
         "model_hash": bundle.hash,
@@ -264,47 +234,63 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
         "job_hash": engine.job.hash,
         "run_id": engine.run_id,
         "chunk": chunk.id,
-        "input": Path(chunk.file).name,
-        "input_fingerprint": chunk.fingerprint,
+        "input": chunk.pieces[0].file.name,
+        "input_fingerprint": chunk.pieces[0].fingerprint,
     }
+    if len(chunk.pieces) > 1:
+        files = [{"name": one.file.name, "fingerprint": one.fingerprint} for one in chunk.pieces]
+        stated["input_files"] = json.dumps(files)
+    return stated
 
 
-def _check_fingerprint(chunk: Chunk, problem: str) -> None:
+def _check_fingerprint(piece: Piece, problem: str) -> None:
     """Raise InputError unless the file is the one that was planned."""
-    found = chunks.fingerprint(Path(chunk.file))
-    if found != chunk.fingerprint:
+    found = fingerprint(piece.file)
+    if found != piece.fingerprint:
         raise InputError(
             f"the input file {problem}",
-            wanted=f"fingerprint {chunk.fingerprint[:16]}…",
+            wanted=f"fingerprint {piece.fingerprint[:16]}…",
             found=f"{found[:16]}…",
-            where=chunk.file,
+            where=piece.file,
             advice="let nothing write to the input while a run reads it; start again with a "
             "new --output to use the file as it is now",
         )
 
 
 def _check_counts(chunk: Chunk, parts: _Parts) -> None:
-    """Raise CountError unless every row of the chunk, as the file counts them, is accounted for."""
-    read, written, rejected = parts.rows_read, parts.catalog.rows, parts.rejected.rows
-    wanted = read if chunk.rows is None else chunk.rows
-    if read != wanted or written + rejected != wanted:
+    """Raise CountError unless every row of each file, as it counts them, is accounted for."""
+    for piece, read in zip(chunk.pieces, parts.read, strict=True):
+        if piece.rows is not None and read != piece.rows:
+            raise CountError(
+                "the file has another number of rows than it says",
+                wanted=f"{piece.rows} rows of the input",
+                found=f"{read} read",
+                where=f"{piece.file}, chunk {chunk.id[:8]} from row {piece.first_row}",
+            )
+    read, written, rejected = parts.read.sum(), parts.catalog.rows, parts.rejected.rows
+    if written + rejected != read or written != parts.written.sum():
         raise CountError(
             "rows in and rows out disagree",
-            wanted=f"{wanted} rows of the input",
-            found=f"{read} read, {written} written + {rejected} rejected = {written + rejected}",
-            where=f"{chunk.file}, chunk {chunk.id[:8]} from row {chunk.first_row}",
+            wanted=f"{read} rows of the input",
+            found=f"{written} written + {rejected} rejected = {written + rejected}",
+            where=f"{chunk.pieces[0].file}, chunk {chunk.id[:8]}",
         )
 
 
 def _receipt(
     engine: Engine, chunk: Chunk, parts: _Parts, worker: ChunkWorker, watch: Stopwatch
 ) -> Receipt:
+    counts = zip(parts.read.tolist(), parts.written.tolist(), strict=True)
+    files = tuple(
+        FileRows(named(piece.file), piece.fingerprint, piece.first_row, *rows)
+        for piece, rows in zip(chunk.pieces, counts, strict=True)
+    )
     catalog, rejected = parts.catalog, parts.rejected
     return Receipt(
         chunk_id=chunk.id,
-        file=named(chunk.file),
-        first_row=chunk.first_row,
-        rows_read=parts.rows_read,
+        file=files[0].file,
+        first_row=files[0].first_row,
+        rows_read=int(parts.read.sum()),
         rows_written=catalog.rows,
         rows_rejected=rejected.rows,
         rejected_by_reason=dict(sorted(parts.reasons.items())),
@@ -313,7 +299,7 @@ def _receipt(
         zero_point_differences=dict(sorted(parts.zero_points.items())),
         job_hash=engine.job.hash,
         bundle_hash=engine.bundle.hash,
-        input_fingerprint=chunk.fingerprint,
+        input_fingerprint=files[0].fingerprint,
         input_sha256=parts.input_sha256,
         catalog_part=_path(catalog.part),
         catalog_sha256=_sha256(catalog.part),
@@ -327,15 +313,12 @@ def _receipt(
         finished=datetime.now(UTC).isoformat(),
         seconds=watch.elapsed(),
         stage_seconds=watch.seconds,
+        files=files if len(files) > 1 else (),
     )
 
 
 def _counts(values: pa.ChunkedArray) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in values.value_counts().to_pylist()}
-
-
-def _identifiers(column: pa.Array | pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.asarray(column.drop_null().to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _path(part: Part | None) -> str:

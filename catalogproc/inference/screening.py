@@ -140,11 +140,12 @@ def screen(
         *(band.faults[2] for band in bands),
         _Fault("no_coefficients", absent, _always("BP and RP are both absent")),
     ]
-    return _divide(_without_absent(batch, bands), faults, file)
+    files = pa.repeat(pa.scalar(file), len(batch))
+    return _divide(_without_absent(batch, bands), faults, files)
 
 
 def screen_tokens(
-    spectra: pa.RecordBatch, readable: Mask, g_known: Mask, file: str
+    spectra: pa.RecordBatch, readable: Mask, g_known: Mask, files: pa.Array
 ) -> tuple[pa.RecordBatch, pa.Table]:
     """Reject the spectra of stars without any token.
 
@@ -175,7 +176,7 @@ def screen_tokens(
         _Fault("no_tokens", ~readable & ~g_known, without_g),
         _Fault("no_tokens", ~readable, without_signal),
     ]
-    return _divide(spectra, faults, file)
+    return _divide(spectra, faults, files)
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,7 @@ def _without_absent(batch: pa.RecordBatch, bands: list[_Band]) -> pa.RecordBatch
 
 
 def _divide(
-    batch: pa.RecordBatch, faults: list[_Fault], file: str
+    batch: pa.RecordBatch, faults: list[_Fault], files: pa.Array
 ) -> tuple[pa.RecordBatch, pa.Table]:
     """Divide a batch into rows without a fault and the rejected rows, in the order of the file."""
     remaining = np.ones(len(batch), dtype=bool)
@@ -296,7 +297,7 @@ def _divide(
     rejected = contract.assemble(
         {
             "source_id": batch.column("source_id").take(in_file_order),
-            "file": pa.repeat(pa.scalar(file), len(by_reason)),
+            "file": files.take(in_file_order),
             "row": batch.column("row").take(in_file_order),
             "reason": pa.concat_arrays(reasons).take(permutation),
             "detail": pa.concat_arrays(details).take(permutation),

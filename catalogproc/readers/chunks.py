@@ -1,33 +1,33 @@
 """Input files: found, fingerprinted, and cut into chunks.
 
-A chunk is the work of one task: whole row groups of a Parquet file, or a complete file of another
-format, which can only be read from its start. The id of a chunk depends on the content of the file
-and the rows, not on the file's place.
+A chunk is the work of one task: whole row groups of a Parquet file, a complete file of another
+format, or several small files. Its id depends on the content of the files and the rows, not on
+the files' place.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.io.archives import is_archive
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address
 from catalogproc.io.staging import fetch, stage
-from catalogproc.readers import coerce
-from catalogproc.readers.column_lookup import source_id_column
 from catalogproc.readers.datalink import not_read, spectra_in
-from catalogproc.readers.formats import SUFFIXES, ParquetTable, has_known_suffix, open_table
-from catalogproc.readers.formats.parquet import byte_range
+from catalogproc.readers.formats import SUFFIXES, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_files
-from catalogproc.readers.xp import read_spectra
+from catalogproc.readers.pieces import Piece, pieces_of
+
+SMALL = 0.1
+"""A file of at most this part of a chunk's rows shares a chunk with its neighbours."""
+GROUP_FILES = 500
+"""Number of files that share a chunk at most; they have at most half of a chunk's rows."""
 
 _ENDS = 64 << 10
 
@@ -37,26 +37,43 @@ _COMPARED = 1 << 20
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of one input file.
+    """The work of one task: rows of one input file, or several small files.
 
     Attributes
     ----------
-    id
-        Hash (16 hex digits) of the file's fingerprint and the rows.
-    fingerprint
-        Of the file when it was planned; empty where the file could not be read.
-    first_row, rows
-        The rows of the file, from 0; ``rows`` is None where only reading the file tells.
-    row_groups
-        The Parquet row groups that hold them, begin and end; None for other formats.
+    pieces
+        The rows of each file, in the order of the input.
     """
 
-    id: str
-    file: Path
-    fingerprint: str
-    first_row: int
-    rows: int | None
-    row_groups: tuple[int, int] | None
+    pieces: tuple[Piece, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """Hash (16 hex digits) of the content of the files and the rows, not of their place."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].id
+        return sha256("\n".join(piece.id for piece in self.pieces).encode())[:16]
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows; None where only reading a file tells."""
+        counts = [piece.rows for piece in self.pieces if piece.rows is not None]
+        return sum(counts) if len(counts) == len(self.pieces) else None
+
+    def divided(self) -> tuple[Chunk, ...]:
+        """Return the chunk as two of half of its files; a chunk of one file is not divided."""
+        half = len(self.pieces) // 2
+        return (Chunk(self.pieces[:half]), Chunk(self.pieces[half:])) if half else (self,)
+
+    def below(self, folder: Path) -> Chunk:
+        """Return the chunk with its relative paths below a folder.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        """
+        return Chunk(tuple(replace(piece, file=folder / piece.file) for piece in self.pieces))
 
 
 def expand(
@@ -141,25 +158,52 @@ def fingerprint(path: str | Path) -> str:
         ) from error
 
 
-def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
+def cut(
+    files: Sequence[str | Path], chunk_rows: int, unreadable: Container[Path] = ()
+) -> list[Chunk]:
     """Cut input files into chunks, in their order.
+
+    A large file is divided, and small ones that follow each other share a chunk: to start a
+    task and to write its part takes much longer than to process a star. How files are
+    grouped depends on nothing but the files and ``chunk_rows``.
 
     Parameters
     ----------
     files
-        The files. One that cannot be read is a chunk too, which fails with its cause while the
-        others are processed.
+        The files. One that cannot be opened is a chunk too, which fails with its cause while
+        the others are processed.
     chunk_rows
         Approximate number of rows of a chunk. Row groups are not divided: a larger one is a
         chunk of its own.
+    unreadable
+        Files of which it is known that they cannot be read; each is a chunk of its own.
 
     Raises
     ------
     Refusal
         Two files have the same content: each of their stars would be in the catalog twice.
     """
+    groups: list[list[Piece]] = []
+    group: list[Piece] = []
+    size = 0
+    for path, pieces in _pieces(files, chunk_rows):
+        rows = pieces[0].probable_rows
+        fails = path in unreadable or not pieces[0].opened
+        if fails or len(pieces) > 1 or rows > SMALL * chunk_rows:
+            groups += [[piece] for piece in pieces]
+            group = group if fails else []  # the files around one that fails are neighbours
+            continue
+        if not group or len(group) == GROUP_FILES or 2 * (size + rows) > chunk_rows:
+            group, size = [], 0
+            groups.append(group)
+        group.append(pieces[0])
+        size += rows
+    return [Chunk(tuple(pieces)) for pieces in groups]
+
+
+def _pieces(files: Sequence[str | Path], chunk_rows: int) -> Iterator[tuple[Path, list[Piece]]]:
+    """Yield each file with its pieces. Raise Refusal where two have the same content."""
     seen: dict[str, Path] = {}
-    chunks: list[Chunk] = []
     for path in map(Path, files):
         try:
             mark = fingerprint(path)
@@ -176,102 +220,7 @@ def cut(files: Sequence[str | Path], chunk_rows: int) -> list[Chunk]:
                 advice="leave one of them out",
             )
         seen[unique] = path
-        for first, rows, groups in _pieces(path, chunk_rows):
-            named = sha256(f"{unique}\n{first}\n{rows}".encode())[:16]
-            chunks.append(Chunk(named, path, mark, first, rows, groups))
-    return chunks
-
-
-def content_sha256(chunk: Chunk) -> str:
-    """Return the SHA-256 (hex) of the bytes of a chunk.
-
-    Parameters
-    ----------
-    chunk
-        Of a Parquet file, the footer and the chunk's row groups are hashed; of any other, all.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read.
-    """
-    try:
-        groups = chunk.row_groups
-        spans = None if groups is None else byte_range(chunk.file, *groups)
-        return sha256(file_blocks(chunk.file, spans))
-    except OSError as error:
-        raise InputError("the file cannot be read", found=error, where=chunk.file) from error
-
-
-def spectra(
-    chunk: Chunk, *, correlations: bool = False, batch_rows: int = 8192, own: bool = False
-) -> Iterator[pa.RecordBatch]:
-    """Yield the spectra of a chunk; see :func:`~catalogproc.readers.xp.read_spectra`.
-
-    Parameters
-    ----------
-    chunk
-        The rows of a file.
-    correlations, batch_rows, own
-        As of ``read_spectra``.
-    """
-    return read_spectra(
-        chunk.file,
-        correlations=correlations,
-        batch_rows=batch_rows,
-        skip=chunk.first_row,
-        rows=chunk.rows,
-        own=own,
-    )
-
-
-def source_ids_before(chunk: Chunk) -> pa.Array:
-    """Return the source_ids (int64) of the rows of the file before a chunk.
-
-    With them a star that is twice in a file is found where its rows are in two chunks.
-
-    Parameters
-    ----------
-    chunk
-        The rows of a file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read.
-    """
-    if chunk.first_row == 0:
-        return pa.array([], pa.int64())
-    table = open_table(chunk.file)
-    name = source_id_column(table)
-    parts = [
-        coerce.identifiers(part.columns.column(0))[0]
-        for part in table.batches([name], batch_rows=1 << 20, stop=chunk.first_row)
-    ]
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.int64())
-
-
-def _pieces(
-    path: Path, chunk_rows: int
-) -> Iterator[tuple[int, int | None, tuple[int, int] | None]]:
-    """Yield first row, number of rows and row groups of each chunk of a file."""
-    try:
-        table = open_table(path)
-    except InputError:
-        yield 0, None, None
-        return
-    if not isinstance(table, ParquetTable):
-        yield 0, table.rows, None
-        return
-    ends = np.cumsum((0, *table.row_groups), dtype=np.int64)
-    begin = 0
-    while begin < len(table.row_groups) or begin == 0:
-        # As many row groups as fit into the wanted rows, and at least one.
-        wanted = ends[begin] + chunk_rows
-        end = int(np.searchsorted(ends, wanted, side="right")) - 1
-        end = min(max(end, begin + 1), len(table.row_groups))
-        yield int(ends[begin]), int(ends[end] - ends[begin]), (begin, end)
-        begin = max(end, begin + 1)
+        yield path, pieces_of(path, mark, unique, chunk_rows)
 
 
 def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Path]:

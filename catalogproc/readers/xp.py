@@ -31,15 +31,17 @@ OCCASIONAL = ("basis_id",)
 
 # Rows that are looked at to learn how many coefficients a file's spectra have.
 _LOOK = 1024
-# With correlations a row takes 15 times the memory.
-_CORRELATED_ROWS = 1024
+BATCH_ROWS = 8192
+"""Number of rows of a batch."""
+CORRELATED_ROWS = 1024
+"""The same with correlations, with which a row takes 15 times the memory."""
 
 
 def read_spectra(
     path: str | Path,
     *,
     correlations: bool = False,
-    batch_rows: int = 8192,
+    batch_rows: int = BATCH_ROWS,
     skip: int = 0,
     rows: int | None = None,
     own: bool = False,
@@ -81,7 +83,7 @@ def read_spectra(
     table = open_table(Path(path))
     layout = _layout(table, correlations, own)
     if correlations:
-        batch_rows = min(batch_rows, _CORRELATED_ROWS)
+        batch_rows = min(batch_rows, CORRELATED_ROWS)
     stop = None if rows is None else skip + rows
     drawn = table.batches(layout.names, batch_rows=batch_rows, first=skip, stop=stop)
     yield from _rebatched((layout.conform(part) for part in drawn), batch_rows)

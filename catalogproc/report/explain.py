@@ -7,7 +7,7 @@ equal to those of the catalog.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
@@ -23,7 +22,8 @@ from catalogproc.io.staging import local
 from catalogproc.job import Job
 from catalogproc.report.run_model import find_bundle
 from catalogproc.rundir.manifest import RunIdentity, read_identity
-from catalogproc.rundir.receipts import Receipt, iterate_receipts
+from catalogproc.rundir.receipts import FileRows, Receipt
+from catalogproc.rundir.star_rows import star_rows
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 if TYPE_CHECKING:
@@ -156,17 +156,19 @@ def explain(
     """
     folder = Path(folder)
     identity = read_identity(folder)
-    rows = list(_rows(folder, source_id))
+    rows = list(star_rows(folder, source_id))
     if not rows:
         raise JobError("no such star in this run", wanted=folder, found=source_id, where="explain")
     # The same star may occur twice in the input: a predicted row is preferred to a rejected one.
-    receipt, row, is_rejected = min(rows, key=lambda item: item[2])
-    file, duplicates = local(spectra or receipt.file), len(rows) - 1
-    _check_file(file, receipt)
-    if is_rejected:
+    found = min(rows, key=lambda one: one.is_rejected)
+    receipt, row, duplicates = found.receipt, found.values, len(rows) - 1
+    source = found.source()
+    file = local(spectra or source.file)
+    _check_file(file, source)
+    if found.is_rejected:
         return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
     engine = _engine(identity, _bundle(identity, model))
-    row_number, spectrum, own = _spectrum(file, receipt, source_id, engine.bundle.vocabulary)
+    row_number, spectrum, own = _spectrum(file, source, source_id, engine.bundle.vocabulary)
     auxiliary = _auxiliary_row(folder, _auxiliary_files(identity, gaia_source), source_id, own)
     tokens = engine.features(spectrum, auxiliary)
     _check_equal(engine.process(spectrum, auxiliary).to_pylist()[0], row)
@@ -174,23 +176,7 @@ def explain(
     return _with_predictions(star, engine, spectrum, tokens)
 
 
-def _rows(folder: Path, source_id: int) -> Iterator[tuple[Receipt, dict[str, Any], bool]]:
-    """Yield each row of the star with its receipt, and whether it was rejected."""
-    for receipt in iterate_receipts(folder):
-        for name, is_rejected in ((receipt.catalog_part, False), (receipt.rejected_part, True)):
-            if not name:
-                continue
-            with pq.ParquetFile(folder / name) as part:
-                column = part.schema_arrow.names.index("source_id")
-                for group in range(part.metadata.num_row_groups):
-                    limits = part.metadata.row_group(group).column(column).statistics
-                    if limits and limits.has_min_max and not limits.min <= source_id <= limits.max:
-                        continue
-                    rows = part.read_row_group(group).filter(pc.field("source_id") == source_id)
-                    yield from ((receipt, row, is_rejected) for row in rows.to_pylist())
-
-
-def _check_file(file: Path, receipt: Receipt) -> None:
+def _check_file(file: Path, source: FileRows) -> None:
     from catalogproc.readers.chunks import fingerprint
 
     if not file.is_file():
@@ -198,10 +184,10 @@ def _check_file(file: Path, receipt: Receipt) -> None:
             "the input file is not where the run found it", wanted=file,
             advice="go to the folder that the run was started in, or name the file: --input FILE",
         )  # fmt: skip
-    if fingerprint(file) != receipt.input_fingerprint:
+    if fingerprint(file) != source.fingerprint:
         raise InputError(
             "the input file is not the one that the run read",
-            wanted=f"fingerprint {receipt.input_fingerprint[:16]}…", where=file,
+            wanted=f"fingerprint {source.fingerprint[:16]}…", where=file,
         )  # fmt: skip
 
 
@@ -233,13 +219,13 @@ def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
 
 
 def _spectrum(
-    file: Path, receipt: Receipt, source_id: int, vocabulary: Vocabulary
+    file: Path, source: FileRows, source_id: int, vocabulary: Vocabulary
 ) -> tuple[int, pa.RecordBatch, pa.Table | None]:
     """Return the number of the star's row, its spectrum after screening, and columns beside it."""
     from catalogproc.inference.screening import Duplicates, screen
     from catalogproc.readers.xp import read_spectra, split_own
 
-    for batch in read_spectra(file, skip=receipt.first_row, rows=receipt.rows_read, own=True):
+    for batch in read_spectra(file, skip=source.first_row, rows=source.rows_read, own=True):
         rows = batch.filter(pc.equal(batch.column("source_id"), source_id))
         if rows.num_rows:
             accepted, _ = screen(rows.slice(0, 1), vocabulary, Duplicates(), str(file))

@@ -8,7 +8,7 @@ group is read about once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from catalogproc.rundir.receipts import FileRows
 
 BINS_LOG2 = 16
 SHIFT = 63 - BINS_LOG2
@@ -27,8 +29,11 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class _Part:
+    """A part, the numbers (P,) of its input files, and where the rows of each end (P,)."""
+
     path: Path
-    file: int
+    files: NDArray[np.int32]
+    ends: NDArray[np.int64]
 
 
 class DuplicateSearch:
@@ -58,20 +63,23 @@ class DuplicateSearch:
         bins = _bins(source_ids.to_numpy())
         self._bins += np.bincount(bins, minlength=len(self._bins))
 
-    def add(self, part: Path, fingerprint: str, name: str) -> None:
+    def add(self, part: Path, files: Sequence[FileRows]) -> None:
         """Add a part of the catalog whose ids were counted.
 
         Parameters
         ----------
         part
             The Parquet file.
-        fingerprint, name
-            The input file that its rows come from.
+        files
+            The input files that its rows come from, in their order.
         """
-        number = self._files.setdefault(fingerprint, len(self._files))
-        if number == len(self._names):
-            self._names.append(name)
-        self._parts.append(_Part(part, number))
+        numbers = []
+        for one in files:
+            numbers.append(self._files.setdefault(one.fingerprint, len(self._files)))
+            if numbers[-1] == len(self._names):
+                self._names.append(one.file)
+        ends = np.cumsum([one.rows_written for one in files], dtype=np.int64)
+        self._parts.append(_Part(part, np.array(numbers, np.int32), ends))
 
     def run(self) -> tuple[int, list[str]]:
         """Return the number of ids in several files, and a finding per file with duplicates."""
@@ -110,9 +118,9 @@ class DuplicateSearch:
         ids: list[NDArray[np.int64]] = []
         files: list[NDArray[np.int32]] = []
         for part in self._parts:
-            for found in _ids_in(part.path, low, high):
+            for found, rows in _ids_in(part.path, low, high):
                 ids.append(found)
-                files.append(np.full(len(found), part.file, dtype=np.int32))
+                files.append(part.files[np.searchsorted(part.ends, rows, side="right")])
         if not ids:
             return np.empty(0, np.int64), np.empty(0, np.int32)
         return np.concatenate(ids), np.concatenate(files)
@@ -122,18 +130,23 @@ def _bins(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.maximum(ids, 0) >> SHIFT
 
 
-def _ids_in(path: Path, low: int, high: int) -> Iterator[NDArray[np.int64]]:
-    """Yield a part's ids in the bins ``low`` to ``high - 1``, by row group."""
+def _ids_in(
+    path: Path, low: int, high: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield a part's ids in the bins ``low`` to ``high - 1`` and their rows, by row group."""
+    first_row = 0
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.get_field_index("source_id")
         for number in range(file.num_row_groups):
-            statistics = file.metadata.row_group(number).column(column).statistics
+            group = file.metadata.row_group(number)
+            statistics, begin = group.column(column).statistics, first_row
+            first_row += group.num_rows
             if statistics is not None and statistics.has_min_max:
                 first, last = _bins(np.array([statistics.min, statistics.max]))
                 if last < low or first >= high:
                     continue
             ids = file.read_row_group(number, columns=["source_id"]).column(0).to_numpy()
             bins = _bins(ids)
-            inside = ids[(bins >= low) & (bins < high)]
+            inside = np.flatnonzero((bins >= low) & (bins < high))
             if len(inside):
-                yield inside
+                yield ids[inside], begin + inside

@@ -23,7 +23,8 @@ from catalogproc.rundir.summary import read_json, versions
 
 PROVENANCE_FILE = "provenance.json"
 DETAILED = 2_000
-"""Up to this number of chunks, provenance.json lists each; beyond, the receipts do."""
+"""Up to this number of chunks, and of files in chunks of several, provenance.json lists each
+chunk; beyond, the receipts do."""
 VOPROV = "http://www.ivoa.net/documents/ProvenanceDM/index.html#"
 TERMS = "urn:catalogproc:terms#"
 
@@ -90,7 +91,7 @@ def provenance(identity: RunIdentity, receipts: Sequence[Receipt]) -> Any:
     document.add_namespace("voprov", VOPROV)
     agents = _add_agents(document, receipts)
     _add_run(document, identity, receipts, agents)
-    if len(receipts) <= DETAILED:
+    if sum(len(receipt.each_file()) for receipt in receipts) <= DETAILED:
         for receipt in receipts:
             _add_chunk(document, receipt, agents)
     return document
@@ -196,7 +197,7 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
 
 def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> None:
     activity = f"run:chunk-{receipt.chunk_id}"
-    source = f"run:input-{receipt.input_fingerprint[:16]}"
+    sources = [f"run:input-{one.fingerprint[:16]}" for one in receipt.each_file()]
     document.activity(
         activity,
         datetime.fromisoformat(receipt.started),
@@ -210,7 +211,8 @@ def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> No
         },
     )
     document.wasStartedBy(activity, starter="run:run")
-    document.used(activity, source, other_attributes={"prov:role": "spectra"})
+    for source in sources:
+        document.used(activity, source, other_attributes={"prov:role": "spectra"})
     document.used(activity, "run:model", other_attributes={"prov:role": "model"})
     agent = agents[receipt.versions.get("catalogproc", "unknown")]
     document.wasAssociatedWith(activity, agent, plan="run:job")
@@ -219,7 +221,8 @@ def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> No
         part = f"run:{product}-{receipt.chunk_id}"
         _dataset(document, part, path, {"cp:sha256": checksum, "cp:rows": rows})
         document.wasGeneratedBy(part, activity, datetime.fromisoformat(receipt.finished))
-        document.wasDerivedFrom(part, source, activity=activity)
+        for source in sources:
+            document.wasDerivedFrom(part, source, activity=activity)
         document.hadMember(f"run:{product}", part)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,11 +25,35 @@ from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED
 
 
 @dataclass(frozen=True)
+class FileRows:
+    """The rows of one input file in a chunk.
+
+    Attributes
+    ----------
+    file, fingerprint
+        The input file.
+    first_row
+        First row of the chunk in the file, counted from 0.
+    rows_read, rows_written
+        Number of rows that were read, and of rows in the catalog's part; the others are in the
+        rejected part.
+    """
+
+    file: str
+    fingerprint: str
+    first_row: int
+    rows_read: int
+    rows_written: int
+
+
+@dataclass(frozen=True)
 class Receipt:
     """The record of a finished chunk.
 
     Its fields are the columns of schemas/receipt.toml; those that the contract declares as
-    JSON are mappings here, and objects in the file.
+    JSON are mappings or tuples here, and objects or arrays in the file. ``file``,
+    ``input_fingerprint`` and ``first_row`` are those of the first file; ``files`` is empty
+    for a chunk of one file.
     """
 
     chunk_id: str
@@ -58,9 +82,10 @@ class Receipt:
     finished: str
     seconds: float
     stage_seconds: Mapping[str, float]
+    files: tuple[FileRows, ...] = ()
 
     @classmethod
-    def from_dict(cls, content: object) -> Self:
+    def from_dict(cls, content: Any) -> Self:
         """Return the receipt that a JSON document holds.
 
         Parameters
@@ -75,13 +100,11 @@ class Receipt:
         """
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
-        for name, type_name in _TYPES.items():
-            if name not in content:
-                raise ValueError(f"field {name} is missing")
-            _check_value(name, content[name], type_name)
-        fingerprint = content["input_fingerprint"]
-        if fingerprint and not (fingerprint.isascii() and fingerprint.isalnum()):
-            raise ValueError(f"field input_fingerprint is no hash: {fingerprint[:SHOWN]!r}")
+        # Receipts of runs that were begun when a chunk had one file have no list.
+        content = {"files": [], **content}
+        _check_values(content, _TYPES)
+        _check_hash("input_fingerprint", content["input_fingerprint"])
+        content["files"] = tuple(_file_rows(item) for item in content["files"])
         if unknown := sorted(set(content) - set(_TYPES)):
             raise ValueError(f"unknown fields {str(unknown)[:SHOWN]}")
         for name in ("started", "finished"):
@@ -90,7 +113,34 @@ class Receipt:
         for name, folder in (("catalog_part", CATALOG), ("rejected_part", REJECTED)):
             if content[name] and not re.fullmatch(rf"{folder}/[^/]+\.parquet", content[name]):
                 raise ValueError(f"field {name} names no part: {content[name][:SHOWN]!r}")
-        return cls(**content)
+        receipt = cls(**content)
+        receipt._check_files()
+        return receipt
+
+    def _check_files(self) -> None:
+        """Raise ValueError unless the list of files agrees with the other fields."""
+        first = self.each_file()[0]
+        for name, found, wanted in (
+            ("file", first.file, self.file),
+            ("input_fingerprint", first.fingerprint, self.input_fingerprint),
+            ("first_row", first.first_row, self.first_row),
+            ("rows_read", sum(one.rows_read for one in self.each_file()), self.rows_read),
+            ("rows_written", sum(one.rows_written for one in self.each_file()), self.rows_written),
+        ):
+            if found != wanted:
+                raise ValueError(f"field {name} is not that of its files: {str(wanted)[:SHOWN]!r}")
+
+    def each_file(self) -> tuple[FileRows, ...]:
+        """Return the rows of each input file, in the order in which they are in the parts."""
+        return self.files or (
+            FileRows(
+                self.file,
+                self.input_fingerprint,
+                self.first_row,
+                self.rows_read,
+                self.rows_written,
+            ),
+        )
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:
         """Return path, SHA-256 and number of rows of each part that the chunk wrote."""
@@ -104,10 +154,36 @@ class Receipt:
 SHOWN = 80
 """Number of characters of a wrong value that a message shows."""
 _TYPES = {item.name: str(item.type) for item in fields(Receipt)}
+_FILE_TYPES = {item.name: str(item.type) for item in fields(FileRows)}
+
+
+def _file_rows(content: Any) -> FileRows:
+    """Return the rows of a file that an item of ``files`` states; ValueError if it states none."""
+    if type(content) is not dict or content.keys() != _FILE_TYPES.keys():
+        raise ValueError(f"field files has an entry that is no file: {repr(content)[:SHOWN]}")
+    _check_values(content, _FILE_TYPES)
+    _check_hash("fingerprint", content["fingerprint"])
+    return FileRows(**content)
+
+
+def _check_values(content: Mapping[str, Any], types: Mapping[str, str]) -> None:
+    for name, type_name in types.items():
+        if name not in content:
+            raise ValueError(f"field {name} is missing")
+        _check_value(name, content[name], type_name)
+
+
+def _check_hash(name: str, value: str) -> None:
+    if value and not (value.isascii() and value.isalnum()):
+        raise ValueError(f"field {name} is no hash: {value[:SHOWN]!r}")
 
 
 def _check_value(name: str, value: object, type_name: str) -> None:
     """Raise ValueError unless a JSON value has a type of the dataclass's annotations."""
+    if type_name.startswith("tuple"):
+        if type(value) is not list:
+            raise ValueError(f"field {name} is {repr(value)[:SHOWN]}, not an array")
+        return
     if type_name.startswith("Mapping"):
         if type(value) is not dict:
             raise ValueError(f"field {name} is {repr(value)[:SHOWN]}, not an object")
@@ -209,7 +285,7 @@ def read_receipts(folder: Path) -> dict[str, Receipt]:
 
 
 def is_valid(
-    receipt: Receipt, folder: Path, job_hash: str, bundle_hash: str, fingerprint: str
+    receipt: Receipt, folder: Path, job_hash: str, bundle_hash: str, fingerprints: Sequence[str]
 ) -> bool:
     """Return whether a chunk is done: same job, model and input, and its parts exist.
 
@@ -222,14 +298,11 @@ def is_valid(
         The chunk's receipt.
     folder
         The output folder of the run.
-    job_hash, bundle_hash, fingerprint
-        Hashes of the job, the model and the chunk's input file.
+    job_hash, bundle_hash, fingerprints
+        Hashes of the job, the model and each of the chunk's input files.
     """
-    of_this_run = (receipt.job_hash, receipt.bundle_hash, receipt.input_fingerprint) == (
-        job_hash,
-        bundle_hash,
-        fingerprint,
-    )
+    of_this_run = (receipt.job_hash, receipt.bundle_hash) == (job_hash, bundle_hash)
+    of_this_run &= [one.fingerprint for one in receipt.each_file()] == list(fingerprints)
     counts_agree = receipt.rows_read == receipt.rows_written + receipt.rows_rejected
     has_parts = bool(receipt.catalog_part) or not receipt.rows_written
     has_parts = has_parts and (bool(receipt.rejected_part) or not receipt.rows_rejected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import CatalogprocError, VerifyError, plural
+from catalogproc.errors import CatalogprocError, VerifyError, masked, plural
 from catalogproc.io.hashes import file_sha256
 from catalogproc.io.temporary_files import is_temporary
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
@@ -176,7 +176,7 @@ class _Verification:
         in_catalog = name == receipt.catalog_part
         contract = load_contract(CATALOG if in_catalog else REJECTED)
         part = self.folder / name
-        count, reasons = 0, Counter[str]()
+        count, reasons, files = 0, Counter[str](), Counter[str]()
         try:
             for batch in _batches(part):
                 contract.check(batch, where=name)
@@ -185,14 +185,14 @@ class _Verification:
                     _check_ids(batch, self.identity, name)
                     self._search.count(batch.column("source_id"))
                 else:
-                    values = pc.value_counts(batch.column("reason").combine_chunks())
-                    reasons.update({pair["values"]: pair["counts"] for pair in values.to_pylist()})
+                    reasons.update(_counted(batch.column("reason")))
+                    files.update(_counted(batch.column("file")))
         except CatalogprocError as error:
             return [" ".join(str(error).split())]
         except (OSError, pa.ArrowException) as error:
             return [f"{name} is no Parquet file that can be read: {error}"]
         if in_catalog:
-            self._search.add(part, receipt.input_fingerprint, receipt.file)
+            self._search.add(part, receipt.each_file())
         findings = []
         if count != rows:
             findings.append(f"{name} has {count} rows, its receipt says {rows}")
@@ -201,6 +201,8 @@ class _Verification:
                 f"{name} has rows rejected as {dict(reasons)}, its receipt says "
                 f"{dict(receipt.rejected_by_reason)}"
             )
+        if not in_catalog:
+            findings += _check_files(name, files, receipt)
         return findings
 
 
@@ -213,6 +215,23 @@ def _read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
             name = path.relative_to(folder)
             findings.append(f"{name} cannot be read: {error.found}")
     return receipts, findings
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    values = pc.value_counts(column.combine_chunks())
+    return {pair["values"]: pair["counts"] for pair in values.to_pylist()}
+
+
+def _check_files(name: str, files: Mapping[str, int], receipt: Receipt) -> list[str]:
+    """Check that the rejected rows of each input file are as many as its receipt says."""
+    wanted = Counter[str]()
+    for one in receipt.each_file():
+        wanted[masked(one.file)] += one.rows_read - one.rows_written
+    return [
+        f"{name} has {files.get(file, 0)} rows of {file}, its receipt says {wanted[file]}"
+        for file in sorted(wanted.keys() | files.keys())
+        if files.get(file, 0) != wanted[file]
+    ]
 
 
 def _parts_without_receipt(folder: Path, receipts: Sequence[Receipt]) -> list[str]:
@@ -229,10 +248,11 @@ def _parts_without_receipt(folder: Path, receipts: Sequence[Receipt]) -> list[st
 
 def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
     fingerprints = {file.fingerprint for file in identity.inputs}
+    foreign = [one.file for one in receipt.each_file() if one.fingerprint not in fingerprints]
     checks = (
         (receipt.job_hash != identity.job_hash, "is of another job"),
         (receipt.bundle_hash != identity.model_hash, "is of another model"),
-        (receipt.input_fingerprint not in fingerprints, f"is of another input, {receipt.file}"),
+        (foreign, f"is of another input, {', '.join(foreign[:5])}"),
         (
             receipt.rows_read != receipt.rows_written + receipt.rows_rejected,
             f"says {receipt.rows_read} rows read, but {receipt.rows_written} written "
@@ -289,8 +309,9 @@ def _check_coverage(receipts: Sequence[Receipt], identity: RunIdentity) -> list[
     """Check that the chunks of each file follow each other from row 0 to its end."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for receipt in receipts:
-        span = (receipt.first_row, receipt.first_row + receipt.rows_read)
-        spans.setdefault(receipt.input_fingerprint, []).append(span)
+        for one in receipt.each_file():
+            span = (one.first_row, one.first_row + one.rows_read)
+            spans.setdefault(one.fingerprint, []).append(span)
     findings = []
     for file in identity.inputs:
         done = np.array(sorted(spans.get(file.fingerprint, [])), dtype=np.int64).reshape(-1, 2)

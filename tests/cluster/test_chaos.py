@@ -52,8 +52,8 @@ def test_workers_killed_while_they_write(
 ) -> None:
     plan = kit.plan(tmp_path / "out", existing_cluster)
     # Chunks with a rejected row, so that each has all the steps.
-    rejecting = [chunk for chunk in plan.chunks if chunk.first_row % 100 == 50][: len(steps)]
-    faults = {chunk.id: (step, 1) for chunk, step in zip(rejecting, steps, strict=True)}
+    rejecting = [chunk for chunk in plan.chunks if chunk.pieces[0].first_row % 100 == 50]
+    faults = {chunk.id: (step, 1) for chunk, step in zip(rejecting, steps, strict=False)}
     injection = inject(faults)
     result = run(plan)
     assert injection.injected() == set(faults)
@@ -165,7 +165,8 @@ def test_a_damaged_input_costs_only_its_own_chunks(
     shutil.copyfile(whole[0], swapped)  # another good file of spectra
     vanished.unlink()
     os.truncate(shrunk, shrunk.stat().st_size - 1)
-    transient, lasting, stale = [chunk for chunk in plan.chunks if chunk.file == whole[0]][2:5]
+    of_first = [chunk for chunk in plan.chunks if chunk.pieces[0].file == whole[0]]
+    transient, lasting, stale = of_first[2:5]
     lost |= set(pq.read_table(whole[0])["source_id"].to_pylist()[3 * ROWS : 4 * ROWS])
     injection = inject(
         {
@@ -233,8 +234,8 @@ def test_a_chunk_that_kills_its_workers_costs_only_itself(
     lost = {
         star
         for chunk in (hungry, large, crash, gpu)
-        for star in pq.read_table(chunk.file)["source_id"].to_pylist()[
-            chunk.first_row : chunk.first_row + ROWS
+        for star in pq.read_table(chunk.pieces[0].file)["source_id"].to_pylist()[
+            chunk.pieces[0].first_row : chunk.pieces[0].first_row + ROWS
         ]
     }
     assert_same(tmp_path / "out", uninterrupted.output, missing=lost)

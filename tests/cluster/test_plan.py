@@ -20,6 +20,7 @@ from catalogproc.cluster.result import Failure, RunResult
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import BundleError, InputError, JobError, Refusal, ReleaseError, ResumeError
 from catalogproc.readers.chunks import Chunk
+from catalogproc.readers.pieces import Piece
 from catalogproc.rundir.manifest import RUN_FILE, open_run
 
 
@@ -37,7 +38,8 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     plan = kit.plan(tmp_path / "deep" / "out")
     assert len(plan.chunks) == len(plan.todo) == CHUNKS
     assert plan.rows_todo == 1500
-    covered = [(chunk.file.name, chunk.first_row, chunk.rows) for chunk in plan.chunks]
+    pieces = [piece for chunk in plan.chunks for piece in chunk.pieces]
+    covered = [(piece.file.name, piece.first_row, piece.rows) for piece in pieces]
     assert covered == [
         (f"xp_continuous_00{file}.parquet", first, ROWS)
         for file in range(3)
@@ -216,7 +218,8 @@ def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
 
 def test_a_result_lists_each_failure_and_what_to_do() -> None:
     error = InputError("it is empty", wanted="rows")
-    failure = Failure.of_chunk(Chunk("c0", Path("xp/a.csv"), "", 0, None, None), error)
+    chunk = Chunk((Piece("c0", Path("xp/a.csv"), "", 0, None),))
+    failure = Failure.of_chunk(chunk, error)
     result = RunResult(
         Path("out"), chunks=5, chunks_done=3, chunks_run=2, rows_read=300, rows_written=290,
         rows_rejected=10, rejected_by_reason={"duplicate": 10}, rows_run=200, seconds=4.0,

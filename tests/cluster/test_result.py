@@ -10,8 +10,9 @@ import pytest
 from catalogproc.cluster.result import WORKER_DIED, Failure, RunResult
 from catalogproc.errors import CountError, InputError, TransientError, WorkerError
 from catalogproc.readers.chunks import Chunk
+from catalogproc.readers.pieces import Piece
 
-CHUNK = Chunk("0123", Path("a.parquet"), "fingerprint", 0, 10, None)
+CHUNK = Chunk((Piece("0123", Path("a.parquet"), "fingerprint", 0, 10),))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from support.runs import (
 
 from catalogproc.cluster.event_log import LOG_FILE
 from catalogproc.errors import Refusal
-from catalogproc.inference.process_chunk import STAGES
+from catalogproc.inference.stopwatch import STAGES
 from catalogproc.rundir.receipts import read_receipts
 from catalogproc.rundir.verify import verify
 

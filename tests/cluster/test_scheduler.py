@@ -33,9 +33,9 @@ def scheduler(
     kinds: list[str],
     report: Callable[[ChunkScheduler], None] | None = None,
 ) -> ChunkScheduler:
-    chunks = [tasks.FakeChunk(f"{number:02}-{kind}", kind) for number, kind in enumerate(kinds)]
+    chunks = [tasks.fake_chunk(f"{number:02}-{kind}", kind) for number, kind in enumerate(kinds)]
     process = partial(tasks.process, folder)
-    return ChunkScheduler(client, "test", chunks, process, report)  # type: ignore[arg-type]
+    return ChunkScheduler(client, "test", chunks, process, report)
 
 
 def finished(client: Client, folder: Path, kinds: list[str]) -> ChunkScheduler:
@@ -187,3 +187,33 @@ def test_a_scheduler_that_does_not_answer_ends_the_run(
     made = scheduler(client, tmp_path, ["good"])
     made.run()
     assert made.stopped == "the scheduler does not answer any more"
+
+
+def grouped(client: Client, folder: Path, *kinds: str) -> ChunkScheduler:
+    """A finished scheduler of one chunk of several files, each named after what happens to it."""
+    chunks = [tasks.fake_chunk("group", *kinds)]
+    made = ChunkScheduler(client, "test", chunks, partial(tasks.process, folder))
+    made.run()
+    return made
+
+
+def test_one_bad_file_of_a_chunk_fails_alone(client: Client, tmp_path: Path) -> None:
+    kinds = ["good"] * 16
+    kinds[11] = "broken"
+    made = grouped(client, tmp_path, *kinds)
+    (failure,) = made.failures
+    assert (failure.file, failure.chunk, failure.kind) == ("broken", "group.11", "InputError")
+    assert made.rows == 150
+    assert len(made.receipts) == 4  # of 8, 4, 2 and 1 files
+    assert made.total == 5
+    assert len(made.divided) == len(made.retries) == 4
+    assert made.retries[0].file == "good and 15 more files"
+
+
+def test_a_lasting_read_error_and_one_of_memory_fail_alone(client: Client, tmp_path: Path) -> None:
+    made = grouped(client, tmp_path, "good", "lasting", "good")
+    assert [failure.file for failure in made.failures] == ["lasting"]
+    assert made.rows == 20
+    made = grouped(client, tmp_path, "good", "large", "good", "good")
+    assert [(failure.file, failure.kind) for failure in made.failures] == [("large", "MemoryError")]
+    assert made.rows == 30

@@ -17,12 +17,15 @@ import pytest
 from support import real_stars
 from support.bundles import tiny_bundle
 from support.paths import CORRELATED, EXAMPLES
+from support.small_files import write_stars
+from support.xp_files import real
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, CountError, InputError
 from catalogproc.flags import load_flags
 from catalogproc.inference.engine import LABEL_COLUMNS, Engine
-from catalogproc.inference.process_chunk import STAGES, ChunkWorker, process_chunk
+from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
+from catalogproc.inference.stopwatch import STAGES
 from catalogproc.job import Job
 from catalogproc.readers import chunks
 from catalogproc.readers.chunks import Chunk
@@ -103,7 +106,7 @@ def test_a_real_file_becomes_a_part_and_a_receipt(engine, tmp_path):
     assert hashlib.sha256(part.read_bytes()).hexdigest() == receipt.catalog_sha256
     assert read_receipts(tmp_path) == {receipt.chunk_id: receipt}
     fingerprint = chunks.fingerprint(REAL)
-    assert is_valid(receipt, tmp_path, JOB.hash, engine.bundle.hash, fingerprint)
+    assert is_valid(receipt, tmp_path, JOB.hash, engine.bundle.hash, [fingerprint])
 
 
 def test_the_part_follows_the_contract_and_has_its_provenance(engine, tmp_path):
@@ -183,7 +186,7 @@ def test_a_chunk_of_rejected_rows_has_an_empty_part(engine, tmp_path):
     assert (receipt.rows_written, receipt.rejected_by_reason) == (0, {"bad_value": 5})
     load_contract("catalog").check(catalog(tmp_path / "out", [receipt]))
     fingerprint = chunks.fingerprint(path)
-    assert is_valid(receipt, tmp_path / "out", JOB.hash, engine.bundle.hash, fingerprint)
+    assert is_valid(receipt, tmp_path / "out", JOB.hash, engine.bundle.hash, [fingerprint])
 
 
 def test_a_chunk_without_rows_has_an_empty_part(engine, tmp_path):
@@ -266,9 +269,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(engine, tmp_path):
 
 
 def test_rows_lost_by_the_reader_fail_the_chunk(engine, tmp_path):
-    chunk = only(REAL)
-    with pytest.raises(CountError, match=r"501 rows of the input\n.*500 written \+ 0 rejected"):
-        process_chunk(engine, replace(chunk, rows=501), None, tmp_path)
+    (piece,) = only(REAL).pieces
+    with pytest.raises(CountError, match=r"501 rows of the input\n.*500 read"):
+        process_chunk(engine, Chunk((replace(piece, rows=501),)), None, tmp_path)
     assert files(tmp_path) == []
 
 
@@ -295,7 +298,7 @@ def test_a_truncated_file_fails_and_leaves_nothing(engine, tmp_path):
     path.chmod(0o644)
     chunk = only(path)
     truncate(path)
-    torn = replace(chunk, fingerprint=chunks.fingerprint(path))
+    torn = Chunk((replace(chunk.pieces[0], fingerprint=chunks.fingerprint(path)),))
     with pytest.raises(InputError):
         process_chunk(engine, torn, None, tmp_path / "out")
     assert files(tmp_path / "out") == []
@@ -334,3 +337,59 @@ def test_memory_does_not_grow_with_the_chunk(engine, tmp_path, monkeypatch):
     (receipt,) = run(engine, path, tmp_path / "out", 100_000)
     assert receipt.rows_written == sum(sizes) == 18_000
     assert max(sizes) <= 8192
+
+
+# --- several small files ---------------------------------------------------------------
+
+
+def test_small_files_in_one_chunk_are_as_one_file(engine, tmp_path):
+    stars = real(24)
+    names = [str(path) for path in write_stars(tmp_path / "in", stars)]
+    (chunk,) = chunks.cut(names, 1000)
+    receipt = process_chunk(engine, chunk, None, tmp_path / "out")
+    assert [(one.file, one.rows_read, one.rows_written) for one in receipt.files] == [
+        (name, 1, 1) for name in names
+    ]
+    assert (receipt.file, receipt.first_row, receipt.rows_read) == (names[0], 0, 24)
+    contents = b"".join(Path(name).read_bytes() for name in names)
+    assert receipt.input_sha256 == hashlib.sha256(contents).hexdigest()
+    marks = [one.fingerprint for one in receipt.files]
+    assert marks == [chunks.fingerprint(name) for name in names]
+    assert is_valid(receipt, tmp_path / "out", JOB.hash, engine.bundle.hash, marks)
+    assert not is_valid(receipt, tmp_path / "out", JOB.hash, engine.bundle.hash, marks[:1])
+    table = catalog(tmp_path / "out", [receipt])
+    stated = json.loads(table.schema.metadata[b"input_files"])
+    assert [one["fingerprint"] for one in stated] == marks
+    same_numbers(engine.process(stars.combine_chunks().to_batches()[0]), table)
+
+
+def test_rejected_rows_of_a_group_keep_their_file_and_row(engine, tmp_path):
+    table = real_stars.faint().slice(0, 12)
+    table = edit(table, 1, source_id=table.column("source_id")[0].as_py())  # in one file
+    table = edit(table, 7, source_id=table.column("source_id")[2].as_py())  # in two files
+    table = edit(table, 5, bp_coefficients=None, bp_coefficient_errors=None)  # without tokens
+    table = edit(table, 9, rp_coefficients=[1.0])
+    paths = [write(tmp_path / "in" / f"{n}.parquet", table.slice(4 * n, 4)) for n in range(3)]
+    (chunk,) = chunks.cut(paths, 1000)
+    receipt = process_chunk(engine, chunk, None, tmp_path / "out")
+    rows = rejected(tmp_path / "out", [receipt])
+    assert [(row["file"], row["row"], row["reason"]) for row in rows] == [
+        (str(paths[0]), 1, "duplicate"),
+        (str(paths[1]), 1, "no_tokens"),
+        (str(paths[2]), 1, "wrong_length"),
+    ]
+    assert [(one.rows_read, one.rows_written) for one in receipt.files] == [(4, 3)] * 3
+    kept = catalog(tmp_path / "out", [receipt]).column("source_id").to_pylist()
+    assert kept == [
+        star for row, star in enumerate(table.column("source_id").to_pylist())
+        if row not in (1, 5, 9)
+    ]  # fmt: skip
+
+
+def test_a_group_with_a_file_that_has_vanished_leaves_nothing(engine, tmp_path):
+    paths = write_stars(tmp_path / "in", real(5))
+    (chunk,) = chunks.cut(paths, 1000)
+    paths[3].unlink()
+    with pytest.raises(InputError, match=paths[3].name):
+        process_chunk(engine, chunk, None, tmp_path / "out")
+    assert files(tmp_path / "out") == []

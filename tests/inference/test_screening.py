@@ -191,13 +191,15 @@ def test_a_rejected_row_counts_as_the_first_of_its_star():
 def test_spectra_without_tokens_are_rejected():
     batch = spectra()
     readable, g_known = np.ones(12, dtype=bool), np.ones(12, dtype=bool)
-    assert screen_tokens(batch, readable, g_known, FILE)[0].equals(batch)
+    files = pa.array([f"{row}.csv" for row in range(12)])
+    assert screen_tokens(batch, readable, g_known, files)[0].equals(batch)
     readable[[4, 6]] = False
     g_known[[4, 8]] = False
-    good, rejected = screen_tokens(batch, readable, g_known, FILE)
+    good, rejected = screen_tokens(batch, readable, g_known, files)
     load_contract("rejected").check(rejected)
     assert good.column("row").to_pylist() == [0, 1, 2, 3, 5, 7, 8, 9, 10, 11]
     first, second = rejected.to_pylist()
+    assert [first["file"], second["file"]] == ["4.csv", "6.csv"]
     assert (first["row"], first["reason"]) == (4, "no_tokens")
     assert "no G magnitude" in first["detail"]
     assert (second["row"], second["reason"]) == (6, "no_tokens")

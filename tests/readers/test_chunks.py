@@ -18,14 +18,19 @@ from support.xp_files import ARCHIVE, EXAMPLES, parquet_bytes, real
 from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.readers.chunks import (
     Chunk,
-    content_sha256,
     cut,
     expand,
     fingerprint,
-    source_ids_before,
-    spectra,
 )
+from catalogproc.readers.pieces import Piece, content_sha256, source_ids_before, spectra
 from catalogproc.readers.xp import read_spectra
+
+
+def cut_pieces(files: list[Path], rows: int) -> list[Piece]:
+    """The pieces of the chunks, each of which has one."""
+    chunks = cut(files, rows)
+    assert all(len(chunk.pieces) == 1 and chunk.id == chunk.pieces[0].id for chunk in chunks)
+    return [chunk.pieces[0] for chunk in chunks]
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -127,7 +132,7 @@ def test_chunks_hold_each_row_once_and_about_as_many_as_wanted(groups, wanted, t
         for rows in groups:
             writer.write_table(table.slice(place, rows))
             place += rows
-    chunks = cut([path], wanted)
+    chunks = cut_pieces([path], wanted)
     assert [c.first_row for c in chunks] == [0, *np.cumsum([c.rows for c in chunks])[:-1]]
     assert sum(c.rows for c in chunks) == table.num_rows
     assert all(c.rows <= wanted or c.row_groups[1] - c.row_groups[0] == 1 for c in chunks)
@@ -140,7 +145,7 @@ def test_chunks_hold_each_row_once_and_about_as_many_as_wanted(groups, wanted, t
 
 
 def test_the_spectra_of_chunks_are_those_of_the_file(grouped):
-    chunks = cut([grouped], 250)
+    chunks = cut_pieces([grouped], 250)
     assert [chunk.row_groups for chunk in chunks[:2]] == [(0, 2), (2, 4)]
     whole = pa.Table.from_batches(list(read_spectra(grouped)))
     parts = [pa.Table.from_batches(list(spectra(chunk, batch_rows=70))) for chunk in chunks]
@@ -153,7 +158,7 @@ def test_the_spectra_of_chunks_are_those_of_the_file(grouped):
 
 def test_other_formats_are_one_chunk_a_file():
     files = expand([ARCHIVE])
-    chunks = cut(files, 1)
+    chunks = cut_pieces(files, 1)
     assert [chunk.file for chunk in chunks] == files
     assert all(chunk.row_groups is None and chunk.first_row == 0 for chunk in chunks)
     told = {chunk.file.name: chunk.rows for chunk in chunks}
@@ -163,7 +168,7 @@ def test_other_formats_are_one_chunk_a_file():
         assert sum(len(batch) for batch in spectra(chunk)) in (2, 3)
         assert len(source_ids_before(chunk)) == 0
         whole = hashlib.sha256(chunk.file.read_bytes()).hexdigest()
-        assert content_sha256(chunk) == whole
+        assert content_sha256([chunk]) == whole
 
 
 def test_a_chunk_is_named_by_content_not_by_place(tmp_path, grouped, monkeypatch):
@@ -186,7 +191,7 @@ def test_a_file_that_cannot_be_read_is_a_chunk_that_fails_in_its_turn(tmp_path, 
         tmp_path / "vanished.csv",
         grouped,
     ]
-    chunks = cut(files, 1500)
+    chunks = cut_pieces(files, 1500)
     assert [chunk.file for chunk in chunks] == files
     assert [chunk.rows for chunk in chunks] == [None] * 4 + [1500]
     assert len({chunk.id for chunk in chunks}) == 5
@@ -194,14 +199,14 @@ def test_a_file_that_cannot_be_read_is_a_chunk_that_fails_in_its_turn(tmp_path, 
         with pytest.raises(InputError, match=chunk.file.name):
             list(spectra(chunk))
     with pytest.raises(InputError):
-        content_sha256(chunks[3])
+        content_sha256([chunks[3]])
 
 
 def test_a_file_without_rows_is_a_chunk_without_rows(tmp_path):
-    (chunk,) = cut([put(tmp_path / "a.parquet", parquet_bytes(real(0)))], 10)
+    (chunk,) = cut_pieces([put(tmp_path / "a.parquet", parquet_bytes(real(0)))], 10)
     assert chunk.rows == 0
     assert not list(spectra(chunk))
-    assert len(content_sha256(chunk)) == 64
+    assert len(content_sha256([chunk])) == 64
 
 
 def test_the_same_content_twice_is_refused(tmp_path):
@@ -214,23 +219,77 @@ def test_the_same_content_twice_is_refused(tmp_path):
 
 def test_the_hash_of_a_chunk_covers_its_rows_and_the_footer(tmp_path, grouped):
     content = grouped.read_bytes()
-    chunks = cut([grouped], 250)
-    before = [content_sha256(chunk) for chunk in chunks]
+    chunks = cut_pieces([grouped], 250)
+    before = [content_sha256([chunk]) for chunk in chunks]
     assert len(set(before)) == len(chunks)
     changed = []
     for share in (0.01, 0.5, 0.95):
         damaged = bytearray(content)
         damaged[int(len(content) * share)] ^= 1
         put(grouped, bytes(damaged))
-        after = [content_sha256(chunk) for chunk in chunks]
+        after = [content_sha256([chunk]) for chunk in chunks]
         changed.append([n for n, mark in enumerate(after) if mark != before[n]])
     assert changed == [[0], [3], [7]]
     # Where the footer is another one, all chunks are.
     put(grouped, parquet_bytes(real().replace_schema_metadata({"a": "b"}), row_group_size=100))
-    assert all(content_sha256(c) != b for c, b in zip(chunks, before, strict=True))
+    assert all(content_sha256([c]) != b for c, b in zip(chunks, before, strict=True))
 
 
 def test_a_chunk_is_what_the_plan_says(grouped):
     first = cut([grouped], 250)[0]
-    assert first == Chunk(first.id, grouped, fingerprint(grouped), 0, 200, (0, 2))
+    assert first == Chunk((Piece(first.id, grouped, fingerprint(grouped), 0, 200, (0, 2)),))
     assert len(first.id) == 16
+
+
+# --- small files -----------------------------------------------------------------------
+
+
+def small_files(folder: Path, rows: list[int]) -> list[Path]:
+    """Files of spectra with these numbers of rows, each with other stars."""
+    ends = np.cumsum([0, *rows])
+    return [
+        put(folder / f"{number:03}.parquet", parquet_bytes(real().slice(int(begin), count)))
+        for number, (begin, count) in enumerate(zip(ends, rows, strict=False))
+    ]
+
+
+def test_small_files_that_follow_each_other_share_a_chunk(tmp_path):
+    files = small_files(tmp_path, [1, 2, 10, 11, 1, 1, 3])
+    groups = [[piece.file for piece in chunk.pieces] for chunk in cut(files, 100)]
+    assert groups == [files[:3], files[3:4], files[4:]]  # 11 rows are more than a tenth
+    assert [chunk.rows for chunk in cut(files, 100)] == [13, 11, 5]
+    assert [len(chunk.pieces) for chunk in cut(files, 9)] == [1] * 7
+    # At most half of the rows of a chunk.
+    groups = [[piece.rows for piece in chunk.pieces] for chunk in cut(files, 110)]
+    assert groups == [[1, 2, 10, 11, 1, 1, 3]]
+    many = small_files(tmp_path / "many", [10] * 11)
+    assert [chunk.rows for chunk in cut(many, 100)] == [50, 50, 10]
+
+
+def test_a_group_is_named_by_its_files_and_a_single_file_as_ever(tmp_path):
+    files = small_files(tmp_path, [1, 2, 30])
+    group, single = cut(files, 100)
+    name = hashlib.sha256(f"{fingerprint(files[2])}\n0\n30".encode()).hexdigest()[:16]
+    assert single.id == single.pieces[0].id == name
+    assert group.id not in {piece.id for piece in group.pieces}
+    assert cut([files[1], files[0]], 100)[0].id != group.id
+    assert pickle.loads(pickle.dumps(group)).id == group.id
+    assert [chunk.pieces for chunk in group.divided()] == [group.pieces[:1], group.pieces[1:]]
+    assert single.divided() == (single,)
+
+
+def test_a_file_that_cannot_be_read_is_alone_and_separates_no_others(tmp_path):
+    files = small_files(tmp_path, [1, 1, 1, 1])
+    files[1].write_bytes(b"garbage")
+    files.append(put(tmp_path / "empty.csv", b""))
+    groups = [[piece.file for piece in chunk.pieces] for chunk in cut(files, 100)]
+    assert groups == [[files[0], files[2], files[3]], [files[1]], [files[4]]]
+    # A file of which only reading the rows shows that it is damaged.
+    groups = [[piece.file for piece in c.pieces] for c in cut(files, 100, {files[2]})]
+    assert groups == [[files[0], files[3]], [files[1]], [files[2]], [files[4]]]
+
+
+def test_a_group_has_a_bounded_number_of_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("catalogproc.readers.chunks.GROUP_FILES", 3)
+    files = small_files(tmp_path, [1] * 7)
+    assert [len(chunk.pieces) for chunk in cut(files, 1000)] == [3, 3, 1]

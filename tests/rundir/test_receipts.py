@@ -28,6 +28,7 @@ from catalogproc.rundir.manifest import (
     shown_path,
 )
 from catalogproc.rundir.receipts import (
+    FileRows,
     Receipt,
     is_valid,
     read_receipt,
@@ -49,7 +50,7 @@ def receipt(tmp_path: Path, run: RunIdentity) -> Receipt:
 
 
 def valid(receipt: Receipt, folder: Path, run: RunIdentity) -> bool:
-    return is_valid(receipt, folder, run.job_hash, run.model_hash, run.inputs[0].fingerprint)
+    return is_valid(receipt, folder, run.job_hash, run.model_hash, [run.inputs[0].fingerprint])
 
 
 # ---------------------------------------------------------------- receipts
@@ -61,7 +62,7 @@ def test_a_receipt_has_the_fields_of_its_contract() -> None:
     kinds = {"string": "str", "int64": "int", "float64": "float"}
     for item, column in zip(fields(Receipt), columns, strict=True):
         if column.description.endswith("JSON"):
-            assert str(item.type).startswith("Mapping[str, "), item.name
+            assert str(item.type).startswith(("Mapping[str, ", "tuple[")), item.name
         else:
             assert item.type == kinds[column.type], item.name
 
@@ -75,6 +76,51 @@ def test_a_receipt_comes_back_as_it_was_written(tmp_path: Path, receipt: Receipt
     assert list(json.loads(text)) == sorted(json.loads(text))
     assert '\n  "rows_read": 53,\n' in text
     assert '"no_coefficients": 3' in text
+
+
+def grouped(receipt: Receipt) -> Receipt:
+    """The same receipt as that of a chunk of two files."""
+    first = FileRows(receipt.file, receipt.input_fingerprint, 0, 40, 40)
+    return replace(receipt, files=(first, FileRows("xp/other.csv", "abc1", 0, 13, 10)))
+
+
+def test_a_receipt_of_several_files_comes_back(tmp_path: Path, receipt: Receipt) -> None:
+    group = grouped(receipt)
+    write_receipt(tmp_path, group)
+    (path,) = receipt_files(tmp_path)
+    assert read_receipt(path) == group
+    assert [one.rows_read for one in group.each_file()] == [40, 13]
+    assert receipt.each_file() == (FileRows(receipt.file, receipt.input_fingerprint, 0, 53, 50),)
+
+
+def test_a_receipt_from_before_chunks_had_several_files_is_read(
+    tmp_path: Path, run: RunIdentity, receipt: Receipt
+) -> None:
+    (path,) = receipt_files(tmp_path)
+    content = json.loads(path.read_text())
+    assert content.pop("files") == []
+    path.write_text(json.dumps(content))
+    assert read_receipt(path) == receipt
+    assert valid(read_receipt(path), tmp_path, run)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        ({"files": {}}, "files is {}, not an array"),
+        ({"files": [1]}, "an entry that is no file"),
+        ({"files": [{"file": "a"}]}, "an entry that is no file"),
+        ({"rows_read": 54}, "rows_read is not that of its files"),
+        ({"file": "xp/z.parquet"}, "file is not that of its files"),
+    ],
+)
+def test_a_receipt_that_contradicts_its_list_of_files_proves_nothing(
+    tmp_path: Path, receipt: Receipt, harm: dict[str, Any], message: str
+) -> None:
+    path = write_receipt(tmp_path, grouped(receipt))
+    path.write_text(json.dumps(json.loads(path.read_text()) | harm))
+    with pytest.raises(InputError, match=message):
+        read_receipt(path)
 
 
 def test_a_chunk_is_done_when_its_receipt_and_parts_say_so(

@@ -21,7 +21,7 @@ from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.rundir.duplicate_ids import SHIFT, DuplicateSearch
 from catalogproc.rundir.manifest import RunIdentity
 from catalogproc.rundir.provenance import write_provenance
-from catalogproc.rundir.receipts import Receipt, read_receipts, write_receipt
+from catalogproc.rundir.receipts import FileRows, Receipt, read_receipts, write_receipt
 from catalogproc.rundir.summary import write_summary
 from catalogproc.rundir.verify import VerifyReport, verify
 
@@ -339,13 +339,32 @@ def test_the_search_finds_the_same_whatever_its_memory(tmp_path: Path, limit: in
         with writer:
             writer.write(table)
         search.count(table["source_id"])
-        search.add(tmp_path / f"catalog/{number}.parquet", f"print {file}", f"file {file}")
+        source = FileRows(f"file {file}", f"print {file}", 0, 200, 200)
+        search.add(tmp_path / f"catalog/{number}.parquet", [source])
     across = sum(len(set(files)) > 1 for files in seen.values())
     within = {file: sum(files.count(file) > 1 for files in seen.values()) for file in range(3)}
     repeated, said = search.run()
     assert repeated == across > 0
     assert [line.split(":")[1].split()[0] for line in said] == [str(n) for n in within.values()]
     assert all(", …" in line for line in said)
+
+
+def test_stars_of_several_files_in_one_part_are_told_apart(tmp_path: Path) -> None:
+    """A star twice in one file is a fault; in two files of one part it is not."""
+    ids = [7, 7, 8, 9, 10, 8, 11]
+    table = catalog_table(len(ids)).set_column(0, "source_id", pa.array(ids, pa.int64()))
+    writer = PartWriter(tmp_path, "0", load_contract("catalog"))
+    writer.row_group = 2
+    with writer:
+        writer.write(table)
+    search = DuplicateSearch()
+    search.count(table["source_id"])
+    files = [("a", 2), ("empty", 0), ("b", 2), ("c", 3)]
+    search.add(
+        tmp_path / "catalog/0.parquet",
+        [FileRows(name, f"print {name}", 0, rows, rows) for name, rows in files],
+    )
+    assert search.run() == (1, ["input a: 1 source_id occurs more than once: 7"])
 
 
 @pytest.fixture
@@ -372,7 +391,8 @@ def search_over(folder: Path, limit: int, *parts: list[int]) -> DuplicateSearch:
         with writer:
             writer.write(table)
         search.count(table["source_id"])
-        search.add(folder / f"catalog/{number}.parquet", f"print {number}", f"file {number}")
+        source = FileRows(f"file {number}", f"print {number}", 0, len(ids), len(ids))
+        search.add(folder / f"catalog/{number}.parquet", [source])
     return search
 
 

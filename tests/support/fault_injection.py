@@ -62,7 +62,7 @@ class FaultInjection:
         with _TURN:  # chunks in several slots of a worker must not share a fault
             if not times or attempt(self.tries, chunk.id) >= times:
                 return process_on_worker(name, output, chunk)
-            with _FAULTS[fault](Path(chunk.file)):
+            with _FAULTS[fault](chunk.pieces[0].file):
                 return process_on_worker(name, output, chunk)
 
     def injected(self) -> set[str]:

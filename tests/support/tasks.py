@@ -6,24 +6,23 @@ import errno
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed import get_worker
 
 from catalogproc.errors import DiskFullError, InputError
+from catalogproc.readers.chunks import Chunk
+from catalogproc.readers.pieces import Piece
 from catalogproc.rundir.receipts import Receipt
 
 
-@dataclass(frozen=True)
-class FakeChunk:
-    """The fields of a chunk that the scheduler reads; ``file`` names what happens to it."""
-
-    id: str
-    file: str
-    rows: int = 10
-    first_row: int = 0
+def fake_chunk(name: str, *kinds: str) -> Chunk:
+    """Return a chunk of one file, or several, each named after what happens to it."""
+    numbers = range(len(kinds))
+    names = [name] if len(kinds) == 1 else [f"{name}.{number}" for number in numbers]
+    pieces = zip(names, kinds, strict=True)
+    return Chunk(tuple(Piece(one, Path(kind), one, 0, 10) for one, kind in pieces))
 
 
 def attempt(output: Path, name: str) -> int:
@@ -43,7 +42,7 @@ def receipt(chunk: Any) -> Receipt:
     numbers = {"first_row": 0, "rows_read": chunk.rows, "rows_written": 0, "rows_rejected": 0}
     numbers["rows_matched"] = 0
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
-    more |= {"auxiliary": {}, "zero_point_differences": {}}
+    more |= {"auxiliary": {}, "zero_point_differences": {}, "files": ()}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
     words |= {"chunk_id": chunk.id, "worker": str(get_worker().name)}
     return Receipt(**(words | numbers | more))
@@ -51,7 +50,8 @@ def receipt(chunk: Any) -> Receipt:
 
 def process(output: Path, chunk: Any) -> Receipt:
     """Fail in the way that the chunk's file names, or return a receipt."""
-    kind = chunk.file
+    kinds = [piece.file.name for piece in chunk.pieces if piece.file.name != "good"]
+    kind = kinds[0] if kinds else "good"
     number = attempt(output, chunk.id)
     if kind == "transient" and number < 2:
         raise OSError(errno.EIO, "a transient read error")

@@ -18,6 +18,8 @@ Bytes = NDArray[np.uint8]
 BLOCK = 8 << 20
 # A row longer than this is no row of a table.
 LONGEST_ROW = 64 << 20
+# To start a thread takes longer than to read a file of this size.
+_SMALL = 256 << 10
 _GZIP = b"\x1f\x8b"
 _NEWLINE = 10
 
@@ -42,8 +44,11 @@ def open_bytes(path: Path) -> BinaryIO:
     path
         The file.
     """
-    if not is_gzip(path):
-        return path.open("rb")
+    file = path.open("rb")
+    if file.read(2) != _GZIP:
+        file.seek(0)
+        return file
+    file.close()
     from isal import igzip
 
     # igzip reads all members of a file and checks each one's length and CRC.
@@ -67,7 +72,7 @@ def head(path: Path, size: int = 4096) -> bytes:
 def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
     """Yield the decompressed content in blocks.
 
-    The next block is read and decompressed meanwhile, in a thread.
+    The next block is read and decompressed meanwhile, in a thread; a small file is read at once.
 
     Parameters
     ----------
@@ -83,6 +88,9 @@ def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
     array of bytes
         Valid until the next one is requested.
     """
+    if path.stat().st_size <= _SMALL:
+        yield from _small_blocks(path, size, room)
+        return
     buffers = [np.zeros(room + size, np.uint8) for _ in range(2)]
     with open_bytes(path) as file, ThreadPoolExecutor(1, "catalogproc-read") as pool:
 
@@ -95,6 +103,15 @@ def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
             buffers.reverse()
             ahead = pool.submit(fill, buffers[0])
             yield full[: room + length]
+
+
+def _small_blocks(path: Path, size: int, room: int) -> Iterator[Bytes]:
+    """Yield the content of a small file, which may be large when decompressed, in blocks."""
+    with open_bytes(path) as file:
+        while content := file.read(size):
+            block = np.empty(room + len(content), np.uint8)
+            block[room:] = np.frombuffer(content, np.uint8)
+            yield block
 
 
 def lines(path: Path, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
