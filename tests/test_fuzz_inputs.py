@@ -33,6 +33,7 @@ from support.containers import (
 )
 from support.disturbed import Case, Disturbed, Medium, labels_of, make_case
 
+from catalogproc.datasets.table_io import read_table, read_units
 from catalogproc.errors import CatalogprocError
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.features.tokens import Tokens, tokens
@@ -61,7 +62,7 @@ def dice_of(kind: str, number: int) -> np.random.Generator:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_fuzz_files(kind: str, tmp_path: Path) -> None:
-    """As a run reads them: spectra and auxiliary tables, in one file or in two."""
+    """As a run reads them, in one file or in two; one file as ``infer`` reads it too."""
     medium = Medium(units=kind not in WITHOUT_UNITS, arrays=kind not in WITHOUT_ARRAYS)
     for number in range(CASES):
         dice = dice_of(kind, number)
@@ -77,6 +78,9 @@ def test_fuzz_files(kind: str, tmp_path: Path) -> None:
                 auxiliary = _file(kind, case.auxiliary, dice, folder / "auxiliary")
             read = partial(_of_run, spectra, auxiliary, folder)
             _check(f"{kind}, case {number}", case, read, _of_truth)
+            if together:
+                infer = partial(_of_infer, spectra)
+                _check(f"{kind}, case {number}, infer", case, infer, _of_python_truth)
         finally:
             shutil.rmtree(folder)
 
@@ -131,8 +135,12 @@ def test_fuzz_tables_of_python(kind: str) -> None:
         _check(f"{kind}, case {number}", case, partial(_of_python, table), _of_python_truth)
 
 
-def _of_python(table: Any) -> Answer:
-    inputs = TableInputs.of(table, VOCABULARY, JOB)
+def _of_infer(path: Path) -> Answer:
+    return _of_python(read_table(path), units=read_units(path), where=path)
+
+
+def _of_python(table: Any, **more: Any) -> Answer:
+    inputs = TableInputs.of(table, VOCABULARY, JOB, **more)
     assert inputs.source_id is not None
     return pa.table({"source_id": inputs.source_id}), inputs.tokens()
 

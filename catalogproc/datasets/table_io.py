@@ -5,15 +5,12 @@ Integers stay integers, digit by digit, and never pass through a float; text sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
-from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import InputError, JobError
@@ -25,7 +22,6 @@ from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.readers import coerce
 from catalogproc.readers.formats import open_table
-from catalogproc.readers.formats.stream import open_bytes
 
 BATCH = 65_536
 
@@ -94,7 +90,8 @@ def read_table(path: Path) -> pa.Table:
         The file cannot be read, or a row of it is broken.
     """
     source = open_table(path)
-    names = list(source.types)
+    # The fields of a struct are columns of their own.
+    names = [name for name, kind in source.types.items() if not _has_fields(kind)]
     batches = []
     for rows in source.batches(names, batch_rows=BATCH):
         if rows.fault is not None and rows.fault.null_count < len(rows.fault):
@@ -108,11 +105,26 @@ def read_table(path: Path) -> pa.Table:
     if not batches:
         raise InputError("a table without rows", where=path)
     table = pa.Table.from_batches(batches)
-    return pa.table({name: _plain(table.column(name)) for name in names})
+    return pa.table({name: _read(table.column(name), f"{path}, column {name}") for name in names})
+
+
+def _has_fields(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind) and kind.num_fields > 0)
+
+
+def _read(column: pa.ChunkedArray, where: str) -> pa.Array:
+    try:
+        return _plain(column)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            "a column has a type that cannot be read",
+            wanted="numbers, text, or lists of numbers", found=f"{column.type}: {error}",
+            where=where, advice="leave the column out of the table",
+        ) from error  # fmt: skip
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
+    array = coerce.plain(column)
     kind = coerce.stored_type(array.type)
     if coerce.is_text(kind):
         return _typed(array)
@@ -123,6 +135,11 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
         return array.cast(pa.float64())
     if any(test(kind) for test, _ in _TYPES):
         return array.cast(kind)
+    if coerce.is_list(kind) and coerce.is_list(kind.value_type):
+        made, bad = coerce.triangles(array, pa.float64())
+        if bad.any():
+            raise pa.ArrowInvalid("lists of several lists that are no symmetric matrix")
+        return made
     if coerce.is_list(kind):
         single = pa.types.is_float32(kind.value_type)
         return array.cast(pa.list_(pa.float32() if single else pa.float64()))
@@ -162,56 +179,7 @@ def read_units(path: Path) -> dict[str, str]:
     InputError
         The file cannot be read.
     """
-    kind = open_table(path).kind
-    if kind == "Parquet":
-        fields = pq.read_schema(path)
-        stated = {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in fields}
-    elif kind == "FITS":
-        stated = _fits_units(path)
-    elif kind == "VOTable":
-        with open_bytes(path) as file:
-            elements = ElementTree.iterparse(file, events=("start",))
-            stated = dict(_votable_units(element for _, element in elements))
-    else:
-        with open_bytes(path) as file:
-            stated = _ecsv_units(file)
-    return {name: unit for name, unit in stated.items() if unit}
-
-
-def _ecsv_units(file: IO[bytes]) -> dict[str, str]:
-    """Units in the header of an ECSV file, none of any other text."""
-    header = []
-    for line in file:
-        if not line.startswith(b"#"):
-            break
-        header.append(line.decode("utf-8", "replace").lstrip("#").removeprefix(" ").rstrip("\r\n"))
-    if not header or not header[0].startswith("%ECSV"):
-        return {}
-    from astropy.table.meta import YamlParseError, get_header_from_yaml
-
-    try:
-        columns = get_header_from_yaml(header)["datatype"]
-        return {str(column["name"]): str(column.get("unit") or "") for column in columns}
-    except (YamlParseError, KeyError, TypeError, AttributeError):
-        return {}  # the rows are read without it
-
-
-def _fits_units(path: Path) -> dict[str, str]:
-    from astropy.io import fits
-
-    with fits.open(path, memmap=False, lazy_load_hdus=True) as file:
-        header = next(hdu.header for hdu in file if hdu.header.get("XTENSION") == "BINTABLE")
-    numbers = range(1, header["TFIELDS"] + 1)
-    return {header[f"TTYPE{n}"].strip(): header.get(f"TUNIT{n}", "").strip() for n in numbers}
-
-
-def _votable_units(elements: Iterator[ElementTree.Element]) -> Iterator[tuple[str, str]]:
-    for element in elements:
-        tag = element.tag.rpartition("}")[2]
-        if tag == "DATA":
-            return
-        if tag == "FIELD":
-            yield element.get("name") or element.get("ID") or "", element.get("unit") or ""
+    return dict(open_table(path).units)
 
 
 def contract_of(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.bundles import tiny_bundle
 
-from catalogproc.datasets.table_io import read_table
+from catalogproc.datasets.table_io import read_table, read_units
 from catalogproc.errors import BundleError, ContractError, InputError, JobError
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
@@ -235,3 +235,32 @@ def test_units_of_other_columns_are_kept(bundle: Bundle, tmp_path: Path) -> None
     infer(tmp_path / "out.fits", ["m_h"], tmp_path / "mid.parquet", Predictor(bundle))
     infer(tmp_path / "mid.parquet", ["logg"], tmp_path / "end.vot", Predictor(bundle))
     assert str(Table.read(tmp_path / "end.vot")["distance_bj"].unit) == "kpc"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "vot", "nested.parquet"])
+def test_units_and_masks_of_a_file_are_those_of_the_table(
+    ending: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    """As astropy writes them; in Parquet its units stand in a header of its own."""
+    from astropy import units
+    from astropy.table import MaskedColumn, Table
+
+    path = tmp_path / f"stars.{ending}"
+    teff = MaskedColumn([4.8, 1.0, 5.1], mask=[False, True, False], unit=units.kK)
+    table = Table({"teff": teff, "logg": [2.5, 2.0, 1.5]})
+    if ending == "nested.parquet":
+        field = pa.field("teff", pa.float64(), metadata={"unit": "kK"})
+        values = pa.array([4.8, None, 5.1])
+        struct = pa.StructArray.from_arrays([values], fields=[field])
+        pq.write_table(pa.table({"star": struct, "logg": [2.5, 2.0, 1.5]}), path)
+    else:
+        table.write(path, **({"format": "votable"} if ending == "vot" else {}))
+    inputs = TableInputs.of(read_table(path), VOCABULARY, units=read_units(path), where=path)
+    np.testing.assert_allclose(inputs.given["teff"][0], [4800.0, np.nan, 5100.0])
+    np.testing.assert_array_equal(inputs.given["logg"][0], [2.5, 2.0, 1.5])
+
+
+def test_a_column_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [[[1.0, 2.0], [3.0]]]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"cannot be read(.|\n)*column a"):
+        read_table(tmp_path / "a.parquet")

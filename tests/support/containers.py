@@ -28,8 +28,7 @@ def arrow(columns: list[Disturbed], dice: Dice, *, units: bool = True) -> pa.Tab
         fields.append((pa.field(column.label, array.type, metadata=metadata), array))
         if mask is not None:
             fields.append((pa.field(f"{column.label}.mask", mask.type), mask))
-    stated = any(field.metadata for field, _ in fields)
-    if dice.random() < 0.2 and not stated:
+    if dice.random() < 0.2:
         fields = _nested(fields)
     schema = pa.schema([field for field, _ in fields])
     return pa.Table.from_arrays([array for _, array in fields], schema=schema)

@@ -6,6 +6,8 @@ from xml.parsers import expat
 
 import pyarrow as pa
 
+from catalogproc.readers.formats.nested import nested_fields
+
 _ASTROPY = b"table_meta_yaml"
 _VOPARQUET = b"IVOA.VOTable-Parquet.content"
 
@@ -32,10 +34,14 @@ def schema_units(schema: pa.Schema) -> dict[str, str]:
         units |= yaml_units(stated[_ASTROPY].decode("utf-8", "replace"))
     if _VOPARQUET in stated:
         units |= votable_units(stated[_VOPARQUET])
-    for field in schema:
+    fields = {field.name: field for field in schema}
+    columns = zip(schema.names, schema.types, strict=True)
+    nested = nested_fields(columns).items()
+    fields |= {name: fields[column].type.field(child) for name, (column, child) in nested}
+    for name, field in fields.items():
         unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
         if unit:
-            units[field.name] = unit
+            units[name] = unit
     return units
 
 
