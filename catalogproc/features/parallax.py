@@ -76,7 +76,7 @@ def parallaxes(stars: StarBatch, g_mag: Float) -> Parallaxes:
     )  # fmt: skip
     solved = stars.column("astrometric_params_solved")
     relation = astrometry.zero_point(g_mag, nu_eff, pseudocolour, latitude, solved)
-    with_parallax = np.isnan(solved) | astrometry.has_parallax(solved)
+    with_parallax = np.isfinite(parallax) & (np.isnan(solved) | astrometry.has_parallax(solved))
     bias = stars.column("tentative_parallax_bias")
     published = with_parallax & np.isfinite(bias)
     five, six = astrometry.five_parameters(solved), astrometry.six_parameters(solved)
@@ -84,7 +84,7 @@ def parallaxes(stars: StarBatch, g_mag: Float) -> Parallaxes:
     absent |= (five & np.isnan(nu_eff)) | (six & np.isnan(pseudocolour))
     outside = ~six & _outside(nu_eff, astrometry.NU_EFF_RANGE)
     outside |= ~five & _outside(pseudocolour, astrometry.PSEUDOCOLOUR_RANGE)
-    assumed = np.isfinite(parallax) & with_parallax & absent & ~outside & ~published
+    assumed = with_parallax & absent & ~outside & ~published
     zero_point = np.where(published, bias, np.where(assumed, ASSUMED_ZERO_POINT, relation))
     return Parallaxes(
         zero_point=zero_point,
