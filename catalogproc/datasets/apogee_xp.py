@@ -55,6 +55,15 @@ CREDIT = (
     "al. 2024"
 )
 
+INTENDED_USE = """\
+It was trained on real stars, and its predictions are on the scales of their labels: APOGEE
+DR17's for Teff, log g, [Fe/H] (as [M/H]) and [alpha/M], asteroseismology's for masses and ages.
+Most masses and ages of its training are those of trees fitted on seismic giants (log g above
+1.2, mostly [Fe/H] above -1); ages of more luminous giants are Hasselquist et al.'s (2020). Ages
+of clump giants without mass loss are among the measured ones. The stars are brighter than G =
+15. Predictions for stars unlike the training stars are meaningless; the catalog flags them."""
+"""What a model trained on these stars may be used for, for its card."""
+
 JUDGES = "a Kepler giant that is held out to evaluate infer"
 
 MAGNITUDES = ("bp_mag", "rp_mag", "j_m", "h_m", "ks_m")
@@ -116,6 +125,7 @@ def dataset_from_apogee_xp(
         "credit": CREDIT,
         "basis": canonical.BASIS_ID,
         "files": {path.name: options.sha256},
+        "intended use": INTENDED_USE,
         "seismic stars held out": options.hold_out_seismic,
         "teacher": tables.teacher_facts,
     }

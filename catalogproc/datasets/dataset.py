@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
+from catalogproc.datasets.giant_labels import TEACHER
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError
 from catalogproc.features import canonical, spectra
@@ -226,7 +227,7 @@ def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -
         Include further spectra of a star.
     """
     contract = load_contract("training")
-    ids, values, errors = [], [], []
+    ids, values, errors, predicted = [], [], [], []
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH, use_threads=False):
             table = pa.Table.from_batches([batch])
@@ -237,9 +238,24 @@ def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -
             ids.append(table["source_id"].to_numpy())
             values.append(value)
             errors.append(error)
+            predicted.append(_predicted(table, vocabulary))
     if not ids:
         raise InputError("a part of the dataset is empty", where=path)
-    return StarTable(np.concatenate(ids), np.concatenate(values), np.concatenate(errors))
+    return StarTable(
+        np.concatenate(ids),
+        np.concatenate(values),
+        np.concatenate(errors),
+        {column: np.concatenate([rows[column] for rows in predicted]) for column in predicted[0]},
+    )
+
+
+def _predicted(table: pa.Table, vocabulary: Vocabulary) -> dict[int, NDArray[np.bool_]]:
+    """Return by column which rows (n,) hold a label that the teacher predicted."""
+    return {
+        vocabulary.column(name): pc.fill_null(pc.equal(table[source], TEACHER), False).to_numpy()
+        for name, source in (("mass", "mass_source"), ("log_age", "age_source"))
+        if name in vocabulary
+    }
 
 
 def _dense(

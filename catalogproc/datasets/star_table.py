@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,16 @@ class StarTable:
         (n,) identifiers; several rows may belong to one star.
     values, errors
         (n, V), in the tokens' units; NaN where absent.
+    predicted
+        By column: which rows (n,) hold a prediction, about which the truth scatters by the
+        error. :meth:`sample` draws the truth, and its error is then 0: taken for a measurement,
+        a prediction would make a network too certain.
     """
 
     ids: NDArray[np.int64]
     values: NDArray[np.floating]
     errors: NDArray[np.floating]
+    predicted: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.shape != self.errors.shape or len(self.ids) != len(self.values):
@@ -67,8 +72,14 @@ class StarTable:
         values, errors
             (n, V) each.
         """
-        rows = np.random.default_rng(seed).integers(len(self.ids), size=n)
-        return self.values[rows], self.errors[rows]
+        random = np.random.default_rng(seed)
+        rows = random.integers(len(self.ids), size=n)
+        values, errors = self.values[rows], self.errors[rows]
+        for column, predicted in self.predicted.items():
+            at = np.flatnonzero(predicted[rows])
+            values[at, column] += errors[at, column] * random.standard_normal(len(at))
+            errors[at, column] = 0.0
+        return values, errors
 
     def sampler_hiding(self, column: int, share: float) -> StarSampler:
         """Return a :data:`StarSampler` of these rows that hides one token of some of them.
@@ -104,7 +115,12 @@ class StarTable:
         """
         in_second = _uniform(self.ids, seed) < fraction
         first, second = (
-            StarTable(self.ids[rows], self.values[rows], self.errors[rows])
+            StarTable(
+                self.ids[rows],
+                self.values[rows],
+                self.errors[rows],
+                {column: predicted[rows] for column, predicted in self.predicted.items()},
+            )
             for rows in (~in_second, in_second)
         )
         return first, second

@@ -299,7 +299,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         domain=domain,
         test=test,
         facts=facts,
-        intended_use=REAL_USE,
+        intended_use=about.get("intended use", REAL_USE),
         make_holdout=lambda: real_holdout(validation, vocabulary, options.seed),
         trained_on=ids,
     )

@@ -22,6 +22,7 @@ FOLDER_VERBS = {
     "calibrate": ["calibrate"],
     "evaluate": ["evaluate"],
     "crosscheck": ["crosscheck", "no"],
+    "dataset apogee-xp": ["dataset", "apogee-xp", "--library", "no.fits.gz"],
     "dataset lb24": ["dataset", "lb24", "no.h5", "no.h5", "--distmass", "no.fits"],
     "dataset build": ["dataset", "build", "--apogee", "no.fits", "--distmass", "no.fits",
                       "--gaia-source", "no.parquet", "--xp", "no.parquet"],

@@ -23,6 +23,7 @@ from catalogproc.datasets.folds import StarNames, fold_of
 from catalogproc.datasets.giant_labels import TEACHER
 from catalogproc.datasets.matched_tables import MatchedTables
 from catalogproc.datasets.seismic import read_seismic
+from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, JobError, Refusal
 from catalogproc.features import canonical
 from catalogproc.features.flux_calibration import calibration
@@ -187,6 +188,32 @@ def test_masses_and_ages_say_where_they_are_from(parts: dict[str, pa.Table]) -> 
     dwarfs = table["logg"].to_numpy() > 4
     assert dwarfs.sum() >= 3
     assert np.isnan(table["mass"].to_numpy()[dwarfs]).all()
+
+
+def test_the_truth_of_a_prediction_is_drawn_and_a_measurement_is_kept(
+    folder: Path, parts: dict[str, pa.Table]
+) -> None:
+    train, _ = load_dataset(folder / "stars", VOCABULARY)
+    column = VOCABULARY.column("mass")
+    teacher = pc.fill_null(pc.equal(parts["train"]["mass_source"], TEACHER), False).to_numpy()
+    assert np.array_equal(train.predicted[column], teacher)
+    assert teacher.sum() >= 5
+    for part in train.split(0.3, 1):
+        held = teacher[np.isin(train.ids, part.ids)]
+        assert np.array_equal(part.predicted[column], held)
+    one = np.flatnonzero(teacher)[:1]
+    star = StarTable(
+        train.ids[one], train.values[one], train.errors[one], {column: np.array([True])}
+    )
+    values, errors = star.sample(1, 4000)
+    mass, error = train.values[one[0], column], train.errors[one[0], column]
+    assert values[:, column].std() == pytest.approx(float(error), rel=0.05)
+    assert values[:, column].mean() == pytest.approx(float(mass), abs=0.1 * float(error))
+    assert (errors[:, column] == 0).all()
+    others = np.arange(len(VOCABULARY)) != column
+    assert np.array_equal(
+        values[:, others], np.repeat(train.values[one][:, others], 4000, axis=0), equal_nan=True
+    )
 
 
 def test_photometry_has_typical_errors_that_are_marked(parts: dict[str, pa.Table]) -> None:
