@@ -22,7 +22,7 @@ from catalogproc.resources import shipped
 T = TypeVar("T")
 
 DUST_MAPS = ("combined19",)
-PROPAGATIONS = ("first_order", "sampled", "none")
+PROPAGATIONS = ("auto", "network", "first_order", "sampled", "none")
 MIN_DRAWS = 16
 LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
@@ -45,8 +45,13 @@ class Job:
         Approximate number of stars in a chunk, which is one part of the catalog.
     propagation
         How input errors are propagated into the predictions, one of PROPAGATIONS:
+        ``network`` by a model that reads errors, whose sigma is the total uncertainty;
         ``first_order`` by derivatives, ``sampled`` by random draws (and by derivatives too, for
-        comparison), ``none`` not at all.
+        comparison), ``none`` not at all; ``auto`` is ``network`` for models that read errors and
+        ``first_order`` for others.
+    split_errors
+        Split the total uncertainty into those of inputs and model where propagation is
+        ``network``: the model predicts each star a second time, as if its inputs had no errors.
     draws
         Number of random draws per star where propagation is ``sampled``.
     inflate_errors
@@ -69,11 +74,12 @@ class Job:
     mask_irrelevant: bool = True
     chunk_rows: int = 50_000
     dust: str = ""
-    propagation: str = "first_order"
+    propagation: str = "auto"
     draws: int = 128
     inflate_errors: bool = True
     correlations: bool = False
     check_spectrum: bool = False
+    split_errors: bool = False
 
     def __post_init__(self) -> None:
         for name in ("labels", "inputs"):
@@ -112,9 +118,22 @@ class Job:
         """Return every setting that can change a number, for the hash and for provenance."""
         content = asdict(self)
         del content["name"], content["description"]
-        if not self.dust:
-            del content["dust"]  # keeps the hash of jobs that were written before there were maps
+        for name in ("dust", "split_errors"):
+            if not content[name]:
+                del content[name]  # keeps the hash of jobs that were written before there was such
         return content
+
+    def propagation_of(self, reads_errors: bool) -> str:
+        """Return how input errors are propagated: never ``auto``.
+
+        Parameters
+        ----------
+        reads_errors
+            Whether the model reads errors.
+        """
+        if self.propagation != "auto":
+            return self.propagation
+        return "network" if reads_errors else "first_order"
 
     @cached_property
     def hash(self) -> str:

@@ -136,7 +136,8 @@ def of_a_run(model: Model, table: pa.Table, job: Job) -> pa.Table:
     """The catalog's rows by the engine of a run."""
     contract = catalogproc.load_contract("gaia_source")
     known = {name: table[name] for name in table.column_names if name in contract}
-    names = [c.name for c in catalogproc.load_contract("xp_continuous").columns]
+    contract_names = [c.name for c in catalogproc.load_contract("xp_continuous").columns]
+    names = [name for name in contract_names if name in table.column_names]
     spectra = table.select([n for n in names if job.correlations or "correlations" not in n])
     return Engine(model.bundle, job).process(spectra, contract.assemble(known, len(table)))
 

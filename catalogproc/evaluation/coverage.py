@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets.holdout import Holdout
 from catalogproc.features.input_errors import inflate_errors
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS, calibration_of, predicted_labels
+from catalogproc.inference.catalog_columns import (
+    LABEL_COLUMNS,
+    label_columns,
+    label_distributions,
+    predicted_labels,
+)
+from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.input_covariance import InputNoise
@@ -134,27 +140,23 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
     """
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
     labels = [label for label in job.labels if label in bundle.requestable]
-    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
-    absent = np.isnan(holdout.values)
-    larger = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)[1]
-    published, used = (
-        jacobian.propagate(InputNoise(np.where(absent, np.nan, errors)))
-        for errors in (holdout.errors, larger if job.inflate_errors else holdout.errors)
-    )
+    predicted = _predict(predictor, holdout, labels, job)
     calibration = bundle.calibration.by_label
     known = {"phot_g_mean_mag": holdout.g_mag}
-    columns = predicted_labels(prediction, used, published, calibration, known) | known
+    columns = label_columns(predicted.prediction) | known
+    stated = label_distributions(predicted, calibration, columns)
+    columns |= predicted_labels(predicted, stated)
+    plain = label_distributions(replace(predicted, published=None), {}, columns)
     columns["ebv"] = np.exp(columns["ln_ebv"])
     rows: list[Coverage] = []
     curves, uncalibrated = {}, {}
-    for k, label in enumerate(labels):
+    for label in labels:
         name = LABEL_COLUMNS[label]
         mean, error = columns[name], columns[f"e_{name}"]
-        mapped, plain = calibration_of(calibration, label), calibration_of({}, label)
         levels = (0.025, *LEVELS, 0.975)
         found = _LabelErrors(
             label, holdout.truth[:, vocabulary.column(label)], mean, error,
-            {level: mapped.percentile(mean, error, level) for level in levels},
+            {level: stated[label].percentile(level) for level in levels},
         )  # fmt: skip
         good = found.known
         if not good.any():
@@ -163,12 +165,27 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
             chosen = in_bin & good
             if bin_name == "all" or chosen.sum() >= MIN_STARS:
                 rows.append(found.coverage(bin_name, chosen))
-        sigma = prediction.sigma[:, k].astype(np.float64)
         curves[label] = _shares_below(found, [found.percentiles[p] for p in LEVELS])
-        uncalibrated[label] = _shares_below(
-            found, [plain.percentile(mean, sigma, p) for p in LEVELS]
-        )
+        uncalibrated[label] = _shares_below(found, [plain[label].percentile(p) for p in LEVELS])
     return CoverageResult(tuple(rows), np.array(LEVELS), curves, uncalibrated)
+
+
+def _predict(
+    predictor: Predictor, holdout: Holdout, labels: Sequence[str], job: Job
+) -> PropagatedPrediction:
+    """Return predictions and uncertainties of holdout stars, as a run's."""
+    linear = np.zeros(len(holdout.values), dtype=bool)
+    if predictor.bundle.reads_errors:
+        prediction = predictor.predict(holdout.inputs, labels)
+        return PropagatedPrediction(prediction, None, None, linear, None)
+    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
+    absent, vocabulary = np.isnan(holdout.values), predictor.bundle.vocabulary
+    larger = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)[1]
+    published, used = (
+        jacobian.propagate(InputNoise(np.where(absent, np.nan, errors)))
+        for errors in (holdout.errors, larger if job.inflate_errors else holdout.errors)
+    )
+    return PropagatedPrediction(prediction, used, published, linear, None)
 
 
 def _shares_below(found: _LabelErrors, percentiles: Sequence[Floats]) -> Floats:

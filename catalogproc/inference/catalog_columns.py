@@ -10,7 +10,9 @@ Each label X has three uncertainties:
 with e_X^2 = e_X_model^2 + e_X_input^2. The network was trained on noisy inputs, so its sigma,
 once calibrated, is the total uncertainty and includes input errors of the usual size: nothing
 is added to it. Only if the published errors of a star alone cause more than that, they are the
-total. docs/uncertainties.md has the measured coverage.
+total. The sigma of a network that reads errors is the total for the errors of each star; its
+e_X_model is that for the same values without errors. docs/uncertainties.md has the measured
+coverage.
 """
 
 from __future__ import annotations
@@ -23,12 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.features import astrometry, extinction
-from catalogproc.network.uncertainty_calibration import LabelCalibration
+from catalogproc.inference.label_distribution import (
+    HIGH,
+    LOW,
+    LabelDistribution,
+    PropagatedPrediction,
+    calibration_of,
+    label_distribution,
+)
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
-    from catalogproc.network.error_propagation import Propagated
     from catalogproc.network.predictor import Prediction
+    from catalogproc.network.uncertainty_calibration import LabelCalibration
 
 Columns = dict[str, NDArray[Any]]
 
@@ -43,16 +52,12 @@ LABEL_COLUMNS = {
 }
 """The catalog's column of each label; uncertainties are in ``e_<name>``, ``e_<name>_model``, ..."""
 
-POSITIVE = ("mass", "g_fakemag")
-"""Labels whose percentiles are computed in the logarithm, because they are positive."""
-
 CORRELATED = (("teff", "logg"), ("teff", "m_h"), ("logg", "m_h"), ("mass", "log_age"))
 """Pairs of labels whose correlation is a column of the catalog, the last ``corr_mass_age``."""
 
 CONTEXT = ("phot_g_mean_mag", "ln_ebv", "logg", "m_h")
 """Columns that a calibration may depend on besides the network's sigma."""
 
-LOW, HIGH = 0.158655, 0.841345  # -1 and +1 sigma of a Gaussian
 GYR = 9.0  # log10 of a Gyr in years
 
 
@@ -84,11 +89,7 @@ def observed(tokens: Tokens) -> Columns:
 
 
 def predicted_labels(
-    prediction: Prediction,
-    propagated: Propagated | None,
-    published: Propagated | None,
-    calibration: Mapping[str, LabelCalibration],
-    known: Columns,
+    found: PropagatedPrediction, distributions: Mapping[str, LabelDistribution]
 ) -> Columns:
     """Return labels, their three uncertainties and their correlations.
 
@@ -97,40 +98,64 @@ def predicted_labels(
 
     Parameters
     ----------
-    prediction
-        The network's predictions for N stars.
-    propagated, published
-        Uncertainties caused by the input errors, as the job inflates them and as published.
-        If None, only the total uncertainty is known, the calibrated sigma alone.
-    calibration
+    found
+        Predictions for N stars.
+    distributions
         By label.
-    known
-        Columns that calibrations may depend on.
 
     Returns
     -------
-    Columns (N,); NaN for labels that were not predicted.
+    Columns (N,); NaN for labels that were not predicted, and for parts of an uncertainty that
+    were not computed.
     """
-    index = {label: place for place, label in enumerate(prediction.labels)}
+    prediction, propagated = found.prediction, found.propagated
     nan = np.full(len(prediction.mean), np.nan)
     columns = label_columns(prediction)
-    context = {name: (columns | known)[name] for name in CONTEXT if name in columns | known}
     for label, name in LABEL_COLUMNS.items():
-        total = model = inputs = nan
-        if label in index:
-            sigma = prediction.sigma[:, index[label]]
-            least = None if published is None else published.sigma[:, index[label]]
-            total = total_uncertainty(calibration, label, sigma, least, context)
-        if label in index and propagated is not None:
-            inputs = np.minimum(propagated.sigma[:, index[label]], total)
+        total, model, inputs = distributions[label].sigma, nan, nan
+        place = prediction.labels.index(label) if label in prediction.labels else None
+        if place is not None and propagated is not None:
+            inputs = np.minimum(propagated.sigma[:, place], total)
             model = np.sqrt(total**2 - inputs**2)
+        elif place is not None and found.exact_sigma is not None:
+            share = found.exact_sigma[:, place] / prediction.sigma[:, place]
+            model = total * np.minimum(share.astype(np.float64), 1.0)
+            inputs = np.sqrt(total**2 - model**2)
         columns |= {f"e_{name}": total, f"e_{name}_model": model, f"e_{name}_input": inputs}
     for pair in CORRELATED:
         one, other = (name.removeprefix("log_") for name in pair)
         columns[f"corr_{one}_{other}"] = (
-            propagated.correlation(*pair) if propagated and set(pair) <= set(index) else nan
+            propagated.correlation(*pair)
+            if propagated and set(pair) <= set(prediction.labels)
+            else nan
         )
     return columns
+
+
+def label_distributions(
+    found: PropagatedPrediction, calibration: Mapping[str, LabelCalibration], columns: Columns
+) -> dict[str, LabelDistribution]:
+    """Return the calibrated distributions of the catalog's labels; NaN if not predicted.
+
+    Parameters
+    ----------
+    found
+        Predictions for N stars.
+    calibration
+        By label.
+    columns
+        With the labels (:func:`label_columns`) and others that calibrations may depend on.
+    """
+    context = {name: columns[name] for name in CONTEXT if name in columns}
+    distributions = {}
+    for label, name in LABEL_COLUMNS.items():
+        if label in found.prediction.labels:
+            made = label_distribution(found, label, calibration, context)
+            distributions[label] = replace(made, mean=columns[name])
+        else:
+            nan = np.full(len(columns[name]), np.nan)
+            distributions[label] = LabelDistribution(calibration_of(calibration, label), nan, nan)
+    return distributions
 
 
 def label_columns(prediction: Prediction) -> Columns:
@@ -155,104 +180,55 @@ def label_columns(prediction: Prediction) -> Columns:
     return columns
 
 
-def total_uncertainty(
-    calibration: Mapping[str, LabelCalibration],
-    label: str,
-    network_sigma: NDArray[np.floating],
-    published: NDArray[np.float64] | None,
-    context: Mapping[str, NDArray[Any]],
-) -> NDArray[np.float64]:
-    """Return the total 1-sigma uncertainty (N,) of a label.
-
-    Parameters
-    ----------
-    calibration
-        By label.
-    label
-        The label.
-    network_sigma
-        The sigma that the network predicts (N,).
-    published
-        The uncertainty (N,) that the published errors of the inputs cause; None if it was
-        not computed.
-    context
-        Columns (N,) that calibrations may depend on.
-    """
-    total = calibration_of(calibration, label).sigma(network_sigma, context)
-    return total if published is None else np.maximum(total, published)
-
-
-def calibration_of(calibration: Mapping[str, LabelCalibration], label: str) -> LabelCalibration:
-    """Return a label's calibration; without one, that of a Gaussian.
-
-    Parameters
-    ----------
-    calibration
-        By label.
-    label
-        A label; those of :data:`POSITIVE` get a Gaussian in the logarithm.
-    """
-    found = calibration.get(label, LabelCalibration())
-    return found if found.terms else replace(found, logarithmic=label in POSITIVE)
-
-
-def evolution(columns: Columns, calibration: Mapping[str, LabelCalibration]) -> Columns:
+def evolution(columns: Columns, distributions: Mapping[str, LabelDistribution]) -> Columns:
     """Return percentiles of mass and age, and the age in Gyr.
 
-    Both are computed in the logarithm, so that none is negative. ``e_age`` is half of the
-    difference of age_84 and age_16: for a Gaussian log_age that is age sinh(ln(10) e_log_age),
-    to first order ln(10) age e_log_age.
+    Those of a Gaussian mass are computed in the logarithm, so that none is negative. ``e_age`` is
+    half of the difference of age_84 and age_16: for a Gaussian log_age that is
+    age sinh(ln(10) e_log_age), to first order ln(10) age e_log_age.
 
     Parameters
     ----------
     columns
-        With ``mass``, ``log_age`` and their uncertainties (N,).
-    calibration
+        With ``log_age`` (N,).
+    distributions
         By label.
     """
-    mass, e_mass = columns["mass"], columns["e_mass"]
-    log_age, e_log_age = columns["log_age"], columns["e_log_age"]
-    mass_calibration, age_calibration = (
-        calibration_of(calibration, label) for label in ("mass", "log_age")
-    )
-    young, old = (
-        10.0 ** (age_calibration.percentile(log_age, e_log_age, level) - GYR)
-        for level in (LOW, HIGH)
-    )
+    mass, log_age = distributions["mass"], distributions["log_age"]
+    young, old = (10.0 ** (log_age.percentile(level) - GYR) for level in (LOW, HIGH))
     return {
-        "mass_16": mass_calibration.percentile(mass, e_mass, LOW),
-        "mass_84": mass_calibration.percentile(mass, e_mass, HIGH),
-        "age": 10.0 ** (log_age - GYR),
+        "mass_16": mass.percentile(LOW),
+        "mass_84": mass.percentile(HIGH),
+        "age": 10.0 ** (columns["log_age"] - GYR),
         "e_age": (old - young) / 2.0,
         "age_16": young,
         "age_84": old,
     }
 
 
-def reddening(columns: Columns, calibration: Mapping[str, LabelCalibration]) -> Columns:
+def reddening(columns: Columns, distributions: Mapping[str, LabelDistribution]) -> Columns:
     """Return E(B-V) on the SFD and on the true scale, and A_V, all in mag.
 
     Parameters
     ----------
     columns
-        With ``ln_ebv`` and its uncertainty (N,).
-    calibration
+        With ``ln_ebv`` (N,).
+    distributions
         By label.
     """
-    ln_ebv, error = columns["ln_ebv"], columns["e_ln_ebv"]
-    ebv_calibration = calibration_of(calibration, "logebv")
-    ebv = np.exp(ln_ebv)
+    ln_ebv = distributions["logebv"]
+    ebv = np.exp(columns["ln_ebv"])
     return {
         "ebv": ebv,
-        "ebv_16": np.exp(ebv_calibration.percentile(ln_ebv, error, LOW)),
-        "ebv_84": np.exp(ebv_calibration.percentile(ln_ebv, error, HIGH)),
+        "ebv_16": np.exp(ln_ebv.percentile(LOW)),
+        "ebv_84": np.exp(ln_ebv.percentile(HIGH)),
         "ebv_true": extinction.true_ebv(ebv),
         "av": extinction.v_extinction(ebv),
     }
 
 
 def luminosity(
-    columns: Columns, tokens: Tokens, calibration: Mapping[str, LabelCalibration]
+    columns: Columns, tokens: Tokens, distributions: Mapping[str, LabelDistribution]
 ) -> Columns:
     """Return magnitudes, distances and parallax from the predicted pseudo-luminosity.
 
@@ -264,12 +240,11 @@ def luminosity(
         With ``g_fakemag``, its uncertainty, ``ebv`` and ``teff`` (N,).
     tokens
         The inputs.
-    calibration
+    distributions
         By label.
     """
     f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
-    f_calibration = calibration_of(calibration, "g_fakemag")
-    high, low = (f_calibration.percentile(f, sigma, level) for level in (HIGH, LOW))
+    high, low = (distributions["g_fakemag"].percentile(level) for level in (HIGH, LOW))
     near, dist, far = (astrometry.distance(value, 0.0, tokens.g_mag)[1] for value in (high, f, low))
     mg_obs, _ = astrometry.absolute_magnitude(f, sigma)
     mg0 = mg_obs - extinction.g_extinction(columns["ebv"], columns["teff"])

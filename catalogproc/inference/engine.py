@@ -25,6 +25,8 @@ from catalogproc.inference.catalog_columns import (
     LABEL_COLUMNS,
     combined_distance,
     evolution,
+    label_columns,
+    label_distributions,
     luminosity,
     observed,
     predicted_labels,
@@ -32,6 +34,7 @@ from catalogproc.inference.catalog_columns import (
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
 from catalogproc.inference.input_flags import input_flags
+from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.inference.table_prediction import propagate
 from catalogproc.io.hashes import sha256
 
@@ -40,8 +43,6 @@ if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
-    from catalogproc.network.error_propagation import Propagated
-    from catalogproc.network.predictor import Prediction
 
 __all__ = ["LABEL_COLUMNS", "Engine", "ModelOutput", "check_job"]
 
@@ -49,26 +50,15 @@ PIECE = 8192  # rows processed at a time: bounds memory, whatever the table's le
 
 
 @dataclass(frozen=True)
-class ModelOutput:
+class ModelOutput(PropagatedPrediction):
     """Predictions for N stars, with what else was computed of them.
 
     Attributes
     ----------
-    prediction
-        Labels with the network's sigma.
-    propagated, published
-        Uncertainties caused by the input errors, as the job inflates them and by the job's
-        method, and as published and to first order; None if the job propagates no errors.
-    nonlinear
-        Stars for which the two methods of propagation disagree (N,), if both were used.
     chi2
         Reduced chi-square of the held-out coefficients (N,), NaN if the job does not check it.
     """
 
-    prediction: Prediction
-    propagated: Propagated | None
-    published: Propagated | None
-    nonlinear: NDArray[np.bool_]
     chi2: NDArray[np.float64]
 
 
@@ -202,11 +192,11 @@ class Engine:
         # Far from the training stars predictions may overflow: NaN, without a warning.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
-            columns |= predicted_labels(
-                output.prediction, output.propagated, output.published, calibration, columns
-            )
-            columns |= evolution(columns, calibration) | reddening(columns, calibration)
-            columns |= luminosity(columns, tokens, calibration)
+            columns |= label_columns(output.prediction)
+            distributions = label_distributions(output, calibration, columns)
+            columns |= predicted_labels(output, distributions)
+            columns |= evolution(columns, distributions) | reddening(columns, distributions)
+            columns |= luminosity(columns, tokens, distributions)
             columns |= combined_distance(columns, tokens, self._independent(tokens))
             columns |= {
                 "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
@@ -287,6 +277,12 @@ def check_job(job: Job, bundle: Bundle) -> None:
             where=f"job.labels, model {bundle.name}",
         )
     features.check_inputs(job, bundle.vocabulary)
+    if job.propagation == "network" and not bundle.reads_errors:
+        raise JobError(
+            "the model does not read errors, and cannot state the uncertainty that they cause",
+            wanted="auto | first_order | sampled | none", found="network",
+            where=f"job.propagation, model {bundle.name}",
+        )  # fmt: skip
     if job.check_spectrum and not checkable(bundle):
         raise JobError(
             "the model was not trained to predict coefficients from each other",

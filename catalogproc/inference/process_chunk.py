@@ -212,7 +212,8 @@ def _features(engine: Engine, spectra: pa.RecordBatch, joined: Joined | None) ->
 
 def _reads_correlations(engine: Engine) -> bool:
     """Return whether the correlations of coefficients are needed."""
-    return engine.job.correlations and engine.job.propagation != "none"
+    method = engine.job.propagation_of(engine.bundle.reads_errors)
+    return engine.job.correlations and method in ("first_order", "sampled")
 
 
 @lru_cache(maxsize=1)

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.table_inputs import default_job
-from catalogproc.inference.catalog_columns import (
-    CONTEXT,
-    LABEL_COLUMNS,
-    label_columns,
-    total_uncertainty,
+from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS, label_columns
+from catalogproc.inference.label_distribution import (
+    HIGH,
+    LOW,
+    PropagatedPrediction,
+    label_distribution,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
     from catalogproc.network.error_propagation import Propagated
-    from catalogproc.network.predictor import Prediction, Predictor
+    from catalogproc.network.predictor import Predictor
 
 Float = NDArray[np.float64]
 
@@ -36,27 +37,6 @@ PIECE = 8_192
 """Rows predicted at a time, of up to LABELS labels; fewer of more, as derivatives take memory."""
 
 LABELS = 16
-
-
-@dataclass(frozen=True)
-class PropagatedPrediction:
-    """Predictions of N stars with the uncertainties that the errors of their tokens cause.
-
-    Attributes
-    ----------
-    prediction
-        The model's.
-    propagated, published
-        By the errors as the job takes them, and to first order by the errors as published;
-        None where the job propagates none.
-    nonlinear
-        Stars (N,) for which first order and draws disagree, if both were computed.
-    """
-
-    prediction: Prediction
-    propagated: Propagated | None
-    published: Propagated | None
-    nonlinear: NDArray[np.bool_]
 
 
 def propagate(
@@ -76,23 +56,31 @@ def propagate(
         How errors are taken and propagated.
     """
     from catalogproc.network.error_propagation import Draws, differentiate, disagree, sampled
+    from catalogproc.network.star_tokens import StarTokens
 
     vocabulary, inputs = predictor.bundle.vocabulary, tokens.network_inputs
     nonlinear = np.zeros(len(tokens), dtype=bool)
-    if job.propagation == "none":
-        return PropagatedPrediction(predictor.predict(inputs, labels), None, None, nonlinear)
+    method = job.propagation_of(predictor.bundle.reads_errors)
+    if method in ("network", "none"):
+        prediction, exact_sigma = predictor.predict(inputs, labels), None
+        if method == "network" and job.split_errors:
+            exact_sigma = predictor.predict(StarTokens.exact(inputs.values), labels).sigma
+        return PropagatedPrediction(prediction, None, None, nonlinear, exact_sigma)
     prediction, jacobian = differentiate(predictor, inputs, labels)
     noise = input_noise(tokens, vocabulary, job)
-    propagated = published = jacobian.propagate(noise)
-    if job.inflate_errors:
+    propagated = jacobian.propagate(noise)
+    published: Propagated | None = propagated
+    if predictor.bundle.reads_errors:
+        published = None  # the network's sigma is the total
+    elif job.inflate_errors:
         plain = replace(job, inflate_errors=False)
         published = jacobian.propagate(input_noise(tokens, vocabulary, plain))
-    if job.propagation == "sampled":
+    if method == "sampled":
         linear = propagated
         draws = Draws(tokens.source_id, job.draws)
         prediction, propagated = sampled(predictor, inputs, noise, labels, draws)
         nonlinear = disagree(linear, propagated)
-    return PropagatedPrediction(prediction, propagated, published, nonlinear)
+    return PropagatedPrediction(prediction, propagated, published, nonlinear, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +91,9 @@ class TablePrediction:
     ----------
     labels
         Names of the predicted tokens.
-    mean, sigma
-        By label: the prediction and its total 1-sigma uncertainty (N,); NaN for a row
-        without a token, and where a mass is not positive.
+    mean, sigma, low, high
+        By label (N,): the prediction, its total 1-sigma uncertainty, and the 16th and the 84th
+        percentile; NaN for a row without a token, and where a mass is not positive.
     g_mag
         G magnitudes (N,) as observed or synthesised, NaN where unknown.
     read
@@ -115,6 +103,8 @@ class TablePrediction:
     labels: tuple[str, ...]
     mean: dict[str, Float]
     sigma: dict[str, Float]
+    low: dict[str, Float]
+    high: dict[str, Float]
     g_mag: Float
     read: NDArray[np.bool_]
 
@@ -156,8 +146,7 @@ def predict_table(
     ]
     requested = tuple(dict.fromkeys((*labels, *context)))
     rows = len(inputs)
-    mean = {label: np.full(rows, np.nan) for label in labels}
-    sigma = {label: np.full(rows, np.nan) for label in labels}
+    numbers = [{label: np.full(rows, np.nan) for label in labels} for _ in range(4)]
     g_mag, read = np.full(rows, np.nan), np.zeros(rows, dtype=bool)
     step = max(1, PIECE * LABELS // max(LABELS, len(requested)))
     for start in range(0, rows, step):
@@ -166,17 +155,18 @@ def predict_table(
         g_mag[some], read[some] = tokens.g_mag, ~np.isnan(tokens.values).all(axis=1)
         columns = _predict(predictor, tokens, requested, job)
         for label in labels:
-            for by_label, values in zip((mean, sigma), columns[label], strict=True):
+            for by_label, values in zip(numbers, columns[label], strict=True):
                 by_label[label][some] = np.where(read[some], values, np.nan)
         if progress is not None:
             progress(min(start + step, rows), rows, "")
-    return TablePrediction(tuple(labels), mean, sigma, g_mag, read)
+    mean, sigma, low, high = numbers
+    return TablePrediction(tuple(labels), mean, sigma, low, high, g_mag, read)
 
 
 def _predict(
     predictor: Predictor, tokens: Tokens, labels: tuple[str, ...], job: Job
-) -> dict[str, tuple[Float, Float]]:
-    """Predictions and their total uncertainties (n,), by label."""
+) -> dict[str, tuple[Float, ...]]:
+    """Predictions, total uncertainties, 16th and 84th percentiles (n,), by label."""
     if not (tokens.errors > 0).any():
         job = replace(job, propagation="none")  # derivatives cost more than the prediction
     found = propagate(predictor, tokens, labels, job)
@@ -189,10 +179,7 @@ def _predict(
         for k, label in enumerate(labels):
             name = LABEL_COLUMNS.get(label, "")
             value = columns[name] if name else found.prediction.mean[:, k].astype(np.float64)
-            published = None if found.published is None else found.published.sigma[:, k]
-            stated = found.prediction.sigma[:, k]
-            made[label] = (
-                value,
-                total_uncertainty(calibration, label, stated, published, context),
-            )
+            stated = replace(label_distribution(found, label, calibration, context), mean=value)
+            percentiles = (stated.percentile(level) for level in (LOW, HIGH))
+            made[label] = (value, stated.sigma, *percentiles)
     return made

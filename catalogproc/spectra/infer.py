@@ -27,11 +27,9 @@ from catalogproc.errors import JobError, did_you_mean
 from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
-from catalogproc.inference.catalog_columns import HIGH, LOW, calibration_of
 from catalogproc.inference.table_prediction import TablePrediction, predict_table
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.network.uncertainty_calibration import LabelCalibration
 from catalogproc.spectra.files import model_facts
 from catalogproc.vocabulary import Vocabulary
 
@@ -187,9 +185,8 @@ def _columns(
     error = (unit, f"total 1-sigma uncertainty of the {meaning}")
     if label not in DERIVED:
         return {label: (mean, (unit, meaning)), f"e_{label}": (sigma, error)}
-    calibration = calibration_of(bundle.calibration.by_label, token)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        low, middle, high = _percentiles(label, mean, sigma, prediction.g_mag, calibration)
+        low, middle, high = _percentiles(label, prediction)
         if label == "age":
             e_middle = (high - low) / 2.0  # as in a catalog
         else:  # to first order
@@ -204,13 +201,14 @@ def _columns(
     }
 
 
-def _percentiles(
-    label: str, mean: Floats, sigma: Floats, g_mag: Floats, calibration: LabelCalibration
-) -> tuple[Floats, Floats, Floats]:
+def _percentiles(label: str, prediction: TablePrediction) -> tuple[Floats, Floats, Floats]:
     """16th percentile, prediction and 84th percentile (N,) of a derived label, as in a catalog."""
-    low, high = (calibration.percentile(mean, sigma, level) for level in (LOW, HIGH))
+    token = _token(label)
+    low, mean, high = (part[token] for part in (prediction.low, prediction.mean, prediction.high))
     if label == "dist":
-        far, middle, near = (astrometry.distance(f, 0.0, g_mag)[1] for f in (low, mean, high))
+        far, middle, near = (
+            astrometry.distance(f, 0.0, prediction.g_mag)[1] for f in (low, mean, high)
+        )
         return near, middle, far
     if label == "age":
         young, middle, old = (10.0 ** (value - GIGAYEAR) for value in (low, mean, high))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.errors import BundleError
 from catalogproc.features.input_errors import inflate_errors
-from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS, POSITIVE
+from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
+from catalogproc.inference.label_distribution import POSITIVE
 from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.input_covariance import InputNoise
+from catalogproc.network.mixture import Mixture
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.uncertainty_calibration import (
     LATENT,
@@ -130,9 +132,13 @@ def fit_uncertainties(
         return UncertaintyCalibration(trained_on=trained_on)
     bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
-    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
-    errors = np.where(np.isnan(holdout.values), np.nan, holdout.errors)
-    input_sigma = jacobian.propagate(InputNoise(errors)).sigma
+    if bundle.reads_errors:  # its sigma is the total, and has no lower limit
+        prediction = predictor.predict(holdout.inputs, labels)
+        input_sigma = np.zeros(prediction.mean.shape)
+    else:
+        prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
+        errors = np.where(np.isnan(holdout.values), np.nan, holdout.errors)
+        input_sigma = jacobian.propagate(InputNoise(errors)).sigma
     context = {"phot_g_mean_mag": holdout.g_mag} | {
         LABEL_COLUMNS[label]: prediction.mean[:, k].astype(np.float64)
         for k, label in enumerate(labels)
@@ -148,7 +154,11 @@ def fit_uncertainties(
             truth=np.where(holdout.default_read, holdout.truth[:, at[k]], np.nan),
             truth_error=holdout.truth_errors[:, at[k]],
         )
-        fitted = fit_label_calibration(predictions, context, label in POSITIVE)
+        mixture = prediction.mixtures.get(label)
+        if mixture is not None:
+            predictions = _as_gaussian(predictions, mixture)
+        logarithmic = label in POSITIVE and mixture is None
+        fitted = fit_label_calibration(predictions, context, logarithmic)
         if fitted is not None:
             by_label[label] = fitted
     latent = fit_latent(predictor.summaries(holdout.inputs), np.isfinite(holdout.values))
@@ -197,6 +207,19 @@ class LabelPredictions:
             (N,) mask.
         """
         return LabelPredictions(*(value[which] for value in vars(self).values()))
+
+
+def _as_gaussian(predictions: LabelPredictions, mixture: Mixture) -> LabelPredictions:
+    """Return predictions whose residuals over sigma are the normal scores of the truth.
+
+    Scores of a calibrated distribution are standard normal numbers, whatever its shape; the error
+    of the truth widens the distribution.
+    """
+    error = predictions.truth_error
+    widened = replace(mixture, sigmas=np.hypot(mixture.sigmas, np.nan_to_num(error)[:, None]))
+    score = widened.score(predictions.truth)
+    truth = predictions.mean + predictions.sigma * score
+    return replace(predictions, truth=truth, truth_error=np.zeros_like(error))
 
 
 def fit_label_calibration(

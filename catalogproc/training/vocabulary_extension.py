@@ -23,7 +23,13 @@ from catalogproc.vocabulary import Vocabulary
 EMBEDDINGS = ("weight", "bias", "error_weight", "error_bias")
 """The network's tensors with one row per token; the first row is for padding."""
 
-GROWTH = ("reads_errors",)
+GAUSSIAN = ("mean.weight", "mean.bias", "log_variance.weight", "log_variance.bias")
+"""The network's tensors with one row per Gaussian."""
+
+APART = 0.02
+"""Standardised."""
+
+GROWTH = ("reads_errors", "components", "mixture")
 """Fields of a job's table ``network`` that a fine-tuned model may get."""
 
 
@@ -67,14 +73,17 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
 
 
 def extended_network(bundle: Bundle, shape: Shape, seed: int) -> Transformer:
-    """Return a bundle's network with rows for more tokens, or with tables for errors.
+    """Return a bundle's network with rows for more tokens, tables for errors, or more Gaussians.
+
+    Predictions are the same, but for several Gaussians: these are the old one with means within
+    :data:`APART` of it, so that the training can tell them apart.
 
     Parameters
     ----------
     bundle
         The trained model.
     shape
-        That of the model, with more tokens or with ``reads_errors``.
+        That of the model, with some of :data:`GROWTH`, or with more tokens.
     seed
         Seed of the new rows, which are those of a new network.
     """
@@ -85,6 +94,10 @@ def extended_network(bundle: Bundle, shape: Shape, seed: int) -> Transformer:
     for name, old in bundle.network().state_dict().items():
         if name in EMBEDDINGS:
             state[name][: len(old)] = old
+        elif name in GAUSSIAN and len(old) < shape.components:
+            state[name] = old.expand_as(state[name]).clone()
+            if name == "mean.bias":
+                state[name] += APART * torch.linspace(-1.0, 1.0, shape.components)
         else:
             state[name] = old.clone()
     network.load_state_dict(state)
@@ -99,8 +112,8 @@ def extended_shape(
     Parameters
     ----------
     network
-        Table ``network`` of a training job. If a model is fine-tuned, only :data:`GROWTH` is
-        read of it; the rest is the model's.
+        Table ``network`` of a training job; ``mixture`` has names of tokens. If a model is
+        fine-tuned, only :data:`GROWTH` is read of it; the rest is the model's.
     vocabulary
         Defines the tokens.
     bundle
@@ -111,11 +124,19 @@ def extended_shape(
     JobError
         An invalid shape, or one without what the model has.
     """
+    network = dict(network)
+    if "mixture" in network:
+        network["mixture"] = [vocabulary.number(name) for name in network["mixture"]]
     if bundle is None:
         return Shape.from_dict({"tokens": len(vocabulary), **network})
     grown = {name: network[name] for name in GROWTH if name in network}
     given = bundle.shape.to_dict() | grown | {"tokens": len(vocabulary)}
     shape = Shape.from_dict(given)
+    if bundle.shape.components not in (1, shape.components):
+        raise JobError(
+            "the model has another number of Gaussians", wanted=bundle.shape.components,
+            found=shape.components, where="[network], components",
+        )  # fmt: skip
     if bundle.reads_errors and not shape.reads_errors:
         raise JobError("the model reads errors", wanted="reads_errors = true", found="false",
                        where="[network]")  # fmt: skip

@@ -17,8 +17,14 @@ from catalogproc.features.input_errors import correlation, error_factor, input_n
 from catalogproc.features.spectra import covariance
 from catalogproc.features.tokens import tokens
 from catalogproc.flags import load_flags
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS, predicted_labels
+from catalogproc.inference.catalog_columns import (
+    LABEL_COLUMNS,
+    label_columns,
+    label_distributions,
+    predicted_labels,
+)
 from catalogproc.inference.engine import Engine
+from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated
 from catalogproc.network.predictor import Prediction
@@ -152,7 +158,10 @@ def parts(stated: float, inputs: float, published: float) -> list[float]:
     """e_teff, e_teff_model and e_teff_input of one star."""
     prediction = Prediction(("teff",), np.array([[4500.0]]), np.array([[stated]]))
     used, known = (Propagated(("teff",), np.array([[[x**2]]])) for x in (inputs, published))
-    columns = predicted_labels(prediction, used, known, {}, {})
+    nonlinear = np.zeros(len(prediction.mean), dtype=bool)
+    output = PropagatedPrediction(prediction, used, known, nonlinear, None)
+    columns = label_columns(prediction)
+    columns = predicted_labels(output, label_distributions(output, {}, columns))
     return [float(columns[f"e_teff{part}"][0]) for part in ("", "_model", "_input")]
 
 

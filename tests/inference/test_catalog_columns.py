@@ -11,8 +11,14 @@ from support.bundles import tiny_bundle
 
 from catalogproc.features.input_errors import input_noise
 from catalogproc.flags import load_flags
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS, predicted_labels
+from catalogproc.inference.catalog_columns import (
+    LABEL_COLUMNS,
+    label_columns,
+    label_distributions,
+    predicted_labels,
+)
 from catalogproc.inference.engine import Engine
+from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated, first_order
 from catalogproc.network.predictor import Prediction, Predictor
@@ -38,7 +44,10 @@ def test_total_uncertainty_is_at_least_that_of_the_published_errors():
     used, known = (
         Propagated(("mass",), sigma[:, None, None] ** 2) for sigma in (inflated, published)
     )
-    columns = predicted_labels(prediction, used, known, {}, {})
+    nonlinear = np.zeros(len(prediction.mean), dtype=bool)
+    output = PropagatedPrediction(prediction, used, known, nonlinear, None)
+    columns = label_columns(prediction)
+    columns = predicted_labels(output, label_distributions(output, {}, columns))
     np.testing.assert_allclose(columns["e_mass"], [0.2, 0.2, 0.5])
     np.testing.assert_allclose(columns["e_mass_input"], [0.2, 0.2, 0.5])
     np.testing.assert_allclose(columns["e_mass_model"], 0.0, atol=1e-7)

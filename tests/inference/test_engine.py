@@ -17,6 +17,7 @@ from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.inference import engine as module
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, evolution
 from catalogproc.inference.engine import Engine
+from catalogproc.inference.label_distribution import LabelDistribution, calibration_of
 from catalogproc.job import Job
 
 JOB = Job("test")
@@ -167,13 +168,15 @@ def test_percentiles_equal_those_of_random_draws(engine, faint):
 
 
 def test_mass_and_age_percentiles_are_positive_and_the_age_error_is_not_first_order():
+    mass, e_mass = np.array([1.0, 0.2, np.nan]), np.array([0.1, 0.5, 0.3])
+    log_age, e_log_age = np.array([9.5, 9.5, 9.5]), np.array([0.01, 0.3, 0.6])
     columns = evolution(
+        {"log_age": log_age},
         {
-            "mass": np.array([1.0, 0.2, np.nan]), "e_mass": np.array([0.1, 0.5, 0.3]),
-            "log_age": np.array([9.5, 9.5, 9.5]), "e_log_age": np.array([0.01, 0.3, 0.6]),
+            "mass": LabelDistribution(calibration_of({}, "mass"), mass, e_mass),
+            "log_age": LabelDistribution(calibration_of({}, "log_age"), log_age, e_log_age),
         },
-        {},
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(columns["mass_16"], [np.exp(-0.1), 0.2 * np.exp(-2.5), np.nan])
     np.testing.assert_allclose(columns["mass_84"], [np.exp(0.1), 0.2 * np.exp(2.5), np.nan])
     np.testing.assert_allclose(columns["age"], 3.1623, rtol=1e-4)
