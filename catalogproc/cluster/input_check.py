@@ -9,7 +9,7 @@ from pathlib import Path
 from catalogproc.errors import InputError, Refusal, plural
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.staging import named
-from catalogproc.readers.formats import open_table
+from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import read_spectra
 from catalogproc.vocabulary import Vocabulary
 
@@ -45,7 +45,7 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
     for path in inputs:
         try:
             reasons = _screened(path, vocabulary)
-            lines += [f"{named(path)}: not read: {other}" for other in open_table(path).unread]
+            lines += [f"{named(path)}: not read: {other}" for other in open_spectra(path).unread]
         except InputError as error:
             lines.append(f"{named(path)}: {error.message}")
             continue

@@ -27,7 +27,7 @@ from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.auxiliary_columns import AuxiliaryColumns
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
 from catalogproc.readers.pieces import Piece
-from catalogproc.readers.xp import check_release
+from catalogproc.readers.xp_release import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
     RUN_FILE,

@@ -131,7 +131,7 @@ def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> Canon
     values = np.asarray(flux, dtype=np.float64)
     result = np.full((len(values), columns("both").stop), np.nan)
     result_errors = np.full(result.shape, np.nan)
-    for name, rows in _kinds_of_flux(values).items():
+    for name, rows in _by_operator(*bands_of_flux(values)).items():
         operator = operators()[name]
         result[rows, columns(name)] = spectra.project(
             values[rows][:, operator.pixels], operator.inverse
@@ -249,12 +249,21 @@ def _kinds(values: NDArray[np.floating]) -> dict[str, Mask]:
     return _by_operator(bp, rp)
 
 
-def _kinds_of_flux(flux: Float) -> dict[str, Mask]:
+def bands_of_flux(flux: NDArray[np.floating]) -> tuple[Mask, Mask]:
+    """Return which sampled spectra have BP, and which RP (N,).
+
+    A band is there where the flux at all wavelengths that are its own is finite; between the
+    bands it must be finite where both are there, else neither counts.
+
+    Parameters
+    ----------
+    flux
+        (N, L).
+    """
     finite = np.isfinite(flux)
     bp, rp = (finite[:, operators()[band].pixels].all(axis=1) for band in BANDS)
-    # Without the pixels between the bands the whole is not there.
     broken = bp & rp & ~finite.all(axis=1)
-    return _by_operator(np.asarray(bp & ~broken), np.asarray(rp & ~broken))
+    return np.asarray(bp & ~broken), np.asarray(rp & ~broken)
 
 
 def _by_operator(bp: Mask, rp: Mask) -> dict[str, Mask]:

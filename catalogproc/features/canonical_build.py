@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from catalogproc.features import spectra
 from catalogproc.features.canonical_tables import RANK, columns, designs, inverse_of
+from catalogproc.features.design_functions import functions_of_gaiaxpy
 from catalogproc.features.sampled_errors import level_and_shape
 from catalogproc.readers.xp import read_spectra
 from catalogproc.vocabulary import BANDS
@@ -220,7 +221,7 @@ def write_tables(path: Path, correlated: Path, others: Sequence[Path]) -> None:
     """
     with np.load(path, allow_pickle=False) as old:
         prior = old["prior_factor"]
-    arrays = {"prior_factor": prior}
+    arrays = {"prior_factor": prior} | dict(functions_of_gaiaxpy())
     arrays |= {f"inverse_{name}": value for name, value in inverses(prior).items()}
     stars = real_errors(correlated, others, arrays)
     arrays["error_shape"] = np.exp(np.mean(np.log(stars.published), axis=0))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, ReleaseError
-from catalogproc.features.canonical import BASIS_ID
+from catalogproc.features.canonical import BASIS_ID, from_flux
+from catalogproc.features.sampled_flux import sampled_flux
 from catalogproc.features.spectra import matrix, relevant_number
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -130,6 +131,8 @@ def read(
         source_id=_identifiers(spectra.column("source_id")) if "source_id" in names else None,
         canonical=_canonical(spectra, vocabulary),
     )
+    if "flux" in names and spectra.column("flux").null_count < len(spectra.column("flux")):
+        stars = _with_sampled(stars, spectra, vocabulary)
     if auxiliary is None:
         return stars
     _check_rows(spectra, auxiliary)
@@ -193,6 +196,23 @@ def _canonical(spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> Ma
     if vocabulary.basis != "canonical":
         raise not_canonical("canonical coefficients")
     return _true(pc.is_valid(column))
+
+
+def _with_sampled(
+    stars: StarBatch, spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary
+) -> StarBatch:
+    """Return the stars with canonical coefficients of sampled flux, where there is one."""
+    if vocabulary.basis != "canonical":
+        raise not_canonical("XP sampled spectra (XP_SAMPLED)")
+    rows, flux, flux_errors = sampled_flux(spectra)
+    made = from_flux(flux, flux_errors)
+    coefficients = {band: np.array(x, np.float64) for band, x in stars.coefficients.items()}
+    errors = {band: np.array(x, np.float64) for band, x in stars.errors.items()}
+    for band in BANDS:
+        coefficients[band][rows] = made.values[band]
+        errors[band][rows] = made.errors[band]
+    already = rows if stars.canonical is None else rows | stars.canonical
+    return replace(stars, coefficients=coefficients, errors=errors, canonical=already)
 
 
 def not_canonical(what: str) -> ReleaseError:

@@ -29,6 +29,8 @@ from catalogproc.features.table_columns import TableColumns
 from catalogproc.features.tokens import PHOTOMETRY, SOURCES, Tokens, check_inputs, from_stars
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.readers.xp import SAMPLED
+from catalogproc.readers.xp_sampled import checked
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -142,8 +144,9 @@ class TableInputs:
         roles = _Roles.of(columns, vocabulary, job)
         given = {token: _given(columns, roles, token, vocabulary) for token in roles.tokens}
         spectra = auxiliary = None
-        if any(f"{band}_coefficients" in roles.spectra for band in BANDS):
-            spectra = columns.conformed("xp_continuous", roles.spectra)
+        of = [f"{band}_coefficients" for band in BANDS]
+        if any(name in roles.spectra for name in (*of, "flux")):
+            spectra = _readable(columns.conformed("xp_continuous", roles.spectra), where)
         if roles.auxiliary:
             auxiliary = columns.conformed("gaia_source", roles.auxiliary)
         if spectra is None and not given and not set(roles.auxiliary) - {*PHOTOMETRY}:
@@ -318,8 +321,11 @@ def _archive_columns(
         if columns.holders(contract[f"{band}_coefficients"], reserved)
         for kind in kinds
     ]
-    names += [contract["basis_id"]] if names else []
+    # A spectrum is read once: flux where there are no coefficients.
+    names += [contract[name] for name in (("basis_id",) if names else SAMPLED)]
     spectra = {c.name: held for c in names if (held := columns.holders(c, reserved))}
+    if "flux" in spectra and not {"flux_error"} <= spectra.keys():
+        spectra = {}
     # E(B-V) is read as a derived token, in `run` and here by the same rule.
     wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}
     wanted |= {*PHOTOMETRY}
@@ -362,6 +368,23 @@ def _transformed(name: str, value: Float) -> Measured:
         return np.log10(age) + GIGAYEAR, 1.0 / (age * np.log(10.0))
     token = extinction.ln_ebv(value)
     return token, np.exp(-token)
+
+
+def _readable(spectra: pa.Table, where: object) -> pa.Table:
+    """Return spectra with the wavelengths of sampled ones checked."""
+    flux, errors, given = (spectra.column(name).combine_chunks() for name in
+                           ("flux", "flux_error", "wavelength"))  # fmt: skip
+    if flux.null_count == len(flux):
+        return spectra
+    *lists, faults = checked(flux, errors, given)
+    if faults:
+        row, reason = next(iter(faults.items()))
+        raise ContractError(
+            "a sampled spectrum cannot be read", found=f"row {row}: {reason}", where=where
+        )
+    for name, values in zip(SAMPLED, lists, strict=True):
+        spectra = spectra.set_column(spectra.column_names.index(name), name, values)
+    return spectra
 
 
 def _piece(table: pa.Table | None, start: int, count: int) -> pa.Table | None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, canonical, extinction, parallax, photometry, spectra
+from catalogproc.features import astrometry, extinction, parallax, photometry, spectra
+from catalogproc.features.coefficients import Coefficients
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
@@ -216,7 +217,7 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
     check_inputs(job, vocabulary)
     size = len(stars)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        read = _Coefficients.of(stars, vocabulary)
+        read = Coefficients.of(stars, vocabulary)
         g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars, read)
         plx = parallax.parallaxes(stars, g_mag)
         f, e_f = astrometry.pseudo_luminosity(plx.corrected, plx.error, g_mag)
@@ -282,44 +283,13 @@ def hide_band(
         coefficients={**stars.coefficients, band: nothing},
         errors={**stars.errors, band: nothing},
     )
-    coefficients = _Coefficients.of(shown, vocabulary)
+    coefficients = Coefficients.of(shown, vocabulary)
     dense = _DenseTokens(vocabulary, made.values.copy(), made.errors.copy())
     job = Job("one band", inputs=(), coefficients=max(map(vocabulary.coefficients, BANDS)))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for name in BANDS:
             dense.set_spectrum(name, coefficients, made.g_flux, job)
     return replace(made, values=dense.values, errors=dense.errors)
-
-
-@dataclass(frozen=True, eq=False)
-class _Coefficients:
-    """The coefficients that the model reads, by band (N, n), in the basis of its vocabulary."""
-
-    values: Mapping[str, NDArray[np.floating]]
-    errors: Mapping[str, NDArray[np.floating]]
-    n_relevant: Mapping[str, NDArray[np.integer]]
-    measured: Mapping[str, Mask]
-
-    @classmethod
-    def of(cls, stars: StarBatch, vocabulary: Vocabulary) -> _Coefficients:
-        if vocabulary.basis != "canonical":
-            every = {band: np.ones(stars.coefficients[band].shape[1], dtype=bool) for band in BANDS}
-            return cls(stars.coefficients, stars.errors, stars.n_relevant, every)
-        made = canonical.from_coefficients(
-            stars.coefficients, stars.errors, stars.correlations, stars.canonical
-        )
-        number = {
-            band: canonical.relevant_number(band, made.values[band], made.errors[band])
-            for band in BANDS
-        }
-        return cls(made.values, made.errors, number, canonical.measured_by_band())
-
-    def relevant(self, band: str, rows: slice, basis: str) -> Mask:
-        """Return which coefficients of some rows carry signal (N, n)."""
-        number, count = self.n_relevant[band][rows], self.values[band].shape[1]
-        if basis == "canonical":
-            return np.asarray(np.arange(count) < number[:, None])
-        return spectra.relevance(number, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +306,7 @@ class _DenseTokens:
         self.values[:, column] = value
         self.errors[:, column] = np.where(np.isfinite(value), error, np.nan)
 
-    def set_spectrum(self, band: str, read: _Coefficients, g_flux: Float, job: Job) -> Mask:
+    def set_spectrum(self, band: str, read: Coefficients, g_flux: Float, job: Job) -> Mask:
         """Write the coefficients of a band; return which stars have any (N,)."""
         columns = self.vocabulary.coefficient_columns(band)[: job.coefficients]
         present = np.zeros(len(self.values), dtype=bool)
@@ -353,7 +323,7 @@ class _DenseTokens:
             )
             absent = ~((value != 0) & np.isfinite(value) & read.measured[band][first])
             if job.mask_irrelevant:
-                absent |= ~read.relevant(band, rows, self.vocabulary.basis)[:, first]
+                absent |= ~read.relevant(band, rows)[:, first]
             value[absent] = np.nan
             error[absent] = np.nan
             self.values[rows, at], self.errors[rows, at] = value, error
@@ -376,7 +346,7 @@ def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:
     return bool({"jh", "jk"} & set(job.inputs)) & np.isfinite(jh) & np.isfinite(jk)
 
 
-def _photometry(stars: StarBatch, read: _Coefficients) -> tuple[Float, Float, Float, Float, Mask]:
+def _photometry(stars: StarBatch, read: Coefficients) -> tuple[Float, Float, Float, Float, Mask]:
     """Return G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
     flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
     g_flux = spectra.g_flux(g_mag, flux)

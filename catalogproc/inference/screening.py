@@ -17,6 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
+from catalogproc.features.canonical import bands_of_flux
+from catalogproc.features.sampled_flux import sampled_flux
+from catalogproc.readers.xp_sampled import GRID
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 REASONS = (
@@ -129,7 +132,8 @@ def screen(
     duplicate = np.zeros(len(batch), dtype=bool)
     duplicate[~unknown] = seen.repeated(plain[~unknown])
     bands = [_inspect(batch, band, vocabulary.coefficients(band)) for band in BANDS]
-    absent = np.logical_and.reduce([band.absent for band in bands])
+    sampled, flux_faults = _inspect_flux(batch)
+    absent = np.logical_and.reduce([band.absent for band in bands]) & ~sampled
     unreadable = _true(pc.is_valid(batch.column("fault")))
     faults = [
         _Fault("unreadable", unreadable, lambda rows: batch.column("fault").take(pa.array(rows))),
@@ -138,6 +142,7 @@ def screen(
         *(band.faults[0] for band in bands),
         *(band.faults[1] for band in bands),
         *(band.faults[2] for band in bands),
+        *flux_faults,
         _Fault("no_coefficients", absent, _always("BP and RP are both absent")),
     ]
     files = pa.repeat(pa.scalar(file), len(batch))
@@ -222,6 +227,25 @@ def _inspect(batch: pa.RecordBatch, band: str, wanted: int) -> _Band:
             ),
         ),
     )
+
+
+def _inspect_flux(batch: pa.RecordBatch) -> tuple[Mask, list[_Fault]]:
+    """Find the rows with a sampled spectrum, and what is wrong with them."""
+    if "flux" not in batch.schema.names:
+        return np.zeros(len(batch), dtype=bool), []
+    rows, values, stated = sampled_flux(batch)
+    bp, rp = bands_of_flux(values)
+    known = np.isfinite(values) & (bp | rp)[:, None]
+    counts = np.zeros((2, len(batch)), dtype=np.int64)
+    counts[0, rows] = np.where(bp | rp, 0, (~np.isfinite(values)).sum(axis=1))
+    counts[1, rows] = (known & ~(np.isfinite(stated) & (stated > 0))).sum(axis=1)
+    wishes = ("finite numbers at all wavelengths of a band", "finite numbers above zero")
+    return rows, [
+        _Fault(reason, count > 0, _found_count(name, wish, count, len(GRID)))
+        for reason, count, name, wish in zip(
+            ("bad_value", "bad_error"), counts, ("flux", "flux_error"), wishes, strict=True
+        )
+    ]
 
 
 def _bad_errors(values: NDArray[np.floating], errors: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from catalogproc.readers.formats import SUFFIXES, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_files
 from catalogproc.readers.pieces import Piece, pieces_of
+from catalogproc.readers.xp_sampled import is_sampling_file
 
 SMALL = 0.1
 """A file of at most this part of a chunk's rows shares a chunk with its neighbours."""
@@ -112,7 +113,16 @@ def expand(
         for path in matches:
             for file in spectra_in(path, say) if is_archive(path) else [path]:
                 found.setdefault(_identity(file), file)
-    return _without_copies(list(found.values()), say)
+    return _without_copies(_without_sampling(list(found.values()), say), say)
+
+
+def _without_sampling(files: list[Path], say: Callable[[str], None]) -> list[Path]:
+    """The files without those that hold the wavelengths of another one."""
+    kept = [path for path in files if not is_sampling_file(path)]
+    for path in files:
+        if path not in kept:
+            say(f"{path}: the wavelengths of the sampled spectra beside it")
+    return kept
 
 
 def _without_copies(files: list[Path], say: Callable[[str], None]) -> list[Path]:

@@ -17,7 +17,7 @@ from catalogproc.errors import CountError, JobError
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.chunks import fingerprint
-from catalogproc.readers.formats import open_table
+from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import read_spectra, spectra_columns
 
 # Rows of a row group: enough to compress and to prune well, few enough to hold in memory.
@@ -110,7 +110,7 @@ def convert_file(
     done = _done(path, folder, stem, described)
     if done is not None:
         return done
-    promised = open_table(path).rows
+    promised = open_spectra(path).rows
     schema = _schema(spectra_columns(path, correlations=correlations), described)
     with scratch_folder(folder, stem) as scratch:
         read = rejected = 0

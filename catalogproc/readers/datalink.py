@@ -18,6 +18,9 @@ from catalogproc.readers.formats import SUFFIXES, has_known_suffix
 PRODUCTS = ("XP_CONTINUOUS", "MEAN_SPECTRUM_XP")
 """Words in the names of files that hold coefficients of XP mean spectra."""
 
+SAMPLED = ("XP_SAMPLED",)
+"""The same of sampled spectra, which are read where the archive holds no coefficients."""
+
 
 def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
     """Unpack a ZIP archive and return its files of spectra.
@@ -25,7 +28,8 @@ def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
     Parameters
     ----------
     archive
-        The archive. Where some of its files are named as one of PRODUCTS, only these are read.
+        The archive. Where some of its files are named as one of PRODUCTS, else of SAMPLED, only
+        these are read.
     say
         Is told of what is not read.
 
@@ -38,8 +42,7 @@ def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
     """
     members = unpack(archive, stage())
     files = [path for path in members if has_known_suffix(path)]
-    products = [path for path in files if any(word in path.name.upper() for word in PRODUCTS)]
-    files = products or files
+    files = _of(files, PRODUCTS) or _of(files, SAMPLED) or files
     if not files:
         raise JobError(
             "the ZIP archive holds no file that can be read",
@@ -51,6 +54,10 @@ def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
     others = [path.name for path in members if path not in files]
     say(f"{archive}: {len(files)} of {len(members)} files are read" + not_read(others))
     return files
+
+
+def _of(files: Sequence[Path], words: Sequence[str]) -> list[Path]:
+    return [path for path in files if any(word in path.name.upper() for word in words)]
 
 
 def not_read(names: Sequence[str]) -> str:

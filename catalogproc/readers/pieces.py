@@ -18,8 +18,9 @@ from catalogproc.errors import InputError
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
-from catalogproc.readers.formats import ParquetTable, Table, open_table
+from catalogproc.readers.formats import ParquetTable, Table
 from catalogproc.readers.formats.parquet import byte_range
+from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import BATCH_ROWS, read_spectra
 
 BYTES_PER_ROW = 2000
@@ -90,7 +91,7 @@ def pieces_of(path: Path, mark: str, named: str, rows: int) -> list[Piece]:
         return Piece(name, path, mark, first, count, *more)
 
     try:
-        table = open_table(path)
+        table = open_spectra(path)
     except InputError:
         return [piece(0, None, None, False)]
     return [piece(*span) for span in _spans(table, rows)]
@@ -176,7 +177,7 @@ def source_ids_before(piece: Piece) -> pa.Array:
     """
     if piece.first_row == 0:
         return pa.array([], pa.int64())
-    table = open_table(piece.file)
+    table = open_spectra(piece.file)
     name = source_id_column(table)
     parts = [
         coerce.identifiers(part.columns.column(0))[0]

@@ -11,26 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import InputError, ReleaseError
+from catalogproc.errors import InputError
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import scaled
 from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns, read_column
 from catalogproc.readers.column_lookup import check_identifier, check_type, shortened
-from catalogproc.readers.formats import Rows, Table, open_table
+from catalogproc.readers.formats import Rows, Table
 from catalogproc.readers.joined_rows import FAULT
+from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.units import unit_factor
 from catalogproc.readers.xp_columns import array_columns
-from catalogproc.vocabulary import BANDS, Vocabulary
+from catalogproc.readers.xp_sampled import checked, wavelengths_beside
 
-OCCASIONAL = ("basis_id",)
+OCCASIONAL = ("basis_id", "wavelength", "flux", "flux_error")
 """Columns of the contract that batches have only where the file has them."""
 
-# Rows that are looked at to learn how many coefficients a file's spectra have.
-_LOOK = 1024
+SAMPLED = ("wavelength", "flux", "flux_error")
+"""Columns of sampled spectra; they are read where the file has no coefficients. Wavelengths are
+null where they are the archive's (xp_sampled.py)."""
+
 BATCH_ROWS = 8192
 """Number of rows of a batch."""
 CORRELATED_ROWS = 1024
@@ -80,7 +82,7 @@ def read_spectra(
         The file is missing, damaged, empty, not a table, lacks a column, or keeps its
         source_id as a float, which cannot hold it.
     """
-    table = open_table(Path(path))
+    table = open_spectra(Path(path))
     layout = _layout(table, correlations, own)
     if correlations:
         batch_rows = min(batch_rows, CORRELATED_ROWS)
@@ -90,7 +92,7 @@ def read_spectra(
 
 
 def spectra_columns(path: str | Path, *, correlations: bool = False) -> tuple[str, ...]:
-    """Return the columns of the contract that :func:`read_spectra` yields of a file.
+    """Return the columns of the contract that a file has: of coefficients, or of sampled flux.
 
     Parameters
     ----------
@@ -104,79 +106,13 @@ def spectra_columns(path: str | Path, *, correlations: bool = False) -> tuple[st
     InputError
         The file cannot be read.
     """
-    names = _layout(open_table(Path(path)), correlations).schema.names
-    return tuple(name for name in names if name in load_contract("xp_continuous").names)
-
-
-def release(path: str | Path) -> dict[str, int]:
-    """Return the number of coefficients of a file's first spectra, by band.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    dict
-        ``{"bp": n, "rp": n}``: the number that most spectra have, 0 where a band is missing.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read.
-    """
-    return {
-        band: int(np.bincount(found).argmax()) if len(found) else 0
-        for band, found in _counts(Path(path)).items()
-    }
-
-
-def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
-    """Check that a file's spectra have as many coefficients as the model reads.
-
-    Parameters
-    ----------
-    path
-        The file. Single rows with another number are rejected later, one by one.
-    vocabulary
-        The model's tokens.
-
-    Raises
-    ------
-    ReleaseError
-        None of the first rows has the number that the vocabulary has.
-    InputError
-        The file cannot be read.
-    """
-    counts = _counts(Path(path))
-    wanted = {band: vocabulary.coefficients(band) for band in BANDS}
-    if any(len(counts[band]) and wanted[band] not in counts[band] for band in BANDS):
-        found = {
-            band: int(np.bincount(counts[band]).argmax()) if len(counts[band]) else 0
-            for band in BANDS
-        }
-        raise ReleaseError(
-            "the spectra are of a Gaia release that the model does not read",
-            wanted=_in_words(wanted),
-            found=_in_words(found),
-            where=path,
-            advice="use a model that was trained on that release (--model)",
-        )
-
-
-def _counts(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Lengths of the coefficient arrays in a file's first rows, a band; missing ones left out."""
-    parts: dict[str, list[NDArray[np.int64]]] = {band: [] for band in BANDS}
-    for batch in read_spectra(path, batch_rows=_LOOK, rows=_LOOK):
-        for band in BANDS:
-            lengths = pc.list_value_length(batch.column(f"{band}_coefficients")).drop_null()
-            parts[band].append(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
-    return {band: np.concatenate(found or [np.empty(0, np.int64)]) for band, found in parts.items()}
-
-
-def _in_words(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {band.upper()}" for band, count in counts.items())
+    layout = _layout(open_spectra(Path(path)), correlations)
+    contract = load_contract("xp_continuous")
+    return tuple(
+        name
+        for name in layout.schema.names
+        if name in contract and not (layout.sampled and name.startswith(("bp_", "rp_")))
+    )
 
 
 @dataclass(frozen=True)
@@ -184,12 +120,35 @@ class _Layout:
     """Which columns of a file hold each of ours; several where each holds one element.
 
     ``factors`` convert the units that the file states to the contract's, by our columns.
+    ``wavelengths`` of sampled spectra stand in a file of their own.
     """
 
     holders: Mapping[str, tuple[str, ...]]
     factors: Mapping[str, float]
     schema: pa.Schema
     own: tuple[UsedColumn, ...] = ()
+    wavelengths: NDArray[np.float64] | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """The spectra are flux over wavelength."""
+        return "flux" in self.holders
+
+    @property
+    def read(self) -> list[pa.Field]:
+        """Our columns that are read of the file."""
+        contract = load_contract("xp_continuous")
+        return [pa.field(name, contract[name].arrow_type) for name in self.holders]
+
+    def _checked(
+        self, arrays: Mapping[str, pa.Array], faults: dict[int, list[str]]
+    ) -> list[pa.Array]:
+        """Wavelengths, flux and errors that can be read; faults are added."""
+        given = arrays.get("wavelength", self.wavelengths)
+        *lists, wrong = checked(arrays["flux"], arrays["flux_error"], given)
+        for row, fault in wrong.items():
+            faults.setdefault(row, []).append(fault)
+        return lists if "wavelength" in self.schema.names else lists[1:]
 
     @property
     def names(self) -> list[str]:
@@ -203,14 +162,16 @@ class _Layout:
         count = len(part.columns)
         faults = {} if part.fault is None else _told(part.fault)
         arrays = []
-        for field in self.schema:
-            if field.name not in self.holders:
-                break  # row, fault, and what stands beside the spectra
+        for field in self.read:
             found = [held[name] for name in self.holders[field.name]]
             array, bad = _read(field, found, count)
             arrays.append(scaled(array, self.factors.get(field.name, 1.0)))
             for row, fault in _said(field, found, np.flatnonzero(bad)):
                 faults.setdefault(row, []).append(fault)
+        if self.sampled:
+            made = dict(zip(self.holders, arrays, strict=True))
+            arrays = [array for name, array in made.items() if name not in SAMPLED]
+            arrays += self._checked(made, faults)
         arrays.append(pa.array(np.arange(part.first, part.first + count), pa.int64()))
         arrays.append(_joined(faults, count))
         if self.own:
@@ -292,48 +253,40 @@ def _layout(table: Table, correlations: bool, own: bool = False) -> _Layout:
     """Find our columns among the file's. Raises InputError for what is missing or of no use."""
     contract = load_contract("xp_continuous")
     holders: dict[str, tuple[str, ...]] = {}
-    fields, missing = [], []
+    fields: list[pa.Field] = []
+    missing: list[str] = []
     for column in contract.columns:
         if column.name.endswith("correlations") and not correlations:
             continue
         found = array_columns(table, column)
-        if column.name in OCCASIONAL and not found:
+        if column.name in OCCASIONAL and (not found or (missing == [] and column.name in SAMPLED)):
             continue
         fields.append(pa.field(column.name, column.arrow_type))
         holders[column.name] = found
         if column.required and not found:
             missing.append(column.name)
-    if missing:
-        raise _not_continuous(table, missing)
+    sampled = {"flux", "flux_error"} <= holders.keys()
+    if missing and not (sampled and all("_coefficient" in name for name in missing)):
+        raise InputError(
+            "columns are missing: these are no XP spectra",
+            wanted=", ".join(missing),
+            found=shortened(table.types),
+            where=table.path,
+        )
     for name, held in holders.items():
         for holder in held:
             _check_type(table, name, holder, single=len(held) == 1)
     fields += [pa.field("row", pa.int64()), pa.field("fault", pa.string())]
+    apart = wavelengths_beside(table.path) if sampled and "wavelength" not in holders else None
+    if apart is not None:
+        fields.insert(-4, pa.field("wavelength", pa.list_(pa.float64())))
     taken = [name for held in holders.values() for name in held]
     beside = own_columns(table, taken) if own else ()
     if beside:
         columns = load_contract("gaia_source")
         fields += [pa.field(column.name, columns[column.name].arrow_type) for column in beside]
         fields.append(pa.field(FAULT, pa.string()))
-    return _Layout(holders, _factors(table, holders), pa.schema(fields), beside)
-
-
-def _not_continuous(table: Table, missing: list[str]) -> InputError:
-    """The error for a table that lacks columns of XP continuous spectra."""
-    if {"flux", "flux_error"} <= {name.lower() for name in table.types}:
-        return InputError(
-            "these are XP sampled spectra (XP_SAMPLED), which are not read",
-            wanted="XP continuous spectra: coefficients of BP and RP",
-            found="flux and flux_error",
-            where=table.path,
-            advice="get the product XP_CONTINUOUS of the same stars",
-        )
-    return InputError(
-        "columns are missing: these are no XP continuous spectra",
-        wanted=", ".join(missing),
-        found=shortened(table.types),
-        where=table.path,
-    )
+    return _Layout(holders, _factors(table, holders), pa.schema(fields), beside, apart)
 
 
 def _factors(table: Table, holders: Mapping[str, tuple[str, ...]]) -> dict[str, float]:

@@ -322,18 +322,14 @@ def _with_spectra(
     The coefficients that the model predicts are relative to the G flux of the star.
     """
     from catalogproc.errors import ReleaseError
-    from catalogproc.features import spectra as xp
     from catalogproc.features.flux_calibration import calibration
+    from catalogproc.features.star_batch import read
 
-    vocabulary = bundle.vocabulary
-    values, errors = {}, {}
-    for band in BANDS:
-        column, count = spectrum.column(f"{band}_coefficients"), vocabulary.coefficients(band)
-        if column.null_count:
-            return star
-        values[band] = np.asarray(xp.matrix(column, count), dtype=np.float64)
-        error_column = spectrum.column(f"{band}_coefficient_errors")
-        errors[band] = np.asarray(xp.matrix(error_column, count), dtype=np.float64)
+    # Of a sampled spectrum these are canonical coefficients, which give its flux.
+    stars = read(spectrum, None, bundle.vocabulary)
+    values, errors = stars.coefficients, stars.errors
+    if not all(np.isfinite(values[band]).all() for band in BANDS):
+        return star
     requested = {band: _requestable(bundle, band) for band in BANDS}
     means, sigmas = _predicted_coefficients(bundle, star.predictions, requested)
     try:

@@ -222,7 +222,7 @@ def as_run(job: Job) -> Any:
     source = gaia()
     known = {n: source[n] for n in source.column_names if n in contract}
     spectra = real_stars.bright()
-    wanted = [c.name for c in load_contract("xp_continuous").columns]
+    wanted = [n for n in load_contract("xp_continuous").names if n in spectra.column_names]
     if not job.correlations:
         wanted = [name for name in wanted if "correlations" not in name]
     return tokens(spectra.select(wanted), contract.assemble(known, 30), VOCABULARY, job)

@@ -354,11 +354,3 @@ def test_margins_and_metadata_of_a_hats_catalog_are_no_spectra(tmp_path: Path) -
         "xp/dataset/Norder=0/Dir=0/Npix=0.parquet"
     ]
     assert "1 of 6 files are read; not read:" in told[0]
-
-
-def test_sampled_spectra_are_refused_by_their_name(tmp_path: Path) -> None:
-    table = pa.table({"source_id": [1], "flux": [[1.0, 2.0]], "flux_error": [[0.1, 0.1]]})
-    pq.write_table(table, tmp_path / "XP_SAMPLED.parquet")
-    with pytest.raises(InputError, match=r"XP_SAMPLED.*not read") as caught:
-        spectra(tmp_path / "XP_SAMPLED.parquet")
-    assert caught.value.advice == "get the product XP_CONTINUOUS of the same stars"

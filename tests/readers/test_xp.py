@@ -36,7 +36,8 @@ from support.xp_files import (
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, ReleaseError
-from catalogproc.readers.xp import OCCASIONAL, check_release, release
+from catalogproc.readers.xp import OCCASIONAL
+from catalogproc.readers.xp_release import check_release, release
 from catalogproc.vocabulary import load_vocabulary
 
 MISSING_BP = "XP_CONTINUOUS_RAW_with_missing_BP"

@@ -1,0 +1,165 @@
+"""XP sampled spectra: flux over wavelength, and at which wavelengths.
+
+The archive's XP_SAMPLED and GaiaXPy's ``calibrate`` have flux at 343 wavelengths, 336 to 1020 nm in
+steps of 2 nm. Other wavelengths are read where they hold this range at 2 nm or finer.
+
+Wavelengths stand in a column ``wavelength``, one list per star, or in the file
+``NAME_sampling.csv`` that GaiaXPy writes beside ``NAME.csv``; without either the 343 are assumed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalogproc.errors import InputError
+
+Float = NDArray[np.float64]
+
+GRID: Float = np.arange(336.0, 1021.0, 2.0)
+"""Wavelengths of the archive's sampled spectra, nm."""
+
+STEP = 2.0
+"""Largest distance of two wavelengths, nm."""
+
+LIMITS = (330.0, 1050.0)
+"""Wavelengths beyond are not used: GaiaXPy calibrates none there."""
+
+_SAME = 1e-6  # nm
+
+_NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
+
+
+def sampling_file(path: Path) -> Path:
+    """Return the file in which GaiaXPy writes the wavelengths of a file of sampled spectra."""
+    return path.with_name(f"{path.name.split('.')[0]}_sampling.csv")
+
+
+def is_sampling_file(path: Path) -> bool:
+    """Return whether a file holds the wavelengths of another one that is there."""
+    stem = path.name.removesuffix("_sampling.csv")
+    return stem != path.name and any(path.parent.glob(f"{_escaped(stem)}.*"))
+
+
+def wavelengths_beside(path: Path) -> Float | None:
+    """Return the wavelengths (L,) in nm that stand beside a file; None where none do.
+
+    Raises
+    ------
+    InputError
+        The file of wavelengths cannot be read.
+    """
+    beside = sampling_file(path)
+    if not beside.is_file():
+        return None
+    try:
+        found = _NUMBER.findall(beside.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the wavelengths cannot be read", found=error, where=beside) from None
+    return np.array([float(number) for number in found])
+
+
+def checked(
+    flux: pa.Array, errors: pa.Array, wavelengths: pa.Array | Float | None
+) -> tuple[pa.Array, pa.Array, pa.Array, dict[int, str]]:
+    """Return sampled spectra that can be read: on GRID, or at wavelengths that hold its range.
+
+    Parameters
+    ----------
+    flux, errors
+        Lists of numbers (N,); null where missing.
+    wavelengths
+        Lists (N,), nm; or one array (L,) for all; None: the flux is on GRID.
+
+    Returns
+    -------
+    wavelengths, flux, errors
+        Lists (N,), null where missing or wrong; wavelengths ascend, and are null on GRID.
+    faults
+        By row: why its spectrum cannot be read.
+    """
+    faults: dict[int, str] = {}
+    unknown = wavelengths is None
+    if isinstance(wavelengths, pa.Array):
+        unknown = wavelengths.null_count == len(wavelengths)
+    if unknown and _all_on_grid(flux, errors):
+        return pa.nulls(len(flux), pa.list_(pa.float64())), flux, errors, faults
+    kept: list[list[Float | None]] = [[], [], []]
+    plans: dict[bytes, NDArray[np.int64] | str] = {}
+    for row in range(len(flux)):
+        values = [_numbers(column[row]) for column in (flux, errors)]
+        own = _own(wavelengths, row, values[0])
+        made: list[Float | None] = [None, None, None]
+        if values[0] is not None:
+            if values[1] is None or len(values[1]) != len(values[0]):
+                faults[row] = "flux and flux_error differ in length"
+            elif own is None:
+                faults[row] = (
+                    f"flux: wanted {len(GRID)} values from 336 to 1020 nm, or a column "
+                    f"wavelength with theirs; found {len(values[0])} values"
+                )
+            elif len(own) != len(values[0]):
+                faults[row] = f"flux: wanted {len(own)} values, one for each wavelength, found "
+                faults[row] += str(len(values[0]))
+            else:
+                plan = plans.setdefault(own.tobytes(), _plan(own))
+                if isinstance(plan, str):
+                    faults[row] = plan
+                else:
+                    made = [own[plan], values[0][plan], values[1][plan]]
+                    if len(plan) == len(GRID) and np.abs(own[plan] - GRID).max() < _SAME:
+                        made[0] = None
+        for held, array in zip(kept, made, strict=True):
+            held.append(array)
+    lists = [pa.array(held, pa.list_(pa.float64())) for held in kept]
+    return lists[0], lists[1], lists[2], faults
+
+
+def _all_on_grid(flux: pa.Array, errors: pa.Array) -> bool:
+    """Return whether each spectrum is null or has as many values as GRID."""
+    sizes = [pc.fill_null(pc.list_value_length(column), 0) for column in (flux, errors)]
+    flux_size, error_size = (np.asarray(size) for size in sizes)
+    return bool((np.isin(flux_size, (0, len(GRID))) & (error_size == flux_size)).all())
+
+
+def _plan(wavelength: Float) -> NDArray[np.int64] | str:
+    """Return the indices of the wavelengths to use, in order, or why there are none."""
+    order = np.argsort(wavelength, kind="stable")
+    ordered = wavelength[order]
+    if not np.isfinite(ordered).all() or (np.diff(ordered) <= 0).any():
+        return "wavelength: a value is missing, or there twice"
+    if ordered[0] > GRID[0] + _SAME or ordered[-1] < GRID[-1] - _SAME:
+        return (
+            f"wavelength: wanted {GRID[0]:g} to {GRID[-1]:g} nm, "
+            f"found {ordered[0]:g} to {ordered[-1]:g} nm"
+        )
+    place = np.clip(np.searchsorted(ordered, GRID - _SAME), 0, len(ordered) - 1)
+    if np.abs(ordered[place] - GRID).max() < _SAME:
+        return order[place]
+    inside = (ordered > GRID[0] - STEP) & (ordered < GRID[-1] + STEP)
+    step = np.diff(ordered[inside]).max()
+    if step > STEP + _SAME:
+        return f"wavelength: wanted steps of 2 nm or finer, found {step:g} nm"
+    return order[(ordered >= LIMITS[0]) & (ordered <= LIMITS[1])]
+
+
+def _numbers(item: pa.Scalar) -> Float | None:
+    return None if item.values is None else np.asarray(item.values, dtype=np.float64)
+
+
+def _own(wavelengths: pa.Array | Float | None, row: int, flux: Float | None) -> Float | None:
+    """Return the wavelengths of one row; None where they are not known."""
+    if isinstance(wavelengths, pa.Array) and wavelengths[row].is_valid:
+        return _numbers(wavelengths[row])
+    if wavelengths is not None and not isinstance(wavelengths, pa.Array):
+        return wavelengths
+    return GRID if flux is not None and len(flux) == len(GRID) else None
+
+
+def _escaped(stem: str) -> str:
+    return re.sub(r"([\[\]*?])", r"[\1]", stem)
