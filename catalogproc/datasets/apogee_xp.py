@@ -64,6 +64,9 @@ of clump giants without mass loss are among the measured ones. The stars are bri
 15. Predictions for stars unlike the training stars are meaningless; the catalog flags them."""
 """What a model trained on these stars may be used for, for its card."""
 
+GIANT_LOGG, GIANT_TEFF = 3.5, 5800.0
+"""A giant has smaller values than these, dex and K."""
+
 JUDGES = "a Kepler giant that is held out to evaluate infer"
 
 MAGNITUDES = ("bp_mag", "rp_mag", "j_m", "h_m", "ks_m")
@@ -174,7 +177,7 @@ class _Rows:
     @classmethod
     def of(cls, tables: MatchedTables) -> _Rows:
         columns = tables.library.columns
-        giant = columns["logg"] < 3.5
+        giant = columns["logg"] < GIANT_LOGG
         typical = {name: float(np.nanmedian(columns[f"e_{name}"][giant])) for name in ATMOSPHERE}
         return cls(tables, tables.parallaxes(), typical)
 
@@ -245,6 +248,8 @@ class _Rows:
             "fold": tables.fold[star],
             "reason": np.where(tables.judge[star] & ~held_out, JUDGES, "").astype(object),
         }
+        teff, logg = tables.stars.inputs[star].T[:2]
+        found["giant"] = (logg < GIANT_LOGG) & (teff < GIANT_TEFF)
         for name, source in (("mass", "mass_source"), ("log_age", "age_source")):
             labels = tables.labels[name]
             found |= {name: labels.values[star], f"e_{name}": labels.errors[star]}

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from catalogproc.datasets.folds import TEST_FOLD, StarNames
+from catalogproc.datasets.seismic import read_seismic
 from catalogproc.datasets.test_sets import Benchmark
 from catalogproc.features import astrometry, photometry
 from catalogproc.resources import shipped
@@ -111,6 +113,40 @@ def parts(vocabulary: Vocabulary | None = None) -> tuple[Benchmark, Benchmark]:
         Defines the tokens; by default the shipped one.
     """
     return kepler_giants(vocabulary).split(HELD_OUT, SPLIT_SEED)
+
+
+def training_giants(vocabulary: Vocabulary | None = None) -> Benchmark:
+    """Return the giants of the first of :func:`parts` that are not in the test fold.
+
+    The test fold is that of datasets/folds.py: such stars may have spectra on which models are
+    evaluated.
+
+    Parameters
+    ----------
+    vocabulary
+        Defines the tokens; by default the shipped one.
+    """
+    giants = parts(vocabulary)[0]
+    names = StarNames.concatenate([names_of(giants), read_seismic().names])
+    fold = names.folds(names.stars())[: len(giants.ids)]
+    return giants.rows(fold != TEST_FOLD)
+
+
+def names_of(giants: Benchmark) -> StarNames:
+    """Return the names (N,) of Kepler giants: KIC numbers.
+
+    Parameters
+    ----------
+    giants
+        N stars of :func:`kepler_giants`.
+    """
+    size = len(giants.ids)
+    return StarNames(
+        np.zeros(size, dtype=np.int64),
+        pa.nulls(size, pa.string()),
+        pa.array([f"KIC {number}" for number in giants.ids]),
+        np.zeros(size, dtype=bool),
+    )
 
 
 def gravity_mass(stars: Benchmark, path: Path | None = None) -> Floats:

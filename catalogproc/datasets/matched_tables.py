@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -93,7 +92,7 @@ class MatchedTables:
             "library": library.names,
             "seismic": seismic.names,
             "hasselquist": hasselquist_names,
-            "kepler": _kepler_names(giants),
+            "kepler": kepler.names_of(giants),
         }
         names = StarNames.concatenate(list(tables.values()))
         stars = names.stars()
@@ -215,13 +214,3 @@ class MatchedTables:
         place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
         found = ids[place] == wanted
         return np.where(found, parallax[place], np.nan), np.where(found, error[place], np.nan)
-
-
-def _kepler_names(giants: Benchmark) -> StarNames:
-    size = len(giants.ids)
-    return StarNames(
-        np.zeros(size, dtype=np.int64),
-        pa.nulls(size, pa.string()),
-        pa.array([f"KIC {number}" for number in giants.ids]),
-        np.zeros(size, dtype=bool),
-    )

@@ -32,7 +32,7 @@ class RealOptions(JobTable):
         Fraction of the spectra that is never trained on, and the seed that selects it.
     kepler
         Fraction of each step's stars that are red giants with asteroseismic masses; those that
-        datasets/kepler.py does not hold out.
+        datasets/kepler.py does not hold out, without the test fold.
     mass_hidden
         Fraction of these whose mass is never shown, so that the network must predict it.
     """
@@ -116,7 +116,7 @@ def load_real_stars(
         )
         facts["real_spectra_sha256"] = _digest(training)
     if options.kepler:
-        giants = kepler.parts(vocabulary)[0].table()
+        giants = kepler.training_giants(vocabulary).table()
         column = vocabulary.column("mass")
         samplers.append((giants.sampler_hiding(column, options.mass_hidden), options.kepler))
         facts["real_labels"] = (

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from support import real_stars
 
-from catalogproc.datasets.kepler import INPUTS, gravity_mass, kepler_giants, parts, seismic_mass
+from catalogproc.datasets.folds import fold_of
+from catalogproc.datasets.kepler import (
+    INPUTS,
+    gravity_mass,
+    kepler_giants,
+    parts,
+    seismic_mass,
+    training_giants,
+)
+from catalogproc.datasets.seismic import read_seismic
 from catalogproc.evaluation.metrics import score
 from catalogproc.evaluation.xgboost_baseline import (
     KEPLER_TREES,
@@ -121,3 +130,18 @@ def test_xgboost_predicts_masses_better_than_gravity_and_radius() -> None:
     assert abs(trees.bias) < 0.02
     assert physics.scatter == pytest.approx(0.094, abs=0.012)
     assert trees.scatter < 0.85 * physics.scatter
+
+
+def test_giants_to_train_on_are_not_in_the_test_fold() -> None:
+    trained, may_be = (set(part.ids.tolist()) for part in (training_giants(), parts()[0]))
+    assert 0.75 < len(trained) / len(may_be) < 0.85
+    assert trained < may_be
+    names = read_seismic().names
+    known = {
+        int(name[4:]): int(star)
+        for name, star in zip(names.name.to_pylist(), names.source_id.tolist(), strict=True)
+        if name.startswith("KIC ") and star > 0
+    }
+    both = trained & set(known)
+    assert len(both) > 300
+    assert all(fold_of(str(known[number])) != 0 for number in both)
