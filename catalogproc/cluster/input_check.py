@@ -41,13 +41,15 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
         No row of any file is accepted.
     """
     lines: list[str] = []
+    advice: str | None = None
     read = accepted = 0
     for path in inputs:
         try:
             reasons = _screened(path, vocabulary)
             lines += [f"{named(path)}: not read: {other}" for other in open_spectra(path).unread]
         except InputError as error:
-            lines.append(f"{named(path)}: {error.message}")
+            lines.append(f"{named(path)}: {_in_a_line(error)}")
+            advice = advice or error.advice
             continue
         read += reasons.total()
         accepted += reasons[""]
@@ -60,10 +62,16 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
             wanted="spectra with coefficients and a source_id",
             found="; ".join(lines[:5]) or "no rows",
             where=", ".join(named(path) for path in inputs[:3]),
+            advice=advice,
         )
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"and {len(lines) - SHOWN:,} more lines about single files"]
     return [*lines, f"{accepted:,} of the first {plural(read, 'row')} accepted"]
+
+
+def _in_a_line(error: InputError) -> str:
+    found = "" if error.found is None else f" (found {error.found})"
+    return f"{error.message}{found}"
 
 
 def _screened(path: Path, vocabulary: Vocabulary) -> Counter[str]:

@@ -19,7 +19,7 @@ from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address
 from catalogproc.io.staging import fetch, stage
 from catalogproc.readers.datalink import not_read, spectra_in
-from catalogproc.readers.formats import SUFFIXES, has_known_suffix
+from catalogproc.readers.formats import SUFFIXES, advice_for, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_files
 from catalogproc.readers.pieces import Piece, pieces_of
@@ -255,16 +255,7 @@ def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:
     """The local files that one input stands for."""
     if word.is_dir():
         found = hats_files(word)
-        if found is None:
-            found = [path for path in sorted(word.iterdir()) if _is_input(path)]
-        if not found:
-            raise JobError(
-                "the folder holds no file that can be read",
-                wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
-                found=f"{sum(1 for _ in word.iterdir())} other files",
-                where=word,
-            )
-        return found
+        return _in_folder(word, say) if found is None else found
     if word.exists() or word.is_symlink() or not glob.has_magic(str(word)):
         if not word.exists() and not word.is_symlink():
             raise JobError("no such file", wanted=str(word), found="nothing", where=word.parent)
@@ -285,6 +276,26 @@ def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:
             found="none",
             where=Path.cwd() if not word.is_absolute() else None,
         )
+    return found
+
+
+def _in_folder(folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """The input files in a folder; what else there is, is named."""
+    inside = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
+    found = [path for path in inside if _is_input(path)]
+    known = set(found)
+    others = [path for path in inside if path not in known]
+    names = [path.name + "/" * path.is_dir() for path in others]
+    if not found:
+        raise JobError(
+            "the folder holds no file that can be read",
+            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            found=", ".join(names[:10]) or "no files",
+            where=folder,
+            advice=next((advice for path in others[:10] if (advice := advice_for(path))), None),
+        )
+    if others:
+        say(f"{folder}: {len(found)} of {len(inside)} files are read" + not_read(names))
     return found
 
 

@@ -63,3 +63,13 @@ def test_a_file_of_which_every_row_is_rejected_ends_a_run_with_exit_code_1(
     assert result.files_rejected == (str(no_spectra),)
     assert f"every row rejected of: {no_spectra}" in result.lines()
     assert "run the same command again" not in "".join(result.lines())
+
+
+def test_check_says_what_an_unreadable_file_is_and_what_to_do(tmp_path: Path, bundle: Path) -> None:
+    page = tmp_path / "stars.csv"
+    page.write_text("<!DOCTYPE html><html>503</html>")
+    with pytest.raises(Refusal, match=r"found a web page") as caught:
+        check(make_plan(spec_of(tmp_path, bundle, page)))
+    assert "error page" in (caught.value.advice or "")
+    lines = input_lines([page, SPECTRA], load_vocabulary())
+    assert lines[0] == f"{page}: the file is not what its name says (found a web page)"

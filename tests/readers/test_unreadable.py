@@ -146,3 +146,14 @@ def test_archives_without_a_table(
     with pytest.raises(JobError, match="holds no file that can be read") as caught:
         expand([put(tmp_path, "datalink.zip", archive(*members))])
     assert (advice or "") in (caught.value.advice or "")
+
+
+def test_what_a_folder_holds_besides_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "stars.npz", buffered(lambda out: np.savez(out, a=np.arange(3))))
+    (tmp_path / "more").mkdir()
+    with pytest.raises(JobError, match=r"more/, stars.npz(.|\n)*\(.npz\): write a table"):
+        expand([tmp_path])
+    path = put(tmp_path, "stars.csv", b"source_id\n1\n")
+    told: list[str] = []
+    assert expand([tmp_path], told.append) == [path]
+    assert told == [f"{tmp_path}: 1 of 3 files are read; not read: more/, stars.npz"]

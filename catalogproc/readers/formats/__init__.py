@@ -18,7 +18,9 @@ from catalogproc.readers.formats.stream import head
 from catalogproc.readers.formats.text import open_text
 from catalogproc.readers.formats.votable import open_votable
 
-__all__ = ["SUFFIXES", "ParquetTable", "Rows", "Table", "has_known_suffix", "open_table"]
+__all__ = [
+    "SUFFIXES", "ParquetTable", "Rows", "Table", "advice_for", "has_known_suffix", "open_table",
+]  # fmt: skip
 
 _OPENERS: dict[str, Callable[[Path], Table]] = {
     PARQUET: open_parquet,
@@ -73,6 +75,23 @@ def open_table(path: Path) -> Table:
             advice=found.advice or f"give it the ending of {found.kind}, or fetch it again",
         )
     return _OPENERS[found.kind](path)
+
+
+def advice_for(path: Path) -> str | None:
+    """Return what to do about a file of a format that is not read; None where that is unknown.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist.
+    """
+    try:
+        found = recognise(head(path)) if path.is_file() else None
+    except Exception:  # damaged in any way
+        return None
+    if found is None or not found.advice:
+        return None
+    return f"{path.name} is {found.kind}: {found.advice}"
 
 
 def _promised(path: Path) -> str | None:
