@@ -12,122 +12,31 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from catalogproc.errors import ReleaseError, did_you_mean
+from catalogproc.release_parts import (
+    ZERO_POINTS,
+    Band,
+    Design,
+    Extinction,
+    Gone,
+    Magnitude,
+    Parallax,
+    Photometry,
+    Product,
+)
 from catalogproc.resources import shipped
 from catalogproc.toml_values import parsed
 
 VERSION = 1
 DEFAULT = "dr3"
+"""The release of files that name none, and that the simulated instrument (grids/) is of."""
 BANDS = ("bp", "rp")
-ZERO_POINTS = ("lindegren2021", "tentative_parallax_bias")
-"""Rules for the zero-point of the parallax: by position, colour and magnitude (Lindegren et al.
-2021), or a column of the table itself."""
 MAX_COEFFICIENTS = 10_000
 """A band that declares more coefficients is a mistake."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """The spectra of one band.
-
-    Attributes
-    ----------
-    coefficients
-        Number of coefficients of a spectrum.
-    basis_function_id
-        The archive's number of the basis functions; None is not known.
-    instrument
-        Instrument model of the design matrices.
-    """
-
-    coefficients: int
-    basis_function_id: int | None = None
-    instrument: str | None = None
-
-
-@dataclass(frozen=True)
-class Design:
-    """The file of matrices that turn coefficients into flux and magnitudes.
-
-    Attributes
-    ----------
-    file
-        Name of a file beside the release's own, or of a grid that ships.
-    sha256
-        SHA-256 (hex) of the file.
-    """
-
-    file: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Magnitude:
-    """The zero-point of a magnitude: that of one electron per second, and its error (mag)."""
-
-    zero_point: float
-    zero_point_error: float
-
-
-@dataclass(frozen=True)
-class Photometry:
-    """The photometric system by its name in GaiaXPy, and its magnitudes G, BP and RP."""
-
-    system: str | None = None
-    magnitudes: Mapping[str, Magnitude] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Extinction:
-    """A_G / A_0 as a polynomial in X = Teff / 5040 K and A = A_0.
-
-    Attributes
-    ----------
-    terms
-        (coefficient, power of X, power of A).
-    teff, a_0
-        Range of the relation, K and mag.
-    """
-
-    terms: tuple[tuple[float, int, int], ...]
-    teff: tuple[float, float]
-    a_0: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Parallax:
-    """The parallax.
-
-    Attributes
-    ----------
-    zero_point
-        How its zero-point is found, one of ZERO_POINTS.
-    parallax_bit, pseudocolour_bit
-        Bits of the column of solved parameters: a parallax, a pseudo-colour was solved for.
-    """
-
-    zero_point: str
-    parallax_bit: int
-    pseudocolour_bit: int
-
-
-@dataclass(frozen=True)
-class Product:
-    """A DataLink product: the table that it holds, and the structures that it comes in."""
-
-    table: str
-    structures: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Gone:
-    """Columns (our names) that earlier releases have and this one has not."""
-
-    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,10 +69,10 @@ class Release:
     version: int = VERSION
     designations: tuple[str, ...] = ()
     design: Design | None = None
-    photometry: Photometry = Photometry()
+    photometry: Photometry = field(default_factory=Photometry)
     extinction: Extinction | None = None
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    gone: Gone = Gone()
+    gone: Gone = field(default_factory=Gone)
     products: Mapping[str, Product] = field(default_factory=dict)
     folder: str = field(default="", compare=False)
 
@@ -185,6 +94,9 @@ class Release:
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
     @property
     def facts(self) -> dict[str, str]:
         """Name, title, epoch and hash, as files state them."""
@@ -202,6 +114,33 @@ class Release:
     def basis_function_id(self, band: str) -> int | None:
         """Return the archive's number of a band's basis; None is not known."""
         return self.bands[band].basis_function_id
+
+    def same_spectra(self, other: Release) -> bool:
+        """Return whether spectra of another release mean the same as those of this one.
+
+        That is so with the same lengths and basis functions; where a basis is not known, the
+        releases must have the same name.
+
+        Parameters
+        ----------
+        other
+            The other release.
+        """
+        for name, band in self.bands.items():
+            beside = other.bands[name]
+            ids = (band.basis_function_id, beside.basis_function_id)
+            known = None not in ids
+            if band.coefficients != beside.coefficients or (known and ids[0] != ids[1]):
+                return False
+            if not known and self.name != other.name:
+                return False
+        return True
+
+    def spectra_text(self) -> str:
+        """Return the lengths and basis functions of its spectra: "55 BP (basis 56), …"."""
+        return spectra_text(
+            {name: (band.coefficients, band.basis_function_id) for name, band in self.bands.items()}
+        )
 
     def column(self, name: str) -> str | None:
         """Return what this release calls a column; None where it does not say, or has none.
@@ -238,6 +177,19 @@ class Release:
                 f"the zero-point of {name}", at, "zero_point = …", "zero_point_error = …"
             )
         return found
+
+    def extinction_relation(self) -> Extinction:
+        """Return A_G / A_0.
+
+        Raises
+        ------
+        ReleaseError
+            It is not known.
+        """
+        if self.extinction is None:
+            lines = ("terms = [[…, 0, 0], …]", "teff = [3500.0, 10000.0]", "a_0 = [0.01, 20.0]")
+            raise self.unknown("the extinction in its G", "extinction", *lines)
+        return self.extinction
 
     def design_file(self) -> Path:
         """Return the file of the design matrices.
@@ -280,7 +232,9 @@ class Release:
             wanted=f"in a release file: {stated}",
             found=f"no such line in the release {self.name}",
             advice=f'write a file with version = {VERSION}, name = "{self.name}", like = '
-            f'"{self.name}" and these lines, and give it as --release FILE',
+            f'"{self.name}" and these lines, and give it as --release FILE'
+            if self.name in shipped_releases()
+            else "add these lines to the file of this release",
         )
 
     @classmethod
@@ -311,6 +265,21 @@ class Release:
         return release
 
 
+def spectra_text(bands: Mapping[str, tuple[int, int | None]]) -> str:
+    """Return lengths and basis functions of spectra in words.
+
+    Parameters
+    ----------
+    bands
+        By band (bp, rp): number of coefficients; basis_function_id, None where it is not known.
+    """
+    words = (
+        f"{count} {name.upper()}" + (f" (basis {basis})" if basis is not None else "")
+        for name, (count, basis) in sorted(bands.items())
+    )
+    return ", ".join(words) + " coefficients"
+
+
 def shipped_releases() -> tuple[str, ...]:
     """Return the names of the releases that ship, in alphabetical order."""
     folder = shipped("schemas") / "releases"
@@ -331,16 +300,26 @@ def load_release(name_or_path: str | Path = DEFAULT) -> Release:
     ReleaseError
         No such release, or a line of its file that is wrong or missing.
     """
-    path = Path(name_or_path)
     if str(name_or_path) in shipped_releases():
-        path = shipped("schemas") / "releases" / f"{name_or_path}.toml"
-    elif not path.is_file():
+        return _shipped(str(name_or_path))
+    path = Path(name_or_path)
+    if not path.is_file():
         raise ReleaseError(
             "no such release",
             wanted=f"{' | '.join(shipped_releases())}, or a TOML file",
             found=str(name_or_path),
             advice=did_you_mean(name_or_path, shipped_releases()),
         )
+    return _read(path)
+
+
+@cache
+def _shipped(name: str) -> Release:
+    return _read(shipped("schemas") / "releases" / f"{name}.toml")
+
+
+def _read(path: Path) -> Release:
+    """Return the release of a TOML file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,23 @@ class Vocabulary:
     basis
         One of BASES: ``archive`` is the release's own basis; ``canonical`` the fixed basis
         that calibrated spectra of any release are brought to.
+    declared
+        The release itself; None for one that ships.
     """
 
     tokens: tuple[Token, ...]
     release: str = DEFAULT
     basis: str = "archive"
+    declared: Release | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.basis not in BASES:
             raise ContractError(
                 "unknown basis of a vocabulary", wanted=" | ".join(BASES), found=repr(self.basis)
+            )
+        if self.declared is not None and self.declared.name != self.release:
+            raise ContractError(
+                "a vocabulary of another release", wanted=self.declared.name, found=self.release
             )
         for position, token in enumerate(self.tokens, start=1):
             if token.number != position:
@@ -101,6 +108,40 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def data_release(self) -> Release:
+        """The Gaia release whose spectra are read."""
+        return self.declared or load_release(self.release)
+
+    def spectrum_length(self, band: str) -> int:
+        """Return the number of coefficients of a band in files of spectra."""
+        if self.basis == "archive":
+            return self.coefficients(band)
+        return self.data_release.coefficients(band)
+
+    def for_release(self, release: Release) -> Vocabulary:
+        """Return the same tokens, to be made from spectra of a release.
+
+        Parameters
+        ----------
+        release
+            The release of the spectra.
+
+        Raises
+        ------
+        ReleaseError
+            Its spectra have another length or basis.
+        """
+        own = self.data_release
+        if not own.same_spectra(release):
+            raise ReleaseError(
+                "the model reads spectra of another release",
+                wanted=f"{own.title}: {own.spectra_text()}",
+                found=f"{release.title}: {release.spectra_text()}",
+                advice=f"use a model that was trained on {release.title} (--model)",
+            )
+        return replace(self, release=release.name, declared=release)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +222,10 @@ class Vocabulary:
 
     @classmethod
     def from_rows(
-        cls, rows: Iterable[Mapping[str, Any]], release: str = DEFAULT, basis: str = "archive"
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        release: str | Release = DEFAULT,
+        basis: str = "archive",
     ) -> Vocabulary:
         """Build a vocabulary from the dictionaries of :meth:`to_rows`.
 
@@ -189,10 +233,14 @@ class Vocabulary:
         ----------
         rows
             One dictionary a token.
-        release, basis
-            As the attributes.
+        release
+            The release, or the name of one that ships.
+        basis
+            As the attribute.
         """
-        return cls(tuple(Token(**row) for row in rows), release, basis)
+        declared = release if isinstance(release, Release) else None
+        name = release.name if isinstance(release, Release) else release
+        return cls(tuple(Token(**row) for row in rows), name, basis, declared)
 
 
 def load_vocabulary(path: Path | None = None, release: Release | None = None) -> Vocabulary:
@@ -221,7 +269,7 @@ def load_vocabulary(path: Path | None = None, release: Release | None = None) ->
         basis = declared.get("basis", "archive")
         numbered = enumerate(_rows(declared, release, basis), start=1)
         rows = ({"number": number} | row for number, row in numbered)
-        return Vocabulary.from_rows(rows, release.name, basis)
+        return Vocabulary.from_rows(rows, release, basis)
     except (ContractError, ReleaseError) as error:
         error.where = error.where or path
         raise type(error).of(error) from None

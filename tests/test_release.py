@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.paths import ROOT
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import ReleaseError
@@ -129,3 +131,15 @@ def test_a_missing_line_and_a_wrong_name_are_named(tmp_path: Path) -> None:
         load_release(path)
     with pytest.raises(ReleaseError, match="a TOML file"):
         load_release("no_such.toml")
+
+
+def test_the_file_of_the_page_is_a_release(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "releases.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    (tmp_path / "own.toml").write_text(block)
+    release = load_release(tmp_path / "own.toml")
+    assert release.same_spectra(load_release("dr4"))
+    assert release.basis_function_id("rp") == 902
+    assert release.magnitude("G").zero_point == 25.7
+    assert release.extinction_relation().terms == ((0.9, 0, 0),)
+    assert release.epoch == "J2017.5"

@@ -19,15 +19,25 @@ def convert(
         bool, typer.Option("--correlations", help="Keep the correlations (15 times the size).")
     ] = False,
     chunk_rows: Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows per file.")] = 50_000,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            "--release",
+            metavar="NAME|FILE",
+            help="Gaia release of the spectra: dr3, dr4 or a TOML file [default: by the files].",
+        ),
+    ] = None,
 ) -> None:
     """Rewrite spectra of any archive format as Parquet."""
     from catalogproc.readers.chunks import expand
     from catalogproc.readers.convert import convert as convert_files
+    from catalogproc.release import load_release
 
+    known = None if release is None else load_release(release)
     with show_progress("stars") as progress:
         written = convert_files(
             expand(files), output, correlations=correlations, chunk_rows=chunk_rows,
-            watch=progress,
+            release=known, watch=progress,
         )  # fmt: skip
     for path in written:
         say(str(path))

@@ -10,7 +10,15 @@ import typer
 
 from catalogproc.cli.console import note, say
 from catalogproc.cli.console import progress as show_progress
-from catalogproc.cli.options import Device, DeviceName, Model, OutputFolder, OutputTable, Seed
+from catalogproc.cli.options import (
+    Device,
+    DeviceName,
+    Model,
+    OutputFolder,
+    OutputTable,
+    ReleaseName,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from catalogproc.datasets.test_sets import Benchmark
@@ -112,6 +120,7 @@ def infer(
     ],
     output: OutputTable,
     model: Model = "default",
+    release: ReleaseName = None,
     device: DeviceName = Device.auto,
 ) -> None:
     """Predict any labels from the inputs each row has."""
@@ -120,7 +129,7 @@ def infer(
     from catalogproc.network.predictor import Predictor
     from catalogproc.spectra.infer import infer as infer_table
 
-    predictor = Predictor(load_bundle(model), resolve_device(device.value))
+    predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         result = infer_table(input, labels.split(","), output, predictor, progress)
     for line in result.lines():

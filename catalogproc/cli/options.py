@@ -98,4 +98,12 @@ GaiaSource = Annotated[
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="Output folder of a run, or s3://…")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+ReleaseName = Annotated[
+    str | None,
+    typer.Option(
+        "--release",
+        metavar="NAME|FILE",
+        help="Gaia release of the spectra: dr3, dr4 or a TOML file [default: the model's].",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]

@@ -19,6 +19,7 @@ from catalogproc.cli.options import (
     GaiaSource,
     JobName,
     Model,
+    ReleaseName,
     RunOutput,
     Spectra,
 )
@@ -60,13 +61,14 @@ def _run_spec(
     cpu_workers: CpuWorkers = 0,
     dust: DustName = None,
     strict: Strict = False,
+    release: ReleaseName = None,
 ) -> RunSpec:
     """Return the run that the options describe; they are those of run, check and plan."""
     from catalogproc.cluster.spec import ClusterConfig, RunSpec
 
     cluster = ClusterConfig(scheduler, workers, device.value, cpu_workers=cpu_workers)
     dust_map = None if dust is None else dust.value
-    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster, strict)
+    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster, strict, release)
 
 
 def _run_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from catalogproc.cli.options import (
     JobName,
     Model,
     OutputParquet,
+    ReleaseName,
     Spectra,
     check_file,
 )
@@ -82,6 +83,7 @@ def generate(
         ),
     ] = None,
     model: Model = "default",
+    release: ReleaseName = None,
     device: DeviceName = Device.auto,
 ) -> None:
     """Make XP spectra of stars by their labels: coefficients, flux and a picture, with errors."""
@@ -94,7 +96,7 @@ def generate(
         known=tuple(known or ()), stars=stars, isochrone=isochrone,
         distance=distance, absolute=absolute, draws=draws, output=output, flux=flux, plot=plot,
     )  # fmt: skip
-    for line in make_spectra(wanted, load_bundle(model), device.value):
+    for line in make_spectra(wanted, load_bundle(model).for_release(release), device.value):
         note(line)
 
 
@@ -112,6 +114,7 @@ def inpaint(
         Path | None, typer.Option("--plot", metavar="FILE.png", help="The first few of them.")
     ] = None,
     model: Model = "default",
+    release: ReleaseName = None,
     device: DeviceName = Device.auto,
 ) -> None:
     """Complete partial spectra: predict the missing part, with errors."""
@@ -125,7 +128,7 @@ def inpaint(
 
     files = StarFiles(expand(input), expand(gaia_source or []))
     request = InpaintRequest.of(source, target)
-    predictor = Predictor(load_bundle(model), resolve_device(device.value))
+    predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         done = complete(files, request, SpectraOutput(output, plot), predictor, progress)
     for line in done.lines():
@@ -138,6 +141,7 @@ def embed(
     gaia_source: GaiaSource = None,
     job: JobName = "gaia-dr3-giants",
     model: Model = "default",
+    release: ReleaseName = None,
     device: DeviceName = Device.auto,
 ) -> None:
     """Turn stars into vectors, the output of the encoder, for neighbours and clustering."""
@@ -150,7 +154,7 @@ def embed(
     from catalogproc.spectra.embed import embed as embed_stars
 
     files = StarFiles(expand(input), expand(gaia_source or []))
-    predictor = Predictor(load_bundle(model), resolve_device(device.value))
+    predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         done = embed_stars(files, output, predictor, load_job(job), progress)
     for line in done.lines():

@@ -25,6 +25,7 @@ def run(
     workers: int | None = None,
     device: str = "auto",
     strict: bool = False,
+    release: str | Path | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> RunResult:
@@ -50,6 +51,8 @@ def run(
         Of the local cluster: number of workers; auto, cpu or cuda.
     strict
         Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
+    release
+        The Gaia release of the spectra, "dr3", "dr4" or a TOML file; by default the model's.
     progress
         Called with (stars done, stars in all or None, a note).
     announce
@@ -75,7 +78,9 @@ def run(
     1500
     """
     cluster = ClusterConfig(scheduler, workers, device)
-    spec = RunSpec(input, output, gaia_source, model, job, cluster=cluster, strict=strict)
+    spec = RunSpec(
+        input, output, gaia_source, model, job, cluster=cluster, strict=strict, release=release
+    )
     with synced(spec.output, announce) as folder:
         plan = make_plan(spec.with_output(folder), announce)
         result = run_plan(plan, progress=progress, announce=announce)

@@ -81,7 +81,7 @@ def _screened(path: Path, vocabulary: Vocabulary) -> Counter[str]:
 
 def _reasons(path: Path, vocabulary: Vocabulary) -> Iterator[str]:
     seen = Duplicates()
-    for batch in read_spectra(path, rows=SAMPLE_ROWS):
+    for batch in read_spectra(path, rows=SAMPLE_ROWS, release=vocabulary.data_release):
         good, rejected = screen(batch, vocabulary, seen, named(path))
         yield from [""] * good.num_rows
         yield from rejected.column("reason").to_pylist()

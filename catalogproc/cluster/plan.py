@@ -27,7 +27,7 @@ from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.auxiliary_columns import AuxiliaryColumns
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
 from catalogproc.readers.pieces import Piece
-from catalogproc.readers.xp_release import check_release
+from catalogproc.readers.release_check import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
     RUN_FILE,
@@ -203,7 +203,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
         The output holds a different run; the error lists the fields that differ.
     """
     job = _job_of(spec)
-    bundle = load_bundle(spec.model)
+    bundle = load_bundle(spec.model).for_release(spec.release)
     files = tuple(expand(spec.input_paths, announce))
     gaia_source = tuple(expand(spec.gaia_source_paths, announce)) if spec.gaia_source else ()
     columns = columns_of(gaia_source)
@@ -215,6 +215,8 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     found = map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
     faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
     chunks = cut(files, job.chunk_rows, faults)
+    if not gaia_source:
+        bundle.release.design_file()  # G, BP and RP are made of the spectra
     identity = RunIdentity.of(job, bundle, _input_files(chunks), joined)
     output = Path(spec.output)
     refuse_output(output, identity)

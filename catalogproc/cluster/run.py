@@ -195,6 +195,7 @@ def _loaded_model(client: Client, start: _Start, auxiliary: AuxiliaryTable | Non
         share_gpu=cluster.share_gpu,
         local=workers is not None,
         dust=(dust_map.folder.absolute(), dust_map.hash) if dust_map else None,
+        release=plan.bundle.release,
     )
     try:
         client.register_plugin(ModelPlugin(name, setup), name=name)

@@ -62,6 +62,8 @@ class RunSpec:
         Where the run is processed.
     strict
         Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
+    release
+        The Gaia release of the spectra: one that ships, or a TOML file; None is the model's.
     """
 
     input: Paths
@@ -72,6 +74,7 @@ class RunSpec:
     dust: str | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     strict: bool = False
+    release: str | Path | None = None
 
     @property
     def input_paths(self) -> tuple[str | Path, ...]:

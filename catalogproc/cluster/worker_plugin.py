@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
     from catalogproc.inference.engine import Engine
     from catalogproc.readers.gaia_source import AuxiliaryTable
+    from catalogproc.release import Release
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class WorkerSetup:
         The worker is a child process of this run. It then ignores Ctrl-C, which the run handles.
     dust
         Folder and hash of the staged dust map, if the job reads one.
+    release
+        The Gaia release of the spectra; None is the model's.
     """
 
     run_id: str
@@ -107,6 +110,7 @@ class WorkerSetup:
     share_gpu: bool = False
     local: bool = False
     dust: tuple[Path, str] | None = None
+    release: Release | None = None
 
 
 class ModelPlugin(WorkerPlugin):
@@ -181,6 +185,7 @@ class ModelPlugin(WorkerPlugin):
                 "this worker finds another model at the same path",
                 wanted=spec.bundle_hash, found=bundle.hash, where=spec.bundle,
             )  # fmt: skip
+        bundle = bundle.for_release(spec.release)
         device = self._claim.device
         engine = Engine(bundle, spec.job, device.kind, spec.run_id, self._dust_map())
         engine.self_check()

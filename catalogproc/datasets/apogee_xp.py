@@ -35,6 +35,7 @@ from catalogproc.datasets.writer import (
 from catalogproc.features import canonical, spectra
 from catalogproc.features.astrometry import MAX_PARALLAX_ERROR
 from catalogproc.readers.arrow_lists import matrix_lists
+from catalogproc.release import load_release
 from catalogproc.simulation.noise import PHOTOMETRY, by_magnitude, tmass_errors
 from catalogproc.vocabulary import BANDS
 
@@ -203,7 +204,7 @@ class _Rows:
     def _spectra(self, flux: Floats, error: Floats, g_mag: Floats) -> dict[str, Any]:
         """Return canonical coefficients over the G flux, their errors and relevant numbers."""
         projected = canonical.from_flux(flux, error)
-        scale = spectra.g_flux(g_mag)[:, None]
+        scale = spectra.g_flux(g_mag, load_release().magnitude("G").zero_point)[:, None]
         found: dict[str, Any] = {"basis": [canonical.BASIS_ID] * len(flux)}
         for band in BANDS:
             value, error = projected.values[band], projected.errors[band]

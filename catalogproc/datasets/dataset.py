@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from catalogproc.contract import load_contract
 from catalogproc.datasets.giant_labels import TEACHER
 from catalogproc.datasets.star_table import StarTable
-from catalogproc.errors import InputError
+from catalogproc.errors import InputError, ReleaseError
 from catalogproc.features import canonical, spectra
 from catalogproc.io.hashes import file_blocks, sha256
+from catalogproc.release import DEFAULT
 from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
 
 TRAIN, TEST = "train", "test"
@@ -133,6 +134,8 @@ def load_dataset(
     ------
     InputError
         No dataset, a dataset of another format, or one that was changed.
+    ReleaseError
+        Its spectra are of another release than the vocabulary's.
     """
     folder = Path(folder)
     facts = dataset_facts(folder)
@@ -143,11 +146,26 @@ def load_dataset(
             advice="make it again with catalogproc dataset",
         )  # fmt: skip
     vocabulary = vocabulary or load_vocabulary()
+    _check_release(folder, facts, vocabulary)
     train, test = (
         read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, with_repeats)
         for name, with_repeats in ((TRAIN, repeats), (TEST, False))
     )
     return train, test
+
+
+def _check_release(folder: Path, facts: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Raise ReleaseError unless the dataset's spectra are of the vocabulary's release."""
+    wanted = vocabulary.data_release
+    name, found = facts.get("release", DEFAULT), facts.get("release_hash")
+    if name != wanted.name and found != wanted.hash:
+        raise ReleaseError(
+            "the dataset has spectra of another Gaia release than the model is to read",
+            wanted=wanted.title,
+            found=facts.get("release_title", name),
+            where=folder,
+            advice="make the dataset from spectra of that release, or train for the dataset's",
+        )
 
 
 def dataset_columns(

@@ -17,6 +17,7 @@ from catalogproc.datasets.folds import TEST_FOLD, StarNames
 from catalogproc.datasets.seismic import read_seismic
 from catalogproc.datasets.test_sets import Benchmark
 from catalogproc.features import astrometry, photometry
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
@@ -198,7 +199,7 @@ def _tokens(table: pa.Table) -> dict[str, tuple[Floats, Floats]]:
     teff, e_teff = column["teff"], column["e_teff"]
     e_logg = np.hypot(column["e_numax"] / column["numax"], 0.5 * e_teff / teff) / np.log(10)
     return {
-        "bprp": (bp_rp, photometry.bp_rp_error(flux_over_error, flux_over_error)),
+        "bprp": (bp_rp, photometry.bp_rp_error(flux_over_error, flux_over_error, load_release())),
         "jh": photometry.colour(j[0], h[0], j[1], h[1]),
         "jk": photometry.colour(j[0], k[0], j[1], k[1]),
         "teff": (teff, e_teff),

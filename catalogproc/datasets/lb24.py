@@ -94,6 +94,7 @@ def dataset_from_lb24(
         "files": {shown_path(path): fingerprint(path) for path in files},
         "DistMass's columns": vars(files.distmass_columns),
     }
+    about |= load_vocabulary().data_release.facts
     candidates = _candidates(files, masses, notes, progress)
     return write_dataset(candidates, output, selection or Selection(CUTS), about, notes)
 

@@ -14,6 +14,7 @@ from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import Job
 from catalogproc.readers.gaia_source import open_auxiliary
+from catalogproc.readers.release_check import check_release
 from catalogproc.readers.xp import read_spectra, split_own
 from catalogproc.vocabulary import Vocabulary
 
@@ -105,7 +106,9 @@ def screened(
     """
     seen = Duplicates()
     for path in files:
-        for batch in read_spectra(path, batch_rows=batch_rows, own=True):
+        check_release(path, vocabulary)
+        release = vocabulary.data_release
+        for batch in read_spectra(path, batch_rows=batch_rows, own=True, release=release):
             good, rejected = screen(batch, vocabulary, seen, str(path))
             if count is not None:
                 count.read += batch.num_rows

@@ -29,6 +29,7 @@ from catalogproc.job import Job
 from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
+from catalogproc.readers.release_check import check_release
 from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, read_apogee
 from catalogproc.readers.xp import read_spectra
 from catalogproc.rundir.manifest import shown_path
@@ -137,11 +138,12 @@ def dataset_from_surveys(
     masses = Masses.read(files.distmass, files.distmass_columns)
     notes = {"rows of DistMass": len(masses)}
     labels, without_id = _labels(files, masses, selection.cuts, notes)
-    about = _facts(files, dust_map)
+    vocabulary = load_vocabulary()
+    about = _facts(files, dust_map) | vocabulary.data_release.facts
     with scratch_folder(Path(output).parent, "auxiliary") as staging:
         gaia = open_auxiliary(files.gaia_source, staging)
         tmass = open_auxiliary(files.tmass, staging) if files.tmass else None
-        join = _Join(labels, gaia, tmass, dust_map, selection.cuts, load_vocabulary(), notes)
+        join = _Join(labels, gaia, tmass, dust_map, selection.cuts, vocabulary, notes)
         candidates = _candidates(join, files, without_id, progress)
         return write_dataset(candidates, output, selection, about, notes)
 
@@ -304,7 +306,8 @@ def _candidates(
     seen, found = Duplicates(), np.zeros(len(labels.source_id), dtype=bool)
     read = 0
     for path in files.xp:
-        for batch in read_spectra(path):
+        check_release(path, join.vocabulary)
+        for batch in read_spectra(path, release=join.vocabulary.data_release):
             read += len(batch)
             matched = batch.filter(pc.is_in(batch["source_id"], value_set=wanted))
             good, rejected = screen(matched, join.vocabulary, seen, str(path))

@@ -22,8 +22,7 @@ from catalogproc.evaluation.importance_sampling import (
     posterior,
 )
 from catalogproc.features.extinction import LN_EBV_FLOOR, TRUE_PER_SFD
-from catalogproc.features.photometry import BP_ZERO_POINT_ERROR, RP_ZERO_POINT_ERROR
-from catalogproc.features.spectra import G_ZERO_POINT
+from catalogproc.release import load_release
 from catalogproc.simulation import simulator
 from catalogproc.simulation.isochrones import LOG_AGE, LOGG, M_H, TEFF
 from catalogproc.simulation.simulator import Simulator
@@ -83,7 +82,7 @@ class NoiselessGiants:
             TRUE_PER_SFD * ln_ebv.exp(), r_v, faults,
         )  # fmt: skip
         dense = torch.full((len(m_h), len(self.vocabulary)), torch.nan)
-        flux = 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1]))
+        flux = 10 ** (0.4 * (load_release().magnitude("G").zero_point - gaia[:, :1]))
         n_bp = self.simulator.instrument.n_bp
         both = {"bp": coefficients[:, :n_bp] / flux, "rp": coefficients[:, n_bp:] / flux}
         for band in BANDS:
@@ -192,7 +191,9 @@ class TokenNoise:
         if "bprp" in colour:
             bprp = colour["bprp"]
             # The published error includes that of the zero-points, which all stars share.
-            zero_points = BP_ZERO_POINT_ERROR**2 + RP_ZERO_POINT_ERROR**2
+            zero_points = sum(
+                load_release().magnitude(name).zero_point_error ** 2 for name in ("BP", "RP")
+            )
             without = max(variance[bprp] - zero_points, 1e-7)
             variance[bprp] = without + 2 * simulator.PHOTOMETRIC_ERROR**2
         if "jh" in colour and "jk" in colour:

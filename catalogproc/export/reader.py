@@ -286,6 +286,7 @@ def _facts(
     read = sum(receipt.rows_read for receipt in receipts)
     rejected = sum(receipt.rows_rejected for receipt in receipts)
     job, model = (str(part.get("name", "")) for part in (identity.job, identity.model))
+    release = identity.data_release
     writer = f"catalogproc {versions()['catalogproc']}"
     facts = [
         Fact("ORIGIN", "origin", writer, "software that wrote this file"),
@@ -297,6 +298,10 @@ def _facts(
         Fact("JOBHASH", "job_hash", identity.job_hash, "its SHA-256"),
         Fact("MODEL", "model", model, "model that was used"),
         Fact("MODLHASH", "model_hash", identity.model_hash, "its SHA-256"),
+        Fact("RELEASE", "release", release.name, "Gaia data release"),
+        Fact("RELTITLE", "release_title", release.title, "its title"),
+        Fact("REFEPOCH", "release_epoch", release.epoch, "reference epoch of positions"),
+        Fact("RELHASH", "release_hash", release.hash, "SHA-256 of its declaration"),
         Fact("NFILES", "input_files", len(identity.inputs), "input files"),
         Fact("NREAD", "rows_read", read, "rows read from them"),
         Fact("NREJECT", "rows_rejected", rejected, "of these, rejected rows"),

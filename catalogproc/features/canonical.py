@@ -25,6 +25,7 @@ from catalogproc.features import spectra
 from catalogproc.features.canonical_tables import Operator, columns, measured, operators
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.sampled_errors import canonical_errors
+from catalogproc.release import load_release
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
@@ -120,7 +121,7 @@ def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> Canon
     ReleaseError
         Another number of wavelengths.
     """
-    wanted = len(calibration().wavelengths)
+    wanted = len(calibration(load_release()).wavelengths)
     for found in (flux.shape[1], errors.shape[1]):
         if found != wanted:
             raise ReleaseError(

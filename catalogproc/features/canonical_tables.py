@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import CatalogprocError
 from catalogproc.features.flux_calibration import calibration
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import BANDS
 
@@ -103,7 +104,7 @@ def measured() -> NDArray[np.bool_]:
 
 def columns(name: str) -> slice:
     """Return the place of an operator's coefficients among those of both bands."""
-    counts = {band: calibration().design[band].shape[1] for band in BANDS}
+    counts = {band: calibration(load_release()).design[band].shape[1] for band in BANDS}
     total = sum(counts.values())
     return {
         "both": slice(0, total),
@@ -119,7 +120,7 @@ def designs() -> dict[str, tuple[Float, NDArray[np.bool_]]]:
     A band alone is read where the merged spectrum is that band's: coefficients and sampled
     flux of one band then give the same numbers.
     """
-    gaia = calibration()
+    gaia = calibration(load_release())
     both = np.concatenate([gaia.weights[band] for band in BANDS], axis=1)
     found = {"both": (both, np.ones(len(both), dtype=bool))}
     for band in BANDS:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.features.canonical_tables import read_arrays
-from catalogproc.features.gaiaxpy_tables import BP_MODEL, RP_MODEL
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.vocabulary import BANDS
 
@@ -31,7 +31,7 @@ PUPIL = 0.7278
 JOINED = (635.0, 643.0)
 """Between these wavelengths, nm, the merged spectrum passes linearly from BP to RP."""
 
-_FILES = {"bp": f"bpC03_{BP_MODEL}", "rp": f"rpC03_{RP_MODEL}"}
+_FILES = {band: f"{band}C03_{load_release().bands[band].instrument}" for band in BANDS}
 
 
 def design_at(wavelengths: Float, band: str) -> Float:

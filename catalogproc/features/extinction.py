@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.errors import CatalogprocError
+from catalogproc.release import Release
 from catalogproc.resources import optional_module
 
 Float = NDArray[np.float64]
@@ -24,25 +25,6 @@ MAX_EBV = 10.0
 """A larger E(B-V) is no measurement (Leung & Bovy 2024)."""
 
 CURVES = ("F99", "F19")
-
-# k_G = A_G / A_0 as a polynomial in X = Teff / 5040 K and A = A_0, for the upper part of the
-# Hertzsprung-Russell diagram: the relation that goes with the Gaia EDR3 pass-bands (Riello et
-# al. 2021), made with Castelli & Kurucz spectra and the curve of Fitzpatrick et al. (2019) by
-# the method of Danielski et al. (2018); https://www.cosmos.esa.int/web/gaia/edr3-extinction-law,
-# table HRDTop, TeffNorm, kG. Good to 3.5 %.
-_K_G = (
-    (0.235975767531247, 0, 0),  # (coefficient, power of X, power of A)
-    (0.974642001154732, 1, 0),
-    (-0.454849105677279, 2, 0),
-    (0.0809472883012553, 3, 0),
-    (0.00143267173083805, 0, 1),
-    (0.000711522982426832, 0, 2),
-    (-2.43558666819971e-05, 0, 3),
-    (-0.0330300302504699, 1, 1),
-    (0.00626996185287723, 2, 1),
-    (0.000448105647489681, 1, 2),
-)
-_K_G_TEFF, _K_G_A_0 = (3500.0, 10000.0), (0.01, 20.0)  # its range, K and mag
 
 
 def true_ebv(ebv: ArrayLike) -> Float:
@@ -67,11 +49,11 @@ def v_extinction(ebv: ArrayLike) -> Float:
     return R_V * true_ebv(ebv)
 
 
-def g_extinction(ebv: ArrayLike, teff: ArrayLike) -> Float:
+def g_extinction(ebv: ArrayLike, teff: ArrayLike, release: Release) -> Float:
     """Return A_G in mag (N,).
 
-    The Gaia EDR3 relation for giants (see the constants above), with A_0 = A_V. Outside its range,
-    3500 to 10000 K and A_0 to 20 mag, the ratio A_G/A_0 is that at the edge.
+    The relation for giants of the release's G, with A_0 = A_V. Outside its range of Teff and A_0
+    the ratio A_G/A_0 is that at the edge.
 
     Parameters
     ----------
@@ -79,12 +61,20 @@ def g_extinction(ebv: ArrayLike, teff: ArrayLike) -> Float:
         E(B-V) on the SFD scale (N,), mag.
     teff
         Effective temperature (N,), K.
+    release
+        It states the relation.
+
+    Raises
+    ------
+    ReleaseError
+        It does not.
     """
+    law = release.extinction_relation()
     a_0 = v_extinction(ebv)
-    x = np.clip(np.asarray(teff, dtype=np.float64), *_K_G_TEFF) / 5040.0
-    a = np.clip(a_0, *_K_G_A_0)
+    x = np.clip(np.asarray(teff, dtype=np.float64), *law.teff) / 5040.0
+    a = np.clip(a_0, *law.a_0)
     powers = [[np.ones_like(q), q, q * q, q * q * q] for q in (x, a)]
-    ratio = sum(c * powers[0][i] * powers[1][j] for c, i, j in _K_G)
+    ratio = sum(c * powers[0][i] * powers[1][j] for c, i, j in law.terms)
     return np.asarray(ratio * a_0)
 
 

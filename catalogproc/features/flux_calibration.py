@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features.gaiaxpy_tables import read_tables
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
@@ -55,7 +56,7 @@ class Calibration:
         Raises
         ------
         ReleaseError
-            The number of coefficients is not that of DR3.
+            The number of coefficients is another one.
         """
         total = np.zeros((1, len(self.wavelengths)))
         for band in BANDS:
@@ -99,15 +100,20 @@ class Calibration:
 
 
 @cache
-def calibration() -> Calibration:
+def calibration(release: Release) -> Calibration:
     """Read GaiaXPy's default sampling: 343 wavelengths from 336 to 1020 nm.
+
+    Parameters
+    ----------
+    release
+        The release of the spectra.
 
     Raises
     ------
-    CatalogprocError
-        The shipped tables of GaiaXPy are missing.
+    ReleaseError
+        Its design matrices are not known, or their file is missing.
     """
-    tables = read_tables()
+    tables = read_tables(release)
     design, merge = (
         {band: tables[f"{name}_{band}"] for band in BANDS} for name in ("design", "merge")
     )

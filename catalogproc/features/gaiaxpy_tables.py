@@ -3,7 +3,7 @@
 They ship as grids/gaiaxpy_tables.npz, because importing GaiaXPy takes 1.9 s, switches off every
 RuntimeWarning of the process, and makes matplotlib use LaTeX. To write the file again:
 
-    python -m catalogproc.features.gaiaxpy_tables grids/gaiaxpy_tables.npz
+    python -m catalogproc.features.gaiaxpy_tables grids/gaiaxpy_tables.npz [RELEASE]
 
 Source: GaiaXPy 2.1.5 (BSD-3-Clause, ESA/Gaia/DPAC); Montegriffo et al. 2023, A&A 674, A3;
 Gaia Collaboration, Montegriffo et al. 2023, A&A 674, A33.
@@ -13,36 +13,32 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.errors import CatalogprocError
-from catalogproc.resources import shipped
+from catalogproc.errors import ReleaseError
+from catalogproc.io.hashes import file_sha256
+from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
 
-FILE = "gaiaxpy_tables.npz"
-
-SYSTEM = "GaiaDr3Vega"
-"""GaiaXPy's label of the photometric system of Gaia DR3, Vega zero-points."""
-
 PASSBANDS = ("G", "BP", "RP")
 """Order of the pass-bands in the tables."""
 
-BP_MODEL, RP_MODEL = "v375wi", "v142r"
-"""Instrument models of the archive's DR3 spectra, GaiaXPy's default."""
 
-
-def read_tables(path: Path | None = None) -> dict[str, Float]:
-    """Read the shipped tables.
+@cache
+def read_tables(release: Release) -> Mapping[str, Float]:
+    """Read the tables of a release.
 
     Parameters
     ----------
-    path
-        A file that :func:`write_tables` wrote; by default the shipped one.
+    release
+        It names the file, which :func:`write_tables` wrote, and the file's hash.
 
     Returns
     -------
@@ -51,30 +47,45 @@ def read_tables(path: Path | None = None) -> dict[str, Float]:
 
     Raises
     ------
-    CatalogprocError
-        The file does not exist.
+    ReleaseError
+        The release names no file, the file is missing or has another hash, or its matrices are
+        for other numbers of coefficients.
     """
-    path = path or shipped("grids") / FILE
-    if not path.is_file():
-        raise CatalogprocError(
-            "the tables of GaiaXPy that ship with catalogproc are missing",
-            wanted=path,
-            advice="install catalogproc again: pip install --force-reinstall catalogproc",
-        )
+    path = release.design_file()
+    if release.design is not None and (found := file_sha256(path)) != release.design.sha256:
+        raise ReleaseError(
+            f"the design matrices are not those that {release.title} names",
+            wanted=f"sha256 {release.design.sha256}", found=found, where=path,
+        )  # fmt: skip
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        tables = {name: file[name] for name in file.files}
+    for band in BANDS:
+        for name in (f"design_{band}", f"passband_{band}"):
+            found_columns = tables[name].shape[1] if name in tables else "no such array"
+            if found_columns != release.coefficients(band):
+                raise ReleaseError(
+                    f"the design matrices are for other spectra than those of {release.title}",
+                    wanted=f"{name} with {release.coefficients(band)} columns",
+                    found=found_columns, where=path,
+                )  # fmt: skip
+    return tables
 
 
-def tables_of_gaiaxpy() -> dict[str, Float]:
+def tables_of_gaiaxpy(release: Release) -> dict[str, Float]:
     """Return the tables of the installed GaiaXPy.
+
+    Parameters
+    ----------
+    release
+        Its instrument models and photometric system, by their names in GaiaXPy.
 
     Returns
     -------
     dict
-        ``wavelengths`` (343,) in nm, 336 to 1020, and for each band b: ``design_<b>`` (343, 55),
+        ``wavelengths`` (343,) in nm, 336 to 1020, and for each band b: ``design_<b>`` (343, n),
         flux in W m-2 nm-1 from the coefficients of one band in electrons per second;
         ``merge_<b>`` (343,), the weight of the band in the merged spectrum;
-        ``passband_<b>`` (3, 55), flux in PASSBANDS in W m-2 nm-1 from the coefficients;
+        ``passband_<b>`` (3, n), flux in PASSBANDS in W m-2 nm-1 from the coefficients;
         ``error_factor_<b>`` (bins,), the factor on the published errors.
         ``passband_wavelengths`` (3,), mean wavelengths in nm; ``passband_zero_points`` (3,) in
         mag; ``error_factor_g_mag`` (bins,), bright edges in G of bins of one magnitude.
@@ -83,16 +94,21 @@ def tables_of_gaiaxpy() -> dict[str, Float]:
     from gaiaxpy.config.paths import correction_tables_path
     from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
 
+    label = release.photometry.system
+    if label is None:
+        raise release.unknown("its photometric system", "photometry", 'system = "…"')
+    models = {f"{band}_model": release.bands[band].instrument for band in BANDS}
+
     def sampling(system: str | None) -> tuple[Float, dict[str, Float], dict[str, Float]]:
-        model = {"system": system, "bp_model": BP_MODEL, "rp_model": RP_MODEL}
+        model = {"system": system, **models}
         wavelengths, merge = load_xpmerge_from_xml(**model)
         return wavelengths, load_xpsampling_from_xml(**model), merge
 
     wavelengths, design, merge = sampling(None)
-    passband_wavelengths, passband_design, passband_merge = sampling(SYSTEM)
-    vega = gaiaxpy.PhotometricSystem.Gaia_DR3_Vega
+    passband_wavelengths, passband_design, passband_merge = sampling(label)
+    vega = next(item for item in gaiaxpy.PhotometricSystem if item.get_system_label() == label)
     order = [vega.get_bands().index(name) for name in PASSBANDS]
-    corrections = Path(correction_tables_path) / f"DIDREQ-465-{SYSTEM}-correction-factors.csv"
+    corrections = Path(correction_tables_path) / f"DIDREQ-465-{label}-correction-factors.csv"
     with corrections.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     tables = {
@@ -113,16 +129,18 @@ def tables_of_gaiaxpy() -> dict[str, Float]:
     return tables
 
 
-def write_tables(path: Path) -> None:
+def write_tables(path: Path, release: Release) -> None:
     """Write the tables of the installed GaiaXPy.
 
     Parameters
     ----------
     path
         The ``.npz`` file; an existing one is overwritten.
+    release
+        As for :func:`tables_of_gaiaxpy`.
     """
-    np.savez_compressed(path, allow_pickle=False, **tables_of_gaiaxpy())
+    np.savez_compressed(path, allow_pickle=False, **tables_of_gaiaxpy(release))
 
 
 if __name__ == "__main__":
-    write_tables(Path(sys.argv[1]))
+    write_tables(Path(sys.argv[1]), load_release(*sys.argv[2:]))

@@ -11,8 +11,6 @@ Published correlations apply to the first term only.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +19,7 @@ from catalogproc.features.gaiaxpy_tables import read_tables
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import Correlated, InputNoise
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -122,7 +121,7 @@ def inflate_errors(
     formal, total = errors.copy(), errors.copy()
     for band in BANDS:
         columns = vocabulary.coefficient_columns(band)
-        formal[:, columns] *= error_factor(band, g_mag)[:, None]
+        formal[:, columns] *= error_factor(band, g_mag, vocabulary.data_release)[:, None]
         total[:, columns] = np.hypot(formal[:, columns], FLUX_ERROR * values[:, columns])
     return formal, total
 
@@ -149,7 +148,7 @@ def correlation(packed: NDArray[np.floating], share: Float) -> NDArray[np.float3
     return matrix
 
 
-def error_factor(band: str, g_mag: ArrayLike) -> Float:
+def error_factor(band: str, g_mag: ArrayLike, release: Release) -> Float:
     """Return the factor k (N,) by which the published errors of a band are multiplied.
 
     As in GaiaXPy it is constant over the bright half of a bin of one magnitude, then linear to
@@ -161,16 +160,12 @@ def error_factor(band: str, g_mag: ArrayLike) -> Float:
         "bp" or "rp".
     g_mag
         G magnitudes (N,); where unknown (NaN) the value of the faintest bin is used.
+    release
+        The release of the spectra.
     """
-    edges, factors = _error_factors()[band]
+    tables = read_tables(release)
+    edges, factors = tables["error_factor_g_mag"], tables[f"error_factor_{band}"]
     width = np.diff(edges, append=edges[-1] + 1.0)
     nodes = np.column_stack([edges, edges + width / 2]).ravel()
     g = np.nan_to_num(np.asarray(g_mag, dtype=np.float64), nan=np.inf)
     return np.interp(g, nodes, np.repeat(factors, 2))
-
-
-@cache
-def _error_factors() -> dict[str, tuple[Float, Float]]:
-    """Read for each band the bright edges of the bins in G, and their factors."""
-    tables = read_tables()
-    return {band: (tables["error_factor_g_mag"], tables[f"error_factor_{band}"]) for band in BANDS}

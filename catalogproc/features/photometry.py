@@ -15,15 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features import gaiaxpy_tables
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
 
 MAGNITUDE_PER_RELATIVE = 2.5 / np.log(10.0)
 """Error in magnitudes of a relative error in flux."""
-
-BP_ZERO_POINT_ERROR, RP_ZERO_POINT_ERROR = 0.0027901700, 0.0037793818
-"""Errors of the DR3 zero-points in the Vega system, mag (Riello et al. 2021)."""
 
 NO_MAGNITUDE = 99.0
 """2MASS files write 99.999 for a magnitude that was not measured."""
@@ -67,15 +65,20 @@ class Magnitudes:
 
 
 @cache
-def passbands() -> Passbands:
-    """Read the pass-bands G, BP and RP of Gaia DR3 (Vega system).
+def passbands(release: Release) -> Passbands:
+    """Read the pass-bands G, BP and RP of a release.
+
+    Parameters
+    ----------
+    release
+        The release.
 
     Raises
     ------
-    CatalogprocError
-        The shipped tables of GaiaXPy are missing.
+    ReleaseError
+        They are not known, or their file is missing.
     """
-    tables = gaiaxpy_tables.read_tables()
+    tables = gaiaxpy_tables.read_tables(release)
     return Passbands(
         gaiaxpy_tables.PASSBANDS,
         tables["passband_wavelengths"],
@@ -84,25 +87,14 @@ def passbands() -> Passbands:
     )
 
 
-def can_synthesise(bp_count: int, rp_count: int) -> bool:
-    """Return whether the pass-band weights fit spectra with these numbers of coefficients.
-
-    Parameters
-    ----------
-    bp_count, rp_count
-        Numbers of BP and RP coefficients.
-    """
-    weights = passbands().weights
-    return (bp_count, rp_count) == (weights["bp"].shape[1], weights["rp"].shape[1])
-
-
 def synthetic_photometry(
     bp: NDArray[np.floating],
     rp: NDArray[np.floating],
+    release: Release,
     errors: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
     correlations: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Magnitudes:
-    """Return G, BP and RP (Gaia DR3, Vega system) computed from XP coefficients alone.
+    """Return G, BP and RP (Vega system) computed from XP coefficients alone.
 
     The result equals that of ``gaiaxpy.generate`` (Gaia Collaboration, Montegriffo et al. 2023,
     A&A 674, A33) without truncation and without ``error_correction``.
@@ -111,6 +103,8 @@ def synthetic_photometry(
     ----------
     bp, rp
         Coefficients as published (N, n), electrons per second.
+    release
+        The release that published them.
     errors
         Errors as published, of BP (N, n) and of RP. Without them the magnitudes' errors are NaN.
     correlations
@@ -126,9 +120,9 @@ def synthetic_photometry(
     Raises
     ------
     ReleaseError
-        The number of coefficients is not that of DR3.
+        The number of coefficients is not that of the release, or its pass-bands are not known.
     """
-    system = passbands()
+    system = passbands(release)
     _check_count("bp", bp.shape[1], system)
     _check_count("rp", rp.shape[1], system)
     flux = _project(bp, system.weights["bp"]) + _project(rp, system.weights["rp"])
@@ -190,17 +184,21 @@ def magnitude_error(flux_over_error: ArrayLike, zero_point_error: float) -> Floa
     return np.asarray(np.hypot(relative, zero_point_error))
 
 
-def bp_rp_error(bp_flux_over_error: ArrayLike, rp_flux_over_error: ArrayLike) -> Float:
+def bp_rp_error(
+    bp_flux_over_error: ArrayLike, rp_flux_over_error: ArrayLike, release: Release
+) -> Float:
     """Return the errors of BP - RP (N,) in mag, including those of the zero-points.
 
     Parameters
     ----------
     bp_flux_over_error, rp_flux_over_error
         Signal-to-noise ratios of the fluxes (N,); an unknown one gives NaN.
+    release
+        The release, for the errors of the zero-points.
     """
     return np.hypot(
-        magnitude_error(bp_flux_over_error, BP_ZERO_POINT_ERROR),
-        magnitude_error(rp_flux_over_error, RP_ZERO_POINT_ERROR),
+        magnitude_error(bp_flux_over_error, release.magnitude("BP").zero_point_error),
+        magnitude_error(rp_flux_over_error, release.magnitude("RP").zero_point_error),
     )
 
 

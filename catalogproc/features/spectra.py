@@ -16,9 +16,6 @@ from catalogproc.errors import ReleaseError
 
 Float = NDArray[np.float64]
 
-G_ZERO_POINT = 25.6873668671
-"""G magnitude (Vega) of one electron per second in DR3 (Riello et al. 2021)."""
-
 TAIL = 3
 """The last so many coefficients are relevant where the one before them is."""
 
@@ -118,35 +115,39 @@ def relevance(n_relevant: ArrayLike, count: int) -> NDArray[np.bool_]:
     return np.asarray(np.arange(count) < number[:, None])
 
 
-def g_flux(magnitude: ArrayLike, flux: ArrayLike | None = None) -> Float:
+def g_flux(magnitude: ArrayLike, zero_point: float, flux: ArrayLike | None = None) -> Float:
     """Return the G flux in electrons per second (N,), as given, else from the magnitude.
 
-    ``F_G = 10^((25.6873668671 - G) / 2.5)`` (Leung & Bovy 2024, eq. 8).
+    ``F_G = 10^((zero_point - G) / 2.5)`` (Leung & Bovy 2024, eq. 8).
 
     Parameters
     ----------
     magnitude
         G (N,), mag.
+    zero_point
+        G of one electron per second, mag.
     flux
         G flux (N,), electrons per second; values that are not positive are ignored.
     """
-    derived = 10.0 ** (0.4 * (G_ZERO_POINT - np.asarray(magnitude, dtype=np.float64)))
+    derived = 10.0 ** (0.4 * (zero_point - np.asarray(magnitude, dtype=np.float64)))
     if flux is None:
         return np.asarray(derived)
     given = np.asarray(flux, dtype=np.float64)
     return np.where(given > 0, given, derived)
 
 
-def g_magnitude(flux: ArrayLike) -> Float:
+def g_magnitude(flux: ArrayLike, zero_point: float) -> Float:
     """Return the G magnitude (N,); NaN where the flux is not positive.
 
     Parameters
     ----------
     flux
         G flux (N,), electrons per second.
+    zero_point
+        G of one electron per second, mag.
     """
     flux = np.asarray(flux, dtype=np.float64)
-    return G_ZERO_POINT - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
+    return zero_point - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
 
 
 def normalise(coefficients: ArrayLike, errors: ArrayLike, flux: ArrayLike) -> tuple[Float, Float]:

@@ -16,6 +16,8 @@ from catalogproc.errors import CountError, ReleaseError
 from catalogproc.features.canonical import BASIS_ID, from_flux
 from catalogproc.features.sampled_flux import sampled_flux
 from catalogproc.features.spectra import matrix, relevant_number
+from catalogproc.readers.release_check import check_batch
+from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -47,6 +49,8 @@ class StarBatch:
         Gaia source identifiers (N,).
     canonical
         The coefficients and errors are canonical ones already (N,); None for no star.
+    release
+        The Gaia release of spectra and photometry.
     has_spectra
         False for a table without spectra: every coefficient is NaN, and no photometry is
         synthesised.
@@ -62,6 +66,7 @@ class StarBatch:
     source_id: NDArray[np.int64] | None = None
     has_spectra: bool = True
     canonical: Mask | None = None
+    release: Release = field(default_factory=load_release)
 
     def __len__(self) -> int:
         return len(self.coefficients[BANDS[0]])
@@ -103,13 +108,14 @@ def read(
     Raises
     ------
     ReleaseError
-        The number of coefficients is not the vocabulary's; or a basis that it does not read.
+        The spectra have another length or basis than those of the vocabulary's release.
     CountError
         The auxiliary rows are not those of the spectra.
     """
     coefficients, errors, n_relevant = {}, {}, {}
     correlations: dict[str, NDArray[np.floating]] = {}
     names = spectra.schema.names
+    check_batch(spectra, vocabulary)
     for band in BANDS:
         count = vocabulary.coefficients(band)
         column = spectra.column(f"{band}_coefficients")
@@ -130,6 +136,7 @@ def read(
         correlations=correlations,
         source_id=_identifiers(spectra.column("source_id")) if "source_id" in names else None,
         canonical=_canonical(spectra, vocabulary),
+        release=vocabulary.data_release,
     )
     if "flux" in names and spectra.column("flux").null_count < len(spectra.column("flux")):
         stars = _with_sampled(stars, spectra, vocabulary)
@@ -154,7 +161,8 @@ def without_spectra(auxiliary: pa.Table, vocabulary: Vocabulary) -> StarBatch:
         band: np.broadcast_to(np.nan, (rows, vocabulary.coefficients(band))) for band in BANDS
     }
     none = {band: np.zeros(rows, dtype=np.int16) for band in BANDS}
-    return _with_auxiliary(StarBatch(absent, absent, none, has_spectra=False), auxiliary)
+    stars = StarBatch(absent, absent, none, has_spectra=False, release=vocabulary.data_release)
+    return _with_auxiliary(stars, auxiliary)
 
 
 def _with_auxiliary(stars: StarBatch, auxiliary: pa.Table) -> StarBatch:

@@ -311,7 +311,7 @@ def _archive_columns(
 
     ``bp0`` is a token here, and no coefficient: reserved names are those of tokens.
     """
-    kinds = ["coefficients", "coefficient_errors", "n_relevant_bases"]
+    kinds = ["coefficients", "coefficient_errors", "n_relevant_bases", "basis_function_id"]
     if job.correlations and job.propagation != "none":
         kinds.append("coefficient_correlations")
     contract = load_contract("xp_continuous")

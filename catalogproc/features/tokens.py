@@ -20,6 +20,7 @@ from catalogproc.features.coefficients import Coefficients
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -92,6 +93,8 @@ class Tokens:
         By band: errors of the coefficients as published (N, n), electrons per second.
     source_id
         Gaia source identifier; the row number where none is given.
+    release
+        The Gaia release of the spectra.
     ebv_by_parallax
         ln E(B-V) is that of a dust map at the distance of the parallax (dust_map.py).
     """
@@ -131,6 +134,7 @@ class Tokens:
     correlations: Mapping[str, NDArray[np.floating]]
     published_errors: Mapping[str, NDArray[np.floating]]
     source_id: NDArray[np.int64]
+    release: Release
 
     def __len__(self) -> int:
         return len(self.values)
@@ -186,7 +190,7 @@ def tokens(
         An input of the job cannot be made.
     ReleaseError
         The number of coefficients is not the vocabulary's; or there is no photometry, and
-        GaiaXPy has no filter tables for the release.
+        the pass-bands of the release are not known.
     CountError
         The auxiliary rows are not those of the spectra.
 
@@ -254,6 +258,7 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         e_j=stars.column("j_msigcom"), correlations=stars.correlations,
         published_errors=stars.errors,
         source_id=np.arange(size) if stars.source_id is None else stars.source_id,
+        release=stars.release,
     )  # fmt: skip
 
 
@@ -349,32 +354,37 @@ def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:
 def _photometry(stars: StarBatch, read: Coefficients) -> tuple[Float, Float, Float, Float, Mask]:
     """Return G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
     flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
-    g_flux = spectra.g_flux(g_mag, flux)
-    g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux))
+    release = stars.release
+    g_zero_point = release.magnitude("G").zero_point
+    g_flux = spectra.g_flux(g_mag, g_zero_point, flux)
+    g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux, g_zero_point))
     bp_rp = stars.column("phot_bp_mean_mag") - stars.column("phot_rp_mean_mag")
     e_bp_rp = photometry.bp_rp_error(
-        stars.column("phot_bp_mean_flux_over_error"), stars.column("phot_rp_mean_flux_over_error")
+        stars.column("phot_bp_mean_flux_over_error"),
+        stars.column("phot_rp_mean_flux_over_error"),
+        release,
     )
     no_g, no_colour = ~np.isfinite(g_flux), ~np.isfinite(bp_rp)
     e_bp_rp[no_colour] = np.nan
     lacking = no_g | no_colour
     # Of canonical coefficients, so that every kind of spectrum gives the same magnitudes.
     bp, rp = (read.values[band] for band in BANDS)
-    # Without any gaia_source columns another release is refused; with some, one star that lacks
-    # photometry must not fail all others.
+    # Without any gaia_source columns a release without pass-bands is refused; with some, one star
+    # that lacks photometry must not fail all others.
     if (stars.has_spectra and lacking.any()) and (
-        not stars.auxiliary or photometry.can_synthesise(bp.shape[1], rp.shape[1])
+        not stars.auxiliary or release.design is not None
     ):
         rows: slice | Mask = slice(None) if lacking.all() else lacking
         synthetic = photometry.synthetic_photometry(
-            bp[rows], rp[rows], (read.errors["bp"][rows], read.errors["rp"][rows])
+            bp[rows], rp[rows], release, (read.errors["bp"][rows], read.errors["rp"][rows])
         )
         g_mag[no_g] = synthetic.g[no_g[rows]]
-        g_flux[no_g] = spectra.g_flux(synthetic.g)[no_g[rows]]
+        g_flux[no_g] = spectra.g_flux(synthetic.g, g_zero_point)[no_g[rows]]
         bp_rp[no_colour] = (synthetic.bp - synthetic.rp)[no_colour[rows]]
         error = photometry.bp_rp_error(
             photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_bp,
             photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_rp,
+            release,
         )
         e_bp_rp[no_colour] = error[no_colour[rows]]
     return g_mag, g_flux, bp_rp, e_bp_rp, lacking

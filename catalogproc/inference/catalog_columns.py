@@ -247,7 +247,7 @@ def luminosity(
     high, low = (distributions["g_fakemag"].percentile(level) for level in (HIGH, LOW))
     near, dist, far = (astrometry.distance(value, 0.0, tokens.g_mag)[1] for value in (high, f, low))
     mg_obs, _ = astrometry.absolute_magnitude(f, sigma)
-    mg0 = mg_obs - extinction.g_extinction(columns["ebv"], columns["teff"])
+    mg0 = mg_obs - extinction.g_extinction(columns["ebv"], columns["teff"], tokens.release)
     parallax, e_parallax = astrometry.model_parallax(f, sigma, tokens.g_mag)
     return {
         "mg_obs": mg_obs,

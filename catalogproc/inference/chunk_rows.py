@@ -136,7 +136,14 @@ def screened_rows(
     for number, piece in enumerate(chunk.pieces):
         with watch.time("read"):
             seen = Duplicates(_identifiers_before(piece))
-            batches = iter(spectra(piece, correlations=correlations, batch_rows=limit, own=True))
+            drawn = spectra(
+                piece,
+                correlations=correlations,
+                batch_rows=limit,
+                own=True,
+                release=vocabulary.data_release,
+            )
+            batches = iter(drawn)
         while True:
             with watch.time("read"):
                 batch = next(batches, None)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
+    from catalogproc.release import Release
 
 __all__ = ["LABEL_COLUMNS", "Engine", "ModelOutput", "check_job"]
 
@@ -246,6 +247,7 @@ class Engine:
             synthetic=tokens.synthetic,
             failed=np.logical_not(finite),
             nonlinear=output.nonlinear,
+            release=tokens.release,
             latent_limit=calibration.latent.limit if calibration.latent else np.inf,
             beyond_box=beyond.max(axis=1, initial=0.0),
             margin=calibration.margin,
@@ -266,7 +268,15 @@ def check_job(job: Job, bundle: Bundle) -> None:
         Its labels, inputs and checks are looked at.
     bundle
         The model.
+
+    Raises
+    ------
+    JobError
+        A label, input or check that is not possible.
+    ReleaseError
+        The release of the spectra does not state what is needed; the error names the lines.
     """
+    _check_release(job, bundle.release)
     possible = [label for label in LABEL_COLUMNS if label in bundle.requestable]
     unknown = [label for label in job.labels if label not in possible]
     if unknown:
@@ -288,6 +298,14 @@ def check_job(job: Job, bundle: Bundle) -> None:
             "the model was not trained to predict coefficients from each other",
             advice="set check_spectrum = false in the job", where=f"model {bundle.name}",
         )  # fmt: skip
+
+
+def _check_release(job: Job, release: Release) -> None:
+    for name in ("G", "BP", "RP"):
+        release.magnitude(name)
+    release.extinction_relation()
+    if job.inflate_errors and job.propagation != "none":
+        release.design_file()  # the factors are in it
 
 
 def _storable(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -134,7 +134,11 @@ class Model:
         )
 
 
-def load_model(name_or_path: str | Path = "default", device: str = "cpu") -> Model:
+def load_model(
+    name_or_path: str | Path = "default",
+    device: str = "cpu",
+    release: str | Path | None = None,
+) -> Model:
     """Load a trained model, a shipped one or one in a folder.
 
     Parameters
@@ -143,11 +147,15 @@ def load_model(name_or_path: str | Path = "default", device: str = "cpu") -> Mod
         "default", the name of a shipped model, or a bundle's folder.
     device
         Where it runs, as torch names it.
+    release
+        The Gaia release of the spectra, "dr3", "dr4" or a TOML file; by default the model's.
 
     Raises
     ------
     BundleError
         No such model, or one of which a byte was changed.
+    ReleaseError
+        The model reads spectra of another release.
 
     Examples
     --------
@@ -160,5 +168,5 @@ def load_model(name_or_path: str | Path = "default", device: str = "cpu") -> Mod
     from catalogproc.network.bundle import load_bundle
     from catalogproc.network.predictor import Predictor
 
-    bundle = load_bundle(name_or_path)
+    bundle = load_bundle(name_or_path).for_release(release)
     return Model(bundle, Predictor(bundle, device))

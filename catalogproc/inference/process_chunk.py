@@ -237,6 +237,7 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
         "chunk": chunk.id,
         "input": chunk.pieces[0].file.name,
         "input_fingerprint": chunk.pieces[0].fingerprint,
+        **bundle.release.facts,
     }
     if len(chunk.pieces) > 1:
         files = [{"name": one.file.name, "fingerprint": one.fingerprint} for one in chunk.pieces]

@@ -9,7 +9,7 @@ bundle has, SPEC_CHI2 and NONLINEAR a job that computes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from catalogproc.features import astrometry, extinction
 from catalogproc.flags import load_flags
+from catalogproc.release import Release, load_release
 
 # Thresholds, each with its source.
 MIN_TOKENS = 13  # Leung & Bovy 2024, panel c: 13 tokens still give 63 K
@@ -72,6 +73,8 @@ class Evidence:
     latent_limit, margin, chi2_limit
         Limits of ood_mahal, ``beyond_box`` and xp_chi2_red, that 99 %, 99.5 % and 99.8 % of
         training stars do not exceed.
+    release
+        The Gaia release of the photometry.
     """
 
     bp: Mask
@@ -87,6 +90,7 @@ class Evidence:
     latent_limit: float = np.inf
     margin: float = 0.0
     chi2_limit: float = 0.0
+    release: Release = field(default_factory=load_release)
 
 
 def flags(columns: Columns, evidence: Evidence) -> NDArray[np.int32]:
@@ -165,7 +169,7 @@ def outside_mass_domain(
     return outside
 
 
-def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
+def gravity_by_parallax(c: Columns, release: Release) -> NDArray[np.float64]:
     """Return log g, dex, for one solar mass at parallax - 3 sigma.
 
     Computed at the parallax lowered by GIANT_NSIG sigma and at the 84th percentile of E(B-V),
@@ -176,6 +180,8 @@ def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
     ----------
     c
         The catalog's columns (N,).
+    release
+        The Gaia release of the photometry.
 
     Returns
     -------
@@ -184,14 +190,15 @@ def gravity_by_parallax(c: Columns) -> NDArray[np.float64]:
     parallax = c["parallax_zpc"].astype(np.float64) - GIANT_NSIG * c["e_parallax"]
     f, _ = astrometry.pseudo_luminosity(parallax, 0.0, c["phot_g_mean_mag"])
     teff = np.where(c["teff"] > 0, c["teff"], np.nan).astype(np.float64)
-    m_g = astrometry.absolute_magnitude(f, 0.0)[0] - extinction.g_extinction(c["ebv_84"], teff)
+    a_g = extinction.g_extinction(c["ebv_84"], teff, release)
+    m_g = astrometry.absolute_magnitude(f, 0.0)[0] - a_g
     log_t4 = 4.0 * np.log10(teff / SUN_TEFF)
     return np.asarray(SUN_LOGG + log_t4 - astrometry.log_luminosity(m_g))
 
 
 def _not_giant(c: Columns, e: Evidence) -> Mask:
     # A model trained on giants alone predicts a giant's log g for many dwarfs; the parallax helps.
-    return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c) >= GIANT_LOGG)
+    return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c, e.release) >= GIANT_LOGG)
 
 
 def _label_edge(c: Columns, e: Evidence) -> Mask:

@@ -8,7 +8,7 @@ publishes such spectra, and the model reads the other band.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from catalogproc.contract import load_contract
 from catalogproc.features.canonical import bands_of_flux
 from catalogproc.features.sampled_flux import sampled_flux
 from catalogproc.readers.xp_sampled import GRID
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 REASONS = (
@@ -27,6 +28,7 @@ REASONS = (
     "no_source_id",
     "duplicate",
     "wrong_length",
+    "other_basis",
     "bad_value",
     "bad_error",
     "no_coefficients",
@@ -131,7 +133,7 @@ def screen(
     plain = pc.fill_null(identifiers, 0).to_numpy(zero_copy_only=False)
     duplicate = np.zeros(len(batch), dtype=bool)
     duplicate[~unknown] = seen.repeated(plain[~unknown])
-    bands = [_inspect(batch, band, vocabulary.coefficients(band)) for band in BANDS]
+    bands = [_inspect(batch, band, vocabulary.spectrum_length(band)) for band in BANDS]
     sampled, flux_faults = _inspect_flux(batch)
     absent = np.logical_and.reduce([band.absent for band in bands]) & ~sampled
     unreadable = _true(pc.is_valid(batch.column("fault")))
@@ -140,6 +142,7 @@ def screen(
         _Fault("no_source_id", unknown, _found_identifier(identifiers)),
         _Fault("duplicate", duplicate, _always("an earlier row of the file has this source_id")),
         *(band.faults[0] for band in bands),
+        *_other_bases(batch, bands, vocabulary.data_release),
         *(band.faults[1] for band in bands),
         *(band.faults[2] for band in bands),
         *flux_faults,
@@ -246,6 +249,22 @@ def _inspect_flux(batch: pa.RecordBatch) -> tuple[Mask, list[_Fault]]:
             ("bad_value", "bad_error"), counts, ("flux", "flux_error"), wishes, strict=True
         )
     ]
+
+
+def _other_bases(batch: pa.RecordBatch, bands: list[_Band], release: Release) -> Iterator[_Fault]:
+    """Yield for each band the rows whose coefficients are of other basis functions."""
+    names = batch.schema.names
+    for band, inspected in zip(BANDS, bands, strict=True):
+        wanted, name = release.basis_function_id(band), f"{band}_basis_function_id"
+        if wanted is None or name not in names or batch.column(name).null_count == len(batch):
+            continue
+        ids = batch.column(name)
+        rows = ~inspected.absent & _true(pc.not_equal(ids, wanted))
+        yield _Fault("other_basis", rows, _found_basis(name, wanted, ids))
+
+
+def _found_basis(name: str, wanted: int, ids: pa.Array) -> Detail:
+    return lambda rows: _sentence(name, str(wanted), ids.take(pa.array(rows)))
 
 
 def _bad_errors(values: NDArray[np.floating], errors: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -227,7 +227,7 @@ def described_schema(
     """
     voparquet = {
         "IVOA.VOTable-Parquet.version": "1.0",
-        "IVOA.VOTable-Parquet.content": dataless_votable(contract, widths),
+        "IVOA.VOTable-Parquet.content": dataless_votable(contract, widths, metadata),
     }
     astropy = {f"table::len::{name}": str(width) for name, width in widths.items()}
     return contract.arrow_schema(voparquet | astropy | dict(metadata))

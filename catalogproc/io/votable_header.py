@@ -27,13 +27,18 @@ _DATATYPES = {
 }
 
 
+EPOCH = "release_epoch"
+"""Name of the INFO, and of a file's metadata, that holds the reference epoch of positions."""
+
 _POSITION = ("pos.eq.ra", "pos.eq.dec")
 
 
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
-def dataless_votable(contract: Contract, widths: Mapping[str, int]) -> str:
+def dataless_votable(
+    contract: Contract, widths: Mapping[str, int], infos: Mapping[str, str] | None = None
+) -> str:
     """Return a VOTable document (XML) that describes a contract's columns, without rows.
 
     VOParquet stores it in a Parquet file's metadata.
@@ -44,8 +49,11 @@ def dataless_votable(contract: Contract, widths: Mapping[str, int]) -> str:
         The table contract.
     widths
         Number of characters of each string column.
+    infos
+        Metadata of the file, for the epoch of its positions (``release_epoch``).
     """
-    head, tail = votable_frame(contract, widths=widths)
+    known = {EPOCH: infos[EPOCH]} if infos and EPOCH in infos else {}
+    head, tail = votable_frame(contract, widths=widths, infos=known)
     return head + tail
 
 
@@ -65,7 +73,8 @@ def votable_frame(
     widths
         Characters of each string column.
     infos
-        INFO elements of the RESOURCE: provenance, counts, references.
+        INFO elements of the RESOURCE: provenance, counts, references; ``release_epoch`` is the
+        epoch of positions too.
     rows
         The TABLE's nrows, where known.
     """
@@ -75,7 +84,9 @@ def votable_frame(
     for key, value in (infos or {}).items():
         ElementTree.SubElement(resource, "INFO", name=key, value=value)
     if any(_is_position(column) for column in columns):
-        ElementTree.SubElement(resource, "COOSYS", ID="ICRS", system="ICRS", epoch="J2016.0")
+        system = ElementTree.SubElement(resource, "COOSYS", ID="ICRS", system="ICRS")
+        if infos and EPOCH in infos:
+            system.set("epoch", infos[EPOCH])
     for number in _ARXIV.findall((infos or {}).get("references", "")):
         link = f"https://arxiv.org/abs/{number}"
         ElementTree.SubElement(resource, "LINK", {"content-role": "doc", "href": link})

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalogproc.errors import BundleError, CatalogprocError
+from catalogproc.errors import BundleError, CatalogprocError, ReleaseError
 from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
@@ -64,8 +64,6 @@ class Bundle:
     ----------
     requestable
         The tokens that it was trained to predict.
-    release
-        The Gaia release whose spectra it reads.
     training
         Facts of the training: data and their fingerprint, seed, credit.
     calibration
@@ -80,7 +78,6 @@ class Bundle:
     path: Path
     description: str
     vocabulary: Vocabulary
-    release: Release
     standardisation: Standardisation
     domain: Domain
     shape: Shape
@@ -113,6 +110,33 @@ class Bundle:
             if self.error_scaling is None:
                 return pack(z)
             return pack(z, self.error_scaling.standardise(tokens.errors))
+
+    @property
+    def release(self) -> Release:
+        """The Gaia release whose spectra it reads."""
+        return self.vocabulary.data_release
+
+    def for_release(self, release: Release | str | Path | None) -> Bundle:
+        """Return the model for spectra of a release.
+
+        Parameters
+        ----------
+        release
+            The release, its name, or its TOML file; None is the model's own.
+
+        Raises
+        ------
+        ReleaseError
+            The model reads the coefficients of another release, or there is no such release.
+        """
+        if release is None:
+            return self
+        wanted = release if isinstance(release, Release) else load_release(release)
+        try:
+            return replace(self, vocabulary=self.vocabulary.for_release(wanted))
+        except ReleaseError as error:
+            error.where = f"the model {self.name}"
+            raise ReleaseError.of(error) from None
 
     def network(self, device: str = "cpu") -> Transformer:
         """Return the network with its weights in float32, ready for inference.
@@ -295,7 +319,7 @@ def _bundle(
         release = Release.from_dict(declaration["release"], folder / DECLARATION, str(folder))
     vocabulary = Vocabulary.from_rows(
         ({key: value for key, value in row.items() if key in known} for row in rows),
-        release.name,
+        release,
         declaration.get("basis", "archive"),
     )
     center, scale, low, high = (
@@ -308,7 +332,6 @@ def _bundle(
         path=folder,
         description=declaration["description"],
         vocabulary=vocabulary,
-        release=release,
         standardisation=Standardisation(center, scale),
         domain=Domain(low, high),
         shape=shape,

@@ -31,7 +31,6 @@ from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
-from catalogproc.release import Release, load_release
 from catalogproc.resources import optional_module
 from catalogproc.vocabulary import Token, Vocabulary
 
@@ -57,8 +56,6 @@ class BundleContent:
         The calibration of its uncertainties, if it was measured.
     tolerance
         Of the self-check, in units of sigma.
-    release
-        The Gaia release of the vocabulary; None is one that ships.
     """
 
     name: str
@@ -74,7 +71,6 @@ class BundleContent:
     calibration: UncertaintyCalibration | None = None
     error_scaling: ErrorScaling | None = None
     tolerance: float = 0.01
-    release: Release | None = None
 
     def __post_init__(self) -> None:
         size, known = len(self.vocabulary), self.vocabulary.names
@@ -97,12 +93,6 @@ class BundleContent:
             raise BundleError("labels that the vocabulary lacks", found=unknown)
         if not len(self.check_tokens):
             raise BundleError("no star to check")
-        if self.release is not None and self.release.name != self.vocabulary.release:
-            raise BundleError(
-                "a vocabulary of another release",
-                wanted=self.release.name,
-                found=self.vocabulary.release,
-            )
 
 
 def write_bundle(
@@ -185,7 +175,6 @@ def rewrite_bundle(
         calibration=bundle.calibration if calibration is None else calibration,
         error_scaling=bundle.error_scaling,
         tolerance=bundle.self_check.tolerance,
-        release=bundle.release,
     )
     return write_bundle(folder, content, dtype=dtype, replace=True)
 
@@ -193,7 +182,6 @@ def rewrite_bundle(
 def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) -> dict[str, Any]:
     """Return what bundle.toml declares."""
     requestable = content.requestable
-    release = content.release or load_release(content.vocabulary.release)
     declaration = {
         "format": FORMAT,
         "name": content.name,
@@ -201,7 +189,7 @@ def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) 
         "weights_sha256": weights_sha256,
         "requestable": list(content.vocabulary.names if requestable is None else requestable),
         "basis": content.vocabulary.basis,
-        "release": release.to_dict(),
+        "release": content.vocabulary.data_release.to_dict(),
         "network": content.network.shape.to_dict(),
         "training": dict(content.training),
         "self_check": _check_to_dict(check, content),

@@ -276,7 +276,7 @@ class ExperimentContext:
         import torch
 
         from catalogproc.features.extinction import TRUE_PER_SFD
-        from catalogproc.features.spectra import G_ZERO_POINT
+        from catalogproc.release import load_release
 
         size = max(np.size(value) for value in star.values())
         names = ("m_h", "teff", "logg", "log_l", "ebv", "r_v")
@@ -285,7 +285,7 @@ class ExperimentContext:
         coefficients, gaia, _ = self.simulator.spectra(
             m_h, teff, logg, log_l, torch.full((size,), 0.01), TRUE_PER_SFD * ebv, r_v
         )
-        flux = 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1].double()))
+        flux = 10 ** (0.4 * (load_release().magnitude("G").zero_point - gaia[:, :1].double()))
         both = (coefficients.double() / flux).numpy()
         bands = dict(zip(BANDS, np.split(both, [self.simulator.instrument.n_bp], axis=1),
                          strict=True))  # fmt: skip

@@ -92,7 +92,7 @@ def extinction_figure(context: ExperimentContext) -> Outcome:
     checks: list[Check] = []
     curves = {"wavelength_nm": wavelengths, "F99, R_V 3.1": curve(wavelengths)}
     for ebv in EBV:
-        a_g = g_extinction(ebv, teff)
+        a_g = g_extinction(ebv, teff, context.vocabulary.data_release)
         by_source = {
             MODEL: extinction_curve(
                 absolute_flux(made[ebv], a_g), absolute_flux(made[clear], 0 * teff), ebv

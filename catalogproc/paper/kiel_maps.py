@@ -83,7 +83,7 @@ def temperature_and_luminosity(context: ExperimentContext) -> Outcome:
     teff = context.predict_one(inputs, "teff")[0].reshape(shape)
     inputs, _ = _grid(context, logebv=NO_DUST)
     m_g = absolute_g(context.predict_one(inputs, "g_fakemag")[0]).reshape(shape)
-    m_g -= g_extinction(np.exp(LN_EBV_FLOOR), teff)
+    m_g -= g_extinction(np.exp(LN_EBV_FLOOR), teff, context.vocabulary.data_release)
     log_l = 0.4 * (G_SUN - m_g)
     solar = int(np.argmin(np.abs(GRID_M_H)))
     branch = (GRID_LOGG > 1.0) & (GRID_LOGG < 3.2)

@@ -60,7 +60,7 @@ def named(table: Named, name: str) -> str | None:
     return same[0] if same else None
 
 
-def find_column(table: Named, column: Column) -> str | None:
+def find_column(table: Named, column: Column, called: str | None = None) -> str | None:
     """Return the table's column that is one of a contract, under any of its names.
 
     Parameters
@@ -71,6 +71,8 @@ def find_column(table: Named, column: Column) -> str | None:
         The column of the contract. Its own name comes first, then its other names
         (``also``), then all of these with a suffix of a crossmatch. Case does not matter, but
         for names of one letter: B and L are magnitudes and luminosities.
+    called
+        What the release calls it: this name comes before all others.
 
     Returns
     -------
@@ -82,6 +84,8 @@ def find_column(table: Named, column: Column) -> str | None:
     InputError
         Two columns differ in case alone.
     """
+    if called is not None and (held := named(table, called.lower())) is not None:
+        return held
     if len(column.name) == 1:
         return column.name if column.name in table.types else None
     found = (named(table, name) for name in names_in_use(column))

@@ -17,8 +17,10 @@ from catalogproc.errors import CountError, JobError
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.chunks import fingerprint
+from catalogproc.readers.release_check import release_of, row_faults
 from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import read_spectra, spectra_columns
+from catalogproc.release import Release
 
 # Rows of a row group: enough to compress and to prune well, few enough to hold in memory.
 ROW_GROUP = 25_000
@@ -49,6 +51,7 @@ def convert(
     *,
     correlations: bool = False,
     chunk_rows: int = 50_000,
+    release: Release | None = None,
     progress: Callable[[Converted], None] | None = None,
     watch: Watch | None = None,
 ) -> list[Path]:
@@ -65,6 +68,8 @@ def convert(
         Whether to keep the correlations, 15 times the size of everything else.
     chunk_rows
         Rows a file at most.
+    release
+        The Gaia release of the spectra; None where the files themselves must tell.
     progress
         Called after each input with its account.
     watch
@@ -79,6 +84,8 @@ def convert(
     ------
     InputError
         An input cannot be read; nothing of it is written.
+    ReleaseError
+        Its spectra are of another release, or of none that is known.
     JobError
         The folder holds a conversion of this input with the other choice of correlations.
     CountError
@@ -87,7 +94,12 @@ def convert(
     written: list[Path] = []
     for path in map(Path, files):
         account = convert_file(
-            path, Path(folder), correlations=correlations, chunk_rows=chunk_rows, watch=watch
+            path,
+            Path(folder),
+            correlations=correlations,
+            chunk_rows=chunk_rows,
+            release=release,
+            watch=watch,
         )
         written += account.parts
         if progress is not None:
@@ -101,6 +113,7 @@ def convert_file(
     *,
     correlations: bool = False,
     chunk_rows: int = 50_000,
+    release: Release | None = None,
     watch: Watch | None = None,
 ) -> Converted:
     """Rewrite one file, as :func:`convert` does."""
@@ -111,15 +124,19 @@ def convert_file(
     if done is not None:
         return done
     promised = open_spectra(path).rows
-    schema = _schema(spectra_columns(path, correlations=correlations), described)
+    release = release_of(path, release)
+    names = spectra_columns(path, correlations=correlations, release=release)
+    schema = _schema(names, described | release.facts)
     with scratch_folder(folder, stem) as scratch:
         read = rejected = 0
         sink = _Sink(scratch, stem, schema, chunk_rows)
         refused = scratch / f"{stem}.parquet"
         rejected_schema = load_contract("rejected").arrow_schema(described)
         with sink, parquet_writer(refused, rejected_schema, split_floats=True) as refusals:
-            for batch in read_spectra(path, correlations=correlations, batch_rows=ROW_GROUP):
-                good, bad = _parted(batch, path)
+            for batch in read_spectra(
+                path, correlations=correlations, batch_rows=ROW_GROUP, release=release
+            ):
+                good, bad = _parted(batch, path, release)
                 sink.write(good.select(schema.names).cast(schema))
                 if bad.num_rows:
                     refusals.write_table(bad)
@@ -186,24 +203,32 @@ def _schema(names: Sequence[str], described: dict[str, str]) -> pa.Schema:
     return pa.schema([contract.field(name) for name in names], metadata=contract.metadata)
 
 
-def _parted(batch: pa.RecordBatch, path: Path) -> tuple[pa.RecordBatch, pa.Table]:
+def _parted(batch: pa.RecordBatch, path: Path, release: Release) -> tuple[pa.RecordBatch, pa.Table]:
     """Rows to write, and the others as the contract rejected has them."""
     nameless = np.asarray(pc.is_null(batch.column("source_id")))
     faulty = np.asarray(pc.is_valid(batch.column("fault")))
-    bad = pa.array(nameless | faulty)
-    out = batch.filter(bad)
-    unread = pc.is_valid(out.column("fault"))
+    others = row_faults(batch, release)
+    rows = np.union1d(np.flatnonzero(nameless | faulty), np.array(list(others), dtype=np.int64))
+    bad = np.zeros(len(batch), dtype=bool)
+    bad[rows] = True
+    why = {int(r): ("no_source_id", "source_id: wanted one, found none") for r in rows}
+    why |= others
+    why |= {
+        int(row): ("unreadable", str(batch.column("fault")[int(row)]))
+        for row in np.flatnonzero(faulty)
+    }
+    out = batch.filter(pa.array(bad))
     rejected = load_contract("rejected").assemble(
         {
             "source_id": out.column("source_id"),
             "file": pa.repeat(str(path), len(out)),
             "row": out.column("row"),
-            "reason": pc.if_else(unread, "unreadable", "no_source_id"),
-            "detail": pc.fill_null(out.column("fault"), "source_id: wanted one, found none"),
+            "reason": pa.array([why[int(row)][0] for row in rows], pa.string()),
+            "detail": pa.array([why[int(row)][1] for row in rows], pa.string()),
         },
         len(out),
     )
-    return batch.filter(pc.invert(bad)), rejected
+    return batch.filter(pa.array(~bad)), rejected
 
 
 def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Converted | None:

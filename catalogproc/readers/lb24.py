@@ -43,7 +43,7 @@ NO_COLOUR = 8.0
 
 
 def read_lb24(
-    path: str | Path, counts: tuple[int, int] = (55, 55), batch_rows: int = 16_384
+    path: str | Path, counts: tuple[int, int], batch_rows: int = 16_384
 ) -> Iterator[pa.RecordBatch]:
     """One of the two files, a row a spectrum of APOGEE, in the file's order.
 

@@ -22,6 +22,7 @@ from catalogproc.readers.formats import ParquetTable, Table
 from catalogproc.readers.formats.parquet import byte_range
 from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import BATCH_ROWS, read_spectra
+from catalogproc.release import Release
 
 BYTES_PER_ROW = 2000
 """Approximate size of a star in a file that does not state its number of rows; most are larger."""
@@ -139,7 +140,12 @@ def _blocks(piece: Piece) -> Iterator[bytes]:
 
 
 def spectra(
-    piece: Piece, *, correlations: bool = False, batch_rows: int = BATCH_ROWS, own: bool = False
+    piece: Piece,
+    *,
+    correlations: bool = False,
+    batch_rows: int = BATCH_ROWS,
+    own: bool = False,
+    release: Release | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the spectra of a piece; see :func:`~catalogproc.readers.xp.read_spectra`.
 
@@ -147,7 +153,7 @@ def spectra(
     ----------
     piece
         The rows of a file.
-    correlations, batch_rows, own
+    correlations, batch_rows, own, release
         As of ``read_spectra``.
     """
     return read_spectra(
@@ -157,6 +163,7 @@ def spectra(
         skip=piece.first_row,
         rows=piece.rows,
         own=own,
+        release=release,
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.readers.arrow_lists import Mask, list_array
+from catalogproc.release import load_release, shipped_releases
 
 MISSING_WORDS = (
     "", "null", "NULL", "None", "nan", "NaN", "NAN", "--", "[]", "()", "\\N", "NA", "N/A", "n/a",
@@ -32,11 +36,18 @@ _OPEN, _CLOSE = np.frombuffer(b"[(", np.uint8), np.frombuffer(b"])", np.uint8)
 
 
 def without_designation(text: pa.Array) -> pa.Array:
-    """The digits of designations of EDR3 and DR3, which share their identifiers."""
+    """The digits of designations of the releases that ship ("Gaia DR3 4295806720")."""
     starts = pc.fill_null(pc.starts_with(text, b"Gaia "), False)
     if not pc.any(starts).as_py():
         return text
-    return pc.replace_substring_regex(text, rb"^\s*Gaia E?DR3 (\d+)\s*$", rb"\1")
+    return pc.replace_substring_regex(text, _designation(), rb"\1")
+
+
+@cache
+def _designation() -> bytes:
+    known = (name for r in map(load_release, shipped_releases()) for name in r.designations)
+    words = "|".join(re.escape(name) for name in known)
+    return rf"^\s*(?:{words}) (\d+)\s*$".encode()
 
 
 def as_binary(text: pa.Array) -> pa.Array:

@@ -25,13 +25,14 @@ from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.units import unit_factor
 from catalogproc.readers.xp_columns import array_columns
 from catalogproc.readers.xp_sampled import checked, wavelengths_beside
-
-OCCASIONAL = ("basis_id", "wavelength", "flux", "flux_error")
-"""Columns of the contract that batches have only where the file has them."""
+from catalogproc.release import Release
 
 SAMPLED = ("wavelength", "flux", "flux_error")
 """Columns of sampled spectra; they are read where the file has no coefficients. Wavelengths are
 null where they are the archive's (xp_sampled.py)."""
+
+OCCASIONAL = ("basis_id", *SAMPLED, "bp_basis_function_id", "rp_basis_function_id")
+"""Columns of the contract that batches have only where the file has them."""
 
 BATCH_ROWS = 8192
 """Number of rows of a batch."""
@@ -47,6 +48,7 @@ def read_spectra(
     skip: int = 0,
     rows: int | None = None,
     own: bool = False,
+    release: Release | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the spectra of a file, in its order, in batches.
 
@@ -63,6 +65,8 @@ def read_spectra(
         Parquet file that are not asked for are not read.
     own
         Whether to read the columns of the contract gaia_source that the file has too.
+    release
+        What columns are called comes from here first.
 
     Yields
     ------
@@ -83,7 +87,7 @@ def read_spectra(
         source_id as a float, which cannot hold it.
     """
     table = open_spectra(Path(path))
-    layout = _layout(table, correlations, own)
+    layout = _layout(table, correlations, own, release)
     if correlations:
         batch_rows = min(batch_rows, CORRELATED_ROWS)
     stop = None if rows is None else skip + rows
@@ -91,14 +95,16 @@ def read_spectra(
     yield from _rebatched((layout.conform(part) for part in drawn), batch_rows)
 
 
-def spectra_columns(path: str | Path, *, correlations: bool = False) -> tuple[str, ...]:
+def spectra_columns(
+    path: str | Path, *, correlations: bool = False, release: Release | None = None
+) -> tuple[str, ...]:
     """Return the columns of the contract that a file has: of coefficients, or of sampled flux.
 
     Parameters
     ----------
     path
         The file.
-    correlations
+    correlations, release
         As of ``read_spectra``.
 
     Raises
@@ -106,7 +112,7 @@ def spectra_columns(path: str | Path, *, correlations: bool = False) -> tuple[st
     InputError
         The file cannot be read.
     """
-    layout = _layout(open_spectra(Path(path)), correlations)
+    layout = _layout(open_spectra(Path(path)), correlations, False, release)
     contract = load_contract("xp_continuous")
     return tuple(
         name
@@ -249,7 +255,7 @@ def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array,
     return coerce.lists(found[0], field.type.value_type)
 
 
-def _layout(table: Table, correlations: bool, own: bool = False) -> _Layout:
+def _layout(table: Table, correlations: bool, own: bool, release: Release | None) -> _Layout:
     """Find our columns among the file's. Raises InputError for what is missing or of no use."""
     contract = load_contract("xp_continuous")
     holders: dict[str, tuple[str, ...]] = {}
@@ -258,7 +264,8 @@ def _layout(table: Table, correlations: bool, own: bool = False) -> _Layout:
     for column in contract.columns:
         if column.name.endswith("correlations") and not correlations:
             continue
-        found = array_columns(table, column)
+        called = None if release is None else release.column(column.name)
+        found = array_columns(table, column, called)
         if column.name in OCCASIONAL and (not found or (missing == [] and column.name in SAMPLED)):
             continue
         fields.append(pa.field(column.name, column.arrow_type))
@@ -313,7 +320,7 @@ def _check_type(table: Table, name: str, holder: str, single: bool) -> None:
         check_identifier(table, holder)
     elif name == "basis_id":
         check_type(table, holder, "text", coerce.is_text(kind) or pa.types.is_null(kind))
-    elif name.endswith("n_relevant_bases") or not single:
+    elif name.endswith(("n_relevant_bases", "basis_function_id")) or not single:
         good = coerce.is_number(kind) or coerce.is_text(kind)
         check_type(table, holder, "a number", good)
     else:

@@ -33,7 +33,7 @@ _ELEMENTS = {
 }
 
 
-def array_columns(table: Named, column: Column) -> tuple[str, ...]:
+def array_columns(table: Named, column: Column, called: str | None = None) -> tuple[str, ...]:
     """Return the columns of a table that hold one of the contract xp_continuous.
 
     Parameters
@@ -42,6 +42,8 @@ def array_columns(table: Named, column: Column) -> tuple[str, ...]:
         The table.
     column
         The column of the contract.
+    called
+        What the release calls it: this name comes before all others.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def array_columns(table: Named, column: Column) -> tuple[str, ...]:
     InputError
         Two columns differ in case alone; an element is missing, or has two columns.
     """
-    held = find_column(table, column)
+    held = find_column(table, column, called)
     if held is not None:
         return (held,)
     band, _, word = column.name.partition("_")

@@ -225,7 +225,14 @@ def _spectrum(
     from catalogproc.inference.screening import Duplicates, screen
     from catalogproc.readers.xp import read_spectra, split_own
 
-    for batch in read_spectra(file, skip=source.first_row, rows=source.rows_read, own=True):
+    batches = read_spectra(
+        file,
+        skip=source.first_row,
+        rows=source.rows_read,
+        own=True,
+        release=vocabulary.data_release,
+    )
+    for batch in batches:
         rows = batch.filter(pc.equal(batch.column("source_id"), source_id))
         if rows.num_rows:
             accepted, _ = screen(rows.slice(0, 1), vocabulary, Duplicates(), str(file))
@@ -333,7 +340,7 @@ def _with_spectra(
     requested = {band: _requestable(bundle, band) for band in BANDS}
     means, sigmas = _predicted_coefficients(bundle, star.predictions, requested)
     try:
-        made = calibration()
+        made = calibration(bundle.release)
         observed = Spectrum(made.flux(values)[0], made.error(errors)[0])
     except ReleaseError:
         return star

@@ -76,7 +76,7 @@ def write_explain_plot(star: Explanation, path: Path) -> Path:
 
 
 def _spectrum(axes: Any, star: Explanation) -> None:
-    axes.set_title(f"Gaia DR3 {star.source_id}")
+    axes.set_title(f"{star.identity.data_release.title} {star.source_id}")
     if star.observed is None or star.wavelengths is None:
         axes.text(0.5, 0.5, "no calibrated spectrum: a band is missing", ha="center",
                   transform=axes.transAxes)  # fmt: skip

@@ -130,7 +130,7 @@ def _run_values(
     counts = [file.rows for file in identity.inputs if file.rows is not None]
     all_known = len(counts) == len(identity.inputs)
     reasons = sorted(summary["rejected_by_reason"].items(), key=lambda item: -item[1])
-    training = dict(identity.model.get("training", {}))
+    training, release = dict(identity.model.get("training", {})), identity.data_release
     return {
         "identity": identity,
         "summary": summary,
@@ -148,6 +148,7 @@ def _run_values(
             ("wall time [s]", f"{summary['seconds']:,.1f}"),
             ("job", f"{identity.job.get('name', '')} {identity.job_hash}"),
             ("run", identity.hash),
+            ("release", f"{release.title}, epoch {release.epoch}, {release.hash}"),
             ("versions", ", ".join(f"{n} {v}" for n, v in sorted(summary["versions"].items()))),
         ],
         "rejected": [(reason, f"{count:,}") for reason, count in reasons],

@@ -38,7 +38,7 @@ def find_bundle(identity: RunIdentity, model: str | Path | None) -> Bundle | Non
         except BundleError:
             continue
         if bundle is not None and bundle.hash == identity.model_hash:
-            return bundle
+            return bundle.for_release(identity.data_release)
     return None
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import CatalogprocError, Refusal, ResumeError
+from catalogproc.errors import CatalogprocError, Refusal, ReleaseError, ResumeError
 from catalogproc.io.atomic import as_json, write_atomic, write_error
 from catalogproc.io.hashes import sha256
 from catalogproc.io.output import check_output_folder
 from catalogproc.io.temporary_files import remove_stale
+from catalogproc.release import Release
 
 if TYPE_CHECKING:
     from catalogproc.job import Job
@@ -77,6 +78,8 @@ class RunIdentity:
         The job's fields, and their hash.
     model, model_hash
         Name, description and training of the model, and the bundle's hash.
+    release
+        The Gaia release of the spectra, as its file states it.
     inputs
         The files of spectra.
     auxiliary
@@ -89,6 +92,7 @@ class RunIdentity:
     job_hash: str
     model: Mapping[str, Any]
     model_hash: str
+    release: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
     auxiliary: tuple[InputFile, ...] = ()
     contracts: Mapping[str, int] = field(
@@ -121,6 +125,7 @@ class RunIdentity:
                 "training": dict(bundle.training),
             },
             model_hash=bundle.hash,
+            release=bundle.release.to_dict(),
             inputs=tuple(inputs),
             auxiliary=tuple(auxiliary),
         )
@@ -131,12 +136,18 @@ class RunIdentity:
         content = {
             "job": self.job_hash,
             "model": self.model_hash,
+            "release": dict(self.release),
             "inputs": sorted(file.fingerprint for file in self.inputs),
             # In their order: where two tables have a value, that of the first one counts.
             "auxiliary": [file.fingerprint for file in self.auxiliary],
             "contracts": dict(self.contracts),
         }
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+    @cached_property
+    def data_release(self) -> Release:
+        """The Gaia release of the spectra."""
+        return Release.from_dict(self.release)
 
     @property
     def run_id(self) -> str:
@@ -172,6 +183,10 @@ class RunIdentity:
             for file in values[name]:
                 _check_file(name, file)
         identity = cls(**values)
+        try:
+            _ = identity.data_release
+        except ReleaseError as error:
+            raise ValueError(error.text(advice=False)) from None
         if identity.hash != content["hash"]:
             raise ValueError("its content does not have its hash")
         return identity
@@ -309,6 +324,9 @@ def compare(old: RunIdentity, new: RunIdentity) -> list[str]:
     if old.model_hash != new.model_hash:
         was, now = (f"{run.model.get('name')} ({run.model_id})" for run in (old, new))
         lines.append(f"model: was {was}, is {now}")
+    if dict(old.release) != dict(new.release):
+        was, now = (f"{r.name} ({r.hash[:8]})" for r in (old.data_release, new.data_release))
+        lines.append(f"release: was {was}, is {now}")
     for word, was_files, now_files in (
         ("input", old.inputs, new.inputs),
         ("gaia-source", old.auxiliary, new.auxiliary),

@@ -180,7 +180,17 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
             "cp:content": json.dumps(dict(identity.job), sort_keys=True, default=str),
         },
     )
-    used |= {"run:model": "model", "run:job": "configuration"}
+    release = identity.data_release
+    document.entity(
+        "run:release",
+        {
+            "prov:type": document.valid_qualified_name("voprov:DatasetDescription"),
+            "voprov:name": release.title,
+            "cp:sha256": release.hash,
+            "cp:content": json.dumps(dict(identity.release), sort_keys=True),
+        },
+    )
+    used |= {"run:model": "model", "run:job": "configuration", "run:release": "release"}
     for name, number in identity.contracts.items():
         entity = f"run:contract-{name}"
         document.entity(

@@ -21,6 +21,7 @@ from catalogproc.features import canonical_tables
 from catalogproc.features.extinction import TRUE_PER_SFD, curve
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import passbands
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.simulation import noise
 from catalogproc.simulation.instrument import tmass_matrix
@@ -184,7 +185,7 @@ def _photometric_errors(magnitudes: Tensor) -> Tensor:
 
 @cache
 def _tables() -> _Tables:
-    wavelengths = calibration().wavelengths
+    wavelengths = calibration(load_release()).wavelengths
     operator = canonical_tables.operators()["both"]
     design, _ = canonical_tables.designs()["both"]
     system = passbands()

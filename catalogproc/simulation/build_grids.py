@@ -21,6 +21,7 @@ from catalogproc.features import spectra
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.readers.xp import read_spectra
+from catalogproc.release import load_release
 from catalogproc.simulation import instrument_fit, noise
 from catalogproc.simulation.atmospheres import build, read_grid
 from catalogproc.simulation.instrument import BANDS, band_matrix
@@ -63,7 +64,11 @@ class RealSpectra:
     @property
     def normalised(self) -> tuple[Float, Float]:
         """Coefficients and errors over the G flux."""
-        return spectra.normalise(self.coefficients, self.errors, spectra.g_flux(self.g))
+        return spectra.normalise(
+            self.coefficients,
+            self.errors,
+            spectra.g_flux(self.g, load_release().magnitude("G").zero_point),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def read_real(files: Sequence[Path]) -> RealSpectra:
         return np.concatenate(parts, axis=1)
 
     bp, rp = (_matrix(table, f"{band.name.lower()}_coefficients") for band in BANDS)
-    magnitudes = synthetic_photometry(bp, rp)
+    magnitudes = synthetic_photometry(bp, rp, load_release())
     relevant = [table[f"{band.name.lower()}_n_relevant_bases"].to_numpy() for band in BANDS]
     return RealSpectra(
         coefficients=both("coefficients"),
@@ -192,7 +197,7 @@ def fit_instrument(real: RealSpectra, grids: Path) -> FittedInstrument:
     """
     grid = read_grid(grids / "ck04_atlas9.fits.gz")
     wavelength, folder = grid.wavelength, grids / "instrument"
-    calibrated = calibration()
+    calibrated = calibration(load_release())
     models, candidates = instrument_fit.giant_models(grid), instrument_fit.library(build(grid))
     smooth = instrument_fit.merged_resolution(calibrated, wavelength, folder)
     stars = (real.g < FAINTEST) & (real.bp_rp > COLOURS[0]) & (real.bp_rp < COLOURS[1])

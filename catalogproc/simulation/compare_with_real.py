@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.features.extinction import TRUE_PER_SFD
-from catalogproc.features.spectra import G_ZERO_POINT
+from catalogproc.release import load_release
 from catalogproc.simulation.build_grids import RealSpectra
 from catalogproc.simulation.instrument import BANDS
 from catalogproc.simulation.simulator import Simulator
@@ -156,7 +156,9 @@ def dwarfs(simulator: Simulator, stars: int, seed: int) -> Sample:
 
 def _sample(simulator: Simulator, parameters: list[Tensor]) -> Sample:
     coefficients, gaia, _ = simulator.spectra(*parameters)
-    normalised = coefficients / 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1]))
+    normalised = coefficients / 10 ** (
+        0.4 * (load_release().magnitude("G").zero_point - gaia[:, :1])
+    )
     return Sample(
         normalised.double().cpu().numpy(), (gaia[:, 1] - gaia[:, 2]).double().cpu().numpy()
     )

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from catalogproc.errors import CatalogprocError
 from catalogproc.features.photometry import passbands
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 
 Float = NDArray[np.float64]
@@ -244,7 +245,7 @@ def _load(wavelength: tuple[float, ...]) -> Instrument:
             wanted=f"{nodes[0]:g} to {nodes[-1]:g} nm", found=f"{at[0]:g} to {at[-1]:g} nm",
             advice="make it again: catalogproc.simulation.build_grids.write_grids()",
         )  # fmt: skip
-    system = passbands()
+    system = passbands(load_release())
     bands = [system.names.index(name) for name in ("G", "BP", "RP")]
     # Fluxes are near 1e-15 W m-2 nm-1: scaled to avoid underflow of float32.
     gaia = np.concatenate([system.weights["bp"][bands], system.weights["rp"][bands]], axis=1)

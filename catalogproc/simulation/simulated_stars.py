@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.contract import load_contract
+from catalogproc.errors import ReleaseError
 from catalogproc.features import astrometry, photometry
-from catalogproc.features.spectra import G_ZERO_POINT, TAIL
+from catalogproc.features.spectra import TAIL
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import parquet_writer
+from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 FILE_STARS = 100_000
@@ -98,11 +100,13 @@ class SimulatedStars:
         vocabulary
             The V tokens.
         """
+        _check_release(vocabulary)
         c = self.columns
         shape = (len(self), len(vocabulary))
         values = torch.full(shape, torch.nan, device=c["teff"].device)
         errors = torch.full_like(values, torch.nan)
-        flux = 10 ** (0.4 * (G_ZERO_POINT - c["g_mag"][:, None]))
+        zero_point = vocabulary.data_release.magnitude("G").zero_point
+        flux = 10 ** (0.4 * (zero_point - c["g_mag"][:, None]))
         for band in BANDS:
             at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
             value, error = (
@@ -113,12 +117,25 @@ class SimulatedStars:
             relevant = _relevance(c[f"n_{band}_relevant"], count)[:, : len(at)]
             values[:, at] = value.masked_fill(~relevant, torch.nan)
             errors[:, at] = error.masked_fill(~relevant, torch.nan)
-        for name, (value, error) in _tokens(c).items():
+        for name, (value, error) in _tokens(c, vocabulary.data_release).items():
             if name in vocabulary:
                 column = vocabulary.column(name)
                 values[:, column] = value
                 errors[:, column] = error.masked_fill(value.isnan(), torch.nan)
         return values, errors
+
+
+def _check_release(vocabulary: Vocabulary) -> None:
+    """Raise ReleaseError unless the tokens are coefficients of the simulated instrument."""
+    simulated, wanted = load_release(), vocabulary.data_release
+    if vocabulary.basis == "archive" and not simulated.same_spectra(wanted):
+        raise ReleaseError(
+            f"the simulated instrument is that of {simulated.title}",
+            wanted=f"a vocabulary of {simulated.title}: {simulated.spectra_text()}",
+            found=f"{wanted.title}: {wanted.spectra_text()}",
+            advice=f"train on a dataset of real spectra of {wanted.title}, or on canonical "
+            "coefficients",
+        )
 
 
 def _relevance(number: Tensor, count: int) -> Tensor:
@@ -128,17 +145,17 @@ def _relevance(number: Tensor, count: int) -> Tensor:
     return torch.arange(count, device=number.device) < number[:, None]
 
 
-def _tokens(c: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def _tokens(c: dict[str, Tensor], release: Release) -> dict[str, tuple[Tensor, Tensor]]:
     """Return values and errors (N,) of the tokens that are not coefficients."""
     exact = torch.zeros_like(c["teff"])
     scale = 10 ** (0.2 * c["g_mag"])
     usable = c["e_parallax"] <= astrometry.MAX_PARALLAX_ERROR
     bp, rp = (
-        torch.hypot(c[f"e_{band}_mag"], torch.full_like(exact, zero_point))
-        for band, zero_point in (
-            ("bp", photometry.BP_ZERO_POINT_ERROR),
-            ("rp", photometry.RP_ZERO_POINT_ERROR),
+        torch.hypot(
+            c[f"e_{band}_mag"],
+            torch.full_like(exact, release.magnitude(band.upper()).zero_point_error),
         )
+        for band in BANDS
     )
     return {
         "bprp": (c["bp_mag"] - c["rp_mag"], torch.hypot(bp, rp)),

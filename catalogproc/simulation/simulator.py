@@ -20,7 +20,7 @@ from torch import Tensor
 
 from catalogproc.features.astrometry import GALACTIC_FROM_ICRS, OBLIQUITY
 from catalogproc.features.extinction import LN_EBV_FLOOR, TRUE_PER_SFD
-from catalogproc.features.spectra import G_ZERO_POINT
+from catalogproc.release import load_release
 from catalogproc.simulation import noise
 from catalogproc.simulation.atmospheres import dilution, load_atmospheres
 from catalogproc.simulation.instrument import load_instrument
@@ -241,7 +241,7 @@ class Simulator:
     ) -> dict[str, Tensor]:
         bp_rp = gaia[:, 1] - gaia[:, 2]
         relative, relevant = self.noise.errors(gaia[:, 0], bp_rp, random)
-        errors = relative * 10 ** (0.4 * (G_ZERO_POINT - gaia[:, :1]))
+        errors = relative * 10 ** (0.4 * (load_release().magnitude("G").zero_point - gaia[:, :1]))
         level = torch.randn(len(gaia), 2, generator=random, device=self.device) * BAND_LEVEL_ERROR
         n_bp = self.instrument.n_bp
         band = (torch.arange(coefficients.shape[1], device=self.device) >= n_bp).long()

@@ -23,19 +23,17 @@ from catalogproc.vocabulary import BANDS
 
 SUFFIXES = (".parquet", ".ecsv")
 
-BASES = {"bp": 56, "rp": 57}
-"""Numbers of the DR3 bases, by which GaiaXPy chooses its design matrices."""
-
 
 def model_facts(bundle: Bundle) -> dict[str, str]:
-    """Return the metadata of a file that a model made: version of the program, and the model.
+    """Return the metadata of a file that a model made: the program, the model, the release.
 
     Parameters
     ----------
     bundle
         The trained model.
     """
-    return {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
+    made_by = {"catalogproc": __version__, "model": bundle.name, "model_hash": bundle.hash}
+    return made_by | bundle.release.facts
 
 
 def check_name(path: Path, where: str) -> None:
@@ -96,13 +94,17 @@ def _band_columns(
     """Return the columns of one band; ``packed`` are its correlations (N, n(n-1)/2)."""
     archive = load_contract("xp_continuous")
     count, size = spectra.coefficients[band].shape
+    basis = spectra.release.basis_function_id(band)
     facts = {
-        f"{band}_basis_function_id": ("int16", BASES[band], "the archive's number of the basis"),
+        # GaiaXPy chooses its design matrices by this number.
+        f"{band}_basis_function_id": ("int16", basis, "the archive's number of the basis"),
         f"{band}_n_parameters": ("int16", size, "number of coefficients"),
         f"{band}_standard_deviation": ("float32", 1.0, "errors are not scaled by a fit's"),
     }
     made = []
     for name, (kind, value, meaning) in facts.items():
+        if value is None:
+            continue
         column = Column(name, kind, meaning)
         made.append((column, pa.array(np.full(count, value)).cast(column.arrow_type)))
     relevant = archive[f"{band}_n_relevant_bases"]

@@ -8,7 +8,7 @@ correlations.py for their correlations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from catalogproc.errors import BundleError
 from catalogproc.features.canonical import measured_by_band
 from catalogproc.features.flux_calibration import calibration
-from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
@@ -61,6 +61,8 @@ class Spectra:
         Between all coefficients (N, C, C), BP's before RP's; None means independent errors.
     basis
         The model's: "archive" or "canonical". Both give flux by the same matrices.
+    release
+        The Gaia release in whose basis they are.
     """
 
     coefficients: Mapping[str, Floats]
@@ -68,6 +70,7 @@ class Spectra:
     g_mag: Floats
     correlations: NDArray[np.floating] | None = None
     basis: str = "archive"
+    release: Release = field(default_factory=load_release)
 
     def __len__(self) -> int:
         return len(self.g_mag)
@@ -80,7 +83,8 @@ class Spectra:
         g_mag
             (N,), mag.
         """
-        flux = 10.0 ** (0.4 * (G_ZERO_POINT - np.asarray(g_mag, dtype=np.float64)))[:, None]
+        zero_point = self.release.magnitude("G").zero_point
+        flux = 10.0 ** (0.4 * (zero_point - np.asarray(g_mag, dtype=np.float64)))[:, None]
         return replace(
             self,
             coefficients={band: flux * values for band, values in self.coefficients.items()},
@@ -106,7 +110,7 @@ class Spectra:
 
     def sampled(self) -> Sampled:
         """Return flux over wavelength, 336 to 1020 nm, by GaiaXPy's calibration."""
-        by = calibration()
+        by = calibration(self.release)
         return Sampled(
             by.wavelengths, by.flux(self.coefficients), by.error(self.errors, self.correlations)
         )
@@ -157,6 +161,7 @@ def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
         dict(zip(BANDS, np.split(sigma, edge, axis=1), strict=True)),
         np.full(len(tokens), np.nan),
         basis=vocabulary.basis,
+        release=vocabulary.data_release,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from catalogproc.contract import Contract
 from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import JobError
-from catalogproc.features.spectra import G_ZERO_POINT
+from catalogproc.features.spectra import g_magnitude
 from catalogproc.features.tokens import Tokens, hide_band
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.network.predictor import Predictor
@@ -245,7 +245,7 @@ def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spe
     """
     vocabulary = predictor.bundle.vocabulary
     shown = request.read(made.network_inputs, vocabulary)
-    magnitude = G_ZERO_POINT - 2.5 * np.log10(np.where(made.g_flux > 0, made.g_flux, np.nan))
+    magnitude = g_magnitude(made.g_flux, made.release.magnitude("G").zero_point)
     if request.read_nm:
         spectra, has_inputs = fill_wavelengths(predictor, shown, made, request.read_nm)
         return spectra.at_magnitude(np.where(has_inputs, magnitude, np.nan))
@@ -329,5 +329,7 @@ def _draw_first(plot: Path, spectra: Spectra, source_id: NDArray[np.int64], by: 
 
 def _contract(vocabulary: Vocabulary) -> Contract:
     nothing = {band: np.empty((0, vocabulary.coefficients(band))) for band in BANDS}
-    empty = Spectra(nothing, nothing, np.empty(0), basis=vocabulary.basis)
+    empty = Spectra(
+        nothing, nothing, np.empty(0), basis=vocabulary.basis, release=vocabulary.data_release
+    )
     return _table(empty, np.empty(0, np.int64))[1]

@@ -18,6 +18,7 @@ from catalogproc.features.input_errors import inflate_errors
 from catalogproc.features.tokens import Tokens
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.release import Release
 from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.generated import Spectra, generate_spectra
 from catalogproc.vocabulary import BANDS
@@ -93,7 +94,7 @@ def fill_wavelengths(
     matrix = correlations(predictor, shown)
     band_is_read = [band.any() for band in np.split(known, sizes[:1], axis=1)]
     part = np.flatnonzero(~np.repeat(band_is_read, sizes))
-    design = _design(read, part)
+    design = _design(read, part, made.release)
     present = np.isfinite(made.values[:, at])
     values = np.where(present, made.values[:, at], mean)
     larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)[1][:, at]
@@ -109,7 +110,9 @@ def fill_wavelengths(
         matrix[row] = np.eye(len(at), dtype=np.float32)
         matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
     means, sigmas = _by_band(mean, sizes[0]), _by_band(sigma, sizes[0])
-    spectra = Spectra(means, sigmas, np.full(len(shown), np.nan), matrix, vocabulary.basis)
+    spectra = Spectra(
+        means, sigmas, np.full(len(shown), np.nan), matrix, vocabulary.basis, made.release
+    )
     return spectra, np.asarray(np.isfinite(shown.values).any(axis=1) | measured)
 
 
@@ -121,9 +124,9 @@ def _by_band(both: Floats, first: int) -> dict[str, Floats]:
     return dict(zip(BANDS, np.split(both, [first], axis=1), strict=True))
 
 
-def _design(read: Ranges, part: NDArray[np.int64]) -> Floats:
+def _design(read: Ranges, part: NDArray[np.int64], release: Release) -> Floats:
     """Return the flux (L, C) at the wavelengths that are read, by C of the coefficients."""
-    bases = calibration()
+    bases = calibration(release)
     read_at = np.any(
         [(bases.wavelengths >= low) & (bases.wavelengths <= high) for low, high in read], axis=0
     )

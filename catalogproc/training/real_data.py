@@ -112,7 +112,8 @@ def load_real_stars(
         samplers.append((training.sample, options.spectra))
         ids = np.unique(training.ids)
         facts["real_spectra"] = (
-            f"{len(ids):,} Gaia DR3 XP spectra without labels, {options.spectra:.0%} of each step"
+            f"{len(ids):,} {vocabulary.data_release.title} XP spectra without labels, "
+            f"{options.spectra:.0%} of each step"
         )
         facts["real_spectra_sha256"] = _digest(training)
     if options.kepler:

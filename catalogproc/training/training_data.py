@@ -17,6 +17,7 @@ from catalogproc.datasets.star_table import StarSampler, StarTable, fit_standard
 from catalogproc.errors import JobError
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.transformer import Shape
+from catalogproc.release import load_release
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.config import JobTable, TrainSpec
 from catalogproc.training.error_sampling import ErrorDraws, ErrorOptions, fit_error_scaling
@@ -32,7 +33,7 @@ from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 CREDIT = (
     "PARSEC isochrones (Bressan et al. 2012), ATLAS9 atmospheres (Castelli & Kurucz 2004), "
-    "the Gaia DR3 instrument and errors (ESA/Gaia/DPAC)"
+    f"the {load_release().title} instrument and errors (ESA/Gaia/DPAC)"
 )
 
 SIMULATED_USE = """\
@@ -319,8 +320,9 @@ def _refuse_forgetting(base: Bundle, training: StarTable) -> None:
 
 def _vocabulary(base: Bundle | None) -> Vocabulary:
     """Return the shipped vocabulary, or that of the base model with the new tokens."""
-    shipped = load_vocabulary()
-    return shipped if base is None else extended_vocabulary(base.vocabulary, shipped)
+    if base is None:
+        return load_vocabulary()
+    return extended_vocabulary(base.vocabulary, load_vocabulary(release=base.release))
 
 
 def _simulated_table(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> StarTable:

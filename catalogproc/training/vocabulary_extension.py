@@ -49,7 +49,8 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
         A name has different meanings in the two vocabularies, or their spectra are of
         different releases or bases.
     """
-    if (old.release, old.basis) != (wanted.release, wanted.basis):
+    same = old.data_release.same_spectra(wanted.data_release)
+    if old.basis != wanted.basis or not (same or old.basis == "canonical"):
         raise BundleError(
             "the coefficients of the model mean something else",
             wanted=f"release {old.release}, {old.basis} basis",
@@ -69,7 +70,7 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
                 )  # fmt: skip
     new = [token for token in wanted.tokens if token.name not in old]
     numbered = (replace(token, number=len(old) + k) for k, token in enumerate(new, start=1))
-    return Vocabulary((*old.tokens, *numbered), old.release, old.basis)
+    return replace(old, tokens=(*old.tokens, *numbered))
 
 
 def extended_network(bundle: Bundle, shape: Shape, seed: int) -> Transformer:

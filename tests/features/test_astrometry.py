@@ -7,6 +7,9 @@ import pytest
 from support import real_stars
 
 from catalogproc.features import astrometry, extinction
+from catalogproc.release import load_release
+
+DR3 = load_release("dr3")
 
 
 def corrected() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +110,7 @@ def test_luminosities_are_the_published_ones_less_the_bolometric_correction() ->
         parallax, stars["parallax_error"], stars["phot_g_mean_mag"]
     )
     m_g, _ = astrometry.absolute_magnitude(f, sigma)
-    m_g0 = m_g - extinction.g_extinction(stars["ebv"] / extinction.TRUE_PER_SFD, stars["Teff"])
+    m_g0 = m_g - extinction.g_extinction(stars["ebv"] / extinction.TRUE_PER_SFD, stars["Teff"], DR3)
     t = stars["Teff"] - 5772.0
     correction = 0.06 + 6.731e-5 * t - 6.647e-8 * t**2 + 2.859e-11 * t**3 - 7.197e-15 * t**4
     bolometric = 0.4 * (4.74 - m_g0 - correction)

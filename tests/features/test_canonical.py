@@ -23,7 +23,10 @@ from catalogproc.features.canonical_tables import (
 )
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.sampled_errors import canonical_errors
+from catalogproc.release import load_release
 from catalogproc.vocabulary import BANDS
+
+DR3 = load_release("dr3")
 
 USED = np.flatnonzero(measured())
 
@@ -93,7 +96,7 @@ def test_both_roads_and_gaiaxpys_calibrate_agree(bright) -> None:  # type: ignor
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
         sampled, grid = real_stars.gaiaxpy().calibrate(frame, save_file=False)
-    np.testing.assert_array_equal(grid, calibration().wavelengths)
+    np.testing.assert_array_equal(grid, calibration(DR3).wavelengths)
     flux = np.array(sampled["flux"].to_list())
     errors = np.array(sampled["flux_error"].to_list())
     for kind, limit in ((np.float64, 1e-6), (np.float32, 0.02)):
@@ -182,7 +185,7 @@ def test_one_band_has_its_own_operator_and_sees_nothing_of_the_other(faint) -> N
         leak = np.abs(zeroed.values[band] - whole.values[band]) / whole.errors[band]
         assert np.percentile(leak[:, :30].max(axis=1), 50) > 5.0
         # Sampled flux of this band alone gives the same numbers.
-        flux = calibration().flux(coefficients)
+        flux = calibration(DR3).flux(coefficients)
         flux[:, ~operators()[band].pixels] = np.nan
         sampled = canonical.from_flux(flux, np.full(flux.shape, 1e-18))
         apart = np.abs(sampled.values[band] - one.values[band]) / one.errors[band]
@@ -195,7 +198,7 @@ def test_a_row_does_not_depend_on_the_others(bright, faint) -> None:  # type: ig
     coefficients["bp"][3] = np.nan
     coefficients["rp"][[3, 5]] = np.nan
     whole = canonical.from_coefficients(coefficients, errors)
-    flux = calibration().flux({b: v[:40] for b, v in faint[0].items()})
+    flux = calibration(DR3).flux({b: v[:40] for b, v in faint[0].items()})
     sampled = canonical.from_flux(flux, 0.01 * flux)
     correlated = canonical.from_coefficients(*bright)
     for row in (0, 3, 5, 17):
@@ -226,7 +229,7 @@ def test_relevance_is_one_rule_on_every_road(bright, faint) -> None:  # type: ig
         noise = made.errors[band] * rng.normal(size=made.errors[band].shape)
         assert np.percentile(canonical.relevant_number(band, noise, made.errors[band]), 98) <= 5
     whole = canonical.from_coefficients(*bright)
-    flux, error = calibration().flux(bright[0]), real_flux_errors(bright)
+    flux, error = calibration(DR3).flux(bright[0]), real_flux_errors(bright)
     sampled = canonical.from_flux(flux, error)
     for band in BANDS:
         one, two = (

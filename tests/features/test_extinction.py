@@ -8,7 +8,10 @@ from support.real_stars import unfolded_passbands
 
 from catalogproc.errors import CatalogprocError
 from catalogproc.features import extinction
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
+
+DR3 = load_release("dr3")
 
 
 def test_scales() -> None:
@@ -26,7 +29,7 @@ def test_extinction_in_g_is_the_integral_over_a_giants_spectrum(teff: int) -> No
         dimmed = (band * flux * 10 ** (-0.4 * a_0 * curve)).sum() / (band * flux).sum()
         integral = -2.5 * np.log10(dimmed)
         ebv = a_0 / extinction.R_V / extinction.TRUE_PER_SFD
-        assert extinction.g_extinction([ebv], [teff])[0] == pytest.approx(integral, rel=0.025)
+        assert extinction.g_extinction([ebv], [teff], DR3)[0] == pytest.approx(integral, rel=0.025)
 
 
 def atlas9(teff: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,24 +48,26 @@ def atlas9(teff: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_the_ratio_of_extinctions_is_the_published_one() -> None:
     """A_G / A_V of red giants: 0.82 at 4800 K and low extinction, less for red and dusty stars."""
-    ratio = extinction.g_extinction([0.01] * 3, [4200, 4800, 6000]) / extinction.v_extinction(0.01)
+    ratio = extinction.g_extinction([0.01] * 3, [4200, 4800, 6000], DR3) / extinction.v_extinction(
+        0.01
+    )
     assert ratio[1] == pytest.approx(0.82, abs=0.005)
     assert (np.diff(ratio) > 0).all()
     dusty = np.array([0.01, 0.3, 1.0, 3.0])
 
-    ratio = extinction.g_extinction(dusty, np.full(4, 4800.0)) / extinction.v_extinction(dusty)
+    ratio = extinction.g_extinction(dusty, np.full(4, 4800.0), DR3) / extinction.v_extinction(dusty)
     assert (np.diff(ratio) < 0).all()
 
 
 def test_extinction_stays_sane_outside_its_range() -> None:
     ebv = np.array([0.0, -0.01, 20.0, 0.1, 0.1, np.nan])
     teff = np.array([4800.0, 4800.0, 4800.0, 3000.0, 12000.0, 4800.0])
-    made = extinction.g_extinction(ebv, teff)
+    made = extinction.g_extinction(ebv, teff, DR3)
     assert made[0] == 0
     assert -0.03 < made[1] < 0
     assert 0.2 < made[2] / extinction.v_extinction(20.0) < 0.8
-    assert made[3] == extinction.g_extinction([0.1], [3500.0])[0]
-    assert made[4] == extinction.g_extinction([0.1], [10000.0])[0]
+    assert made[3] == extinction.g_extinction([0.1], [3500.0], DR3)[0]
+    assert made[4] == extinction.g_extinction([0.1], [10000.0], DR3)[0]
     assert np.isnan(made[5])
 
 

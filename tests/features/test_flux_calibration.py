@@ -13,7 +13,10 @@ from catalogproc.errors import ReleaseError
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.spectra import matrix
 from catalogproc.readers.xp import read_spectra
+from catalogproc.release import load_release
 from catalogproc.vocabulary import BANDS
+
+DR3 = load_release("dr3")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_flux_equals_gaiaxpys(stars: dict[str, dict[str, np.ndarray]]) -> None:
 
         grid, merge = load_xpmerge_from_xml(bp_model="v375wi")
         design = load_xpsampling_from_xml(bp_model="v375wi")
-    made = calibration()
+    made = calibration(DR3)
     wanted = sum(stars["value"][band] @ design[band] * merge[band] for band in BANDS)
     np.testing.assert_array_equal(made.wavelengths, grid)
     np.testing.assert_allclose(made.flux(stars["value"]), wanted, rtol=1e-10, atol=1e-25)
@@ -45,7 +48,7 @@ def test_flux_equals_gaiaxpys(stars: dict[str, dict[str, np.ndarray]]) -> None:
 def test_errors_are_those_of_independent_coefficients(
     stars: dict[str, dict[str, np.ndarray]],
 ) -> None:
-    made = calibration()
+    made = calibration(DR3)
     one = {band: stars["error"][band][:1] for band in BANDS}
     rng = np.random.default_rng(1)
     drawn = {band: one[band] * rng.normal(size=(4_000, one[band].shape[1])) for band in BANDS}
@@ -55,4 +58,4 @@ def test_errors_are_those_of_independent_coefficients(
 def test_another_release_is_refused(stars: dict[str, dict[str, np.ndarray]]) -> None:
     fewer = {"bp": stars["value"]["bp"][:, :51], "rp": stars["value"]["rp"]}
     with pytest.raises(ReleaseError, match="another release"):
-        calibration().flux(fewer)
+        calibration(DR3).flux(fewer)

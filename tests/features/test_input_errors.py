@@ -28,7 +28,10 @@ from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated
 from catalogproc.network.predictor import Prediction
+from catalogproc.release import load_release
 from catalogproc.vocabulary import load_vocabulary
+
+DR3 = load_release("dr3")
 
 VOCABULARY = load_vocabulary()
 JOB = Job("test", correlations=True)
@@ -72,9 +75,9 @@ def test_error_factors_equal_gaiaxpys():
     with warnings.catch_warnings():  # of a pandas that it was not written for
         warnings.simplefilter("ignore")
         theirs = np.stack(_get_correction_array(pd.Series(magnitudes), "GaiaDr3Vega").to_list())
-    assert error_factor("bp", magnitudes) == pytest.approx(theirs[:, 1], rel=1e-12)
-    assert error_factor("rp", magnitudes) == pytest.approx(theirs[:, 2], rel=1e-12)
-    assert error_factor("bp", [12.5])[0] == pytest.approx(2.7629457064)
+    assert error_factor("bp", magnitudes, DR3) == pytest.approx(theirs[:, 1], rel=1e-12)
+    assert error_factor("rp", magnitudes, DR3) == pytest.approx(theirs[:, 2], rel=1e-12)
+    assert error_factor("bp", [12.5], DR3)[0] == pytest.approx(2.7629457064)
 
 
 def test_published_errors_and_correlations_are_used_unchanged(bright):
@@ -98,13 +101,13 @@ def test_inflated_errors_follow_the_formula(bright):
     noise = input_noise(bright, VOCABULARY, JOB)
     for star in (0, 7, 29):
         for column, band in ((BP[0], "bp"), (BP[5], "bp"), (RP[2], "rp")):
-            k = error_factor(band, bright.g_mag[star : star + 1])[0]
+            k = error_factor(band, bright.g_mag[star : star + 1], DR3)[0]
             formal = k * bright.errors[star, column]
             wanted = np.sqrt(formal**2 + (0.005 * bright.values[star, column]) ** 2)
             assert noise.errors[star, column] == pytest.approx(wanted, rel=1e-6)
     matrix, e = noise.correlated[0].matrix[3], noise.errors[3, BP]
     packed = bright.correlations["bp"][3]
-    k = error_factor("bp", bright.g_mag[3:4])[0]
+    k = error_factor("bp", bright.g_mag[3:4], DR3)[0]
     formal = k * bright.errors[3, BP]
     assert packed[0] * formal[1] * formal[0] == pytest.approx(e[1] * matrix[1, 0] * e[0], rel=1e-5)
     last = packed[5 * 4 // 2 + 2] * formal[5] * formal[2]  # row 5 of the triangle, column 2

@@ -11,6 +11,9 @@ from support import real_stars
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features import photometry
+from catalogproc.release import load_release
+
+DR3 = load_release("dr3")
 
 NAMES = ("G", "BP", "RP")
 
@@ -25,7 +28,7 @@ def ours(table, correlations: bool = False) -> photometry.Magnitudes:  # type: i
         (real_stars.stacked(table, "bp_coefficient_correlations"),
          real_stars.stacked(table, "rp_coefficient_correlations")) if correlations else None
     )  # fmt: skip
-    return photometry.synthetic_photometry(bp, rp, (e_bp, e_rp), packed)
+    return photometry.synthetic_photometry(bp, rp, DR3, (e_bp, e_rp), packed)
 
 
 @pytest.mark.parametrize("correlations", [True, False])
@@ -58,7 +61,7 @@ def test_pivot_wavelengths_of_the_pass_bands_are_the_published_ones() -> None:
 
 def test_a_hundred_times_the_flux_is_five_magnitudes() -> None:
     bp, rp = (real_stars.stacked(real_stars.bright(), f"{b}_coefficients") for b in ("bp", "rp"))
-    one, other = (photometry.synthetic_photometry(bp * k, rp * k) for k in (1.0, 100.0))
+    one, other = (photometry.synthetic_photometry(bp * k, rp * k, DR3) for k in (1.0, 100.0))
     for name in ("g", "bp", "rp"):
         assert getattr(one, name) - getattr(other, name) == pytest.approx(5.0, abs=1e-9)
     assert np.isnan(one.e_g).all()
@@ -78,7 +81,10 @@ def test_errors_equal_the_scatter_of_noisy_spectra() -> None:
         )[0]
         mean = real_stars.stacked(table, f"{band}_coefficients")[0]
         draws.append(rng.multivariate_normal(mean, covariance, size=4000))
-    made, noisy = ours(table, correlations=True), photometry.synthetic_photometry(*draws)
+    made, noisy = (
+        ours(table, correlations=True),
+        photometry.synthetic_photometry(*draws, DR3),
+    )
     for name in ("g", "bp", "rp"):
         assert np.std(getattr(noisy, name)) == pytest.approx(
             getattr(made, f"e_{name}")[0], rel=0.05
@@ -89,23 +95,24 @@ def test_a_missing_band_or_negative_flux_gives_nan() -> None:
     bp, rp = (real_stars.stacked(real_stars.bright(), f"{b}_coefficients") for b in ("bp", "rp"))
     bp[0], rp[1] = np.nan, np.nan
     bp[2], rp[2] = -bp[2], -rp[2]
-    made = photometry.synthetic_photometry(bp, rp)
+    made = photometry.synthetic_photometry(bp, rp, DR3)
     for name in ("g", "bp", "rp"):
         assert np.array_equal(np.isfinite(getattr(made, name)), np.arange(len(bp)) > 2)
 
 
 def test_spectra_of_another_release_are_refused() -> None:
     with pytest.raises(ReleaseError, match=r"BP spectra(.|\n)*wanted: 55(.|\n)*found: 51"):
-        photometry.synthetic_photometry(np.ones((1, 51)), np.ones((1, 55)))
-    assert photometry.can_synthesise(55, 55)
-    assert not photometry.can_synthesise(51, 55)
+        photometry.synthetic_photometry(np.ones((1, 51)), np.ones((1, 55)), DR3)
+    with pytest.raises(ReleaseError, match=r"Gaia DR4(.|\n)*its design matrices"):
+        photometry.synthetic_photometry(np.ones((1, 51)), np.ones((1, 55)), load_release("dr4"))
 
 
 def test_neither_gaiaxpy_nor_astropy_is_imported() -> None:
     """Importing GaiaXPy takes 1.9 s and switches off every RuntimeWarning of the process."""
     code = (
         "import sys, numpy as np; from catalogproc.features import photometry, spectra, tokens;"
-        "photometry.synthetic_photometry(np.ones((1, 55)), np.ones((1, 55)));"
+        "from catalogproc.release import load_release;"
+        "photometry.synthetic_photometry(np.ones((1, 55)), np.ones((1, 55)), load_release());"
         "print([m for m in ('gaiaxpy', 'astropy', 'torch', 'zero_point') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -117,8 +124,8 @@ def test_colour_errors_are_those_of_the_formula() -> None:
     wanted = np.sqrt(
         (1.0857362 / 100) ** 2 + 0.00279017**2 + (1.0857362 / 50) ** 2 + 0.0037793818**2
     )
-    assert photometry.bp_rp_error([100.0], [50.0]) == pytest.approx(wanted, rel=1e-7)
-    assert np.isnan(photometry.bp_rp_error([np.nan, 0.0, -1.0], [50.0, 50.0, 50.0])).all()
+    assert photometry.bp_rp_error([100.0], [50.0], DR3) == pytest.approx(wanted, rel=1e-7)
+    assert np.isnan(photometry.bp_rp_error([np.nan, 0.0, -1.0], [50.0, 50.0, 50.0], DR3)).all()
 
 
 def test_tmass_fillers_and_poor_photometry_are_nan() -> None:

@@ -13,6 +13,9 @@ from support import real_stars
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features import spectra
+from catalogproc.release import load_release
+
+G_0 = load_release().magnitude("G").zero_point
 
 
 def test_a_column_of_lists_becomes_a_matrix_without_a_copy() -> None:
@@ -83,13 +86,13 @@ def test_the_relevant_number_of_null_and_of_a_missing_band() -> None:
 
 def test_flux_and_magnitude_are_each_others_inverse_and_the_flux_wins() -> None:
     magnitude = np.array([6.0, 12.0, 17.5, np.nan, 12.0, 12.0])
-    flux = spectra.g_flux(magnitude)
-    assert spectra.g_magnitude(flux) == pytest.approx(magnitude, abs=1e-12, nan_ok=True)
+    flux = spectra.g_flux(magnitude, G_0)
+    assert spectra.g_magnitude(flux, G_0) == pytest.approx(magnitude, abs=1e-12, nan_ok=True)
     given = np.array([np.nan, 5.0, 0.0, 3.0, -1.0, np.nan])
-    assert spectra.g_flux(magnitude, given) == pytest.approx(
+    assert spectra.g_flux(magnitude, G_0, given) == pytest.approx(
         [flux[0], 5.0, flux[2], 3.0, flux[4], flux[5]]
     )
-    assert np.isnan(spectra.g_magnitude([0.0, -1.0, np.nan])).all()
+    assert np.isnan(spectra.g_magnitude([0.0, -1.0, np.nan], G_0)).all()
 
 
 def test_normalised_spectra_do_not_depend_on_distance() -> None:
@@ -97,8 +100,8 @@ def test_normalised_spectra_do_not_depend_on_distance() -> None:
     near = real_stars.stacked(real_stars.bright(), "bp_coefficients")
     errors = real_stars.stacked(real_stars.bright(), "bp_coefficient_errors")
     g = real_stars.bright_auxiliary().column("phot_g_mean_mag").to_numpy().astype(float)
-    first = spectra.normalise(near, errors, spectra.g_flux(g))
-    second = spectra.normalise(near / 100, errors / 100, spectra.g_flux(g + 5))
+    first = spectra.normalise(near, errors, spectra.g_flux(g, G_0))
+    second = spectra.normalise(near / 100, errors / 100, spectra.g_flux(g + 5, G_0))
     for one, other in zip(first, second, strict=True):
         assert other == pytest.approx(one, rel=1e-12)
     # These stars' spectra are as bright as their photometry says: bp0 of G-normalised giants

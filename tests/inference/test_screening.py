@@ -48,6 +48,31 @@ def real(batch: pa.RecordBatch, row: int, name: str) -> list[float]:
     return list(batch.column(name)[row].as_py())
 
 
+def with_bases(batch: pa.RecordBatch, bp: list[int | None], rp: list[int | None]) -> pa.RecordBatch:
+    for name, ids in (("bp", bp), ("rp", rp)):
+        batch = batch.append_column(f"{name}_basis_function_id", pa.array(ids, pa.int16()))
+    return batch
+
+
+def test_coefficients_of_another_basis_are_rejected_row_by_row():
+    bases = [56] * 12
+    batch = with_bases(spectra(), [*bases[:3], 901, None, *bases[5:]], [*[57] * 11, 56])
+    good, rejected = run(batch)
+    assert rejected.column("row").to_pylist() == [3, 11]
+    assert set(rejected.column("reason").to_pylist()) == {"other_basis"}
+    assert rejected.column("detail").to_pylist() == [
+        "bp_basis_function_id: wanted 56, found 901",
+        "rp_basis_function_id: wanted 57, found 56",
+    ]
+    assert good.num_rows == 10
+
+
+def test_the_basis_of_an_absent_band_does_not_matter():
+    batch = change(spectra(), 3, bp_coefficients=None, bp_coefficient_errors=None)
+    good, _ = run(with_bases(batch, [56] * 3 + [0] + [56] * 8, [57] * 12))
+    assert good.num_rows == 12
+
+
 def test_real_spectra_are_accepted_unchanged():
     batch = spectra(500)
     good, rejected = run(batch)
@@ -98,7 +123,7 @@ REASON = {
 
 
 def test_every_reason_has_a_case():
-    assert set(REASON.values()) | {"no_tokens"} == set(REASONS)
+    assert set(REASON.values()) | {"no_tokens", "other_basis"} == set(REASONS)
     assert set(REASON) == set(BROKEN)
 
 

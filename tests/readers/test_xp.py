@@ -17,7 +17,6 @@ from support.xp_files import (
     COLUMNS,
     CORRELATED,
     CORRELATIONS,
-    EXAMPLES,
     agrees,
     csv_bytes,
     fits_bytes,
@@ -35,10 +34,8 @@ from support.xp_files import (
 )
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import InputError, ReleaseError
+from catalogproc.errors import InputError
 from catalogproc.readers.xp import OCCASIONAL
-from catalogproc.readers.xp_release import check_release, release
-from catalogproc.vocabulary import load_vocabulary
 
 MISSING_BP = "XP_CONTINUOUS_RAW_with_missing_BP"
 
@@ -127,7 +124,7 @@ def test_text_with_correlations_equals_json():
         assert (
             np.array(found.column(name).to_pylist(), kind) == np.array(wanted).astype(kind)
         ).all()
-    assert spectra(CORRELATED).drop(["row", "fault"]).num_columns == 7
+    assert spectra(CORRELATED).drop(["row", "fault"]).num_columns == 9
 
 
 def test_correlations_that_are_absent_are_null(tmp_path):
@@ -346,35 +343,3 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     ).stdout.split()
     assert int(said[0]) == 3600
     assert float(said[1]) < 100
-
-
-# --- releases --------------------------------------------------------------------------
-
-
-def test_the_release_is_told_by_the_number_of_coefficients(tmp_path):
-    vocabulary = load_vocabulary()
-    for path in (ARCHIVE / "XP_CONTINUOUS_RAW.fits", ARCHIVE / f"{MISSING_BP}.csv", CORRELATED,
-                 EXAMPLES / "xp_continuous_000.parquet"):  # fmt: skip
-        assert release(path) == {"bp": 55, "rp": 55}
-        check_release(path, vocabulary)
-    next_release = {n: [row[:51] for row in real(9).column(n).to_pylist()] for n in ARRAYS[:2]}
-    table = pa.table({n: next_release.get(n, real(9).column(n)) for n in COLUMNS})
-    path = put(tmp_path, "dr4.parquet", parquet_bytes(table))
-    assert release(path) == {"bp": 51, "rp": 55}
-    with pytest.raises(ReleaseError, match="does not read") as caught:
-        check_release(path, vocabulary)
-    assert caught.value.details["wanted"] == "55 BP, 55 RP"
-    assert caught.value.details["found"] == "51 BP, 55 RP"
-    assert "model that was trained on that release" in str(caught.value)
-
-
-def test_single_rows_of_another_length_do_not_make_another_release(tmp_path):
-    rows = real(9).column("bp_coefficients").to_pylist()
-    rows[0] = rows[0][:51]
-    table = real(9).set_column(3, "bp_coefficients", pa.array(rows))
-    check_release(put(tmp_path, "a.parquet", parquet_bytes(table)), load_vocabulary())
-    none = dict.fromkeys(ARRAYS[:2], pa.nulls(9, pa.list_(pa.float64())))
-    only_rp = pa.table({n: none.get(n, real(9).column(n)) for n in COLUMNS})
-    path = put(tmp_path, "rp.parquet", parquet_bytes(only_rp))
-    check_release(path, load_vocabulary())
-    assert release(path) == {"bp": 0, "rp": 55}

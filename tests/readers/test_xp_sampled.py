@@ -26,8 +26,8 @@ from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.job import Job
 from catalogproc.readers.chunks import cut, expand
 from catalogproc.readers.convert import convert
+from catalogproc.readers.release_check import check_release
 from catalogproc.readers.xp import read_spectra
-from catalogproc.readers.xp_release import check_release
 from catalogproc.readers.xp_sampled import GRID
 from catalogproc.vocabulary import BANDS, load_vocabulary
 

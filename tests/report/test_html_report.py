@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -174,12 +175,10 @@ def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
 def test_card_is_shown_only_for_the_model_of_the_run(tmp_path: Path) -> None:
     from support.bundles import tiny_bundle
 
-    from catalogproc.rundir.manifest import RunIdentity
-
     bundle = tiny_bundle(tmp_path / "model")
     (tmp_path / "model" / "CARD.md").write_text("# A card\n\nWhat it is **not** for: `science`.\n")
     known = identity(1, 53)
-    run = RunIdentity(known.job, known.job_hash, {"name": "x"}, bundle.hash, known.inputs)
+    run = replace(known, model={"name": "x"}, model_hash=bundle.hash)
     open_run(tmp_path / "run", run)
     write_chunk(tmp_path / "run", run, 0, run.inputs[0], 0, catalog_table(50), 3)
     page = Page(write_report(tmp_path / "run", model=tmp_path / "model").read_text())

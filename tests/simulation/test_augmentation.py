@@ -15,10 +15,13 @@ from catalogproc.features import canonical, canonical_tables
 from catalogproc.features.extinction import TRUE_PER_SFD
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.features.spectra import g_flux, matrix
+from catalogproc.release import load_release
 from catalogproc.simulation import augmentation, noise
 from catalogproc.simulation.augmentation import ObservedStars, fainter, reddened
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.vocabulary import BANDS
+
+DR3 = load_release("dr3")
 
 N = 200
 
@@ -90,10 +93,10 @@ def test_the_flux_is_multiplied_by_the_extinction(
     fading = torch.pow(10.0, -0.4 * (after.magnitudes - clear.magnitudes)[:, :1])
     ratio = (after.values @ design.T) * fading / (clear.values @ design.T)
     curves = [
-        augmentation.curve(augmentation.calibration().wavelengths, r) for r in dust[1].tolist()
+        augmentation.curve(augmentation.calibration(DR3).wavelengths, r) for r in dust[1].tolist()
     ]
     wanted = 10 ** (-0.4 * TRUE_PER_SFD * dust[0].numpy()[:, None] * np.stack(curves))
-    red = augmentation.calibration().wavelengths > 450
+    red = augmentation.calibration(DR3).wavelengths > 450
     assert np.abs(ratio.numpy() / wanted - 1)[:, red].max() < 3e-3
 
 
@@ -123,7 +126,7 @@ def test_errors_behind_dust_are_those_of_the_whole_covariance(
         noise.design(torch.full((N,), 13.0), colour) @ noise.load_noise().coefficients
     ).double().numpy()  # fmt: skip
     fading = torch.pow(10.0, -0.4 * (after.magnitudes - clear.magnitudes)[:, 0]).numpy()
-    wavelengths = augmentation.calibration().wavelengths
+    wavelengths = augmentation.calibration(DR3).wavelengths
     ratios = []
     for star in range(0, N, 10):
         curve = augmentation.curve(wavelengths, float(dust[1][star]))

@@ -17,6 +17,7 @@ from catalogproc.errors import CatalogprocError
 from catalogproc.features.extinction import R_V, TRUE_PER_SFD, curve, g_extinction
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import synthetic_photometry
+from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.simulation import (
     atmospheres,
@@ -25,6 +26,8 @@ from catalogproc.simulation import (
     instrument,
     instrument_fit,
 )
+
+DR3 = load_release("dr3")
 
 
 def spectra(
@@ -116,7 +119,7 @@ def test_extinction_in_g_and_in_colours_is_the_published_one() -> None:
     for teff in (4200.0, 4700.0, 5200.0):
         _, gaia, tmass = spectra(teff, ebv=ebv * TRUE_PER_SFD)
         a_g, a_bp, a_rp = gaia[1] - gaia[0]
-        expected = g_extinction(ebv[1:], np.array([teff]))[0]
+        expected = g_extinction(ebv[1:], np.array([teff]), DR3)[0]
         assert abs(a_g / expected - 1) < 0.05  # another curve, with an uncertainty of 3.5 %
         a_v = R_V * TRUE_PER_SFD * ebv[1]
         # Wang & Chen (2019), table 3: E(BP-RP)/A_V 0.42; and the infrared's order.
@@ -135,7 +138,7 @@ def test_the_sun_at_ten_parsecs_has_its_absolute_magnitudes() -> None:
 def test_magnitudes_equal_synthetic_photometry_of_the_spectrum() -> None:
     """A second route: G, BP, RP by features/photometry from the coefficients."""
     coefficients, gaia, _ = spectra(np.array([3800.0, 4800.0, 6000.0]), ebv=0.2)
-    made = synthetic_photometry(coefficients[:, :55], coefficients[:, 55:])
+    made = synthetic_photometry(coefficients[:, :55], coefficients[:, 55:], DR3)
     np.testing.assert_allclose(np.stack([made.g, made.bp, made.rp], 1), gaia, atol=2e-4)
 
 
@@ -230,7 +233,7 @@ def test_gaiaxpys_calibration_recovers_the_input_spectrum() -> None:
     flux = torch.exp(log_flux).double().numpy()
     level = torch.zeros(len(ebv))
     seen, _, _ = simulator.spectra(**physics, log_l=level, distance=level + 1, ebv=ebv, r_v=r_v)
-    calibrator = calibration()
+    calibrator = calibration(DR3)
     smooth = instrument_fit.merged_resolution(
         calibrator, models.wavelength, shipped("grids") / "instrument"
     )
@@ -274,7 +277,7 @@ def test_the_published_instrument_counts_photons_and_not_energy(band: instrument
     wavelength; without the photon weight it would be proportional to the wavelength."""
     models = grid()
     factor = instrument_fit.response_correction(
-        band, models.wavelength, instrument_fit.giant_models(models)[::5], calibration(),
+        band, models.wavelength, instrument_fit.giant_models(models)[::5], calibration(DR3),
         shipped("grids") / "instrument",
     )  # fmt: skip
     low, high = instrument_fit.SINGLE_BAND_RANGE[band.name]

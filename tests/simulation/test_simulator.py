@@ -15,10 +15,13 @@ from support import simulated
 from catalogproc.features.extinction import g_extinction
 from catalogproc.features.tokens import tokens
 from catalogproc.job import Job
+from catalogproc.release import load_release
 from catalogproc.simulation import isochrones
 from catalogproc.simulation.simulated_stars import source_ids
 from catalogproc.simulation.simulator import write_stars
 from catalogproc.vocabulary import load_vocabulary
+
+DR3 = load_release("dr3")
 
 INPUTS = ("bprp", "jh", "jk", "logebv", "g_fakemag")
 
@@ -213,7 +216,7 @@ def test_dust_dims_simulated_stars_by_the_true_colour_excess() -> None:
     absolute = gaia[:, 0] - 5 * torch.log10(physics["distance"]) - 10
     found = (stars["mg"][used] - absolute).double().numpy()
     ebv, teff = (stars[name][used].double().numpy() for name in ("ebv", "teff"))
-    assert abs(np.median(found / g_extinction(ebv, teff)) - 1) < 0.06
+    assert abs(np.median(found / g_extinction(ebv, teff, DR3)) - 1) < 0.06
 
 
 def test_more_than_2000_stars_per_second_are_simulated() -> None:

@@ -23,10 +23,10 @@ from catalogproc.errors import BundleError, CountError, JobError, Refusal
 from catalogproc.features.extinction import TRUE_PER_SFD
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import passbands, synthetic_photometry
-from catalogproc.features.spectra import G_ZERO_POINT
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.release import load_release
 from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.files import check_name, write_spectra
 from catalogproc.spectra.generate import TENSION, SpectraRequest, make_spectra
@@ -37,6 +37,7 @@ from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.vocabulary import BANDS
 
 exact = StarTokens.exact
+DR3 = load_release("dr3")
 
 FILES = sorted(EXAMPLES.glob("*.parquet"))
 
@@ -115,7 +116,7 @@ def test_gaiaxpy_takes_the_correlations(predictor: Predictor, tmp_path: Path) ->
 
 def colour_error(spectra: Spectra) -> np.ndarray:
     """The error of BP - RP (N,) that the coefficients' errors make, to first order."""
-    bands = passbands()
+    bands = passbands(DR3)
     weights = {
         name: np.concatenate([bands.weights[band][bands.names.index(name)] for band in BANDS])
         for name in ("BP", "RP")
@@ -193,7 +194,7 @@ def test_what_is_made_is_what_a_run_reads(predictor: Predictor, tmp_path: Path) 
 def test_a_spectrum_of_a_magnitude_has_it(predictor: Predictor) -> None:
     spectra = generate_spectra(predictor, exact(giants(predictor, teff=np.array([4400.0, 4800.0]))))
     scaled = spectra.at_magnitude(np.array([12.0, 15.5]))
-    seen = synthetic_photometry(scaled.coefficients["bp"], scaled.coefficients["rp"])
+    seen = synthetic_photometry(scaled.coefficients["bp"], scaled.coefficients["rp"], DR3)
     # The coefficients come one by one, each with its error; their sum is G all the same.
     np.testing.assert_allclose(seen.g, [12.0, 15.5], atol=0.04)
 
@@ -220,7 +221,7 @@ def test_a_heavier_star_of_the_same_gravity_is_brighter(predictor: Predictor) ->
 def test_cooler_is_redder_and_dust_reddens(predictor: Predictor) -> None:
     def colour(values: np.ndarray) -> np.ndarray:
         made = generate_spectra(predictor, exact(values)).at_magnitude(np.full(len(values), 13.0))
-        seen = synthetic_photometry(made.coefficients["bp"], made.coefficients["rp"])
+        seen = synthetic_photometry(made.coefficients["bp"], made.coefficients["rp"], DR3)
         return seen.bp - seen.rp
 
     stars = isochrone(5.0, 0.0)
@@ -287,7 +288,7 @@ def test_generate_from_the_command_line(tmp_path: Path) -> None:
     from astropy.table import Table
 
     flux = Table.read(made["f.ecsv"])
-    assert len(flux) == len(calibration().wavelengths)
+    assert len(flux) == len(calibration(DR3).wavelengths)
     assert flux["flux"].unit == "W m-2 nm-1"
     assert made["p.png"].read_bytes().startswith(b"\x89PNG")
 
@@ -423,19 +424,24 @@ def test_a_measurement_corrects_a_gaussian_as_bayes_does() -> None:
 def test_a_gap_is_filled_as_well_as_its_errors_say(predictor: Predictor) -> None:
     """560 to 600 nm from all the rest, against spectra without noise."""
     stars, seed = 24, 77
-    vocabulary, bases = predictor.bundle.vocabulary, calibration()
+    vocabulary, bases = predictor.bundle.vocabulary, calibration(DR3)
     seen = simulated(stars, seed, vocabulary)
     drawn = simulator().draw(stars, seed)
     names = ("m_h", "teff", "logg", "log_l", "distance", "ebv", "r_v")
     truth, gaia, _ = simulator().spectra(
         *(TRUE_PER_SFD * drawn[n] if n == "ebv" else drawn[n] for n in names)
     )
-    scaled = truth.double().numpy() * 10 ** (0.4 * (gaia[:, :1].double().numpy() - G_ZERO_POINT))
+    scaled = truth.double().numpy() * 10 ** (
+        0.4 * (gaia[:, :1].double().numpy() - DR3.magnitude("G").zero_point)
+    )
     true = bases.flux({"bp": scaled[:, :55], "rp": scaled[:, 55:]})
     question = InpaintRequest.of("all", "560-600")
     shown = question.read(seen.inputs, vocabulary)
     read = SimpleNamespace(
-        values=seen.values, errors=seen.errors, g_mag=drawn["g_mag"].double().numpy()
+        values=seen.values,
+        errors=seen.errors,
+        g_mag=drawn["g_mag"].double().numpy(),
+        release=DR3,
     )
     spectra, known = fill_wavelengths(predictor, shown, read, question.read_nm)
     assert known.all()
@@ -552,7 +558,7 @@ def test_inpaint_and_embed_from_the_command_line(tmp_path: Path) -> None:
     # Neighbours among the vectors are alike in what was not asked: BP-RP of the spectrum.
     rows = pq.read_table(FILES[0])
     bp, rp = (np.array(rows[f"{band}_coefficients"].to_pylist()) for band in BANDS)
-    seen = synthetic_photometry(bp, rp)
+    seen = synthetic_photometry(bp, rp, DR3)
     colour = seen.bp - seen.rp
     full = table["n_tokens"].to_numpy() > 20
     picked, shades = matrix[full], colour[full]

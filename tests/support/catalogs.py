@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from catalogproc.contract import load_contract
 from catalogproc.io.parquet_writer import PartWriter
+from catalogproc.release import load_release
 from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
 from catalogproc.rundir.receipts import Receipt, write_receipt
 
@@ -129,6 +130,7 @@ def identity(files: int = 2, rows: int | None = None) -> RunIdentity:
         job_hash=JOB_HASH,
         model={"name": "tiny", "description": "of tests", "training": {"data": "simulated"}},
         model_hash=MODEL_HASH,
+        release=load_release().to_dict(),
         inputs=tuple(
             InputFile(name, hashlib.sha256(name.encode()).hexdigest(), rows) for name in names
         ),

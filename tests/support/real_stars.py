@@ -13,6 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from support.paths import DATA, EXAMPLES
 
+from catalogproc.release import load_release
+
+DR3 = load_release("dr3")
+
 ARCHIVE = DATA / "archive_formats" / "XP_CONTINUOUS_RAW.csv"
 ONE_BAND = DATA / "archive_formats" / "XP_CONTINUOUS_RAW_with_missing_BP.csv"
 
@@ -136,7 +140,7 @@ def unfolded_passbands() -> tuple[np.ndarray, np.ndarray]:
 
     from catalogproc.features import photometry
 
-    system = photometry.passbands()
+    system = photometry.passbands(DR3)
     wavelength, merge = load_xpmerge_from_xml(bp_model="v375wi")
     design = load_xpsampling_from_xml(bp_model="v375wi")
     matrix = np.vstack([design[name] * merge[name] for name in ("bp", "rp")])
