@@ -90,9 +90,10 @@ def from_coefficients(
     result_errors = np.full(values.shape, np.nan)
     for name, rows in _kinds(values).items():
         part, operator = columns(name), operators()[name]
-        own = published[rows, part]
-        result[rows, part] = spectra.project(values[rows, part], operator.projection)
-        result_errors[rows, part] = np.sqrt(spectra.project(np.square(own), operator.error_weights))
+        at = slice(None) if rows.all() else rows  # without a copy where there is one kind
+        own = published[at, part]
+        result[at, part] = spectra.project(values[at, part], operator.projection)
+        result_errors[at, part] = np.sqrt(spectra.project(np.square(own), operator.error_weights))
         known = _with_correlations(correlations, name, rows)
         if known.any():
             matrix = covariance_factor(

@@ -3,7 +3,8 @@
 To write grids/xp_canonical.npz again, in a few seconds:
 
     python -m catalogproc.features.canonical_build grids/xp_canonical.npz \\
-        tests/data/gaia_xp_correlated/xp_continuous_30.parquet examples/gaia_xp/*.parquet
+        tests/data/gaia_xp_correlated/xp_continuous_30.parquet \\
+        tests/data/archive_formats/XP_CONTINUOUS_RAW.csv examples/gaia_xp/*.parquet
 
 The prior factor, from the second moments of real coefficients, is taken from the file that is
 there already.
@@ -118,26 +119,31 @@ def fit(stars: RealErrors) -> dict[str, Float]:
 
 
 def real_errors(
-    correlated: Path, others: Sequence[Path], inverses: Mapping[str, Float]
+    correlated: Sequence[Path], others: Sequence[Path], inverses: Mapping[str, Float]
 ) -> RealErrors:
     """Return the errors of real spectra, as coefficients and as flux.
 
     Parameters
     ----------
     correlated
-        A file of spectra with correlations.
+        Files of spectra with correlations.
     others
-        Files of spectra without; they get the mean correlations of the first.
+        Files of spectra without; they get those of the faintest star of ``correlated``, which
+        predict the errors of a star left out better than mean ones do.
     inverses
         ``inverse_<o>`` (n, pixels) of each operator o.
     """
-    errors, correlations = _published(correlated, correlations=True)
-    assert correlations is not None
-    parts = [_projected(errors, correlations, inverses, 1.0)]
-    mean = correlations.mean(axis=0, keepdims=True)
+    parts, known = [], []
+    for path in correlated:
+        errors, correlations = _published(path, correlations=True)
+        assert correlations is not None
+        parts.append(_projected(errors, correlations, inverses, 1.0))
+        known.append(correlations)
+    level = np.concatenate([part.flux.mean(axis=1) for part in parts])
+    faintest = np.concatenate(known)[[np.argmin(level)]]
     for path in others:
         faint, _ = _published(path, correlations=False)
-        parts.append(_projected(faint, mean, inverses, FAINT_WEIGHT))
+        parts.append(_projected(faint, faintest, inverses, FAINT_WEIGHT))
     return RealErrors(
         np.concatenate([part.published for part in parts]),
         np.concatenate([part.flux for part in parts]),
@@ -207,17 +213,15 @@ def inverses(prior_factor: Float) -> dict[str, Float]:
     return found
 
 
-def write_tables(path: Path, correlated: Path, others: Sequence[Path]) -> None:
+def write_tables(path: Path, correlated: Sequence[Path], others: Sequence[Path]) -> None:
     """Write the operators and the error template.
 
     Parameters
     ----------
     path
         The ``.npz`` file, which is replaced; its ``prior_factor`` is kept.
-    correlated
-        Spectra with correlations.
-    others
-        Spectra without correlations: the mean ones are used.
+    correlated, others
+        As of :func:`real_errors`.
     """
     with np.load(path, allow_pickle=False) as old:
         prior = old["prior_factor"]
@@ -229,4 +233,5 @@ def write_tables(path: Path, correlated: Path, others: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    write_tables(Path(sys.argv[1]), Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+    place, one, two, *rest = map(Path, sys.argv[1:])
+    write_tables(place, [one, two], rest)
