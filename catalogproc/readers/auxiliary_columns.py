@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import did_you_mean
-from catalogproc.flags import load_flags
+from catalogproc.flags import Flag, load_flags
 from catalogproc.readers import coerce
 from catalogproc.readers.auxiliary_rows import UsedColumn, used_columns
 from catalogproc.readers.formats import Table, open_table
@@ -133,7 +133,7 @@ def by_table(files: Sequence[AuxiliaryColumns]) -> Iterator[AuxiliaryColumns]:
 
 
 def absent_lines(present: Collection[str], release: Release) -> list[str]:
-    """Return a line with the columns that are given nowhere, and the flags that need them.
+    """Return the columns that are given nowhere, and the flags that need them, in words.
 
     Parameters
     ----------
@@ -147,24 +147,27 @@ def absent_lines(present: Collection[str], release: Release) -> list[str]:
     list of str
         Nothing where no column is absent that the release or a flag knows.
     """
-    words = []
+    flags = load_flags().flags
+    needed = {name for flag in flags for name in (*flag.needs, *flag.needs_one_of)}
+    by_place: dict[str, list[str]] = {}
     for column in load_contract("gaia_source").columns[1:]:
         name, tables = column.name, release.tables(column.name)
-        flags = list(_flags_without(name, present))
         gone = name in release.gone.columns
-        if name in present or not (flags or tables or gone):
-            continue
-        places = [f"not in {release.title}"] if gone else [f"of {table}" for table in tables]
-        notes = "; ".join([*places, *flags])
-        words.append(f"{name} ({notes})" if notes else name)
-    return [f"in no table: {', '.join(words)}"] if words else []
+        if name not in present and (tables or gone or name in needed):
+            place = f"of {' or '.join(tables)}" if tables else "of tables that are not known"
+            by_place.setdefault(f"not in {release.title}" if gone else place, []).append(name)
+    words = [f"{place}: {', '.join(names)}" for place, names in by_place.items()]
+    lines = [f"in no table, {'; '.join(words)}"] if words else []
+    unset = [text for flag in flags if (text := _unset(flag, present))]
+    return [*lines, f"  flags that are therefore not set: {'; '.join(unset)}"] if unset else lines
 
 
-def _flags_without(name: str, present: Collection[str]) -> Iterator[str]:
-    """What becomes of the flags whose rules need a column that is absent."""
-    for flag in load_flags().flags:
-        others = [other for other in flag.needs_one_of if other in present]
-        if name in flag.needs or (name in flag.needs_one_of and not others):
-            yield f"{flag.name} is not set"
-        elif name in flag.needs_one_of:
-            yield f"{flag.name} only by {', '.join(others)}"
+def _unset(flag: Flag, present: Collection[str]) -> str:
+    """What becomes of a flag whose rule needs columns that are absent; empty where it has all."""
+    absent = [name for name in (*flag.needs, *flag.needs_one_of) if name not in present]
+    others = [name for name in flag.needs_one_of if name in present]
+    if not absent:
+        return ""
+    return f"{flag.name} ({', '.join(absent)})" + (
+        f", but by {', '.join(others)}" if others else ""
+    )

@@ -154,15 +154,21 @@ def test_each_table_has_an_account_and_the_report_shows_it(made: Made) -> None:
 
 
 def test_what_no_table_has_is_named_with_the_flags_that_need_it(made: Made) -> None:
-    (line,) = (line for line in made.lines if line.startswith("in no table: "))
-    assert "phot_bp_rp_excess_factor (of gaia_source; BPRP_EXCESS is not set)" in line
-    assert "phot_variable_flag (of gaia_source; NSS_OR_VAR only by non_single_star)" in line
-    assert "ruwe" not in line
+    place = next(i for i, line in enumerate(made.lines) if line.startswith("in no table, "))
+    columns, flags = made.lines[place : place + 2]
+    assert columns.startswith("in no table, of gaia_source: l, b, phot_g_mean_flux, ")
+    assert columns.endswith("; of tmass_original_valid: ph_qual")
+    assert "ruwe" not in columns
+    assert flags == (
+        "  flags that are therefore not set: BPRP_EXCESS (phot_bp_rp_excess_factor); "
+        "NSS_OR_VAR (phot_variable_flag), but by non_single_star"
+    )
     present = {column.name for table in made.plan.auxiliary_columns for column in table.used}
-    (of_dr4,) = absent_lines(present - {"non_single_star"}, load_release("dr4"))
-    assert "phot_bp_rp_excess_factor (not in Gaia DR4; BPRP_EXCESS is not set)" in of_dr4
-    assert "non_single_star (of all_source_flags; NSS_OR_VAR is not set)" in of_dr4
-    assert "tentative" not in of_dr4
+    columns, flags = absent_lines(present - {"non_single_star"}, load_release("dr4"))
+    assert "not in Gaia DR4: phot_bp_rp_excess_factor" in columns
+    assert "of all_source_flags: non_single_star" in columns
+    assert "tentative" not in columns
+    assert flags.endswith("; NSS_OR_VAR (non_single_star, phot_variable_flag)")
 
 
 def test_the_bits_are_those_that_the_releases_declare() -> None:
