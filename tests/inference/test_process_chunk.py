@@ -386,6 +386,24 @@ def test_rejected_rows_of_a_group_keep_their_file_and_row(engine, tmp_path):
     ]  # fmt: skip
 
 
+def test_files_of_a_group_may_have_other_columns_beside_the_spectra(engine, tmp_path):
+    table = real_stars.faint().slice(0, 6)
+    g_mags = pa.array([17.0, 17.5])
+    paths = [
+        write(tmp_path / "in" / "0.parquet", table.slice(0, 2)),
+        write(tmp_path / "in" / "1.parquet",
+              table.slice(2, 2).append_column("phot_g_mean_mag", g_mags)),
+        write(tmp_path / "in" / "2.parquet", table.slice(4, 2)),
+    ]  # fmt: skip
+    (chunk,) = chunks.cut(paths, 1000)
+    receipt = process_chunk(engine, chunk, None, tmp_path / "out")
+    assert [(one.rows_read, one.rows_written) for one in receipt.files] == [(2, 2)] * 3
+    found = catalog(tmp_path / "out", [receipt])
+    assert found["source_id"].to_pylist() == table["source_id"].to_pylist()
+    stated = np.isclose(found["phot_g_mean_mag"].to_numpy()[2:4], g_mags.to_numpy())
+    assert stated.all()
+
+
 def test_a_group_with_a_file_that_has_vanished_leaves_nothing(engine, tmp_path):
     paths = write_stars(tmp_path / "in", real(5))
     (chunk,) = chunks.cut(paths, 1000)
