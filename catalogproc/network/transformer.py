@@ -150,15 +150,34 @@ class Attention(nn.Module):
         extra = self.bias_key_value.to(kv.dtype).expand(n, 1, 2 * d)
         kv = torch.cat([kv, extra], dim=1)  # (N, T + 1, 2 D)
         k, v = kv.view(n, t + 1, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T + 1, E)
-        y = F.scaled_dot_product_attention(
-            q.expand(n, -1, -1, -1),
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-        )  # (N, H, K, E)
+        # On a CPU the backward pass of PyTorch's function is many times slower in bfloat16.
+        by_products = v.dtype is torch.bfloat16 and not v.is_cuda
+        attend = attention_by_products if by_products else F.scaled_dot_product_attention
+        dropout = self.dropout if self.training else 0.0
+        y = attend(q.expand(n, -1, -1, -1), k, v, mask, dropout)  # (N, H, K, E)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (N, K, D)
         return out
+
+
+def attention_by_products(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(E)) v: what ``scaled_dot_product_attention`` computes.
+
+    Parameters
+    ----------
+    query, key, value
+        (N, H, K, E), (N, H, S, E), (N, H, S, E).
+    mask
+        True for keys to attend to, broadcast to (N, H, K, S); None for all.
+    dropout
+        Probability with which an attention weight is left out.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (N, H, K, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    shares = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return F.dropout(shares, dropout) @ value
 
 
 class Block(nn.Module):

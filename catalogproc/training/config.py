@@ -132,7 +132,8 @@ class Settings(JobTable):
         avoids computing on padding.
     precision
         float32, bfloat16, float16 (mixed: the weights stay float32), or auto: on a GPU bfloat16
-        if supported, else float16; float32 elsewhere.
+        if supported, else float16; float32 elsewhere. On processors with AVX512-BF16, bfloat16 is
+        1.75 times as fast as float32 (measured for `giants`, 63 tokens, 8 targets, one core).
     report_steps, checkpoint_steps
         Steps between lines of the learning curve, and between checkpoints.
     patience_steps
