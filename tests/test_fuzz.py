@@ -23,6 +23,7 @@ import pytest
 import tomli_w
 from support.bundles import tiny_bundle
 from support.catalogs import finished_run
+from support.fits_files import ascii_table, colfits
 from support.mutations import changed, damaged, no_hang
 from support.xp_files import (
     ARCHIVE,
@@ -32,6 +33,7 @@ from support.xp_files import (
     parquet_bytes,
     plain_csv,
     real,
+    scattered,
     votable,
     written,
     zipped,
@@ -66,6 +68,26 @@ def fits_table() -> bytes:
     return fits_bytes({"source_id": ("K", table.column("source_id").to_numpy())} | arrays)
 
 
+def by_columns() -> bytes:
+    table = real(12)
+    arrays = [(name, "", np.array(table[name].to_pylist())) for name in ("source_id", *ARRAYS)]
+    return colfits([(*column, np.zeros(column[2].shape, bool)) for column in arrays])
+
+
+def ascii_rows() -> bytes:
+    """Two stars, one column per element."""
+    table = scattered(real(2).select(["source_id", *ARRAYS]), lambda name, k: f"{name}_{k}")
+    cells, place = [], 1
+    cards: dict[str, Any] = {"TFIELDS": table.num_columns}
+    for number, name in enumerate(table.column_names, start=1):
+        form = "I20" if name == "source_id" else "D25.17"
+        cards |= {f"TTYPE{number}": name, f"TFORM{number}": form, f"TBCOL{number}": place}
+        width = 20 if name == "source_id" else 25
+        cells.append([str(value).ljust(width) for value in table[name].to_pylist()])
+        place += width + 1
+    return ascii_table([" ".join(row) for row in zip(*cells, strict=True)], cards)
+
+
 def two_stars(data: str) -> bytes:
     return votable(plain_csv(ARCHIVE / "XP_CONTINUOUS_RAW.csv"), data)
 
@@ -76,6 +98,8 @@ SPECTRA: dict[str, Callable[[], bytes]] = {
     "a.ecsv": lambda: (ARCHIVE / "XP_CONTINUOUS_RAW.ecsv").read_bytes(),
     "a.fits": fits_table,
     "b.fits": lambda: (ARCHIVE / "XP_CONTINUOUS_RAW.fits").read_bytes(),
+    "c.fits": by_columns,
+    "d.fits": ascii_rows,
     "a.xml": lambda: two_stars("TABLEDATA"),
     "b.vot": lambda: two_stars("BINARY"),
     "c.vot.gz": lambda: zipped(two_stars("BINARY2")),
