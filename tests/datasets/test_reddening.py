@@ -39,7 +39,7 @@ def test_the_scale_is_that_of_the_reddening_of_bp_rp() -> None:
     """Giants without dust are reddened until BP - RP is that of dusty giants of the same labels."""
     library = read_library(library_path())
     columns = library.columns
-    ln_ebv, _ = ln_ebv_from_a_k(columns["a_k"], columns["teff"])
+    ln_ebv, error = ln_ebv_from_a_k(columns["a_k"], columns["teff"])
     labels = np.stack([columns[name] for name in ("teff", "logg", "m_h", "alpha_m")], axis=1)
     giant = np.isfinite(labels).all(axis=1) & (columns["logg"] < 3.5)
     giant &= (columns["teff"] > 4000) & (columns["teff"] < 5600)
@@ -69,3 +69,7 @@ def test_the_scale_is_that_of_the_reddening_of_bp_rp() -> None:
     a_k = A_K_PER_EBV * (np.exp(ln_ebv[dusty]) - np.exp(ln_ebv[twin]))
     assert len(twin) == 1500
     assert np.median(a_k / ebv) == pytest.approx(A_K_PER_EBV, rel=0.07)
+    # The stated errors are those of the difference.
+    sigma = np.hypot(*(np.exp(ln_ebv[star]) * error[star] for star in (dusty, twin)))
+    z = (ebv - a_k / A_K_PER_EBV) / sigma
+    assert 0.8 < 1.4826 * np.median(np.abs(z - np.median(z))) < 1.3
