@@ -21,7 +21,7 @@ from catalogproc.readers.auxiliary_columns import (
 )
 from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns
 from catalogproc.readers.formats import open_table
-from catalogproc.readers.gaia_source import NO_TABLES, open_auxiliary
+from catalogproc.readers.gaia_source import AuxiliaryTable
 from catalogproc.readers.joined_rows import FAULT, Joined
 from catalogproc.readers.xp import read_spectra, split_own
 from catalogproc.release import Release
@@ -30,13 +30,15 @@ SAMPLE_FILES, SAMPLE_ROWS = 20, 1000
 """Input files, and rows of each, whose stars are looked up."""
 
 
-def columns_of(files: Sequence[Path]) -> tuple[AuxiliaryColumns, ...]:
+def columns_of(files: Sequence[Path], release: Release) -> tuple[AuxiliaryColumns, ...]:
     """Return which columns of each auxiliary table are used.
 
     Parameters
     ----------
     files
         The tables. Every chunk needs them, so that one that cannot be read is refused.
+    release
+        What columns are called comes from here first.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def columns_of(files: Sequence[Path]) -> tuple[AuxiliaryColumns, ...]:
         A table cannot be read.
     """
     try:
-        return tuple(by_table([auxiliary_columns(path) for path in files]))
+        return tuple(by_table([auxiliary_columns(path, release) for path in files]))
     except InputError as error:
         raise Refusal.of(error) from None
 
@@ -66,7 +68,7 @@ def column_lines(
     kinds: dict[tuple[UsedColumn, ...], list[Path]] = {}
     for path in inputs[:SAMPLE_FILES]:
         try:
-            used = own_columns(open_table(path))
+            used = own_columns(open_table(path), release)
         except InputError:
             continue  # the file's own chunk fails with this error
         if used:
@@ -81,9 +83,28 @@ def column_lines(
         yield from absent_lines(present, release)
 
 
+def has_own_columns(inputs: Sequence[Path], release: Release) -> bool:
+    """Return whether columns of gaia_source stand in the first files of spectra.
+
+    Parameters
+    ----------
+    inputs
+        Files of spectra; SAMPLE_FILES of them are opened.
+    release
+        What columns are called comes from here first.
+    """
+    for path in inputs[:SAMPLE_FILES]:
+        try:
+            if own_columns(open_table(path), release):
+                return True
+        except InputError:
+            continue  # the file's own chunk fails with this error
+    return False
+
+
 def matched_lines(
     inputs: Sequence[Path],
-    tables: Sequence[Path],
+    tables: AuxiliaryTable,
     columns: Sequence[AuxiliaryColumns],
     *,
     strict: bool,
@@ -95,7 +116,7 @@ def matched_lines(
     inputs
         Spectra. The stars in the first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up.
     tables
-        The files of the auxiliary tables.
+        The auxiliary tables, opened without a folder for staging.
     columns
         Their columns.
     strict
@@ -112,25 +133,23 @@ def matched_lines(
         Rows of one star and table differ. In strict mode: none of the stars is found, or
         identifiers look rounded.
     """
-    sample = _sample(inputs, bool(tables))
+    sample = _sample(inputs, tables)
     if sample is None:
         return []
     try:
-        joined = (open_auxiliary(tables, None) if tables else NO_TABLES).join(
-            sample.ids, sample.own, scan=True
-        )
+        joined = tables.join(sample.ids, sample.own, scan=True)
     except InputError as error:
         raise Refusal.of(error) from None
     stars, found = len(sample.ids), int(joined.found.sum())
     warnings = [line for item in columns for line in item.warnings()]
-    if tables and stars and not found:
+    if tables.files and stars and not found:
         warnings.append(f"none of the first {plural(stars, 'star')} is in the gaia_source tables")
     if warnings and strict:
         raise Refusal(
             "the gaia_source tables do not fit the spectra",
             wanted="stars of the input",
             found="; ".join(warnings),
-            where=", ".join(map(named, tables)),
+            where=", ".join(map(named, tables.files)),
             advice="correct the tables, or leave out --strict",
         )
     matched = f"{found:,} of the first {plural(stars, 'star')} found in the gaia_source tables"
@@ -154,13 +173,13 @@ class _Sample:
     own: pa.Table | None
 
 
-def _sample(inputs: Sequence[Path], needed: bool) -> _Sample | None:
+def _sample(inputs: Sequence[Path], tables: AuxiliaryTable) -> _Sample | None:
     """Return the first stars; None where none is needed and no file has columns of its own."""
     batches: list[pa.Table] = []
     for path in inputs[:SAMPLE_FILES]:
         try:
-            if needed or own_columns(open_table(path)):
-                batches += [_stars(batch) for batch in _head(path)]
+            if tables.files or own_columns(open_table(path), tables.release):
+                batches += [_stars(batch) for batch in _head(path, tables.release)]
         except InputError:
             continue  # the file's own chunk fails with this error
     if not batches:
@@ -171,8 +190,8 @@ def _sample(inputs: Sequence[Path], needed: bool) -> _Sample | None:
     return _Sample(ids, own if FAULT in own.column_names else None)
 
 
-def _head(path: Path) -> Iterator[pa.RecordBatch]:
-    return read_spectra(path, rows=SAMPLE_ROWS, own=True)
+def _head(path: Path, release: Release | None) -> Iterator[pa.RecordBatch]:
+    return read_spectra(path, rows=SAMPLE_ROWS, own=True, release=release)
 
 
 def _stars(batch: pa.RecordBatch) -> pa.Table:

@@ -8,7 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogproc.cluster.auxiliary_check import column_lines, columns_of, matched_lines
+from catalogproc.cluster.auxiliary_check import (
+    column_lines,
+    columns_of,
+    has_own_columns,
+    matched_lines,
+)
 from catalogproc.cluster.dask_cluster import connect, fit_workers
 from catalogproc.cluster.disk_space import format_bytes, refuse_disk
 from catalogproc.cluster.done_chunks import chunk_states
@@ -26,6 +31,7 @@ from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.readers.auxiliary_columns import AuxiliaryColumns
 from catalogproc.readers.chunks import Chunk, cut, expand, fingerprint
+from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.pieces import Piece
 from catalogproc.readers.release_check import check_release
 from catalogproc.rundir.manifest import (
@@ -171,9 +177,10 @@ class Plan:
 
     def auxiliary_lines(self) -> list[str]:
         """Return which auxiliary columns the first stars have, and which none. Raises Refusal."""
-        tables, columns = self.gaia_source, self.auxiliary_columns
+        release, columns = self.bundle.release, self.auxiliary_columns
+        tables = open_auxiliary(self.gaia_source, None, release)
         return [
-            *column_lines(self.inputs, columns, self.bundle.release),
+            *column_lines(self.inputs, columns, release),
             *matched_lines(self.inputs, tables, columns, strict=self.spec.strict),
         ]
 
@@ -206,7 +213,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     bundle = load_bundle(spec.model).for_release(spec.release)
     files = tuple(expand(spec.input_paths, announce))
     gaia_source = tuple(expand(spec.gaia_source_paths, announce)) if spec.gaia_source else ()
-    columns = columns_of(gaia_source)
+    columns = columns_of(gaia_source, bundle.release)
     check_job(job, bundle)
     dust_map = open_dust_map() if job.dust else None
     joined = [InputFile(named(path), fingerprint(path)) for path in gaia_source]
@@ -215,7 +222,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     found = map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
     faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
     chunks = cut(files, job.chunk_rows, faults)
-    if not gaia_source:
+    if not gaia_source and not has_own_columns(files, bundle.release):
         bundle.release.design_file()  # G, BP and RP are made of the spectra
     identity = RunIdentity.of(job, bundle, _input_files(chunks), joined)
     output = Path(spec.output)

@@ -171,7 +171,8 @@ def _open_gaia_source(plan: Plan) -> AuxiliaryTable | None:
     if not plan.gaia_source:
         return None
     staging = plan.output.absolute() / STAGING
-    return open_auxiliary([path.absolute() for path in plan.gaia_source], staging)
+    files = [path.absolute() for path in plan.gaia_source]
+    return open_auxiliary(files, staging, plan.bundle.release)
 
 
 @contextmanager

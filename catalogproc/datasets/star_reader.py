@@ -138,7 +138,7 @@ def read_stars(
         Rows per batch that is read.
     """
     with tempfile.TemporaryDirectory() as staging:
-        auxiliary = open_auxiliary(files.auxiliary, Path(staging))
+        auxiliary = open_auxiliary(files.auxiliary, Path(staging), vocabulary.data_release)
         for batch in screened(files.spectra, vocabulary, count, batch_rows):
             good, own = split_own(batch)
             match = None

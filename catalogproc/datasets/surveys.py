@@ -141,7 +141,7 @@ def dataset_from_surveys(
     vocabulary = load_vocabulary()
     about = _facts(files, dust_map) | vocabulary.data_release.facts
     with scratch_folder(Path(output).parent, "auxiliary") as staging:
-        gaia = open_auxiliary(files.gaia_source, staging)
+        gaia = open_auxiliary(files.gaia_source, staging, vocabulary.data_release)
         tmass = open_auxiliary(files.tmass, staging) if files.tmass else None
         join = _Join(labels, gaia, tmass, dust_map, selection.cuts, vocabulary, notes)
         candidates = _candidates(join, files, without_id, progress)

@@ -73,13 +73,15 @@ class AuxiliaryColumns:
         return f"{name} ({near})" if near else name
 
 
-def auxiliary_columns(path: str | Path) -> AuxiliaryColumns:
+def auxiliary_columns(path: str | Path, release: Release | None = None) -> AuxiliaryColumns:
     """Look which columns of an auxiliary table are used.
 
     Parameters
     ----------
     path
         A file in any format.
+    release
+        What columns are called comes from here first.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def auxiliary_columns(path: str | Path) -> AuxiliaryColumns:
         The file cannot be read, or is not an auxiliary table.
     """
     table = open_table(Path(path))
-    used = used_columns(table)
+    used = used_columns(table, release)
     stored = {column.stored for column in used}
     ignored = tuple(name for name in table.types if name not in stored)
     return AuxiliaryColumns(Path(path), used, ignored, table.unread, _is_rounded(table, used[0]))

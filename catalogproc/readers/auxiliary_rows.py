@@ -27,6 +27,7 @@ from catalogproc.readers.column_lookup import (
 )
 from catalogproc.readers.formats import Rows, Table
 from catalogproc.readers.units import unit_factor
+from catalogproc.release import Release
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,22 @@ class UsedColumn:
         return self.name if self.name == self.stored else f"{self.name} (as {self.stored})"
 
 
-def used_columns(table: Table) -> tuple[UsedColumn, ...]:
+def used_columns(table: Table, release: Release | None = None) -> tuple[UsedColumn, ...]:
     """Return the columns of the contract that an auxiliary table has, source_id first.
 
     Parameters
     ----------
     table
         The table of a file.
+    release
+        What columns are called comes from here first.
 
     Raises
     ------
     InputError
         It lacks source_id or has nothing else of use, or a unit cannot be converted.
     """
-    found = _found_columns(table, load_contract("gaia_source").columns)
+    found = _found_columns(table, load_contract("gaia_source").columns, release)
     if not found or found[0].name != "source_id" or len(found) == 1:
         columns = load_contract("gaia_source").columns[1:]
         raise InputError(
@@ -74,13 +77,17 @@ def used_columns(table: Table) -> tuple[UsedColumn, ...]:
     return found
 
 
-def own_columns(table: Table, taken: Sequence[str] = ()) -> tuple[UsedColumn, ...]:
+def own_columns(
+    table: Table, release: Release | None = None, taken: Sequence[str] = ()
+) -> tuple[UsedColumn, ...]:
     """Return the columns of the contract, besides source_id, that a file of spectra has.
 
     Parameters
     ----------
     table
         The table of a file.
+    release
+        What columns are called comes from here first.
     taken
         Columns of the file that are part of the spectra.
 
@@ -89,9 +96,11 @@ def own_columns(table: Table, taken: Sequence[str] = ()) -> tuple[UsedColumn, ..
     InputError
         A unit cannot be converted.
     """
-    if _names().isdisjoint(name.lower() for name in table.types):
+    columns = load_contract("gaia_source").columns[1:]
+    called = {_called(column, release) for column in columns}
+    if (_names() | called).isdisjoint(name.lower() for name in table.types):
         return ()  # nearly every file: the names are not looked up one by one
-    found = _found_columns(table, load_contract("gaia_source").columns[1:])
+    found = _found_columns(table, columns, release)
     return tuple(column for column in found if column.stored not in taken)
 
 
@@ -101,8 +110,16 @@ def _names() -> frozenset[str]:
     return frozenset(name for column in columns for name in names_in_use(column))
 
 
-def _found_columns(table: Table, columns: Sequence[Column]) -> tuple[UsedColumn, ...]:
-    pairs = ((column, find_column(table, column)) for column in columns)
+def _called(column: Column, release: Release | None) -> str | None:
+    """What a release calls a column, in small letters; None where it does not say."""
+    called = None if release is None else release.column(column.name)
+    return None if called is None else called.lower()
+
+
+def _found_columns(
+    table: Table, columns: Sequence[Column], release: Release | None
+) -> tuple[UsedColumn, ...]:
+    pairs = ((column, find_column(table, column, _called(column, release))) for column in columns)
     return tuple(_used(table, column, stored) for column, stored in pairs if stored is not None)
 
 

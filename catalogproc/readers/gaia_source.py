@@ -37,6 +37,7 @@ from catalogproc.readers.sorted_tables import (
     sort_rows,
     sorted_copies,
 )
+from catalogproc.release import Release
 
 SCANNED = 20_000_000
 """Rows of a table that is not sorted that are read to look up stars before a run."""
@@ -59,12 +60,15 @@ class AuxiliaryTable:
     tables
         The name of each file's table, for the account: files of one folder with the same columns
         are one table.
+    release
+        What columns are called comes from here first.
     """
 
     files: tuple[Path, ...] = ()
     parts: tuple[SortedPart, ...] = ()
     unready: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()
+    release: Release | None = None
 
     def match(self, source_ids: pa.Array | pa.ChunkedArray) -> pa.Table:
         """Look up stars.
@@ -142,7 +146,7 @@ class AuxiliaryTable:
                 if found.num_rows:
                     yield Piece(found, named(part.origin), table[part.origin])
         for path in self.unready:
-            yield Piece(_scanned(path, wanted), named(path), table[path])
+            yield Piece(_scanned(path, wanted, self.release), named(path), table[path])
 
 
 NO_TABLES = AuxiliaryTable()
@@ -159,7 +163,9 @@ def _rows_of(rows: pa.Table, wanted: Ids) -> pa.Table:
     return rows.take(pa.array(place[hit]))
 
 
-def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> AuxiliaryTable:
+def open_auxiliary(
+    files: Sequence[str | Path], staging: str | Path | None, release: Release | None = None
+) -> AuxiliaryTable:
     """Open auxiliary tables, and write sorted copies of those that are not sorted.
 
     Parameters
@@ -170,6 +176,8 @@ def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> A
         A folder for sorted copies of the files that need one; a copy that is there
         already is used again. None writes nothing: the files are checked, and stars can
         be looked up if all of them are Parquet in order.
+    release
+        What columns are called comes from here first.
 
     Raises
     ------
@@ -183,7 +191,7 @@ def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> A
     kinds: list[object] = []
     for path in paths:
         table = open_table(path)
-        columns = used_columns(table)
+        columns = used_columns(table, release)
         kinds.append((path.parent, tuple(column.stored for column in columns)))
         part = as_sorted(table, path, columns)
         if part is not None:
@@ -192,7 +200,7 @@ def open_auxiliary(files: Sequence[str | Path], staging: str | Path | None) -> A
             unready.append(path)
         else:
             parts += sorted_copies(table, columns, Path(staging))
-    return AuxiliaryTable(paths, tuple(parts), tuple(unready), table_names(paths, kinds))
+    return AuxiliaryTable(paths, tuple(parts), tuple(unready), table_names(paths, kinds), release)
 
 
 def table_names(files: Sequence[Path], kinds: Sequence[object]) -> tuple[str, ...]:
@@ -215,10 +223,10 @@ def table_names(files: Sequence[Path], kinds: Sequence[object]) -> tuple[str, ..
     return tuple(names[kind] for kind in kinds)
 
 
-def _scanned(path: Path, wanted: Ids) -> pa.Table:
+def _scanned(path: Path, wanted: Ids, release: Release | None) -> pa.Table:
     """Return the rows of the wanted stars that are among the first SCANNED rows of a table."""
     table = open_table(path)
-    columns = used_columns(table)
+    columns = used_columns(table, release)
     stored = [column.stored for column in columns]
     stars = pa.array(wanted)
     found = []

@@ -288,7 +288,7 @@ def _layout(table: Table, correlations: bool, own: bool, release: Release | None
     if apart is not None:
         fields.insert(-4, pa.field("wavelength", pa.list_(pa.float64())))
     taken = [name for held in holders.values() for name in held]
-    beside = own_columns(table, taken) if own else ()
+    beside = own_columns(table, release, taken) if own else ()
     if beside:
         columns = load_contract("gaia_source")
         fields += [pa.field(column.name, columns[column.name].arrow_type) for column in beside]

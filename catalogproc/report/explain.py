@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.inference.engine import Engine
     from catalogproc.network.bundle import Bundle
+    from catalogproc.readers.gaia_source import AuxiliaryTable
+    from catalogproc.release import Release
 
 Float = NDArray[np.float64]
 
@@ -169,7 +171,8 @@ def explain(
         return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
     engine = _engine(identity, _bundle(identity, model))
     row_number, spectrum, own = _spectrum(file, source, source_id, engine.bundle.vocabulary)
-    auxiliary = _auxiliary_row(folder, _auxiliary_files(identity, gaia_source), source_id, own)
+    tables = _auxiliary_tables(folder, identity, gaia_source, engine.bundle.release)
+    auxiliary = _auxiliary_row(tables, source_id, own)
     tokens = engine.features(spectrum, auxiliary)
     _check_equal(engine.process(spectrum, auxiliary).to_pylist()[0], row)
     star = Explanation(source_id, row, {}, file, row_number, identity, receipt, duplicates)
@@ -240,9 +243,12 @@ def _spectrum(
     raise VerifyError("the star's spectrum is not in the file that its receipt names", where=file)
 
 
-def _auxiliary_files(identity: RunIdentity, moved_to: Sequence[Path]) -> list[Path]:
+def _auxiliary_tables(
+    folder: Path, identity: RunIdentity, moved_to: Sequence[Path], release: Release
+) -> AuxiliaryTable:
     """Return the gaia_source tables of a run. Raises InputError where one is gone."""
     from catalogproc.features.dust_map import FACTS
+    from catalogproc.readers.gaia_source import open_auxiliary
 
     paths = [file.path for file in identity.auxiliary if not file.path.endswith(FACTS)]
     files = [local(path) for path in moved_to or paths] if paths else []
@@ -252,18 +258,14 @@ def _auxiliary_files(identity: RunIdentity, moved_to: Sequence[Path]) -> list[Pa
                 "a gaia_source table is not where the run found it", wanted=path,
                 advice="go to the folder that the run was started in, or name it: --gaia-source",
             )  # fmt: skip
-    return files
+    return open_auxiliary(files, folder, release)
 
 
-def _auxiliary_row(
-    folder: Path, files: Sequence[Path], source_id: int, own: pa.Table | None
-) -> pa.Table | None:
+def _auxiliary_row(tables: AuxiliaryTable, source_id: int, own: pa.Table | None) -> pa.Table | None:
     """Return the star's auxiliary columns; None where the run had none."""
-    from catalogproc.readers.gaia_source import open_auxiliary
-
-    if own is None and not files:
+    if own is None and not tables.files:
         return None
-    return open_auxiliary(files, folder).join(pa.array([source_id], pa.int64()), own).rows
+    return tables.join(pa.array([source_id], pa.int64()), own).rows
 
 
 def _check_equal(repeated: Mapping[str, Any], row: Mapping[str, Any]) -> None:

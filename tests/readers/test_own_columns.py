@@ -16,6 +16,7 @@ from catalogproc.readers import auxiliary_rows
 from catalogproc.readers.gaia_source import NO_TABLES, open_auxiliary
 from catalogproc.readers.joined_rows import CONTRADICTS, OWN, REPEATED, STARS, UNREADABLE
 from catalogproc.readers.xp import read_spectra, split_own
+from catalogproc.release import load_release
 from catalogproc.vocabulary import load_vocabulary
 
 FORMATS = {"xp.fits": "fits", "xp.vot": "votable", "xp.ecsv": "ascii.ecsv"}
@@ -161,6 +162,26 @@ def test_tables_of_different_columns_are_joined_star_by_star(tmp_path: Path) -> 
     # The other order: now the last table's parallaxes count.
     turned = open_auxiliary([others, source], tmp_path / "staged").match(pa.array([3]))
     assert turned.column("parallax").to_pylist() == [3.5]
+
+
+def test_a_release_says_what_columns_are_called(tmp_path: Path) -> None:
+    """A line of TOML is enough for a column that the next release renames."""
+    (tmp_path / "mine.toml").write_text(
+        'version = 1\nname = "mine"\nlike = "dr3"\n'
+        '[columns.gaia_source]\nparallax = "Astrometric_Plx"\nruwe = "fit_quality"\n'
+    )
+    release = load_release(tmp_path / "mine.toml")
+    path, given = tmp_path / "xp.parquet", tmp_path / "gaia.csv"
+    table = with_own(path, FIT_QUALITY=np.full(30, 1.25), parallax=np.full(30, 9.0))
+    ids = table.column("source_id").to_numpy()
+    given.write_text("source_id,astrometric_plx\n" + "".join(f"{i},2.5\n" for i in ids))
+    (batch,) = read_spectra(path, own=True, release=release)
+    spectra, own = split_own(batch)
+    for scan, staging in ((True, None), (False, tmp_path / "staged")):
+        auxiliary = open_auxiliary([given], staging, release)
+        rows = auxiliary.join(spectra.column("source_id"), own, scan=scan).rows
+        assert rows.column("parallax").to_pylist() == [2.5] * 30
+        assert rows.column("ruwe").to_pylist() == [1.25] * 30
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
