@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,9 +306,11 @@ def _kinds(batch: pa.RecordBatch | pa.Table, band: str) -> list[tuple[int, int |
     """Return length and basis of a band in each row that has it."""
     column, name = batch.column(f"{band}_coefficients"), f"{band}_basis_function_id"
     ids = batch.column(name).to_pylist() if name in batch.schema.names else [None] * len(batch)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    rows = np.flatnonzero(lengths)
     # Formats without null fill an absent band with NaN.
-    return [
-        (len(values), ids[row])
-        for row, values in enumerate(column)
-        if values.is_valid and len(values) and not math.isnan(values[0].as_py() or math.nan)
-    ]
+    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    first = (np.cumsum(lengths) - lengths)[rows]
+    values = pc.fill_null(flat.flatten().take(pa.array(first)), np.nan)
+    known = rows[~np.isnan(values.to_numpy(zero_copy_only=False).astype(np.float64))]
+    return [(int(lengths[row]), ids[row]) for row in known]
