@@ -34,11 +34,12 @@ def canonical_stars(coefficients: torch.Tensor, magnitudes: torch.Tensor) -> Obs
         @ noise.load_noise().coefficients
     )
     values = coefficients.double().numpy()
-    errors = typical.double().numpy() * g_flux(g)[:, None]
+    errors = typical.double().numpy() * g_flux(g, DR3.magnitude("G").zero_point)[:, None]
     both = [{"bp": part[:, :55], "rp": part[:, 55:]} for part in (values, errors)]
     found = canonical.from_coefficients(both[0], both[1])
     arrays = (
-        np.concatenate([part[band] for band in BANDS], axis=1) / g_flux(g)[:, None]
+        np.concatenate([part[band] for band in BANDS], axis=1)
+        / g_flux(g, DR3.magnitude("G").zero_point)[:, None]
         for part in (found.values, found.errors)
     )
     return ObservedStars(
