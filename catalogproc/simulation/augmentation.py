@@ -188,7 +188,7 @@ def _tables() -> _Tables:
     wavelengths = calibration(load_release()).wavelengths
     operator = canonical_tables.operators()["both"]
     design, _ = canonical_tables.designs()["both"]
-    system = passbands()
+    system = passbands(load_release())
     weights = np.concatenate([system.weights[band] for band in BANDS], axis=1)
     order = [system.names.index(name) for name in ("G", "BP", "RP")]
     modes = _modes(_curves(wavelengths))
