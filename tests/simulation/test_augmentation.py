@@ -153,10 +153,12 @@ def test_fainter_stars_have_the_errors_of_real_stars(
             for what in ("coefficients", "coefficient_errors")
         }
         found = canonical.from_coefficients(read["coefficients"], read["coefficient_errors"])
-        magnitudes = synthetic_photometry(read["coefficients"]["bp"], read["coefficients"]["rp"])
+        magnitudes = synthetic_photometry(
+            read["coefficients"]["bp"], read["coefficients"]["rp"], DR3
+        )
         near = np.abs(magnitudes.g - 16.5) < 0.4
         near &= np.abs(magnitudes.bp - magnitudes.rp - 1.2) < 0.3
-        scale = g_flux(magnitudes.g)[:, None]
+        scale = g_flux(magnitudes.g, DR3.magnitude("G").zero_point)[:, None]
         errors.append((np.concatenate([found.errors[b] for b in BANDS], axis=1) / scale)[near])
         values.append(near.sum())
     assert sum(values) > 40
