@@ -13,6 +13,7 @@ from catalogproc.datasets.apogee_library import library_path, read_library
 from catalogproc.datasets.reddening import A_K_PER_EBV, ln_ebv_from_a_k
 from catalogproc.features import canonical
 from catalogproc.features.spectra import g_flux
+from catalogproc.release import load_release
 from catalogproc.simulation.augmentation import ObservedStars, reddened
 from catalogproc.vocabulary import BANDS
 
@@ -51,7 +52,7 @@ def test_the_scale_is_that_of_the_reddening_of_bp_rp() -> None:
     distance, twin = tree.query(labels[dusty] / (60.0, 0.25, 0.12, 0.06))
     dusty, twin = dusty[distance < 1][:1500], clear[twin[distance < 1]][:1500]
     spectra = canonical.from_flux(library.flux[twin], library.flux_error[twin])
-    scale = g_flux(columns["g_mag"][twin])[:, None]
+    scale = g_flux(columns["g_mag"][twin], load_release().magnitude("G").zero_point)[:, None]
     arrays = [
         np.concatenate([part[band] for band in BANDS], axis=1) / scale
         for part in (spectra.values, spectra.errors)
