@@ -260,7 +260,7 @@ def test_the_time_estimate_scales_with_the_steps_left() -> None:
 def test_the_readme_shows_these_commands() -> None:
     """Four lines: a download, and three commands of this program."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("Train it on the real data") :]
+    section = text[text.index("The stars of the published network") :]
     lines = section.split("```")[1].strip().splitlines()
     assert len(lines) == 4
     commands = [shlex.split(line, comments=True) for line in lines]
