@@ -7,7 +7,7 @@ stars of its batch, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
-from catalogproc.features import astrometry, extinction, parallax, photometry, spectra
+from catalogproc.features import astrometry, extinction, parallax
 from catalogproc.features.coefficients import Coefficients
+from catalogproc.features.dense_tokens import DenseTokens
 from catalogproc.features.star_batch import StarBatch, read
+from catalogproc.features.star_photometry import (
+    blended_fraction,
+    star_photometry,
+    tmass_colours,
+)
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.release import Release
@@ -43,8 +49,6 @@ SOURCES = {
 
 READABLE = tuple(SOURCES)
 """Tokens, besides the coefficients, that are made from spectra and gaia_source columns."""
-
-_BLOCK = 2048  # rows per pass: their coefficients stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -221,38 +225,38 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
     check_inputs(job, vocabulary)
     size = len(stars)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        read = Coefficients.of(stars, vocabulary)
-        g_mag, g_flux, bp_rp, e_bp_rp, synthetic = _photometry(stars, read)
-        plx = parallax.parallaxes(stars, g_mag)
-        f, e_f = astrometry.pseudo_luminosity(plx.corrected, plx.error, g_mag)
+        coefficients = Coefficients.of(stars, vocabulary)
+        phot = star_photometry(stars, coefficients)
+        plx = parallax.parallaxes(stars, phot.g_mag)
+        f, e_f = astrometry.pseudo_luminosity(plx.corrected, plx.error, phot.g_mag)
         ruwe = stars.column("ruwe")
         usable = astrometry.parallax_usable(plx.zero_point, plx.error, ruwe) & np.isfinite(f)
-        jh, jk = _tmass_colours(stars)
+        jh, jk = tmass_colours(stars)
         inputs = {
-            "bprp": (bp_rp, e_bp_rp),
+            "bprp": (phot.bp_rp, phot.e_bp_rp),
             "jh": jh,
             "jk": jk,
             "logebv": (extinction.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
             "g_fakemag": (np.where(usable, f, np.nan), e_f),
         }
-        dense = _DenseTokens(vocabulary, *np.full((2, size, len(vocabulary)), np.nan))
+        dense = DenseTokens(vocabulary, *np.full((2, size, len(vocabulary)), np.nan))
         for name in job.inputs:
             dense.set_input(name, *inputs[name])
-        present = {band: dense.set_spectrum(band, read, g_flux, job) for band in BANDS}
+        present = {band: dense.set_spectrum(band, coefficients, phot.g_flux, job) for band in BANDS}
     ra, dec, l, b = _position(stars)  # noqa: E741
     return Tokens(
         values=dense.values, errors=dense.errors,
-        g_mag=g_mag, g_flux=g_flux, bp_rp=bp_rp, e_bp_rp=e_bp_rp, synthetic=synthetic,
+        **vars(phot),
         parallax_zp=plx.zero_point, parallax_zpc=plx.corrected, e_parallax=plx.error,
         parallax_usable=usable, zero_point_assumed=plx.assumed,
         zero_point_published=plx.published, zero_point_relation=plx.relation,
         pseudo_luminosity=f, e_pseudo_luminosity=e_f, ruwe=ruwe,
-        n_bp_relevant=read.n_relevant["bp"].astype(np.int16), bp=present["bp"],
-        n_rp_relevant=read.n_relevant["rp"].astype(np.int16), rp=present["rp"],
+        n_bp_relevant=coefficients.n_relevant["bp"].astype(np.int16), bp=present["bp"],
+        n_rp_relevant=coefficients.n_relevant["rp"].astype(np.int16), rp=present["rp"],
         has_tmass=_has_tmass(job, jh[0], jk[0]),
         ra=ra, dec=dec, l=l, b=b, healpix29=astrometry.healpix(ra, dec),
         excess_factor=stars.column("phot_bp_rp_excess_factor"),
-        blended_fraction=_blended_fraction(stars),
+        blended_fraction=blended_fraction(stars),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
         ebv_by_parallax=np.zeros(size, dtype=bool),
         e_j=stars.column("j_msigcom"), correlations=stars.correlations,
@@ -289,7 +293,7 @@ def hide_band(
         errors={**stars.errors, band: nothing},
     )
     coefficients = Coefficients.of(shown, vocabulary)
-    dense = _DenseTokens(vocabulary, made.values.copy(), made.errors.copy())
+    dense = DenseTokens(vocabulary, made.values.copy(), made.errors.copy())
     job = Job("one band", inputs=(), coefficients=max(map(vocabulary.coefficients, BANDS)))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for name in BANDS:
@@ -297,107 +301,9 @@ def hide_band(
     return replace(made, values=dense.values, errors=dense.errors)
 
 
-@dataclass(frozen=True, eq=False)
-class _DenseTokens:
-    """Values and errors (N, V) that are filled token by token; NaN where absent."""
-
-    vocabulary: Vocabulary
-    values: Float
-    errors: Float
-
-    def set_input(self, name: str, value: Float, error: Float) -> None:
-        """Write the values and errors (N,) of a token; a value that is unknown has no error."""
-        column = self.vocabulary.column(name)
-        self.values[:, column] = value
-        self.errors[:, column] = np.where(np.isfinite(value), error, np.nan)
-
-    def set_spectrum(self, band: str, read: Coefficients, g_flux: Float, job: Job) -> Mask:
-        """Write the coefficients of a band; return which stars have any (N,)."""
-        columns = self.vocabulary.coefficient_columns(band)[: job.coefficients]
-        present = np.zeros(len(self.values), dtype=bool)
-        if not len(columns):
-            return present
-        at: slice | NDArray[np.int64] = columns
-        if np.all(np.diff(columns) == 1):
-            at = slice(int(columns[0]), int(columns[-1]) + 1)
-        first = slice(0, len(columns))
-        coefficients, errors = read.values[band], read.errors[band]
-        for rows in _blocks(len(present)):
-            value, error = spectra.normalise(
-                coefficients[rows, first], errors[rows, first], g_flux[rows]
-            )
-            absent = ~((value != 0) & np.isfinite(value) & read.measured[band][first])
-            if job.mask_irrelevant:
-                absent |= ~read.relevant(band, rows)[:, first]
-            value[absent] = np.nan
-            error[absent] = np.nan
-            self.values[rows, at], self.errors[rows, at] = value, error
-            present[rows] = ~absent.all(axis=1)
-        return present
-
-
-def _blended_fraction(stars: StarBatch) -> Float:
-    """Return the share of the BP and RP transits that are blended (N,); NaN without any."""
-    transits = stars.column("phot_bp_n_obs") + stars.column("phot_rp_n_obs")
-    blended = stars.column("phot_bp_n_blended_transits") + stars.column(
-        "phot_rp_n_blended_transits"
-    )
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return np.asarray(blended / np.where(transits > 0, transits, np.nan))
-
-
 def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:
     """Return which stars (N,) have both colours; none where the job reads neither."""
     return bool({"jh", "jk"} & set(job.inputs)) & np.isfinite(jh) & np.isfinite(jk)
-
-
-def _photometry(stars: StarBatch, read: Coefficients) -> tuple[Float, Float, Float, Float, Mask]:
-    """Return G, G flux, BP - RP, its error, and whether any of it is synthetic; (N,) each."""
-    flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
-    release = stars.release
-    g_zero_point = release.magnitude("G").zero_point
-    g_flux = spectra.g_flux(g_mag, g_zero_point, flux)
-    g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux, g_zero_point))
-    bp_rp = stars.column("phot_bp_mean_mag") - stars.column("phot_rp_mean_mag")
-    e_bp_rp = photometry.bp_rp_error(
-        stars.column("phot_bp_mean_flux_over_error"),
-        stars.column("phot_rp_mean_flux_over_error"),
-        release,
-    )
-    no_g, no_colour = ~np.isfinite(g_flux), ~np.isfinite(bp_rp)
-    e_bp_rp[no_colour] = np.nan
-    lacking = no_g | no_colour
-    # Of canonical coefficients, so that every kind of spectrum gives the same magnitudes.
-    bp, rp = (read.values[band] for band in BANDS)
-    # Without any gaia_source columns a release without pass-bands is refused; with some, one star
-    # that lacks photometry must not fail all others.
-    if (stars.has_spectra and lacking.any()) and (
-        not stars.auxiliary or release.design is not None
-    ):
-        rows: slice | Mask = slice(None) if lacking.all() else lacking
-        synthetic = photometry.synthetic_photometry(
-            bp[rows], rp[rows], release, (read.errors["bp"][rows], read.errors["rp"][rows])
-        )
-        g_mag[no_g] = synthetic.g[no_g[rows]]
-        g_flux[no_g] = spectra.g_flux(synthetic.g, g_zero_point)[no_g[rows]]
-        bp_rp[no_colour] = (synthetic.bp - synthetic.rp)[no_colour[rows]]
-        error = photometry.bp_rp_error(
-            photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_bp,
-            photometry.MAGNITUDE_PER_RELATIVE / synthetic.e_rp,
-            release,
-        )
-        e_bp_rp[no_colour] = error[no_colour[rows]]
-    return g_mag, g_flux, bp_rp, e_bp_rp, lacking
-
-
-def _tmass_colours(stars: StarBatch) -> tuple[tuple[Float, Float], tuple[Float, Float]]:
-    """Return J - H and J - Ks, each with its error (N,), mag."""
-    good = np.ones(len(stars), dtype=bool) if stars.tmass_good is None else stars.tmass_good
-    j, e_j, h, e_h, k, e_k = (
-        photometry.tmass_magnitude(stars.column(name), good)
-        for name in ("j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom")
-    )
-    return photometry.colour(j, h, e_j, e_h), photometry.colour(j, k, e_j, e_k)
 
 
 def _position(stars: StarBatch) -> tuple[Float, Float, Float, Float]:
@@ -408,10 +314,6 @@ def _position(stars: StarBatch) -> tuple[Float, Float, Float, Float]:
         l, b = l.copy(), b.copy()  # noqa: E741
         l[rows], b[rows] = astrometry.galactic(ra[rows], dec[rows])
     return ra, dec, l, b
-
-
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def _or_false(mask: Mask | None, size: int) -> Mask:

@@ -258,6 +258,7 @@ def test_the_role_of_everything_that_a_run_used_is_stated(tmp_path: Path) -> Non
         auxiliary: "auxiliary table",
         "run:model": "model",
         "run:job": "configuration",
+        "run:release": "release",
         "run:contract-catalog": "contract",
         "run:contract-rejected": "contract",
         "run:contract-receipt": "contract",
