@@ -147,7 +147,8 @@ class TrainingJob:
 
     A job with a table ``data`` trains on a dataset of real stars. The others train on simulated
     stars; a table ``real`` mixes real stars in. A table ``errors`` says which errors a network that
-    reads errors is shown.
+    reads errors is shown. ``basis`` is that of the coefficients: ``archive`` or ``canonical``; by
+    default that of the dataset or of the model that is fine-tuned, else ``archive``.
     """
 
     name: str
@@ -168,13 +169,14 @@ class TrainingJob:
 
     real: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[str, Any] = field(default_factory=dict)
+    basis: str = ""
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of the settings as canonical JSON."""
         content = asdict(self)
         del content["name"], content["description"]
-        for name in ("data", "real", "errors"):
+        for name in ("data", "real", "errors", "basis"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there were such
         return _hash(content)

@@ -24,6 +24,8 @@ __all__ = ["BANDS", "BASES", "KINDS", "TRANSFORMS", "Token", "Vocabulary", "load
 KINDS = ("coefficient", "colour", "label")
 TRANSFORMS = ("identity", "log10", "ln")
 BASES = ("archive", "canonical")
+CANONICAL_COEFFICIENTS = {"bp": 55, "rp": 55}
+"""Numbers of canonical coefficients, whatever the release (features/canonical.py)."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,9 @@ class Vocabulary:
         return cls(tuple(Token(**row) for row in rows), name, basis, declared)
 
 
-def load_vocabulary(path: Path | None = None, release: Release | None = None) -> Vocabulary:
+def load_vocabulary(
+    path: Path | None = None, release: Release | None = None, basis: str | None = None
+) -> Vocabulary:
     """Load the vocabulary that a TOML file declares.
 
     Parameters
@@ -251,9 +255,11 @@ def load_vocabulary(path: Path | None = None, release: Release | None = None) ->
     path
         The file; the shipped one by default. ``[[band]]`` tables (name, unit, description)
         declare the spectral coefficients, ``[[token]]`` tables everything else, in order.
-        A band has as many coefficients as the release; in a canonical basis ``count`` says.
+        A band has as many coefficients as the release, or as CANONICAL_COEFFICIENTS.
     release
         The release; by default the one that the file names (``release``, else dr3).
+    basis
+        One of BASES; by default the one that the file names (``basis``, else archive).
 
     Raises
     ------
@@ -266,7 +272,7 @@ def load_vocabulary(path: Path | None = None, release: Release | None = None) ->
     try:
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
         release = release or _release(declared.get("release", DEFAULT), path)
-        basis = declared.get("basis", "archive")
+        basis = basis or declared.get("basis", "archive")
         numbered = enumerate(_rows(declared, release, basis), start=1)
         rows = ({"number": number} | row for number, row in numbered)
         return Vocabulary.from_rows(rows, release, basis)
@@ -309,7 +315,9 @@ def _rows(declared: Mapping[str, Any], release: Release, basis: str) -> Iterator
 def _count(band: Mapping[str, Any], release: Release, basis: str) -> int:
     """Return the number of coefficients of a declared band."""
     known = release.coefficients(band["name"])
-    count: int = band["count"] if basis != "archive" else band.get("count", known)
+    if basis != "archive":
+        known = CANONICAL_COEFFICIENTS[band["name"]]
+    count: int = band.get("count", known)
     if not 0 <= count <= MAX_COEFFICIENTS:
         raise ValueError(f"a band of {count} coefficients")
     if basis == "archive" and count != known:

@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 
 from catalogproc.errors import ContractError, ReleaseError
+from catalogproc.features import canonical_tables
 from catalogproc.release import load_release
 from catalogproc.resources import shipped
-from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
+from catalogproc.vocabulary import BANDS, Token, Vocabulary, load_vocabulary
 
 
 def test_numbers_are_those_of_the_seed_model() -> None:
     vocabulary = load_vocabulary()
-    assert len(vocabulary) == 120
+    assert len(vocabulary) == 121
     numbers = {"bp0": 1, "bp54": 55, "rp0": 56, "rp54": 110, "bprp": 111, "jk": 113, "teff": 114}
     numbers |= {"logg": 115, "m_h": 116, "logebv": 117, "g_fakemag": 118, "mass": 119}
     for name, number in numbers.items():
         assert vocabulary.number(name) == number
     assert vocabulary.number("log_age") == 120
+    assert vocabulary.number("alpha_m") == 121
     assert vocabulary.coefficients("bp") == vocabulary.coefficients("rp") == 55
     assert np.array_equal(vocabulary.coefficient_columns("rp"), np.arange(55, 110))
 
@@ -66,3 +68,12 @@ def test_numbers_must_run_without_a_gap() -> None:
     token = Token(2, "x", "label", "", "identity", "x", "x")
     with pytest.raises(ContractError, match="must run 1, 2, 3"):
         Vocabulary((token,))
+
+
+def test_a_canonical_vocabulary_has_the_numbers_of_the_operators_whatever_the_release() -> None:
+    for release in ("dr3", "dr4"):
+        vocabulary = load_vocabulary(release=load_release(release), basis="canonical")
+        assert vocabulary.basis == "canonical"
+        for band in BANDS:
+            part = canonical_tables.columns(band)
+            assert vocabulary.coefficients(band) == part.stop - part.start

@@ -145,7 +145,13 @@ def load_dataset(
             wanted=facts["sha256"], found=fingerprint(folder), where=folder,
             advice="make it again with catalogproc dataset",
         )  # fmt: skip
-    vocabulary = vocabulary or load_vocabulary()
+    vocabulary = vocabulary or load_vocabulary(basis=basis_of(facts))
+    if vocabulary.basis != basis_of(facts):
+        raise InputError(
+            "the spectra of the dataset are in another basis than those of the model",
+            wanted=f"{vocabulary.basis} coefficients", found=f"{basis_of(facts)} coefficients",
+            where=folder, advice="use a model that was trained in that basis",
+        )  # fmt: skip
     _check_release(folder, facts, vocabulary)
     train, test = (
         read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, with_repeats)
@@ -202,6 +208,17 @@ def outside_domain(m_h: NDArray[Any], bitmask: NDArray[Any]) -> NDArray[np.bool_
         (N,) BITMASK of DistMass.
     """
     return np.asarray((m_h < OUTSIDE_M_H) | ((bitmask & OUTSIDE_BIT) != 0))
+
+
+def basis_of(facts: Mapping[str, Any]) -> str:
+    """Return the basis of a dataset's coefficients, as a vocabulary names it.
+
+    Parameters
+    ----------
+    facts
+        As :func:`dataset_facts` returns them.
+    """
+    return "canonical" if facts.get("basis") == canonical.BASIS_ID else "archive"
 
 
 def dataset_facts(folder: Path | str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ LABEL_COLUMNS = {
     "teff": "teff",
     "logg": "logg",
     "m_h": "m_h",
+    "alpha_m": "alpha_m",
     "mass": "mass",
     "log_age": "log_age",
     "logebv": "ln_ebv",

@@ -37,7 +37,7 @@ MAX_MASS_ERROR = 0.3  # relative; three times the error of the mass labels
 MAX_AGE_ERROR = 0.5  # relative; Kordopatis et al. 2023
 MAX_CHI2 = 2.0  # reduced; Zhang, Green & Rix 2023, their bit 3
 MAX_AGE = 13.8  # Gyr; age of the universe (Planck 2018)
-EDGE_LABELS = ("teff", "logg", "m_h", "mass", "log_age")
+EDGE_LABELS = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age")
 """Labels that LABEL_EDGE checks. Reddening and pseudo-luminosity are left out, because zero is a
 usual value of the reddening and the end of its range."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import ReleaseError
-from catalogproc.features import astrometry, photometry
+from catalogproc.features import astrometry, canonical, photometry
 from catalogproc.features.spectra import TAIL
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import parquet_writer
@@ -107,22 +107,48 @@ class SimulatedStars:
         errors = torch.full_like(values, torch.nan)
         zero_point = vocabulary.data_release.magnitude("G").zero_point
         flux = 10 ** (0.4 * (zero_point - c["g_mag"][:, None]))
-        for band in BANDS:
+        for band, (value, error, relevant) in self._spectra(vocabulary.basis).items():
             at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
-            value, error = (
-                self.coefficients(band, quantity)[:, : len(at)] / flux
-                for quantity in ("coefficients", "coefficient_errors")
-            )
-            count = self.coefficients(band).shape[1]
-            relevant = _relevance(c[f"n_{band}_relevant"], count)[:, : len(at)]
-            values[:, at] = value.masked_fill(~relevant, torch.nan)
-            errors[:, at] = error.masked_fill(~relevant, torch.nan)
+            read = slice(0, len(at))
+            values[:, at] = (value / flux).masked_fill(~relevant, torch.nan)[:, read]
+            errors[:, at] = (error / flux).masked_fill(~relevant, torch.nan)[:, read]
         for name, (value, error) in _tokens(c, vocabulary.data_release).items():
             if name in vocabulary:
                 column = vocabulary.column(name)
                 values[:, column] = value
                 errors[:, column] = error.masked_fill(value.isnan(), torch.nan)
         return values, errors
+
+    def _spectra(self, basis: str) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Return by band coefficients, errors, and which are relevant (N, n), in a basis."""
+        values, errors = (
+            {band: self.coefficients(band, quantity) for band in BANDS}
+            for quantity in ("coefficients", "coefficient_errors")
+        )
+        if basis == "archive":
+            return {
+                band: (
+                    values[band],
+                    errors[band],
+                    _relevance(self[f"n_{band}_relevant"], values[band].shape[1]),
+                )
+                for band in BANDS
+            }
+        made = canonical.from_coefficients(_as_numpy(values), _as_numpy(errors))
+        relevant = made.relevant()
+        device, dtype = values["bp"].device, values["bp"].dtype
+        return {
+            band: (
+                torch.from_numpy(made.values[band]).to(device, dtype),
+                torch.from_numpy(made.errors[band]).to(device, dtype),
+                torch.from_numpy(relevant[band]).to(device),
+            )
+            for band in BANDS
+        }
+
+
+def _as_numpy(by_band: dict[str, Tensor]) -> dict[str, NDArray[np.floating]]:
+    return {band: value.cpu().numpy() for band, value in by_band.items()}
 
 
 def _check_release(vocabulary: Vocabulary) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc import __version__
-from catalogproc.datasets.dataset import dataset_facts, load_dataset
+from catalogproc.datasets.dataset import basis_of, dataset_facts, load_dataset
 from catalogproc.datasets.holdout import Holdout, real_holdout, simulated_holdout
 from catalogproc.datasets.star_table import StarSampler, StarTable, fit_standardisation, mixture
 from catalogproc.errors import JobError
@@ -206,7 +206,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
     """Return simulated giants, mixed with the real stars of the job's table ``real``."""
     options = SimulationOptions.from_dict(spec.job.simulation)
     simulator = Simulator(device)
-    vocabulary = _vocabulary(base)
+    vocabulary = _vocabulary(base, spec.job.basis)
     real = load_real_stars(RealOptions.from_dict(spec.job.real), spec.spectra, vocabulary)
 
     def table(purpose: str, n: int) -> StarTable:
@@ -258,7 +258,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
 def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: str) -> TrainingData:
     """Return the real stars of a dataset, by the job's table ``data``."""
     options, about = DatasetOptions.from_dict(spec.job.data), dataset_facts(folder)
-    vocabulary = _vocabulary(base)
+    vocabulary = _vocabulary(base, spec.job.basis or basis_of(about))
     table, test = load_dataset(folder, vocabulary, mask_irrelevant=options.mask_irrelevant)
     training, validation = table.split(options.validation, options.seed)
     if not len(training.ids) or not len(validation.ids):
@@ -318,11 +318,15 @@ def _refuse_forgetting(base: Bundle, training: StarTable) -> None:
         )
 
 
-def _vocabulary(base: Bundle | None) -> Vocabulary:
-    """Return the shipped vocabulary, or that of the base model with the new tokens."""
+def _vocabulary(base: Bundle | None, basis: str) -> Vocabulary:
+    """Return the shipped vocabulary, or that of the base model with the new tokens.
+
+    ``basis`` is that of the coefficients; "" for that of the base model, or the archive's.
+    """
     if base is None:
-        return load_vocabulary()
-    return extended_vocabulary(base.vocabulary, load_vocabulary(release=base.release))
+        return load_vocabulary(basis=basis or "archive")
+    own = base.vocabulary
+    return extended_vocabulary(own, load_vocabulary(release=base.release, basis=basis or own.basis))
 
 
 def _simulated_table(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> StarTable:

@@ -32,7 +32,7 @@ from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.release import load_release
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
-VOCABULARY = load_vocabulary()
+VOCABULARY = load_vocabulary(basis="canonical")
 G_0 = load_release().magnitude("G").zero_point
 
 
@@ -77,6 +77,15 @@ def test_it_fulfils_the_contract_and_is_read_for_training(
     train, test = load_dataset(folder / "stars", VOCABULARY)
     assert (len(train.ids), len(test.ids)) == tuple(len(table) for table in parts.values())
     assert dataset_facts(folder / "stars")["basis"] == canonical.BASIS_ID
+
+
+def test_tokens_of_another_basis_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="another basis") as refused:
+        load_dataset(folder / "stars", load_vocabulary(basis="archive"))
+    assert "canonical" in str(refused.value.found)
+    train, _ = load_dataset(folder / "stars")  # by default that of the dataset
+    same, _ = load_dataset(folder / "stars", VOCABULARY)
+    np.testing.assert_array_equal(train.values, same.values)
 
 
 def test_spectra_are_canonical_and_keep_the_flux(parts: dict[str, pa.Table]) -> None:

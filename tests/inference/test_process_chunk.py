@@ -26,7 +26,7 @@ from catalogproc.flags import load_flags
 from catalogproc.inference.engine import LABEL_COLUMNS, Engine
 from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
 from catalogproc.inference.stopwatch import STAGES
-from catalogproc.job import Job
+from catalogproc.job import LABELS, Job
 from catalogproc.readers import chunks
 from catalogproc.readers.chunks import Chunk
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -83,7 +83,7 @@ def same_numbers(a: pa.Table, b: pa.Table) -> None:
     """Predictions to 2e-4 of sigma, as network.predictor states."""
     assert a.column("source_id").equals(b.column("source_id"))
     assert a.column("quality_flags").equals(b.column("quality_flags"))
-    for name in LABEL_COLUMNS.values():
+    for name in (LABEL_COLUMNS[label] for label in LABELS):
         x, y = a.column(name).to_numpy(), b.column(name).to_numpy()
         sigma = a.column(f"e_{name}").to_numpy()
         assert (np.abs(x - y) <= 2e-4 * sigma + 4 * np.spacing(np.abs(x))).all()

@@ -20,12 +20,13 @@ CLEAN = {
     "parallax_zpc": 1.0, "e_parallax": 0.02, "parallax_zp": -0.03, "plx_nsig": 0.3,
     "has_tmass": True, "ebv": 0.1, "ebv_84": 0.12, "teff": 4750.0, "e_teff": 50.0,
     "logg": 2.5, "e_logg": 0.1,
-    "m_h": -0.1, "e_m_h": 0.05, "mass": 1.2, "e_mass": 0.1, "log_age": 9.7, "e_log_age": 0.1,
+    "m_h": -0.1, "e_m_h": 0.05, "alpha_m": 0.1, "e_alpha_m": 0.02,
+    "mass": 1.2, "e_mass": 0.1, "log_age": 9.7, "e_log_age": 0.1,
     "age": 5.0, "e_age": 1.2, "ood_mahal": 7.0, "xp_chi2_red": 0.9, "in_training": False,
 }  # fmt: skip
 LIMITS = {
     "teff": (3500.0, 6500.0), "logg": (0.0, 4.5), "m_h": (-2.5, 0.5), "mass": (0.6, 5.0),
-    "log_age": (8.0, 10.14),
+    "log_age": (8.0, 10.14), "alpha_m": (-0.2, 0.5),
 }  # fmt: skip
 EVIDENCE = Evidence(
     bp=np.array([True]), rp=np.array([True]),

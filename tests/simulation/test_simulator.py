@@ -19,7 +19,7 @@ from catalogproc.release import load_release
 from catalogproc.simulation import isochrones
 from catalogproc.simulation.simulated_stars import source_ids
 from catalogproc.simulation.simulator import write_stars
-from catalogproc.vocabulary import load_vocabulary
+from catalogproc.vocabulary import BASES, load_vocabulary
 
 DR3 = load_release("dr3")
 
@@ -139,8 +139,9 @@ def test_phases_have_their_relative_durations() -> None:
     assert share[2] > share[3] > share[4]
 
 
-def test_tokens_from_files_equal_direct_tokens(tmp_path: Path) -> None:
-    vocabulary = load_vocabulary()
+@pytest.mark.parametrize("basis", BASES)
+def test_tokens_from_files_equal_direct_tokens(tmp_path: Path, basis: str) -> None:
+    vocabulary = load_vocabulary(basis=basis)
     stars = simulated.simulator().draw(4000, seed=11)
     paths = write_stars(stars, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in paths)
