@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, JobError
 from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
@@ -145,7 +146,7 @@ def extended_shape(
 
 
 def extended_errors(bundle: Bundle | None, fitted: ErrorScaling) -> ErrorScaling:
-    """Return the scaling of errors of an extended vocabulary; old tokens keep theirs.
+    """Return the scaling of errors of an extended vocabulary; trained tokens keep theirs.
 
     Parameters
     ----------
@@ -156,9 +157,8 @@ def extended_errors(bundle: Bundle | None, fitted: ErrorScaling) -> ErrorScaling
     """
     if bundle is None or bundle.error_scaling is None:
         return fitted
-    count = len(bundle.vocabulary)
     old, new = vars(bundle.error_scaling), vars(fitted)
-    return ErrorScaling(*(np.concatenate([old[k], new[k][count:]]) for k in new))
+    return ErrorScaling(*(_kept(bundle, old[name], new[name]) for name in new))
 
 
 def extended_scales(
@@ -166,8 +166,8 @@ def extended_scales(
 ) -> tuple[Standardisation, Domain]:
     """Return standardisation and domain of an extended vocabulary.
 
-    Old tokens keep their scales, because the weights depend on them. The domain is that of the
-    new stars, and the old one for tokens that these lack.
+    Trained tokens keep their scales, because the weights depend on them. The domain is that of
+    the new stars, and the old one for tokens that these lack.
 
     Parameters
     ----------
@@ -176,10 +176,24 @@ def extended_scales(
     standardisation, domain
         Of the new stars.
     """
+    old = bundle.standardisation
+    center = _kept(bundle, old.center, standardisation.center)
+    scale = _kept(bundle, old.scale, standardisation.scale)
     count = len(bundle.vocabulary)
-    center, scale = standardisation.center.copy(), standardisation.scale.copy()
-    center[:count], scale[:count] = bundle.standardisation.center, bundle.standardisation.scale
     low, high = domain.low.copy(), domain.high.copy()
-    for new, old in ((low, bundle.domain.low), (high, bundle.domain.high)):
-        new[:count] = np.where(np.isnan(new[:count]), old, new[:count])
+    for new, before in ((low, bundle.domain.low), (high, bundle.domain.high)):
+        new[:count] = np.where(np.isnan(new[:count]), before, new[:count])
     return Standardisation(center, scale), Domain(low, high)
+
+
+def _kept(
+    bundle: Bundle, old: NDArray[np.floating], new: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the old numbers of tokens that the bundle was trained on, and the new ones of others.
+
+    A token that no star of its training had is in its vocabulary, but has no domain.
+    """
+    kept = np.asarray(new, dtype=np.float64).copy()
+    trained = np.flatnonzero(~np.isnan(bundle.domain.low))
+    kept[trained] = old[trained]
+    return kept

@@ -13,7 +13,7 @@ from support.bundles import tiny_bundle
 
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, ResumeError
-from catalogproc.network.bundle import Bundle, Domain, Standardisation
+from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.star_tokens import StarTokens
@@ -23,6 +23,7 @@ from catalogproc.training.config import Settings
 from catalogproc.training.token_sampling import TrainingStars
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.vocabulary_extension import (
+    extended_errors,
     extended_network,
     extended_scales,
     extended_vocabulary,
@@ -30,12 +31,12 @@ from catalogproc.training.vocabulary_extension import (
 from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
 
 SHIPPED = load_vocabulary()
-NEW = ("mass", "log_age")
+NEW = ("mass", "log_age", "alpha_m")
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A model with the tokens of Leung & Bovy's: all but mass and age."""
+    """A model with the tokens of Leung & Bovy's."""
     full = tiny_bundle(tmp_path_factory.mktemp("full"))
     old = Vocabulary(tuple(token for token in SHIPPED.tokens if token.name not in NEW))
     count = len(old)
@@ -52,7 +53,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     center, scale = scales.center[:count], scales.scale[:count]
     content = BundleContent(
         name="old",
-        description="all tokens but mass and age",
+        description="the tokens of Leung & Bovy",
         network=small.eval(),
         vocabulary=old,
         standardisation=Standardisation(center, scale),
@@ -114,6 +115,25 @@ def test_old_tokens_keep_their_scales_and_new_ones_get_theirs(parent: Bundle) ->
     assert (scales.center[count:] == 5.0).all()
     assert domain.low[3] == parent.domain.low[3]
     assert domain.low[4] == -7.0
+
+
+def test_a_token_that_no_star_of_the_first_training_had_gets_the_scales_of_the_second(
+    parent: Bundle,
+) -> None:
+    column = parent.vocabulary.column("logebv")
+    low = parent.domain.low.copy()
+    low[column] = np.nan
+    unseen = replace(parent, domain=replace(parent.domain, low=low))
+    size = len(SHIPPED)
+    fitted = Standardisation(np.full(size, 5.0), np.full(size, 6.0))
+    scales, _ = extended_scales(unseen, fitted, Domain(np.full(size, -7.0), np.full(size, 7.0)))
+    assert (scales.center[column], scales.scale[column]) == (5.0, 6.0)
+    assert scales.center[0] == parent.standardisation.center[0]
+    errors = ErrorScaling(*(np.full(size, x) for x in (-1.0, 2.0, -3.0, 4.0)))
+    old = ErrorScaling(*(np.full(len(low), x) for x in (0.0, 1.0, 0.0, 0.0)))
+    found = extended_errors(replace(unseen, error_scaling=old), errors)
+    assert (found.center[column], found.scale[column]) == (-1.0, 2.0)
+    assert (found.low[0], found.high[0]) == (0.0, 0.0)
 
 
 # --- fine-tuning, and the end of a training by validation --------------------------------------
