@@ -214,6 +214,23 @@ class Release:
             advice="copy the file there, or give a --release file that names another one",
         )
 
+    def unknown_lines(self) -> dict[str, str]:
+        """Return what this release does not state: by its lines of TOML, what they would say."""
+        lines = {
+            f"[bands.{band}] basis_function_id": f"the archive's number of the {band.upper()} basis"
+            for band in BANDS
+            if self.basis_function_id(band) is None
+        }
+        if self.design is None:
+            lines["[design] file, sha256"] = "matrices from coefficients to flux and magnitudes"
+        for name in ("G", "BP", "RP"):
+            if name not in self.photometry.magnitudes:
+                at = f"[photometry.magnitudes.{name}] zero_point, zero_point_error"
+                lines[at] = f"the zero-point of {name}"
+        if self.extinction is None:
+            lines["[extinction] terms, teff, a_0"] = "A_G / A_0 by temperature and extinction"
+        return lines
+
     def unknown(self, what: str, table: str, *lines: str) -> ReleaseError:
         """Return the error for a fact that this release does not state.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from catalogproc.contract import Contract, load_contract
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
 from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipped_jobs
+from catalogproc.release import Release, load_release, shipped_releases
 from catalogproc.resources import shipped
 
 CONTRACTS = ("catalog", "xp_continuous", "gaia_source", "rejected", "receipt")
@@ -54,8 +56,8 @@ def describe(what: str) -> list[Section]:
     Parameters
     ----------
     what
-        Name of a contract, ``flags``, name or folder of a model, name or file of a job, or a
-        run folder.
+        Name of a contract, ``flags``, name or folder of a model, name or file of a job or of a
+        release, or a run folder.
 
     Raises
     ------
@@ -71,13 +73,18 @@ def describe(what: str) -> list[Section]:
         return _run(path)
     if (path / "bundle.toml").is_file() or what == "default" or what in _models():
         return _model(what)
+    if what in shipped_releases() or _is_release(path):
+        return _release(load_release(what))
     if path.suffix == ".toml" or what in shipped_jobs():
         return [_job(what)]
+    names = (
+        *CONTRACTS, "flags", "default", *_models(), *shipped_jobs(), *shipped_releases()
+    )  # fmt: skip
     raise JobError(
         "nothing of that name",
-        wanted=", ".join((*CONTRACTS, "flags", "default", *_models(), *shipped_jobs()))
-        + ", a job file, a bundle's folder or a run's folder",
+        wanted=", ".join((*names, "a file of a job or release, a bundle's or a run's folder")),
         found=what,
+        advice=did_you_mean(what, names),
     )
 
 
@@ -141,6 +148,31 @@ def _job(what: str) -> Section:
         job = load_training_job(what)
     rows = tuple((item.name, _text(getattr(job, item.name))) for item in fields(job)[1:])
     return Section(f"{job.name}, hash {job.hash[:8]}", "", ("field", "value"), rows)
+
+
+def _is_release(path: Path) -> bool:
+    """Return whether a TOML file declares a release: a job has a kind."""
+    if path.suffix != ".toml" or not path.is_file():
+        return False
+    try:
+        return "kind" not in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def _release(release: Release) -> list[Section]:
+    """Return what a release states, and what it does not."""
+    rows = tuple((name, _text(value)) for name, value in _flat(release.to_dict()))
+    lines = release.unknown_lines()
+    unknown = Section(
+        "not known",
+        "Lines for a file of your own, which is given as --release FILE (docs/releases.md).",
+        ("lines", "what they state"),
+        tuple(lines.items()),
+    )
+    text = f"A Gaia release, hash {release.hash[:8]}."
+    sections = [Section(release.title, text, ("field", "value"), rows)]
+    return [*sections, unknown] if lines else sections
 
 
 def _model(what: str) -> list[Section]:

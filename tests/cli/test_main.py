@@ -70,11 +70,25 @@ def test_describe_prints_every_column_and_flag() -> None:
         assert [row[2] for row in section["rows"]] == [flag.name for flag in declared.flags]
 
 
-@pytest.mark.parametrize("what", ["xp_continuous", "demo", "gaia-dr3-giants", "default"])
+@pytest.mark.parametrize("what", ["xp_continuous", "demo", "gaia-dr3-giants", "default", "dr3"])
 def test_describe_knows(what: str) -> None:
     done = catalogproc("describe", what)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
+
+
+def test_describe_says_what_is_not_known_of_a_release(tmp_path: Path) -> None:
+    sections = json.loads(catalogproc("describe", "dr4", "--json").stdout)
+    assert [section["title"] for section in sections] == ["Gaia DR4", "not known"]
+    lines = {row[0]: row[1] for row in sections[1]["rows"]}
+    assert "[bands.bp] basis_function_id" in lines
+    own = tmp_path / "own.toml"
+    own.write_text('version = 1\nname = "dr4"\nlike = "dr4"\n[bands.bp]\nbasis_function_id = 71\n')
+    sections = json.loads(catalogproc("describe", str(own), "--json").stdout)
+    assert ["bands.bp.basis_function_id", "71"] in sections[0]["rows"]
+    assert lines.keys() - {row[0] for row in sections[1]["rows"]} == {
+        "[bands.bp] basis_function_id"
+    }
 
 
 def test_what_is_refused_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
