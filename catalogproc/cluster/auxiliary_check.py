@@ -197,9 +197,6 @@ def _head(path: Path, release: Release | None) -> Iterator[pa.RecordBatch]:
 def _stars(batch: pa.RecordBatch) -> pa.Table:
     """The identifiers of a batch, with the columns beside its spectra."""
     spectra, own = split_own(batch)
-    rows = (
-        pa.table({"source_id": spectra.column("source_id")})
-        if own is None
-        else (own.append_column("source_id", spectra.column("source_id")))
-    )
+    ids = spectra.column("source_id")
+    rows = pa.table({"source_id": ids}) if own is None else own.append_column("source_id", ids)
     return rows.filter(pc.is_valid(rows.column("source_id")))

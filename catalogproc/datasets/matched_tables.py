@@ -59,8 +59,8 @@ class MatchedTables:
         By table: the number of the star of each row, from 0 to ``count`` - 1.
     fold
         (count,) fold of each star.
-    judge
-        (count,) whether the star judges `infer`.
+    evaluates_infer
+        (count,) whether the star is held out for the evaluation of `infer`.
     hold_out_seismic
         Whether stars of the library with a seismic mass or age are for the test.
     """
@@ -71,7 +71,7 @@ class MatchedTables:
     giants: Benchmark
     star: Mapping[str, Rows]
     fold: NDArray[np.int8]
-    judge: NDArray[np.bool_]
+    evaluates_infer: NDArray[np.bool_]
     hold_out_seismic: bool
 
     @classmethod
@@ -100,13 +100,13 @@ class MatchedTables:
         fold[stars] = names.folds(stars)
         ends = np.cumsum([len(table) for table in tables.values()])
         star = dict(zip(tables, np.split(stars, ends[:-1]), strict=True))
-        judge = np.zeros(len(fold), dtype=bool)
-        judge[star["kepler"][np.isin(giants.ids, kepler.parts()[1].ids)]] = True
-        return cls(library, seismic, hasselquist, giants, star, fold, judge, hold_out_seismic)
+        evaluates = np.zeros(len(fold), dtype=bool)
+        evaluates[star["kepler"][np.isin(giants.ids, kepler.parts()[1].ids)]] = True
+        return cls(library, seismic, hasselquist, giants, star, fold, evaluates, hold_out_seismic)
 
     @cached_property
     def merged(self) -> SeismicStars:
-        """What asteroseismology says of each star."""
+        """Seismic masses, ages and labels of each star."""
         return self.seismic.by_star(self.star["seismic"], len(self.fold))
 
     @cached_property
@@ -131,7 +131,7 @@ class MatchedTables:
         # Of several spectra of a star the first.
         row = self.star["hasselquist"][::-1]
         ages[:, row] = np.stack([self.hasselquist[name][::-1] for name in ("log_age", "e_log_age")])
-        teaches = ~self.held_out & ~self.judge
+        teaches = ~self.held_out & ~self.evaluates_infer
         return Stars(self.fold, teaches, inputs, self.merged, (ages[0], ages[1]))
 
     @cached_property
@@ -161,12 +161,12 @@ class MatchedTables:
     def label_only(self) -> Rows:
         """Return the numbers of the training stars with APOGEE's labels and without a spectrum.
 
-        The stars of the seismic tables, except those that are held out or judge `infer`.
+        The stars of the seismic tables, except those that are held out, also for `infer`.
         """
         without = np.ones(len(self.fold), dtype=bool)
         without[self.star["library"]] = False
         inputs = self.stars.inputs
-        without &= np.isfinite(inputs).all(axis=1) & ~self.held_out & ~self.judge
+        without &= np.isfinite(inputs).all(axis=1) & ~self.held_out & ~self.evaluates_infer
         return np.unique(self.star["seismic"][without[self.star["seismic"]]])
 
     def giant_rows(self, star: Rows) -> Rows:

@@ -71,9 +71,8 @@ def parallaxes(stars: StarBatch, g_mag: Float) -> Parallaxes:
     """
     parallax, error = stars.column("parallax"), stars.column("parallax_error")
     latitude = _ecliptic_latitude(stars)
-    nu_eff, pseudocolour = (
-        stars.column("nu_eff_used_in_astrometry"), stars.column("pseudocolour"),
-    )  # fmt: skip
+    nu_eff = stars.column("nu_eff_used_in_astrometry")
+    pseudocolour = stars.column("pseudocolour")
     solved = stars.column("astrometric_params_solved")
     relation = astrometry.zero_point(g_mag, nu_eff, pseudocolour, latitude, solved)
     with_parallax = np.isfinite(parallax) & (np.isnan(solved) | astrometry.has_parallax(solved))

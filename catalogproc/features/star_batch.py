@@ -16,7 +16,7 @@ from catalogproc.errors import CountError, ReleaseError
 from catalogproc.features.canonical import BASIS_ID, from_flux
 from catalogproc.features.sampled_flux import sampled_flux
 from catalogproc.features.spectra import matrix, relevant_number
-from catalogproc.readers.release_check import check_batch
+from catalogproc.readers.release_check import OTHER_KINDS, check_batch, not_canonical
 from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -202,7 +202,7 @@ def _canonical(spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> Ma
                 advice="leave out the column basis_id only if these are the archive's coefficients",
             )  # fmt: skip
     if vocabulary.basis != "canonical":
-        raise not_canonical("canonical coefficients")
+        raise not_canonical(OTHER_KINDS["basis_id"])
     return _true(pc.is_valid(column))
 
 
@@ -211,7 +211,7 @@ def _with_sampled(
 ) -> StarBatch:
     """Return the stars with canonical coefficients of sampled flux, where there is one."""
     if vocabulary.basis != "canonical":
-        raise not_canonical("XP sampled spectra (XP_SAMPLED)")
+        raise not_canonical(OTHER_KINDS["flux"])
     rows, flux, flux_errors = sampled_flux(spectra)
     made = from_flux(flux, flux_errors)
     coefficients = {band: np.array(x, np.float64) for band, x in stars.coefficients.items()}
@@ -221,23 +221,6 @@ def _with_sampled(
         errors[band][rows] = made.errors[band]
     already = rows if stars.canonical is None else rows | stars.canonical
     return replace(stars, coefficients=coefficients, errors=errors, canonical=already)
-
-
-def not_canonical(what: str) -> ReleaseError:
-    """Return the error for spectra that only a model of the canonical basis reads.
-
-    Parameters
-    ----------
-    what
-        The spectra, in words.
-    """
-    return ReleaseError(
-        f"{what} are not read by this model",
-        wanted="XP continuous spectra, coefficients as the archive publishes them",
-        found=what,
-        advice="use a model whose basis is canonical (--model), or get the product "
-        "XP_CONTINUOUS of the same stars",
-    )
 
 
 def _check_rows(spectra: pa.RecordBatch | pa.Table, auxiliary: pa.Table) -> None:

@@ -164,14 +164,27 @@ def _check_kind(path: str | Path, vocabulary: Vocabulary) -> None:
     columns = spectra_columns(path, release=vocabulary.data_release)
     for name, words in OTHER_KINDS.items():
         if name in columns:
-            raise ReleaseError(
-                f"{words} are not read by this model",
-                wanted="XP continuous spectra, coefficients as the archive publishes them",
-                found=", ".join(columns),
-                where=path,
-                advice="get the product XP_CONTINUOUS of the same stars, or use a model whose "
-                "basis is canonical (--model)",
-            )
+            raise not_canonical(words, ", ".join(columns), path)
+
+
+def not_canonical(what: str, found: object = None, where: object = None) -> ReleaseError:
+    """Return the error for spectra that only a model of the canonical basis reads.
+
+    Parameters
+    ----------
+    what
+        The spectra, one of OTHER_KINDS.
+    found, where
+        Their columns, by default ``what``, and the file.
+    """
+    return ReleaseError(
+        f"{what} are not read by this model",
+        wanted="XP continuous spectra, coefficients as the archive publishes them",
+        found=found or what,
+        where=where,
+        advice="get the product XP_CONTINUOUS of the same stars, or use a model whose "
+        "basis is canonical (--model)",
+    )
 
 
 def check_batch(batch: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> None:

@@ -30,6 +30,11 @@ STEP = 2.0
 LIMITS = (330.0, 1050.0)
 """Wavelengths beyond are not used: GaiaXPy calibrates none there."""
 
+Spectrum = tuple[Float | None, Float | None, Float | None]
+"""Wavelengths (None on GRID), flux and errors of a star; flux and errors None where absent."""
+
+_ABSENT: Spectrum = (None, None, None)
+
 _SAME = 1e-6  # nm
 
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
@@ -47,7 +52,12 @@ def is_sampling_file(path: Path) -> bool:
 
 
 def wavelengths_beside(path: Path) -> Float | None:
-    """Return the wavelengths (L,) in nm that stand beside a file; None where none do.
+    """Return the wavelengths (L,) in nm of the file beside a file of spectra; None without one.
+
+    Parameters
+    ----------
+    path
+        The file of spectra.
 
     Raises
     ------
@@ -93,31 +103,44 @@ def checked(
     plans: dict[bytes, NDArray[np.int64] | str] = {}
     for row in range(len(flux)):
         values = [_numbers(column[row]) for column in (flux, errors)]
-        own = _own(wavelengths, row, values[0])
-        made: list[Float | None] = [None, None, None]
-        if values[0] is not None:
-            if values[1] is None or len(values[1]) != len(values[0]):
-                faults[row] = "flux and flux_error differ in length"
-            elif own is None:
-                faults[row] = (
-                    f"flux: wanted {len(GRID)} values from 336 to 1020 nm, or a column "
-                    f"wavelength with theirs; found {len(values[0])} values"
-                )
-            elif len(own) != len(values[0]):
-                faults[row] = f"flux: wanted {len(own)} values, one for each wavelength, found "
-                faults[row] += str(len(values[0]))
-            else:
-                plan = plans.setdefault(own.tobytes(), _plan(own))
-                if isinstance(plan, str):
-                    faults[row] = plan
-                else:
-                    made = [own[plan], values[0][plan], values[1][plan]]
-                    if len(plan) == len(GRID) and np.abs(own[plan] - GRID).max() < _SAME:
-                        made[0] = None
-        for held, array in zip(kept, made, strict=True):
+        spectrum = _on_wavelengths(values[0], values[1], _own(wavelengths, row, values[0]), plans)
+        if isinstance(spectrum, str):
+            faults[row], spectrum = spectrum, _ABSENT
+        for held, array in zip(kept, spectrum, strict=True):
             held.append(array)
     lists = [pa.array(held, pa.list_(pa.float64())) for held in kept]
     return lists[0], lists[1], lists[2], faults
+
+
+def _on_wavelengths(
+    flux: Float | None,
+    errors: Float | None,
+    own: Float | None,
+    plans: dict[bytes, NDArray[np.int64] | str],
+) -> Spectrum | str:
+    """Return one spectrum in the order of its wavelengths, or why it cannot be read.
+
+    ``plans`` holds the order of wavelengths that occurred, so that equal ones are sorted once.
+    """
+    if flux is None:
+        return _ABSENT
+    if errors is None or len(errors) != len(flux):
+        return "flux and flux_error differ in length"
+    if own is None:
+        return (
+            f"flux: wanted {len(GRID)} values from 336 to 1020 nm, or a column "
+            f"wavelength with theirs; found {len(flux)} values"
+        )
+    if len(own) != len(flux):
+        return f"flux: wanted {len(own)} values, one for each wavelength, found {len(flux)}"
+    key = own.tobytes()
+    if key not in plans:
+        plans[key] = _plan(own)
+    plan = plans[key]
+    if isinstance(plan, str):
+        return plan
+    on_grid = len(plan) == len(GRID) and np.abs(own[plan] - GRID).max() < _SAME
+    return None if on_grid else own[plan], flux[plan], errors[plan]
 
 
 def _all_on_grid(flux: pa.Array, errors: pa.Array) -> bool:

@@ -162,10 +162,8 @@ def fainter(stars: ObservedStars, g_mag: Tensor, random: torch.Generator) -> Obs
     ratio = (stars.errors / wanted).square().nanmean(dim=1).clamp(max=1.0)
     share = torch.where(further > 0, 1 - ratio, 0.0)[:, None]
     drawn = model.spectra(archive, random).double() @ tables.projection
-    errors, added = (
-        _photometric_errors(far),
-        torch.randn(far.shape, generator=random, dtype=torch.float64),
-    )
+    errors = _photometric_errors(far)
+    added = torch.randn(far.shape, generator=random, dtype=torch.float64)
     missing = (errors.square() - stars.magnitude_errors.square()).clamp(min=0.0)
     missing = torch.where(further[:, None] > 0, missing, 0.0)
     return ObservedStars(

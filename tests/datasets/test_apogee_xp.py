@@ -17,7 +17,7 @@ from support.paths import EXAMPLES
 from catalogproc.contract import load_contract
 from catalogproc.datasets import apogee_library, kepler
 from catalogproc.datasets.apogee_library import check_library, library_path, read_library
-from catalogproc.datasets.apogee_xp import JUDGES, Options, dataset_from_apogee_xp
+from catalogproc.datasets.apogee_xp import EVALUATES_INFER, Options, dataset_from_apogee_xp
 from catalogproc.datasets.dataset import Report, dataset_facts, load_dataset
 from catalogproc.datasets.folds import StarNames, fold_of
 from catalogproc.datasets.giant_labels import TEACHER
@@ -63,7 +63,7 @@ def with_spectra(parts: dict[str, pa.Table]) -> pa.Table:
 def test_rows_are_counted_on_both_sides(report: Report, parts: dict[str, pa.Table]) -> None:
     assert report.notes["rows of the library of spectra"] == 45
     assert report.notes["of these, stars"] == 41
-    assert report.left_out == {JUDGES: 4}
+    assert report.left_out == {EVALUATES_INFER: 4}
     assert report.rows_read == sum(len(table) for table in parts.values()) + 4
     assert len(with_spectra(parts)) == 41 - 4
     assert "the paper" not in "\n".join(report.lines(None))
@@ -151,16 +151,18 @@ def test_every_star_is_in_its_fold(parts: dict[str, pa.Table]) -> None:
     assert pc.all(pc.is_valid(parts["test"]["basis"])).as_py()
 
 
-def test_no_giant_that_judges_is_trained_on_under_any_name(parts: dict[str, pa.Table]) -> None:
+def test_no_giant_that_evaluates_infer_is_in_the_training_part(
+    parts: dict[str, pa.Table],
+) -> None:
     held_out = [f"KIC {number}" for number in kepler.parts()[1].ids]
     names = read_seismic().names
     at = np.flatnonzero(pc.is_in(names.name, value_set=pa.array(held_out)).to_numpy(False))
-    judges = names.take(at)
+    held = names.take(at)
     train = parts["train"]
     designations = train["apogee_id"].combine_chunks()
     both = StarNames.concatenate(
         [
-            judges,
+            held,
             StarNames(
                 train["source_id"].to_numpy(), designations,
                 pa.nulls(len(train), pa.string()), np.zeros(len(train), dtype=bool),
@@ -168,9 +170,9 @@ def test_no_giant_that_judges_is_trained_on_under_any_name(parts: dict[str, pa.T
         ]
     )  # fmt: skip
     stars = both.stars()
-    assert not set(stars[: len(judges)]) & set(stars[len(judges) :])
+    assert not set(stars[: len(held)]) & set(stars[len(held) :])
     read = read_library(ROWS).names
-    in_library = pc.is_in(read.designation, value_set=judges.designation.drop_null())
+    in_library = pc.is_in(read.designation, value_set=held.designation.drop_null())
     assert in_library.true_count == 5  # four of training folds, one of the test fold
 
 
@@ -292,7 +294,7 @@ def test_the_whole_library(tmp_path: Path) -> None:
     report = dataset_from_apogee_xp(tmp_path / "stars")
     assert report.notes["rows of the library of spectra"] == 40_226
     assert report.notes["of these, stars"] == 39_851
-    assert report.left_out == {JUDGES: 4}
+    assert report.left_out == {EVALUATES_INFER: 4}
     train, test = (pq.read_table(tmp_path / "stars" / f"{n}.parquet") for n in ("train", "test"))
     assert len(test) == 7_954
     stars = pa.concat_tables([train, test])

@@ -85,13 +85,16 @@ def open_fits(path: Path) -> FitsTable:
     """
     with reading(path, "FITS"), open_bytes(path) as file:
         parts: list[Part] = []
+        units: dict[str, str] = {}
         unread: list[str] = []
         number = 0
         while (header := _header(file)) is not None:
             start, size = file.tell(), _data_size(header)
             if (part := _part(header, path, start)) is not None:
-                if not parts or (part.types, part.units) == (parts[0].types, parts[0].units):
+                stated = _units(header, part)
+                if not parts or (part.types, stated) == (parts[0].types, units):
                     parts.append(part)
+                    units = stated
                 else:
                     name = header.get("EXTNAME", number)
                     unread.append(f"table {name} of {plural(part.rows, 'row')}")
@@ -104,7 +107,7 @@ def open_fits(path: Path) -> FitsTable:
                 found=f"{number} parts, none of them a table",
                 where=path,
             )
-        return FitsTable(path, tuple(parts), parts[0].units, tuple(unread))
+        return FitsTable(path, tuple(parts), units, tuple(unread))
 
 
 def _part(header: Mapping[str, Any], path: Path, start: int) -> Part | None:
@@ -119,6 +122,12 @@ def _part(header: Mapping[str, Any], path: Path, start: int) -> Part | None:
     if not is_gzip(path) and path.stat().st_size < part.end:
         raise _truncated(path, part.end, path.stat().st_size)
     return part
+
+
+def _units(header: Mapping[str, Any], part: Part) -> dict[str, str]:
+    """The units that the header of a table states, by column."""
+    stated = {name: header.get(f"TUNIT{n}") for n, name in enumerate(part.types, start=1)}
+    return {name: str(unit) for name, unit in stated.items() if unit}
 
 
 def _header(file: BinaryIO) -> dict[str, Any] | None:

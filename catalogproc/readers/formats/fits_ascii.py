@@ -51,8 +51,6 @@ class AsciiPart:
     ----------
     fields
         The columns.
-    units
-        The units that the header states, by column.
     rows, width
         Number of rows, and bytes per row.
     start, end
@@ -60,7 +58,6 @@ class AsciiPart:
     """
 
     fields: tuple[_Field, ...]
-    units: Mapping[str, str]
     rows: int
     width: int
     start: int
@@ -118,12 +115,7 @@ def ascii_part(header: Mapping[str, Any], path: Path, start: int) -> AsciiPart:
     outside = any(not 0 <= field.offset <= width - field.width for field in fields)
     if rows < 0 or width < 0 or outside:
         raise ValueError("a header that contradicts itself")
-    units = {
-        field.name: str(header[f"TUNIT{number}"])
-        for number, field in enumerate(fields, start=1)
-        if header.get(f"TUNIT{number}")
-    }
-    return AsciiPart(fields, units, rows, width, start, start + rows * width)
+    return AsciiPart(fields, rows, width, start, start + rows * width)
 
 
 def _field(header: Mapping[str, Any], number: int) -> _Field:

@@ -87,8 +87,6 @@ class BinaryPart:
     ----------
     fields
         The columns.
-    units
-        The units that the header states, by column.
     rows, width
         Number of rows, and bytes per row.
     start, heap, end
@@ -98,7 +96,6 @@ class BinaryPart:
     """
 
     fields: tuple[Field, ...]
-    units: Mapping[str, str]
     rows: int
     width: int
     start: int
@@ -176,12 +173,7 @@ def binary_part(header: Mapping[str, Any], path: Path, start: int) -> BinaryPart
     end = start + size + header.get("PCOUNT", 0)
     if rows < 0 or sum(field.width for field in fields) != width or heap < size:
         raise ValueError("a header that contradicts itself")
-    units = {
-        field.name: str(header[f"TUNIT{number}"])
-        for number, field in enumerate(fields, start=1)
-        if header.get(f"TUNIT{number}")
-    }
-    part = BinaryPart(fields, units, rows, width, start, start + heap, end)
+    part = BinaryPart(fields, rows, width, start, start + heap, end)
     stars = _stars(header, fields) if rows == 1 else 1
     return _by_column(part, stars) if stars > 1 else part
 
