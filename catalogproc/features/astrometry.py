@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 
 PARALLAX_SOLVED, PSEUDOCOLOUR_SOLVED = 4, 64
-"""Bits of astrometric_params_solved (Gaia DR3) and astrometric_params (DR4)."""
+"""Bits of astrometric_params_solved of Gaia DR3; a release declares its own (parallax.py)."""
 
 FIVE_PARAMETERS, SIX_PARAMETERS = 31, 95
 """astrometric_params_solved of the two solutions of DR3 that have a parallax."""

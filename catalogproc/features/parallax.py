@@ -73,7 +73,7 @@ def parallaxes(stars: StarBatch, g_mag: Float) -> Parallaxes:
     latitude = _ecliptic_latitude(stars)
     nu_eff = stars.column("nu_eff_used_in_astrometry")
     pseudocolour = stars.column("pseudocolour")
-    solved = stars.column("astrometric_params_solved")
+    solved = _solved(stars)
     relation = astrometry.zero_point(g_mag, nu_eff, pseudocolour, latitude, solved)
     with_parallax = np.isfinite(parallax) & (np.isnan(solved) | astrometry.has_parallax(solved))
     bias = stars.column("tentative_parallax_bias")
@@ -93,6 +93,15 @@ def parallaxes(stars: StarBatch, g_mag: Float) -> Parallaxes:
         published=published,
         relation=relation,
     )
+
+
+def _solved(stars: StarBatch) -> Float:
+    """Return which parameters were solved (N,), in the bits of DR3; NaN where unknown."""
+    column, declared = stars.column("astrometric_params_solved"), stars.release.parallax
+    bits = np.nan_to_num(column).astype(np.int64)
+    parallax = np.where(bits & declared.parallax_bit, astrometry.PARALLAX_SOLVED, 0)
+    colour = np.where(bits & declared.pseudocolour_bit, astrometry.PSEUDOCOLOUR_SOLVED, 0)
+    return np.where(np.isnan(column), np.nan, parallax | colour)
 
 
 def _outside(colour: Float, limits: tuple[float, float]) -> Mask:

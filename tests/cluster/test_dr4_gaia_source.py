@@ -171,13 +171,6 @@ def test_what_no_table_has_is_named_with_the_flags_that_need_it(made: Made) -> N
     assert flags.endswith("; NSS_OR_VAR (non_single_star, phot_variable_flag)")
 
 
-def test_the_bits_are_those_that_the_releases_declare() -> None:
-    for name in ("dr3", "dr4"):
-        parallax = load_release(name).parallax
-        assert parallax.parallax_bit == astrometry.PARALLAX_SOLVED
-        assert parallax.pseudocolour_bit == astrometry.PSEUDOCOLOUR_SOLVED
-
-
 def test_columns_that_flags_need_are_columns_of_the_contract() -> None:
     from catalogproc.contract import load_contract
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,6 +17,7 @@ from catalogproc.features.parallax import (
     parallaxes,
 )
 from catalogproc.features.star_batch import StarBatch
+from catalogproc.release import load_release
 
 INPUTS = ("nu_eff_used_in_astrometry", "pseudocolour", "ecl_lat", "astrometric_params_solved")
 
@@ -98,6 +101,21 @@ def test_the_bias_of_the_release_counts_first_and_is_subtracted() -> None:
     assert np.array_equal(found.relation[:-1], plain.relation[:-1])
     assert np.array_equal(found.zero_point[:10], plain.zero_point[:10])
     assert not found.assumed.any()
+
+
+def test_the_bits_of_solved_parameters_are_those_of_the_release() -> None:
+    batch, held = kepler()
+    wanted = parallaxes(batch, held["phot_g_mean_mag"])
+    dr3 = load_release("dr3")
+    other = replace(dr3, parallax=replace(dr3.parallax, parallax_bit=8, pseudocolour_bit=512))
+    six = held["astrometric_params_solved"] == 95
+    assert 0 < six.sum() < len(six)
+    bits = 8 + 512.0 * six  # those of DR3, 4 and 64, are not set
+    bits[0] = 4 + 64  # here they mean something else: no parallax
+    renamed = replace(stars(**(held | {"astrometric_params_solved": bits})), release=other)
+    found = parallaxes(renamed, held["phot_g_mean_mag"])
+    assert np.isnan(found.zero_point[0])
+    assert np.array_equal(found.zero_point[1:], wanted.zero_point[1:])
 
 
 def test_the_thirty_bright_stars_keep_their_parallaxes() -> None:
