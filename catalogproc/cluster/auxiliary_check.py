@@ -145,19 +145,23 @@ def matched_lines(
     if tables.files and stars and not found:
         warnings.append(f"none of the first {plural(stars, 'star')} is in the gaia_source tables")
     if warnings and strict:
-        raise Refusal(
-            "the gaia_source tables do not fit the spectra",
-            wanted="stars of the input",
-            found="; ".join(warnings),
-            where=", ".join(map(named, tables.files)),
-            advice="correct the tables, or leave out --strict",
-        )
+        raise _unfit(tables, warnings)
     matched = f"{found:,} of the first {plural(stars, 'star')} found in the gaia_source tables"
     return [
         *([matched] if found else []),
         *_account(joined, stars),
         *(f"warning: {line}" for line in warnings),
     ]
+
+
+def _unfit(tables: AuxiliaryTable, warnings: Sequence[str]) -> Refusal:
+    return Refusal(
+        "the gaia_source tables do not fit the spectra",
+        wanted="stars of the input",
+        found="; ".join(warnings),
+        where=", ".join(map(named, tables.files)),
+        advice="correct the tables, or leave out --strict",
+    )
 
 
 def _account(joined: Joined, stars: int) -> Iterator[str]:

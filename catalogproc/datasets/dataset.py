@@ -133,7 +133,7 @@ def load_dataset(
     Raises
     ------
     InputError
-        No dataset, a dataset of another format, or one that was changed.
+        No dataset, a dataset of another format or basis, or one that was changed.
     ReleaseError
         Its spectra are of another release than the vocabulary's.
     """
@@ -146,13 +146,7 @@ def load_dataset(
             advice="make it again with catalogproc dataset",
         )  # fmt: skip
     vocabulary = vocabulary or load_vocabulary(basis=basis_of(facts))
-    if vocabulary.basis != basis_of(facts):
-        raise InputError(
-            "the spectra of the dataset are in another basis than those of the model",
-            wanted=f"{vocabulary.basis} coefficients", found=f"{basis_of(facts)} coefficients",
-            where=folder, advice="use a model that was trained in that basis",
-        )  # fmt: skip
-    _check_release(folder, facts, vocabulary)
+    _check_spectra(folder, facts, vocabulary)
     train, test = (
         read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, with_repeats)
         for name, with_repeats in ((TRAIN, repeats), (TEST, False))
@@ -160,8 +154,14 @@ def load_dataset(
     return train, test
 
 
-def _check_release(folder: Path, facts: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Raise ReleaseError unless the dataset's spectra are of the vocabulary's release."""
+def _check_spectra(folder: Path, facts: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Raise InputError or ReleaseError for spectra of another basis or release than a model's."""
+    if vocabulary.basis != basis_of(facts):
+        raise InputError(
+            "the spectra of the dataset are in another basis than those of the model",
+            wanted=f"{vocabulary.basis} coefficients", found=f"{basis_of(facts)} coefficients",
+            where=folder, advice="use a model that was trained in that basis",
+        )  # fmt: skip
     wanted = vocabulary.data_release
     name, found = facts.get("release", DEFAULT), facts.get("release_hash")
     if name != wanted.name and found != wanted.hash:

@@ -91,7 +91,6 @@ def tables_of_gaiaxpy(release: Release) -> dict[str, Float]:
         mag; ``error_factor_g_mag`` (bins,), bright edges in G of bins of one magnitude.
     """
     import gaiaxpy
-    from gaiaxpy.config.paths import correction_tables_path
     from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
 
     label = release.photometry.system
@@ -108,9 +107,7 @@ def tables_of_gaiaxpy(release: Release) -> dict[str, Float]:
     passband_wavelengths, passband_design, passband_merge = sampling(label)
     vega = next(item for item in gaiaxpy.PhotometricSystem if item.get_system_label() == label)
     order = [vega.get_bands().index(name) for name in PASSBANDS]
-    corrections = Path(correction_tables_path) / f"DIDREQ-465-{label}-correction-factors.csv"
-    with corrections.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _correction_factors(label)
     tables = {
         "wavelengths": wavelengths,
         "passband_wavelengths": passband_wavelengths[order],
@@ -127,6 +124,15 @@ def tables_of_gaiaxpy(release: Release) -> dict[str, Float]:
             f"error_factor_{band}": factor,
         }
     return tables
+
+
+def _correction_factors(system: str) -> list[dict[str, str]]:
+    """Return the rows of GaiaXPy's table of factors on the published errors, by bin of G."""
+    from gaiaxpy.config.paths import correction_tables_path
+
+    path = Path(correction_tables_path) / f"DIDREQ-465-{system}-correction-factors.csv"
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_tables(path: Path, release: Release) -> None:

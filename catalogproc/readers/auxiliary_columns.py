@@ -119,16 +119,16 @@ def assumed_units(used: Sequence[UsedColumn]) -> list[str]:
 
 
 def by_table(files: Sequence[AuxiliaryColumns]) -> Iterator[AuxiliaryColumns]:
-    """Yield the columns of each table once: files of one folder with the same columns are one.
+    """Yield the columns of each table once.
 
     Parameters
     ----------
     files
         The columns of each file.
     """
-    kinds = [(item.path.parent, tuple(c.stored for c in item.used)) for item in files]
+    names = table_names([item.path for item in files], [item.used for item in files])
     seen = set()
-    for item, name in zip(files, table_names([f.path for f in files], kinds), strict=True):
+    for item, name in zip(files, names, strict=True):
         if name not in seen or item.unread or item.rounded:
             yield replace(item, table="" if name in seen else name)
         seen.add(name)

@@ -26,7 +26,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError, masked
 from catalogproc.io.staging import named
 from catalogproc.readers import coerce
-from catalogproc.readers.auxiliary_rows import conform, used_columns
+from catalogproc.readers.auxiliary_rows import UsedColumn, conform, used_columns
 from catalogproc.readers.formats import Rows, open_table
 from catalogproc.readers.joined_rows import Joined, Piece, join
 from catalogproc.readers.sorted_tables import (
@@ -188,11 +188,11 @@ def open_auxiliary(
     paths = tuple(dict.fromkeys(map(Path, files)))
     parts: list[SortedPart] = []
     unready: list[Path] = []
-    kinds: list[object] = []
+    read: list[Sequence[UsedColumn]] = []
     for path in paths:
         table = open_table(path)
         columns = used_columns(table, release)
-        kinds.append((path.parent, tuple(column.stored for column in columns)))
+        read.append(columns)
         part = as_sorted(table, path, columns)
         if part is not None:
             parts.append(part)
@@ -200,19 +200,23 @@ def open_auxiliary(
             unready.append(path)
         else:
             parts += sorted_copies(table, columns, Path(staging))
-    return AuxiliaryTable(paths, tuple(parts), tuple(unready), table_names(paths, kinds), release)
+    return AuxiliaryTable(paths, tuple(parts), tuple(unready), table_names(paths, read), release)
 
 
-def table_names(files: Sequence[Path], kinds: Sequence[object]) -> tuple[str, ...]:
-    """Return a name of each file's table: files of one kind are one table.
+def table_names(files: Sequence[Path], columns: Sequence[Sequence[UsedColumn]]) -> tuple[str, ...]:
+    """Return a name of each file's table: files of one folder with the same columns are one.
 
     Parameters
     ----------
     files
         The files (N).
-    kinds
-        What files of one table have in common (N).
+    columns
+        The columns that are read of each (N).
     """
+    kinds = [
+        (path.parent, tuple(column.stored for column in used))
+        for path, used in zip(files, columns, strict=True)
+    ]
     members: dict[object, list[Path]] = {}
     for path, kind in zip(files, kinds, strict=True):
         members.setdefault(kind, []).append(path)

@@ -166,13 +166,13 @@ class _Layout:
         """Rows as the file has them, as rows of our contract."""
         held = dict(zip(self.names, part.columns.columns, strict=True))
         count = len(part.columns)
-        faults = {} if part.fault is None else _told(part.fault)
+        faults = {} if part.fault is None else _faults_before(part.fault)
         arrays = []
         for field in self.read:
             found = [held[name] for name in self.holders[field.name]]
             array, bad = _read(field, found, count)
             arrays.append(scaled(array, self.factors.get(field.name, 1.0)))
-            for row, fault in _said(field, found, np.flatnonzero(bad)):
+            for row, fault in _fault_texts(field, found, np.flatnonzero(bad)):
                 faults.setdefault(row, []).append(fault)
         if self.sampled:
             made = dict(zip(self.holders, arrays, strict=True))
@@ -216,7 +216,7 @@ def split_own(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.Table | None]:
     return batch.select(names[:first]), pa.Table.from_batches([batch.select(names[first:])])
 
 
-def _told(fault: pa.Array) -> dict[int, list[str]]:
+def _faults_before(fault: pa.Array) -> dict[int, list[str]]:
     return {row: [text] for row, text in enumerate(fault.to_pylist()) if text is not None}
 
 
@@ -226,7 +226,7 @@ def _joined(faults: Mapping[int, list[str]], count: int, between: str = "; ") ->
     return pa.array([between.join(faults[row]) if row in faults else None for row in range(count)])
 
 
-def _said(
+def _fault_texts(
     field: pa.Field, found: list[pa.Array], bad: NDArray[np.int64]
 ) -> Iterator[tuple[int, str]]:
     """For each row that could not be read: its number in the batch, and the fault in words."""

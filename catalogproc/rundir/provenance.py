@@ -171,6 +171,11 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
             "cp:training": trained,
         },
     )
+    return used | {"run:model": "model"} | _add_declared(document, identity)
+
+
+def _add_declared(document: Any, identity: RunIdentity) -> dict[str, str]:
+    """Add job, release and contracts as entities; return their roles by identifier."""
     document.entity(
         "run:job",
         {
@@ -190,7 +195,7 @@ def _add_inputs(document: Any, identity: RunIdentity) -> dict[str, str]:
             "cp:content": json.dumps(dict(identity.release), sort_keys=True),
         },
     )
-    used |= {"run:model": "model", "run:job": "configuration", "run:release": "release"}
+    used = {"run:job": "configuration", "run:release": "release"}
     for name, number in identity.contracts.items():
         entity = f"run:contract-{name}"
         document.entity(

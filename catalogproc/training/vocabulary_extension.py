@@ -28,7 +28,7 @@ GAUSSIAN = ("mean.weight", "mean.bias", "log_variance.weight", "log_variance.bia
 """The network's tensors with one row per Gaussian."""
 
 APART = 0.02
-"""Standardised."""
+"""Distance of the first and the last mean from the old one, standardised."""
 
 GROWTH = ("reads_errors", "components", "mixture")
 """Fields of a job's table ``network`` that a fine-tuned model may get."""
@@ -56,7 +56,7 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
             "the coefficients of the model mean something else",
             wanted=f"release {old.release}, {old.basis} basis",
             found=f"release {wanted.release}, {wanted.basis} basis",
-            advice="train a model for that release without --resume from this one",
+            advice="train a new model for that release, without --from",
         )
     for token in wanted.tokens:
         if token.name in old:
