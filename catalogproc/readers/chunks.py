@@ -19,7 +19,7 @@ from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.io.remote import Address, is_address
 from catalogproc.io.staging import fetch, stage
 from catalogproc.readers.datalink import not_read, spectra_in
-from catalogproc.readers.formats import SUFFIXES, advice_for, has_known_suffix
+from catalogproc.readers.formats import READ_FILES, advice_for, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_files
 from catalogproc.readers.pieces import Piece, pieces_of
@@ -241,7 +241,7 @@ def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Pa
     if not files:
         raise JobError(
             "no file at the address can be read",
-            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            wanted=READ_FILES,
             found="none",
             where=address,
         )
@@ -289,7 +289,7 @@ def _in_folder(folder: Path, say: Callable[[str], None]) -> list[Path]:
     if not found:
         raise JobError(
             "the folder holds no file that can be read",
-            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            wanted=READ_FILES,
             found=", ".join(names[:10]) or "no files",
             where=folder,
             advice=next((advice for path in others[:10] if (advice := advice_for(path))), None),

@@ -13,7 +13,7 @@ from pathlib import Path
 from catalogproc.errors import JobError
 from catalogproc.io.archives import is_archive, unpack
 from catalogproc.io.staging import stage
-from catalogproc.readers.formats import SUFFIXES, has_known_suffix
+from catalogproc.readers.formats import READ_FILES, has_known_suffix
 
 PRODUCTS = ("XP_CONTINUOUS", "MEAN_SPECTRUM_XP")
 """Words in the names of files that hold coefficients of XP mean spectra."""
@@ -46,7 +46,7 @@ def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
     if not files:
         raise JobError(
             "the ZIP archive holds no file that can be read",
-            wanted=f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz",
+            wanted=READ_FILES,
             found=", ".join(path.name for path in members[:10]) or "no files",
             where=archive,
             advice=_advice(members),

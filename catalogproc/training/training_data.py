@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -222,15 +223,8 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
         sampler = mixture([(sampler, simulated_share), *real.samplers])
     test = table("test", options.test_stars)
     statistics = table("statistics", options.statistics_stars)
-    standardisation, domain = _scales(statistics, vocabulary, base)
-    stars = TrainingStars(
-        sampler,
-        standardisation,
-        _weights(vocabulary, options.label_weight),
-        _labels(vocabulary),
-        test,
-        _error_draws(spec, base, vocabulary, statistics, standardisation),
-    )
+    tokens = _TrainedTokens(spec, base, vocabulary, options.label_weight)
+    stars, domain = tokens.stars(sampler, statistics, test)
 
     def make_holdout() -> Holdout:
         seed = options.seed_of("calibration")
@@ -238,7 +232,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
 
     return TrainingData(
         vocabulary=vocabulary,
-        shape=extended_shape(spec.job.network, vocabulary, base),
+        shape=tokens.shape,
         stars=stars,
         star_count=options.stars,
         domain=domain,
@@ -283,18 +277,11 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         facts["replayed"] = f"{options.replay:.0%} of the stars are simulated; {CREDIT}"
     elif base is not None:
         _refuse_forgetting(base, training)
-    standardisation, domain = _scales(training, vocabulary, base)
-    stars = TrainingStars(
-        sampler,
-        standardisation,
-        _weights(vocabulary, options.label_weight),
-        _labels(vocabulary),
-        validation,
-        _error_draws(spec, base, vocabulary, training, standardisation),
-    )
+    tokens = _TrainedTokens(spec, base, vocabulary, options.label_weight)
+    stars, domain = tokens.stars(sampler, training, validation)
     return TrainingData(
         vocabulary=vocabulary,
-        shape=extended_shape(spec.job.network, vocabulary, base),
+        shape=tokens.shape,
         stars=stars,
         star_count=len(training.ids),
         domain=domain,
@@ -335,41 +322,70 @@ def _simulated_table(simulator: Simulator, vocabulary: Vocabulary, n: int, seed:
     return StarTable(np.arange(n), values, errors)
 
 
-def _scales(
-    table: StarTable, vocabulary: Vocabulary, base: Bundle | None
-) -> tuple[Standardisation, Domain]:
-    """Return standardisation and domain; in fine-tuning, known tokens keep their scales."""
-    fitted = fit_standardisation(table.values, _labels(vocabulary))
-    return fitted if base is None else extended_scales(base, *fitted)
-
-
 def _labels(vocabulary: Vocabulary) -> NDArray[np.bool_]:
     return np.array([token.kind == "label" for token in vocabulary.tokens])
 
 
-def _weights(vocabulary: Vocabulary, label_weight: float) -> NDArray[np.float64]:
-    """Return the relative probability (V,) of requesting each token."""
-    return np.where(_labels(vocabulary), label_weight, 1.0)
+@dataclass(frozen=True)
+class _TrainedTokens:
+    """The tokens of a training, and what it fits to its stars.
 
+    Attributes
+    ----------
+    spec, base
+        The training; the model to fine-tune, None for a new network.
+    vocabulary
+        Defines the V tokens.
+    label_weight
+        How often labels are requested, relative to other tokens.
+    """
 
-def _error_draws(
-    spec: TrainSpec,
-    base: Bundle | None,
-    vocabulary: Vocabulary,
-    table: StarTable,
-    standardisation: Standardisation,
-) -> ErrorDraws | None:
-    """Return how errors are drawn; None for a network that does not read them."""
-    reads_errors = extended_shape(spec.job.network, vocabulary, base).reads_errors
-    if spec.job.errors and not reads_errors:
-        raise JobError(
-            "the job draws errors for a network that does not read them",
-            wanted="reads_errors = true in [network]", found="[errors]", where=spec.job.name,
-        )  # fmt: skip
-    if not reads_errors:
-        return None
-    options = ErrorOptions.from_dict(spec.job.errors)
-    spectrum = np.array([token.kind == "coefficient" for token in vocabulary.tokens])
-    errors = np.where(np.isnan(table.values), np.nan, table.errors)
-    fitted = fit_error_scaling(errors, standardisation.scale, spectrum, options)
-    return ErrorDraws(options, spectrum, extended_errors(base, fitted))
+    spec: TrainSpec
+    base: Bundle | None
+    vocabulary: Vocabulary
+    label_weight: float
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the network."""
+        return extended_shape(self.spec.job.network, self.vocabulary, self.base)
+
+    def stars(
+        self, sampler: StarSampler, statistics: StarTable, validation: StarTable
+    ) -> tuple[TrainingStars, Domain]:
+        """Return the stars of a training, and the domain of the model.
+
+        Parameters
+        ----------
+        sampler
+            Draws the stars to train on.
+        statistics
+            Stars to which standardisation, domain and the scaling of errors are fitted. In
+            fine-tuning, known tokens keep their scales.
+        validation
+            Stars that are not trained on.
+        """
+        labels = _labels(self.vocabulary)
+        standardisation, domain = fit_standardisation(statistics.values, labels)
+        if self.base is not None:
+            standardisation, domain = extended_scales(self.base, standardisation, domain)
+        weights = np.where(labels, self.label_weight, 1.0)
+        errors = self._error_draws(statistics, standardisation)
+        stars = TrainingStars(sampler, standardisation, weights, labels, validation, errors)
+        return stars, domain
+
+    def _error_draws(self, table: StarTable, standardisation: Standardisation) -> ErrorDraws | None:
+        """Return how errors are drawn; None for a network that does not read them."""
+        job = self.spec.job
+        if job.errors and not self.shape.reads_errors:
+            raise JobError(
+                "the job draws errors for a network that does not read them",
+                wanted="reads_errors = true in [network]", found="[errors]", where=job.name,
+            )  # fmt: skip
+        if not self.shape.reads_errors:
+            return None
+        options = ErrorOptions.from_dict(job.errors)
+        spectrum = np.array([token.kind == "coefficient" for token in self.vocabulary.tokens])
+        errors = np.where(np.isnan(table.values), np.nan, table.errors)
+        fitted = fit_error_scaling(errors, standardisation.scale, spectrum, options)
+        return ErrorDraws(options, spectrum, extended_errors(self.base, fitted))

@@ -19,7 +19,8 @@ from catalogproc.readers.formats.text import open_text
 from catalogproc.readers.formats.votable import open_votable
 
 __all__ = [
-    "SUFFIXES", "ParquetTable", "Rows", "Table", "advice_for", "has_known_suffix", "open_table",
+    "READ_FILES", "SUFFIXES", "ParquetTable", "Rows", "Table", "advice_for", "has_known_suffix",
+    "open_table",
 ]  # fmt: skip
 
 _OPENERS: dict[str, Callable[[Path], Table]] = {
@@ -35,6 +36,9 @@ SUFFIXES = {
     ".xml": VOTABLE, ".vot": VOTABLE, ".votable": VOTABLE,
 }  # fmt: skip
 """File name endings that are read; all but those of Parquet may be followed by .gz."""
+
+READ_FILES = f"files that end in {', '.join(SUFFIXES)}, or in one of them and .gz"
+"""These endings in words."""
 
 
 def has_known_suffix(path: Path) -> bool:
