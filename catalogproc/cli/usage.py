@@ -44,18 +44,18 @@ def usage_error(error: Exception) -> JobError | None:
             "no such option", found=option, where=command,
             advice=did_you_mean(option, _options(context)) or listed,
         )  # fmt: skip
-    said = str(error.format_message()).strip()
-    if verb := re.match(r"No such command '(.*?)'", said):
+    text = str(error.format_message()).strip()
+    if verb := re.match(r"No such command '(.*?)'", text):
         return JobError(
             "no such command", found=verb[1], where=command,
             advice=did_you_mean(verb[1], _verbs(context)) or listed,
         )  # fmt: skip
-    if choice := _CHOICE.search(said):
+    if choice := _CHOICE.search(text):
         advice = did_you_mean(choice["found"], re.findall("'([^']*)'", choice["known"]))
     else:
         advice = None
     help_line = f"{command} --help shows how it is used"
-    return JobError(said.replace(_NOISE, "").rstrip("."), where=command, advice=advice or help_line)
+    return JobError(text.replace(_NOISE, "").rstrip("."), where=command, advice=advice or help_line)
 
 
 def _options(context: Any) -> list[str]:

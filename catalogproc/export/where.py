@@ -291,10 +291,10 @@ class _Translator:
             self._refuse(node, f'flag("NAME", …), of {", ".join(known)}')
         terms = []
         for column, flags in columns.items():
-            asked = [flag.name for flag in flags.flags if flag.name in names]
-            if asked:
+            wanted = [flag.name for flag in flags.flags if flag.name in names]
+            if wanted:
                 self.columns.append(column)
-                mask = pa.scalar(flags.mask(*asked), pa.int32())
+                mask = pa.scalar(flags.mask(*wanted), pa.int32())
                 bits = pc.bit_wise_and(pc.field(column), pc.scalar(mask))
                 terms.append(bits != pa.scalar(0, pa.int32()))
         return _Term("bool", reduce(operator.or_, terms))

@@ -36,7 +36,7 @@ RANK = {"both": 90, "bp": 45, "rp": 45}
 float32 cannot tell."""
 
 PURE_PRIOR = 0.3
-"""A coefficient for which the diagonal of P D is below this is nearly what the prior says."""
+"""A coefficient for which the diagonal of P D is below this is nearly determined by the prior."""
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,7 @@ def read(
         column = spectra.column(f"{band}_coefficients")
         coefficients[band] = matrix(column, count)
         errors[band] = matrix(spectra.column(f"{band}_coefficient_errors"), count)
-        present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-        name = f"{band}_n_relevant_bases"
-        published = spectra.column(name) if name in names else None
-        n_relevant[band] = relevant_number(published, present, count)
+        n_relevant[band] = _number_relevant(spectra, band, count)
         name = f"{band}_coefficient_correlations"
         if name in names:
             packed = _correlations(spectra.column(name), count * (count - 1) // 2)
@@ -172,6 +169,16 @@ def _with_auxiliary(stars: StarBatch, auxiliary: pa.Table) -> StarBatch:
         tmass_good=_tmass_good(auxiliary),
         multiple_or_variable=_multiple_or_variable(auxiliary),
     )
+
+
+def _number_relevant(
+    spectra: pa.RecordBatch | pa.Table, band: str, count: int
+) -> NDArray[np.integer]:
+    """Numbers of relevant bases (N,): as published, else all of a band that is there."""
+    present = pc.is_valid(spectra.column(f"{band}_coefficients")).to_numpy(zero_copy_only=False)
+    name = f"{band}_n_relevant_bases"
+    published = spectra.column(name) if name in spectra.schema.names else None
+    return relevant_number(published, present, count)
 
 
 def _correlations(column: pa.Array | pa.ChunkedArray, pairs: int) -> NDArray[np.floating] | None:

@@ -232,13 +232,9 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         ruwe = stars.column("ruwe")
         usable = astrometry.parallax_usable(plx.zero_point, plx.error, ruwe) & np.isfinite(f)
         jh, jk = tmass_colours(stars)
-        inputs = {
-            "bprp": (phot.bp_rp, phot.e_bp_rp),
-            "jh": jh,
-            "jk": jk,
-            "logebv": (extinction.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")),
-            "g_fakemag": (np.where(usable, f, np.nan), e_f),
-        }
+        inputs = {"bprp": (phot.bp_rp, phot.e_bp_rp), "jh": jh, "jk": jk}
+        inputs["logebv"] = extinction.ln_ebv(stars.column("ebv")), stars.column("e_ln_ebv")
+        inputs["g_fakemag"] = np.where(usable, f, np.nan), e_f
         dense = DenseTokens(vocabulary, *np.full((2, size, len(vocabulary)), np.nan))
         for name in job.inputs:
             dense.set_input(name, *inputs[name])

@@ -12,7 +12,7 @@ import platform
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -98,8 +98,7 @@ def process_chunk(
         Rows read and rows written disagree; the parts cannot be written.
     """
     watch, parts = Stopwatch(), _Parts(engine, chunk, output)
-    for piece in chunk.pieces:
-        _check_fingerprint(piece, "is not the one that the run was planned with")
+    _check_fingerprints(chunk.pieces, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected:
             for batch in _stream(engine, chunk, gaia_source or NO_TABLES, watch):
@@ -107,8 +106,7 @@ def process_chunk(
                     parts.write(batch)
                 if worker.progress is not None:
                     worker.progress(int(batch.rows.read.sum()))
-            for piece in chunk.pieces:
-                _check_fingerprint(piece, "was changed while it was read")
+            _check_fingerprints(chunk.pieces, "was changed while it was read")
             with watch.time("read"):
                 parts.input_sha256 = content_sha256(chunk.pieces)
             _check_counts(chunk, parts)
@@ -245,18 +243,19 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
     return stated
 
 
-def _check_fingerprint(piece: Piece, problem: str) -> None:
-    """Raise InputError unless the file is the one that was planned."""
-    found = fingerprint(piece.file)
-    if found != piece.fingerprint:
-        raise InputError(
-            f"the input file {problem}",
-            wanted=f"fingerprint {piece.fingerprint[:16]}…",
-            found=f"{found[:16]}…",
-            where=piece.file,
-            advice="let nothing write to the input while a run reads it; start again with a "
-            "new --output to use the file as it is now",
-        )
+def _check_fingerprints(pieces: Sequence[Piece], problem: str) -> None:
+    """Raise InputError unless the files are those that were planned."""
+    for piece in pieces:
+        found = fingerprint(piece.file)
+        if found != piece.fingerprint:
+            raise InputError(
+                f"the input file {problem}",
+                wanted=f"fingerprint {piece.fingerprint[:16]}…",
+                found=f"{found[:16]}…",
+                where=piece.file,
+                advice="let nothing write to the input while a run reads it; start again with a "
+                "new --output to use the file as it is now",
+            )
 
 
 def _check_counts(chunk: Chunk, parts: _Parts) -> None:

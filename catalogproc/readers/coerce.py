@@ -289,12 +289,12 @@ def samples(array: pa.Array, rows: NDArray[np.int64]) -> list[str]:
     array = plain(array)
     if is_text(array.type):
         array = as_binary(array)
-    said = []
+    shown = []
     for row in rows:
         value = array[int(row)].as_py()
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        said.append(repr(text if len(text) <= 40 else text[:37] + "..."))
-    return said
+        shown.append(repr(text if len(text) <= 40 else text[:37] + "..."))
+    return shown
 
 
 def plain(array: Any) -> Any:

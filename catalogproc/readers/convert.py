@@ -144,13 +144,7 @@ def convert_file(
                 if watch is not None:
                     watch(read, promised, path.name)
         kept = sum(pq.read_metadata(part).num_rows for part in sink.parts)
-        if kept + rejected != read or (promised is not None and read != promised):
-            raise CountError(
-                "rows in and rows out disagree",
-                wanted=f"{read if promised is None else promised} rows of the input",
-                found=f"{read} read, {kept} written + {rejected} rejected",
-                where=path,
-            )
+        _check_counts(path, promised, read, kept, rejected)
         # The first part moves last: where it stands, everything else does, and where it
         # does not, other parts are what a conversion that was killed has left.
         for part in _standing(folder, stem):
@@ -160,6 +154,17 @@ def convert_file(
             place = publish(refused, folder / "rejected" / refused.name)
         parts = [publish(part, folder / part.name) for part in reversed(sink.parts)]
     return Converted(path, tuple(reversed(parts)), place, read, kept, rejected)
+
+
+def _check_counts(path: Path, promised: int | None, read: int, kept: int, rejected: int) -> None:
+    """Raise CountError unless every row, as many as the file promised, is accounted for."""
+    if kept + rejected != read or (promised is not None and read != promised):
+        raise CountError(
+            "rows in and rows out disagree",
+            wanted=f"{read if promised is None else promised} rows of the input",
+            found=f"{read} read, {kept} written + {rejected} rejected",
+            where=path,
+        )
 
 
 class _Sink:

@@ -1,4 +1,4 @@
-"""Which Gaia release a file of spectra is of, by what the file itself tells."""
+"""Which Gaia release a file of spectra is of, by what the file itself states."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def release_of(path: str | Path, release: Release | None = None) -> Release:
     path
         The file.
     release
-        What the user says it is; None where the file itself must tell.
+        What the user says it is; None: what the file itself states.
 
     Raises
     ------

@@ -153,8 +153,8 @@ def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
     mean, sigma = np.zeros((2, len(tokens), len(at)))
     for start in range(0, len(tokens), SLICE):
         rows = slice(start, start + SLICE)
-        answer = predictor.predict(tokens.rows(rows), coefficients)
-        mean[rows, kept], sigma[rows, kept] = answer.mean, answer.sigma
+        predicted = predictor.predict(tokens.rows(rows), coefficients)
+        mean[rows, kept], sigma[rows, kept] = predicted.mean, predicted.sigma
     edge = np.cumsum([len(every[band]) for band in BANDS])[:-1]
     return Spectra(
         dict(zip(BANDS, np.split(mean, edge, axis=1), strict=True)),
@@ -183,12 +183,12 @@ def apparent_magnitude(
         kpc.
     """
     column = predictor.bundle.vocabulary.column("g_fakemag")
-    answer = predictor.predict(tokens, ("g_fakemag",))
+    predicted = predictor.predict(tokens, ("g_fakemag",))
     given = tokens.values[:, column]
     known = np.isfinite(given)
-    luminosity = np.where(known, given, answer.mean[:, 0].astype(np.float64))
+    luminosity = np.where(known, given, predicted.mean[:, 0].astype(np.float64))
     sigma = np.where(
-        known, np.nan_to_num(tokens.errors[:, column]), answer.sigma[:, 0].astype(np.float64)
+        known, np.nan_to_num(tokens.errors[:, column]), predicted.sigma[:, 0].astype(np.float64)
     )
     positive = np.where(luminosity > 0, luminosity, np.nan)
     absolute = 5.0 * (np.log10(positive) - 2.0)

@@ -142,11 +142,11 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except CatalogprocError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise InputError(
             f"the file cannot be read as {kind}",
             wanted=f"a whole {kind} file",
-            found=f"{type(error).__name__}: {said}" if said else type(error).__name__,
+            found=f"{type(error).__name__}: {message}" if message else type(error).__name__,
             where=path,
             advice="fetch the file again, or leave it out",
         ) from error

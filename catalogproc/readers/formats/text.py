@@ -352,7 +352,7 @@ def _faults(fields: _Fields, low: int, high: int) -> pa.Array | None:
     inside = slice(*np.searchsorted(fields.broken, [low, high]))
     if inside.start == inside.stop:
         return None
-    said: list[str | None] = [None] * (high - low)
+    texts: list[str | None] = [None] * (high - low)
     for row, fault in zip(fields.broken[inside] - low, fields.faults[inside], strict=True):
-        said[row] = fault
-    return pa.array(said, pa.string())
+        texts[row] = fault
+    return pa.array(texts, pa.string())
