@@ -157,10 +157,11 @@ def matched_lines(
 def _unfit(tables: AuxiliaryTable, warnings: Sequence[str]) -> Refusal:
     return Refusal(
         "the gaia_source tables do not fit the spectra",
-        wanted="stars of the input",
+        wanted="the identifiers (source_id) of the spectra, with all digits",
         found="; ".join(warnings),
         where=", ".join(map(named, tables.files)),
-        advice="correct the tables, or leave out --strict",
+        advice="write the tables again with source_id as integers of 64 bits or as text, "
+        "or leave out --strict",
     )
 
 

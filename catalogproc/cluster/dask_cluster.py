@@ -118,12 +118,9 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
 
     Raises
     ------
-    Refusal
-        Dask's folder for temporary files cannot be written.
     WorkerError
         The processes do not start.
     """
-    _check_temporary_directory()
     nannies = {
         index: {"cls": Nanny, "options": _worker_options(device, workers)}
         for index, device in enumerate(workers.devices)
@@ -156,8 +153,14 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
             yield client
 
 
-def _check_temporary_directory() -> None:
-    """Raise Refusal unless the folder that Dask's configuration names can be written."""
+def refuse_temporary_directory() -> None:
+    """Refuse to start workers here where Dask's folder for temporary files cannot be written.
+
+    Raises
+    ------
+    Refusal
+        The folder that Dask's configuration names cannot be written.
+    """
     folder = dask.config.get("temporary-directory", None)
     if not folder:
         return

@@ -10,7 +10,7 @@ from catalogproc.errors import InputError, Refusal, plural
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.staging import named
 from catalogproc.readers.star_rows import open_spectra
-from catalogproc.readers.xp import read_spectra
+from catalogproc.readers.xp import assumed_units, read_spectra
 from catalogproc.vocabulary import Vocabulary
 
 SAMPLE_ROWS = 1000
@@ -33,7 +33,8 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
     -------
     list of str
         One line per file of which no row is accepted, with the reasons, and per part of a file
-        that is not read, up to SHOWN of them; then the number of accepted rows.
+        that is not read, up to SHOWN of them; the units that are assumed; then the number of
+        accepted rows.
 
     Raises
     ------
@@ -41,31 +42,40 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
         No row of any file is accepted.
     """
     lines: list[str] = []
-    advice: str | None = None
+    faults: list[InputError] = []
+    assumed: Counter[str] = Counter()
     read = accepted = 0
     for path in inputs:
         try:
             reasons = _screened(path, vocabulary)
             lines += [f"{named(path)}: not read: {other}" for other in open_spectra(path).unread]
+            assumed[", ".join(assumed_units(path, vocabulary.data_release))] += 1
         except InputError as error:
             lines.append(f"{named(path)}: {_in_a_line(error)}")
-            advice = advice or error.advice
+            faults.append(error)
             continue
         read += reasons.total()
         accepted += reasons[""]
         if reasons.total() and not reasons[""]:
             why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items()) if reason)
             lines.append(f"{named(path)}: every one of the first rows is rejected: {why}")
+    if len(inputs) == len(faults) == 1:
+        raise Refusal.of(faults[0])
     if not accepted:
         raise Refusal(
             "no star of the input would be in the catalog",
             wanted="spectra with coefficients and a source_id",
             found="; ".join(lines[:5]) or "no rows",
             where=", ".join(named(path) for path in inputs[:3]),
-            advice=advice,
+            advice=next((error.advice for error in faults if error.advice), None),
         )
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"and {len(lines) - SHOWN:,} more lines about single files"]
+    lines += [
+        f"no unit stated in {plural(count, 'file')} of spectra, assumed: {columns}"
+        for columns, count in assumed.items()
+        if columns
+    ]
     return [*lines, f"{accepted:,} of the first {plural(read, 'row')} accepted"]
 
 

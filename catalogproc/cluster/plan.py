@@ -14,7 +14,7 @@ from catalogproc.cluster.auxiliary_check import (
     has_own_columns,
     matched_lines,
 )
-from catalogproc.cluster.dask_cluster import connect, fit_workers
+from catalogproc.cluster.dask_cluster import connect, fit_workers, refuse_temporary_directory
 from catalogproc.cluster.disk_space import format_bytes, refuse_disk
 from catalogproc.cluster.done_chunks import chunk_states
 from catalogproc.cluster.input_check import input_lines
@@ -322,8 +322,8 @@ def check(plan: Plan) -> list[str]:
     ------
     Refusal
         No star of the input would be in the catalog, too little disk space, fewer GPUs than
-        workers, no CUDA or no scheduler although one was asked for, a model that does not
-        reproduce its stored predictions.
+        workers, no CUDA or no scheduler although one was asked for, a temporary folder of Dask
+        that cannot be written, a model that does not reproduce its stored predictions.
     """
     from catalogproc.network.predictor import Predictor
 
@@ -334,6 +334,7 @@ def check(plan: Plan) -> list[str]:
     lines.append(f"about {format_bytes(needed)} to write, {format_bytes(free)} free")
     cluster = plan.spec.cluster
     if cluster.scheduler is None:
+        refuse_temporary_directory()
         lines.append(fit_workers(cluster, len(plan.chunks), len(plan.todo)).line())
     else:
         with connect(cluster.scheduler) as client:

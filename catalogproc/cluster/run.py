@@ -24,6 +24,7 @@ from catalogproc.cluster.dask_cluster import (
     dashboard_link,
     fit_workers,
     local_cluster,
+    refuse_temporary_directory,
 )
 from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.done_chunks import remove_leftovers
@@ -108,6 +109,8 @@ def run(
     refuse_disk(plan.todo, plan.output)
     workers = None
     if plan.spec.cluster.scheduler is None:
+        if plan.todo:
+            refuse_temporary_directory()
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
     say = announce or (lambda line: None)
     if plan.todo:

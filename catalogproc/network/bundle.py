@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalogproc.errors import BundleError, CatalogprocError, ReleaseError
+from catalogproc.errors import BundleError, CatalogprocError, ReleaseError, did_you_mean
 from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
@@ -259,6 +259,7 @@ def _folder(name_or_path: str | Path) -> Path:
         wanted=f"a folder with a {DECLARATION}, or one of those that ship: "
         + (", ".join(shipped_bundles()) or "none does"),
         found=name,
+        advice=did_you_mean(name, shipped_bundles()),
     )
 
 

@@ -61,7 +61,7 @@ class AuxiliaryColumns:
         if not self.rounded:
             return []
         return [
-            f"{self.path}: the source_id look rounded, all of them are multiples of "
+            f"{self.path}: its identifiers (source_id) look rounded, all of them are multiples of "
             f"{_ROUNDED}: were they stored as floats?"
         ]
 

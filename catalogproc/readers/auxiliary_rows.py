@@ -22,6 +22,7 @@ from catalogproc.readers.arrow_lists import Mask
 from catalogproc.readers.column_lookup import (
     check_identifier,
     find_column,
+    meant,
     names_in_use,
     shortened,
 )
@@ -66,12 +67,16 @@ def used_columns(table: Table, release: Release | None = None) -> tuple[UsedColu
     """
     found = _found_columns(table, load_contract("gaia_source").columns, release)
     if not found or found[0].name != "source_id" or len(found) == 1:
-        columns = load_contract("gaia_source").columns[1:]
+        first, *others = load_contract("gaia_source").columns
+        lacking = others if found and found[0].name == "source_id" else [first]
+        names = [name for column in lacking for name in (column.name, *column.also)]
         raise InputError(
             "the file is not an auxiliary table",
-            wanted=f"source_id and at least one of {', '.join(column.name for column in columns)}",
+            wanted="source_id and at least one column of photometry, astrometry or 2MASS",
             found=shortened(table.types),
             where=table.path,
+            advice=meant(table.types, names)
+            or "`catalogproc describe gaia_source` lists the columns",
         )
     check_identifier(table, found[0].stored)
     return found
@@ -149,6 +154,8 @@ def read_column(column: UsedColumn, held: pa.Array) -> tuple[pa.Array, Mask]:
     if pa.types.is_string(kind):
         return coerce.words(held), np.zeros(len(held), bool)
     array, bad = coerce.numbers(held, kind)
+    if pa.types.is_floating(kind):  # NaN is missing: another table may have the value
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
     if column.factor != 1.0:
         array = pc.multiply(array, pa.scalar(column.factor, array.type))
     return array, bad

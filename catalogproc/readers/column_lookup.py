@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from catalogproc.contract import Column, load_contract
-from catalogproc.errors import InputError
+from catalogproc.errors import InputError, did_you_mean
 from catalogproc.readers import coerce
 from catalogproc.readers.formats import Table
 
@@ -84,23 +84,29 @@ def find_column(table: Named, column: Column, called: str | None = None) -> str 
     InputError
         Two columns differ in case alone.
     """
-    if called is not None and (held := named(table, called.lower())) is not None:
-        return held
-    if len(column.name) == 1:
-        return column.name if column.name in table.types else None
-    found = (named(table, name) for name in names_in_use(column))
+    names = names_in_use(column) if called is None else (called, *names_in_use(column))
+    found = (_held(table, name) for name in names)
     return next((name for name in found if name is not None), None)
+
+
+def _held(table: Named, name: str) -> str | None:
+    """The table's column of a name, whatever its case unless it is of one letter."""
+    if len(name) == 1:
+        return name if name in table.types else None
+    return named(table, name.lower())
 
 
 def names_in_use(column: Column) -> Iterator[str]:
     """Yield the names under which a column is found, the first one preferred.
+
+    A name of one letter has no other forms.
 
     Parameters
     ----------
     column
         The column of a contract.
     """
-    for suffix in ("", *SUFFIXES):
+    for suffix in ("", *(SUFFIXES if len(column.name) > 1 else ())):
         for name in (column.name, *column.also):
             yield name + suffix
 
@@ -225,6 +231,21 @@ def check_type(table: Table, name: str, wanted: str, good: bool) -> None:
             found=table.types[name],
             where=f"{table.path}, column {name}",
         )
+
+
+def meant(found: Iterable[str], wanted: Iterable[str]) -> str | None:
+    """Return advice on columns whose names are close to wanted ones; None where none is.
+
+    Parameters
+    ----------
+    found
+        Columns that a table has and of which no use is known.
+    wanted
+        Names of columns that it lacks.
+    """
+    names = [name for name in wanted if len(name) > 1]
+    near = ((name, did_you_mean(name, names)) for name in found)
+    return "; ".join([f"{name}: {advice}" for name, advice in near if advice][:3]) or None
 
 
 def shortened(names: Iterable[str]) -> str:

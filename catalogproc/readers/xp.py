@@ -18,7 +18,7 @@ from catalogproc.errors import InputError
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import scaled
 from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns, read_column
-from catalogproc.readers.column_lookup import check_identifier, check_type, shortened
+from catalogproc.readers.column_lookup import check_identifier, check_type, meant, shortened
 from catalogproc.readers.formats import Rows, Table
 from catalogproc.readers.joined_rows import FAULT
 from catalogproc.readers.star_rows import open_spectra
@@ -195,6 +195,37 @@ class _Layout:
         yield _joined(faults, count, ";")
 
 
+def assumed_units(path: str | Path, release: Release | None = None) -> tuple[str, ...]:
+    """Return the columns of the spectra whose unit a file does not state.
+
+    Parameters
+    ----------
+    path
+        The file.
+    release
+        What columns are called comes from here first.
+
+    Returns
+    -------
+    tuple of str
+        Columns of the contract with its unit, which is assumed: ``bp_coefficients [...]``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    table = open_spectra(Path(path))
+    holders = _layout(table, False, False, release).holders
+    return tuple(
+        f"{column.name} [{column.unit}]"
+        for column in load_contract("xp_continuous").columns
+        if column.unit
+        and holders.get(column.name)
+        and not any(table.units.get(held, "").strip() for held in holders[column.name])
+    )
+
+
 def split_own(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.Table | None]:
     """Return spectra without what stands beside them, and that as a table of its own.
 
@@ -279,6 +310,7 @@ def _layout(table: Table, correlations: bool, own: bool, release: Release | None
             wanted=", ".join(missing),
             found=shortened(table.types),
             where=table.path,
+            advice=meant(set(table.types).difference(*holders.values()), missing),
         )
     for name, held in holders.items():
         for holder in held:
@@ -306,10 +338,13 @@ def _factors(table: Table, holders: Mapping[str, tuple[str, ...]]) -> dict[str, 
                 for name in holders.get(column.name, ())
             }
             if len(found) > 1:
+                stated = {table.units.get(name, "") for name in holders[column.name]}
                 raise InputError(
                     f"the columns of {column.name} have different units",
-                    wanted=column.unit, found=", ".join(sorted(map(str, found))), where=table.path,
-                )  # fmt: skip
+                    wanted=f"one unit for all of them, such as {column.unit}",
+                    found=", ".join(unit or "no unit" for unit in sorted(stated)),
+                    where=table.path,
+                )
             factors[column.name] = next(iter(found), None) or 1.0
     return factors
 

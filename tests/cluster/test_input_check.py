@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.bundles import tiny_bundle
 from support.paths import DATA
@@ -52,7 +54,20 @@ def test_check_says_which_file_has_no_stars_and_how_many_rows_are_accepted(
     lines = input_lines([SPECTRA, JOINED, no_spectra], load_vocabulary())
     assert lines[0].endswith("no_spectra.csv: every one of the first rows is rejected: "
                              "2 no_coefficients")  # fmt: skip
-    assert lines[1] == "10 of the first 14 rows accepted"
+    assert lines[1].startswith("no unit stated in 3 files of spectra, assumed: bp_coefficients [el")
+    assert lines[2] == "10 of the first 14 rows accepted"
+
+
+def test_a_unit_that_the_spectra_state_is_not_assumed(tmp_path: Path) -> None:
+    table = pq.read_table(SPECTRA)
+    fields = [
+        field.with_metadata({"unit": "electron/s"}) if "coefficient" in field.name else field
+        for field in table.schema
+    ]
+    pq.write_table(table.cast(pa.schema(fields)), tmp_path / "xp.parquet")
+    assert input_lines([tmp_path / "xp.parquet"], load_vocabulary()) == [
+        "6 of the first 6 rows accepted"
+    ]
 
 
 def test_a_file_of_which_every_row_is_rejected_ends_a_run_with_exit_code_1(
@@ -68,7 +83,7 @@ def test_a_file_of_which_every_row_is_rejected_ends_a_run_with_exit_code_1(
 def test_check_says_what_an_unreadable_file_is_and_what_to_do(tmp_path: Path, bundle: Path) -> None:
     page = tmp_path / "stars.csv"
     page.write_text("<!DOCTYPE html><html>503</html>")
-    with pytest.raises(Refusal, match=r"found a web page") as caught:
+    with pytest.raises(Refusal, match=r"found: a web page") as caught:
         check(make_plan(spec_of(tmp_path, bundle, page)))
     assert "error page" in (caught.value.advice or "")
     lines = input_lines([page, SPECTRA], load_vocabulary())

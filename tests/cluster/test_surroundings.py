@@ -46,6 +46,7 @@ def test_a_temporary_folder_that_cannot_be_written_is_named(bundle: Path, tmp_pa
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"where: {folder}" in done.stderr
     assert "DASK_TEMPORARY_DIRECTORY" in done.stderr
+    assert not (tmp_path / "out").exists(), "a refused start makes no output folder"
 
 
 def test_a_script_without_a_main_guard_is_told_so(bundle: Path, tmp_path: Path) -> None:

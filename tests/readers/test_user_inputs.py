@@ -13,14 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from support.paths import DATA
 from support.xp_files import ARCHIVE, ARRAYS, COLUMNS, csv_bytes, fits_bytes, plain_csv, votable
 
 from catalogproc.errors import InputError
 from catalogproc.io.staging import local, named
+from catalogproc.readers import joined_rows
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.xp import read_spectra
+from catalogproc.release import Release, load_release
 
 INPUTS = DATA / "user_inputs"
 STARS = pa.array([4295806720, 38655544960, 1275606125952, 1653563247744, 2851858288640,
@@ -177,9 +180,12 @@ def test_line_breaks_inside_of_quotation_marks(tmp_path: Path) -> None:
         assert table.column("bp_coefficients")[row].as_py() == pytest.approx(numbers)
 
 
-def test_magnitudes_and_luminosities_are_not_galactic_coordinates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", [None, load_release("dr3")])
+def test_magnitudes_and_luminosities_are_not_galactic_coordinates(
+    tmp_path: Path, release: Release | None
+) -> None:
     stars = pa.array([2486666496790076928])
-    found = auxiliary(INPUTS / "comp_BV.csv", tmp_path, stars)
+    found = open_auxiliary([INPUTS / "comp_BV.csv"], tmp_path, release).match(stars)
     assert found.column("l").null_count == found.column("b").null_count == 1
     assert found.column("ra").to_pylist() == [150.0]
 
@@ -190,6 +196,41 @@ def test_other_names_in_use_are_read(tmp_path: Path) -> None:
     row = {name: found.column(name)[0].as_py() for name in found.column_names}
     assert row["phot_g_mean_mag"] == pytest.approx(14.5)
     assert (row["j_m"], row["h_m"], row["ks_m"]) == pytest.approx((12.0, 11.4, 11.2))
+
+
+@pytest.mark.parametrize("write", ["fits", "parquet"])
+def test_nan_is_missing_so_that_another_table_has_the_value(tmp_path: Path, write: str) -> None:
+    """Also where rows with NaN repeat: NaN differs from NaN, but the rows do not."""
+    first = Table({"source_id": [5, 6, 5], "parallax": [np.nan, 1.0, np.nan]})
+    first.write(tmp_path / f"first.{write}")
+    (tmp_path / "second.csv").write_text("source_id,parallax,ruwe\n5,2.5,1.1\n6,1.0,1.2\n")
+    files = [tmp_path / f"first.{write}", tmp_path / "second.csv"]
+    stars = joined_rows.STARS
+    joined = open_auxiliary(files, tmp_path / "staged").join(pa.array([5, 6]))
+    assert joined.rows.column("parallax").to_pylist() == [2.5, 1.0]
+    assert joined.account[str(files[0])] == {stars: 2, joined_rows.REPEATED: 1, "parallax": 1}
+    assert joined.account[str(files[1])] == {stars: 2, "parallax": 1, "ruwe": 2}
+
+
+def test_a_misspelt_column_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "gaia.csv").write_text("source_id,paralax\n5,1.0\n")
+    with pytest.raises(InputError, match="paralax: did you mean parallax"):
+        auxiliary(tmp_path / "gaia.csv", tmp_path)
+    table = pq.read_table(INPUTS / "xp6.parquet")
+    names = [name.replace("bp_coefficients", "bp_coeficients") for name in table.column_names]
+    pq.write_table(table.rename_columns(names), tmp_path / "xp.parquet")
+    with pytest.raises(InputError, match="bp_coeficients: did you mean bp_coefficients") as caught:
+        spectra(tmp_path / "xp.parquet")
+    assert caught.value.wanted == "bp_coefficients"
+    assert "errors: did you mean" not in (caught.value.advice or "")
+
+
+def test_elements_with_and_without_a_unit_are_refused_with_both(tmp_path: Path) -> None:
+    table = Table.read(INPUTS / "twenty_stars.fits")
+    table["bp_coeff_0"].unit = "electron / s"
+    table.write(tmp_path / "units.ecsv")
+    with pytest.raises(InputError, match=r"different units\n.*\n  found: no unit, electron"):
+        spectra(tmp_path / "units.ecsv")
 
 
 def test_rows_repeated_in_every_column_are_one_row(tmp_path: Path) -> None:
