@@ -152,7 +152,8 @@ def test_a_model_of_a_users_release_reads_its_spectra(spectra: Path, tmp_path: P
     assert again.release == own
     assert again.release.name == "own"
     assert (again.vocabulary.release, again.vocabulary.basis) == ("own", "archive")
-    assert (again.vocabulary.coefficients("bp"), len(again.vocabulary)) == (51, 116)
+    assert again.vocabulary.coefficients("bp") == 51
+    assert len(again.vocabulary) == len(load_vocabulary()) - 55 + 51
     source = pa.table({
         "source_id": next_spectra()["source_id"],
         "phot_g_mean_mag": np.full(20, 13.0),
