@@ -49,7 +49,7 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
         try:
             reasons = _screened(path, vocabulary)
             lines += [f"{named(path)}: not read: {other}" for other in open_spectra(path).unread]
-            assumed[", ".join(assumed_units(path, vocabulary.data_release))] += 1
+            assumed[assumed_units(path, vocabulary.data_release)] += 1
         except InputError as error:
             lines.append(f"{named(path)}: {_in_a_line(error)}")
             faults.append(error)

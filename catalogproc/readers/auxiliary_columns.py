@@ -114,8 +114,12 @@ def assumed_units(used: Sequence[UsedColumn]) -> list[str]:
         The columns that are read.
     """
     contract = load_contract("gaia_source")
-    assumed = [f"{c.name} [{contract[c.name].unit}]" for c in used if c.unit_assumed]
-    return [f"  no unit stated, assumed: {', '.join(assumed)}"] if assumed else []
+    by_unit: dict[str, list[str]] = {}
+    for column in used:
+        if column.unit_assumed:
+            by_unit.setdefault(contract[column.name].unit, []).append(column.name)
+    assumed = (f"{', '.join(names)} [{unit}]" for unit, names in by_unit.items())
+    return [f"  no unit stated, assumed: {', '.join(assumed)}"] if by_unit else []
 
 
 def by_table(files: Sequence[AuxiliaryColumns]) -> Iterator[AuxiliaryColumns]:

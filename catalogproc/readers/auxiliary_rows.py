@@ -191,7 +191,8 @@ def conform(part: Rows, columns: Sequence[UsedColumn], path: Path) -> pa.Table:
         if bad.any():
             place = np.flatnonzero(bad)[:1]
             found = coerce.samples(held, place)[0]
-            wanted = contract[column.name].type
+            number = contract[column.name].type.startswith("float")
+            wanted = "a number" if number else "an integer"
             raise _unreadable(path, column.name, part.first + int(place[0]), wanted, found)
         arrays.append(array)
     fields = [contract[column.name].arrow_field() for column in columns]
@@ -206,4 +207,5 @@ def _unreadable(path: Path, column: str, row: int, wanted: str, found: object) -
         wanted=wanted,
         found=found,
         where=f"{path}, row {row}" + (f", column {column}" if column else ""),
+        advice="correct it, or leave it empty where it is missing" if column else None,
     )

@@ -195,7 +195,7 @@ class _Layout:
         yield _joined(faults, count, ";")
 
 
-def assumed_units(path: str | Path, release: Release | None = None) -> tuple[str, ...]:
+def assumed_units(path: str | Path, release: Release | None = None) -> str:
     """Return the columns of the spectra whose unit a file does not state.
 
     Parameters
@@ -207,8 +207,9 @@ def assumed_units(path: str | Path, release: Release | None = None) -> tuple[str
 
     Returns
     -------
-    tuple of str
-        Columns of the contract with its unit, which is assumed: ``bp_coefficients [...]``.
+    str
+        Columns of the contract with its unit, which is assumed, such as ``flux, flux_error
+        [W.m**-2.nm**-1]``; empty where every unit is stated.
 
     Raises
     ------
@@ -217,13 +218,12 @@ def assumed_units(path: str | Path, release: Release | None = None) -> tuple[str
     """
     table = open_spectra(Path(path))
     holders = _layout(table, False, False, release).holders
-    return tuple(
-        f"{column.name} [{column.unit}]"
-        for column in load_contract("xp_continuous").columns
-        if column.unit
-        and holders.get(column.name)
-        and not any(table.units.get(held, "").strip() for held in holders[column.name])
-    )
+    by_unit: dict[str, list[str]] = {}
+    for column in load_contract("xp_continuous").columns:
+        held = holders.get(column.name)
+        if column.unit and held and not any(table.units.get(name, "").strip() for name in held):
+            by_unit.setdefault(column.unit, []).append(column.name)
+    return ", ".join(f"{', '.join(names)} [{unit}]" for unit, names in by_unit.items())
 
 
 def split_own(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.Table | None]:

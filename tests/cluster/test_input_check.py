@@ -54,7 +54,10 @@ def test_check_says_which_file_has_no_stars_and_how_many_rows_are_accepted(
     lines = input_lines([SPECTRA, JOINED, no_spectra], load_vocabulary())
     assert lines[0].endswith("no_spectra.csv: every one of the first rows is rejected: "
                              "2 no_coefficients")  # fmt: skip
-    assert lines[1].startswith("no unit stated in 3 files of spectra, assumed: bp_coefficients [el")
+    assert lines[1] == (
+        "no unit stated in 3 files of spectra, assumed: bp_coefficients, bp_coefficient_errors, "
+        "rp_coefficients, rp_coefficient_errors [electron.s**-1]"
+    )
     assert lines[2] == "10 of the first 14 rows accepted"
 
 

@@ -261,7 +261,7 @@ def test_a_star_with_different_rows_in_two_files_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"source_id,ra\n1,2\n2,x\n", "wanted: float64\n  found: 'x'\n  where: .*row 1, column ra"),
+        (b"source_id,ra\n1,2\n2,x\n", "a number\n  found: 'x'\n  where: .*row 1, column ra"),
         (b"source_id,ra\n1,2\n1e18,3\n", "found: '1e18'"),
         (b"source_id,ra\n1,2\n3,4,5\n", "wanted 2 fields, found 3"),
         (b"source_id,phot_bp_n_obs\n1,2.5\n", "column phot_bp_n_obs"),
