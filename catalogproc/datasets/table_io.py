@@ -105,16 +105,22 @@ def read_table(path: Path) -> pa.Table:
     if not batches:
         raise InputError("a table without rows", where=path)
     table = pa.Table.from_batches(batches)
-    return pa.table({name: _read(table.column(name), f"{path}, column {name}") for name in names})
+    kinds = {name: source.types[name] for name in names}
+    return pa.table(
+        {n: _read(table.column(n), kind, f"{path}, column {n}") for n, kind in kinds.items()}
+    )
 
 
 def _has_fields(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind) and kind.num_fields > 0)
 
 
-def _read(column: pa.ChunkedArray, where: str) -> pa.Array:
+def _read(column: pa.ChunkedArray, stated: pa.DataType, where: str) -> pa.Array:
     try:
-        return _plain(column)
+        found = _plain(column)
+        # Floats that XML writes as whole numbers are floats, as the file states.
+        single = pa.types.is_floating(coerce.stored_type(stated)) and coerce.is_integer(found.type)
+        return found.cast(pa.float64(), safe=False) if single else found
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
             "a column has a type that cannot be read",

@@ -264,3 +264,15 @@ def test_a_column_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -
     pq.write_table(pa.table({"a": [[[1.0, 2.0], [3.0]]]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"cannot be read(.|\n)*column a"):
         read_table(tmp_path / "a.parquet")
+
+
+def test_floats_that_a_votable_writes_as_whole_numbers_are_floats(tmp_path: Path) -> None:
+    """So an identifier that was stored as a float is refused by infer as it is by a run."""
+    path = tmp_path / "floats.xml"
+    path.write_text(
+        '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
+        '<FIELD name="source_id" datatype="double"/><FIELD name="n" datatype="long"/>'
+        "<DATA><TABLEDATA><TR><TD>17351668087552</TD><TD>7</TD></TR></TABLEDATA></DATA>"
+        "</TABLE></RESOURCE></VOTABLE>"
+    )
+    assert read_table(path).schema.types == [pa.float64(), pa.int64()]
