@@ -66,11 +66,7 @@ def column_lines(
         The release of the spectra.
     """
     kinds: dict[tuple[UsedColumn, ...], list[Path]] = {}
-    for path in inputs[:SAMPLE_FILES]:
-        try:
-            used = own_columns(open_table(path), release)
-        except InputError:
-            continue  # the file's own chunk fails with this error
+    for path, used in _own_columns(inputs, release):
         if used:
             kinds.setdefault(used, []).append(path)
     for used, paths in kinds.items():
@@ -93,13 +89,19 @@ def has_own_columns(inputs: Sequence[Path], release: Release) -> bool:
     release
         What columns are called comes from here first.
     """
+    return any(used for _, used in _own_columns(inputs, release))
+
+
+def _own_columns(
+    inputs: Sequence[Path], release: Release | None
+) -> Iterator[tuple[Path, tuple[UsedColumn, ...]]]:
+    """Yield the first files that can be opened, with the columns beside their spectra."""
     for path in inputs[:SAMPLE_FILES]:
         try:
-            if own_columns(open_table(path), release):
-                return True
+            used = own_columns(open_table(path), release)
         except InputError:
             continue  # the file's own chunk fails with this error
-    return False
+        yield path, used
 
 
 def matched_lines(
@@ -181,9 +183,9 @@ class _Sample:
 def _sample(inputs: Sequence[Path], tables: AuxiliaryTable) -> _Sample | None:
     """Return the first stars; None where none is needed and no file has columns of its own."""
     batches: list[pa.Table] = []
-    for path in inputs[:SAMPLE_FILES]:
+    for path, used in _own_columns(inputs, tables.release):
         try:
-            if tables.files or own_columns(open_table(path), tables.release):
+            if tables.files or used:
                 batches += [_stars(batch) for batch in _head(path, tables.release)]
         except InputError:
             continue  # the file's own chunk fails with this error

@@ -15,7 +15,7 @@ from catalogproc.cluster.auxiliary_check import (
     matched_lines,
 )
 from catalogproc.cluster.dask_cluster import connect, fit_workers, refuse_temporary_directory
-from catalogproc.cluster.disk_space import format_bytes, refuse_disk
+from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.done_chunks import chunk_states
 from catalogproc.cluster.input_check import input_lines
 from catalogproc.cluster.parallel import map_parallel
@@ -24,6 +24,7 @@ from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.inference.engine import check_job
+from catalogproc.io.free_space import format_bytes
 from catalogproc.io.output import check_output_folder
 from catalogproc.io.staging import named
 from catalogproc.io.temporary_files import is_temporary

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from catalogproc.errors import InputError
 from catalogproc.io.atomic import publish, scratch_folder
+from catalogproc.io.free_space import require_space
 from catalogproc.io.hashes import file_sha256
 
 SCHEME = "zip"
@@ -73,9 +74,8 @@ def _extract(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         size = sum(member.file_size for member in members)
-        free = shutil.disk_usage(folder).free
-        if size > free:
-            raise OSError(f"{size / 1e9:.1f} GB to unpack, {free / 1e9:.1f} GB free at {folder}")
+        advice = "free some space, or set $CATALOGPROC_STAGE to a folder on a larger disk"
+        require_space(folder, size, "too little space to unpack a ZIP archive", advice, where=path)
         for member in members:
             place = PurePosixPath(member.filename)
             if place.is_absolute() or ".." in place.parts or "\\" in member.filename:

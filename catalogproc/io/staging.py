@@ -7,14 +7,13 @@ the folder $CATALOGPROC_STAGE. Unpacked ZIP archives are there too.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from catalogproc.errors import InputError, Refusal
+from catalogproc.errors import InputError
 from catalogproc.io.archives import SCHEME, is_archive, unpack
-from catalogproc.io.output import existing_parent
+from catalogproc.io.free_space import require_space
 from catalogproc.io.remote import Address, Entry, is_address
 
 STAGE = "CATALOGPROC_STAGE"
@@ -143,14 +142,8 @@ def is_current(path: Path, entry: Entry) -> bool:
 
 
 def _check_space(address: Address, needed: int) -> None:
-    place = existing_parent(stage())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise Refusal(
-            "too little space to stage the files of an address",
-            wanted=f"{needed / 1e9:.1f} GB",
-            found=f"{free / 1e9:.1f} GB free at {place}",
-            where=address,
-            advice=f"free some space, set ${STAGE} to a folder on a larger disk, or take fewer "
-            "files at a time",
-        )
+    advice = (
+        f"free some space, set ${STAGE} to a folder on a larger disk, or take fewer files at a time"
+    )
+    problem = "too little space to stage the files of an address"
+    require_space(stage(), needed, problem, advice, where=address)
