@@ -85,7 +85,8 @@ class Parallax:
     Attributes
     ----------
     zero_point
-        How its zero-point is found, one of ZERO_POINTS.
+        How the release's own zero-point is found, one of ZERO_POINTS. A star with the column
+        tentative_parallax_bias is corrected by it whatever the release of its spectra.
     parallax_bit, pseudocolour_bit
         Bits of the column of solved parameters: a parallax, a pseudo-colour was solved for.
     """
