@@ -169,6 +169,7 @@ class TrainingJob:
 
     real: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
     basis: str = ""
 
     @cached_property
@@ -176,7 +177,7 @@ class TrainingJob:
         """SHA-256 (hex) of the settings as canonical JSON."""
         content = asdict(self)
         del content["name"], content["description"]
-        for name in ("data", "real", "errors", "basis"):
+        for name in ("data", "real", "errors", "augmentation", "basis"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there were such
         return _hash(content)

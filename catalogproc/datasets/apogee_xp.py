@@ -36,7 +36,7 @@ from catalogproc.features import canonical, spectra
 from catalogproc.features.astrometry import MAX_PARALLAX_ERROR
 from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.release import load_release
-from catalogproc.simulation.noise import PHOTOMETRY, by_magnitude, tmass_errors
+from catalogproc.simulation.augmentation import photometric_errors
 from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
@@ -272,13 +272,10 @@ class _Rows:
 
 def _photometry(magnitudes: dict[str, Floats]) -> dict[str, Any]:
     """Return magnitudes, colours, and errors that are typical of the magnitude."""
-    g = torch.from_numpy(magnitudes["g_mag"]).float()
-    bp, rp = (by_magnitude(PHOTOMETRY[band], g).numpy() for band in ("BP", "RP"))
-    infrared = torch.from_numpy(
-        np.stack([magnitudes[name] for name in MAGNITUDES[2:]], axis=1)
-    ).float()
-    j, h, ks = tmass_errors(infrared).numpy().T
-    errors = {"bp_mag": bp, "rp_mag": rp, "j_m": j, "h_m": h, "ks_m": ks}
+    observed = np.stack([magnitudes[name] for name in ("g_mag", *MAGNITUDES)], axis=1)
+    errors = dict(
+        zip(MAGNITUDES, photometric_errors(torch.from_numpy(observed)).numpy().T[1:], strict=True)
+    )
     found: dict[str, Any] = {"phot_g_mean_mag": magnitudes["g_mag"]}
     names = {"bp_mag": "phot_bp_mean_mag", "rp_mag": "phot_rp_mean_mag"}
     found |= {names.get(name, name): magnitudes[name] for name in MAGNITUDES}
@@ -287,5 +284,5 @@ def _photometry(magnitudes: dict[str, Floats]) -> dict[str, Any]:
         value = magnitudes[blue] - magnitudes[red]
         found[colour] = value
         found[f"e_{colour}"] = np.where(value == value, np.hypot(errors[blue], errors[red]), np.nan)
-    found["colour_errors_assumed"] = np.ones(len(g), dtype=bool)
+    found["colour_errors_assumed"] = np.ones(len(observed), dtype=bool)
     return found

@@ -11,6 +11,7 @@ from catalogproc.datasets.star_table import StarTable
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.simulation.simulated_stars import LABELS
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -68,7 +69,7 @@ def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed
     values, errors = (x.cpu().double().numpy() for x in stars.tokens(vocabulary))
     column = {name: stars[name].cpu().double().numpy() for name in ("ebv", "mg", "g_mag")}
     truth = np.full_like(values, np.nan)
-    for label in ("teff", "logg", "m_h", "mass", "log_age"):
+    for label in [label for label in LABELS if label in stars.columns]:
         truth[:, vocabulary.column(label)] = stars[label].cpu().double().numpy()
     truth[:, vocabulary.column("logebv")] = ln_ebv(column["ebv"])
     truth[:, vocabulary.column("g_fakemag")] = 10.0 ** (0.2 * column["mg"] + 2.0)

@@ -73,13 +73,42 @@ class StarTable:
             (n, V) each.
         """
         random = np.random.default_rng(seed)
-        rows = random.integers(len(self.ids), size=n)
+        return self.drawn(random.integers(len(self.ids), size=n), random)
+
+    def drawn(
+        self, rows: NDArray[np.integer], random: np.random.Generator
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return given rows with predictions replaced by draws of the truth.
+
+        Parameters
+        ----------
+        rows
+            Row numbers (n,).
+        random
+            Source of the draws.
+
+        Returns
+        -------
+        values, errors
+            (n, V) each, copies.
+        """
         values, errors = self.values[rows], self.errors[rows]
         for column, predicted in self.predicted.items():
             at = np.flatnonzero(predicted[rows])
             values[at, column] += errors[at, column] * random.standard_normal(len(at))
             errors[at, column] = 0.0
         return values, errors
+
+    def rows(self, which: NDArray[np.bool_]) -> StarTable:
+        """Return some of the rows.
+
+        Parameters
+        ----------
+        which
+            (n,) mask.
+        """
+        predicted = {column: rows[which] for column, rows in self.predicted.items()}
+        return StarTable(self.ids[which], self.values[which], self.errors[which], predicted)
 
     def sampler_hiding(self, column: int, share: float) -> StarSampler:
         """Return a :data:`StarSampler` of these rows that hides one token of some of them.
@@ -113,17 +142,21 @@ class StarTable:
         seed
             Seed of the division.
         """
-        in_second = _uniform(self.ids, seed) < fraction
-        first, second = (
-            StarTable(
-                self.ids[rows],
-                self.values[rows],
-                self.errors[rows],
-                {column: predicted[rows] for column, predicted in self.predicted.items()},
-            )
-            for rows in (~in_second, in_second)
-        )
-        return first, second
+        second = in_second_part(self.ids, fraction, seed)
+        return self.rows(~second), self.rows(second)
+
+
+def in_second_part(ids: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Return which stars (n,) :meth:`StarTable.split` puts in its second table.
+
+    Parameters
+    ----------
+    ids
+        (n,) identifiers.
+    fraction, seed
+        Those of the division.
+    """
+    return np.asarray(_uniform(ids, seed) < fraction)
 
 
 def mixture(parts: Sequence[tuple[StarSampler, float]]) -> StarSampler:

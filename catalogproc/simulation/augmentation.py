@@ -162,7 +162,7 @@ def fainter(stars: ObservedStars, g_mag: Tensor, random: torch.Generator) -> Obs
     ratio = (stars.errors / wanted).square().nanmean(dim=1).clamp(max=1.0)
     share = torch.where(further > 0, 1 - ratio, 0.0)[:, None]
     drawn = model.spectra(archive, random).double() @ tables.projection
-    errors = _photometric_errors(far)
+    errors = photometric_errors(far)
     added = torch.randn(far.shape, generator=random, dtype=torch.float64)
     missing = (errors.square() - stars.magnitude_errors.square()).clamp(min=0.0)
     missing = torch.where(further[:, None] > 0, missing, 0.0)
@@ -174,10 +174,19 @@ def fainter(stars: ObservedStars, g_mag: Tensor, random: torch.Generator) -> Obs
     )
 
 
-def _photometric_errors(magnitudes: Tensor) -> Tensor:
-    """Return typical errors (N, 6) of MAGNITUDES (N, 6), mag."""
+def photometric_errors(magnitudes: Tensor) -> Tensor:
+    """Return typical errors of magnitudes (N, 6), mag, with those of BP's and RP's zero-points.
+
+    Parameters
+    ----------
+    magnitudes
+        MAGNITUDES (N, 6), mag.
+    """
     single = magnitudes.float()
     gaia = [noise.by_magnitude(noise.PHOTOMETRY[band], single[:, 0]) for band in ("G", "BP", "RP")]
+    for place, band in enumerate(("BP", "RP"), start=1):
+        zero_point = load_release().magnitude(band).zero_point_error
+        gaia[place] = torch.hypot(gaia[place], torch.tensor(zero_point))
     return torch.cat([torch.stack(gaia, dim=1), noise.tmass_errors(single[:, 3:])], dim=1).double()
 
 

@@ -24,6 +24,9 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 FILE_STARS = 100_000
 """Number of stars per file."""
 
+LABELS = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age")
+"""True labels; [alpha/Fe] of a corrected simulator alone."""
+
 TRUTH = {
     "teff": ("K", "effective temperature"),
     "logg": ("log(cm.s**-2)", "log10 of the surface gravity"),
@@ -51,7 +54,8 @@ class SimulatedStars:
     columns
         Tensors (N,) or (N, n) on one device.
         True: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, component``,
-        ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag].
+        ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag]; ``alpha_m`` of a corrected
+        simulator.
         Observed: ``coefficients, coefficient_errors`` (N, n_bp + n_rp) [electrons/s],
         ``n_bp_relevant, n_rp_relevant``; ``g_mag, bp_mag, rp_mag, j_mag, h_mag, ks_mag`` and
         their errors ``e_*`` [mag]; ``parallax, e_parallax`` [mas, zero-point removed];
@@ -91,9 +95,9 @@ class SimulatedStars:
 
         The rules are those of ``features.tokens`` for files: coefficients over the observed G
         flux, none beyond the relevant bases; observed colours; a parallax only where it is
-        usable. The labels teff, logg, m_h, mass and log_age are the true values, with error
-        zero; ``logebv`` and ``g_fakemag`` are observed, from a dust map and the parallax, with
-        their errors, as in a run; the training loss uses these errors.
+        usable. The LABELS are the true values, with error zero; ``logebv`` and ``g_fakemag`` are
+        observed, from a dust map and the parallax, with their errors, as in a run; the training
+        loss uses these errors.
 
         Parameters
         ----------
@@ -187,7 +191,7 @@ def _tokens(c: dict[str, Tensor], release: Release) -> dict[str, tuple[Tensor, T
         "bprp": (c["bp_mag"] - c["rp_mag"], torch.hypot(bp, rp)),
         "jh": (c["j_mag"] - c["h_mag"], torch.hypot(c["e_j_mag"], c["e_h_mag"])),
         "jk": (c["j_mag"] - c["ks_mag"], torch.hypot(c["e_j_mag"], c["e_ks_mag"])),
-        **{name: (c[name], exact) for name in ("teff", "logg", "m_h", "mass", "log_age")},
+        **{name: (c[name], exact) for name in LABELS if name in c},
         "logebv": (c["ln_ebv_seen"], c["e_ln_ebv"]),
         "g_fakemag": (
             (c["parallax"] * scale).masked_fill(~usable, torch.nan),

@@ -22,10 +22,13 @@ from catalogproc.features.astrometry import GALACTIC_FROM_ICRS, OBLIQUITY
 from catalogproc.features.extinction import LN_EBV_FLOOR, TRUE_PER_SFD
 from catalogproc.release import load_release
 from catalogproc.simulation import noise
+from catalogproc.simulation.alpha_elements import draw_alpha, iron_abundance
 from catalogproc.simulation.atmospheres import dilution, load_atmospheres
+from catalogproc.simulation.even_population import EvenPopulation
 from catalogproc.simulation.instrument import load_instrument
 from catalogproc.simulation.isochrones import PRIOR, load_population
 from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
+from catalogproc.simulation.spectral_correction import SpectralCorrection, load_correction
 
 __all__ = ["SimulatedStars", "Simulator", "write_stars"]
 
@@ -73,9 +76,13 @@ class Simulator:
     ----------
     device
         Where the tensors are: "cpu", "cuda", "cuda:1".
+    corrected
+        Whether the stars have [alpha/Fe], and spectra and colours as real giants
+        (spectral_correction.py), and are spread evenly (even_population.py); [M/H] is then that
+        of iron, as in APOGEE's labels.
     """
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu", corrected: bool = False) -> None:
         self.device = torch.device(device)
         atmospheres = load_atmospheres()
         self.population = load_population().to(self.device)
@@ -83,6 +90,12 @@ class Simulator:
         self.instrument = load_instrument(atmospheres.wavelength).to(self.device)
         self.noise = noise.load_noise().to(self.device)
         self.calibration_modes = noise.calibration_modes(atmospheres.wavelength).to(self.device)
+        self.correction: SpectralCorrection | None = None
+        self.even: EvenPopulation | None = None
+        if corrected:
+            wavelengths = tuple(np.asarray(atmospheres.wavelength).tolist())
+            self.correction = load_correction(wavelengths).to(self.device)
+            self.even = EvenPopulation(self.population)
 
     def draw(self, n: int, seed: int, progress: Progress | None = None) -> SimulatedStars:
         """Simulate giants, including noise.
@@ -116,6 +129,7 @@ class Simulator:
         ebv: Tensor,
         r_v: Tensor,
         flux_errors: Tensor | None = None,
+        alpha_m: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the coefficients and magnitudes of stars without noise.
 
@@ -131,6 +145,8 @@ class Simulator:
             True E(B-V) in mag, not on the scale of SFD, and R_V (N,).
         flux_errors
             Errors of the flux calibration (N, W), added to the natural log of the flux.
+        alpha_m
+            [alpha/Fe] in dex (N,), which a corrected simulator needs.
 
         Returns
         -------
@@ -146,14 +162,22 @@ class Simulator:
             log_flux -= 0.4 * math.log(10.0) * self.atmospheres.extinction(ebv, r_v)
             if flux_errors is not None:
                 log_flux += flux_errors
+            shift = torch.zeros((), device=self.device)
+            if self.correction is not None and alpha_m is not None:
+                labels = torch.stack([teff, logg, m_h, alpha_m, ebv / TRUE_PER_SFD], dim=-1)
+                ratio, shift = self.correction(labels)
+                log_flux += ratio
             flux = torch.exp(log_flux)
             coefficients = (flux @ self.instrument.xp) * torch.exp(level)[:, None]
             gaia = self.instrument.gaia_magnitudes(coefficients)
-            tmass = self.instrument.tmass_magnitudes(flux)
+            tmass = self.instrument.tmass_magnitudes(flux) + shift
         return coefficients, gaia, tmass - 2.5 / math.log(10.0) * level[:, None]
 
     def _block(self, n: int, random: torch.Generator) -> dict[str, Tensor]:
-        star = self.population.draw(n, random)
+        star = (self.even or self.population).draw(n, random)
+        if self.correction is not None:
+            star["alpha_m"] = draw_alpha(star["m_h"], star["component"], random)
+            star["m_h"] = iron_abundance(star["m_h"], star["alpha_m"])
         star |= self._place(star, random)
         z = torch.randn(n, len(self.calibration_modes), generator=random, device=self.device)
         coefficients, gaia, tmass = self.spectra(
@@ -165,6 +189,7 @@ class Simulator:
             ebv=TRUE_PER_SFD * star["ebv"],
             r_v=star["r_v"],
             flux_errors=z @ self.calibration_modes,
+            alpha_m=star.get("alpha_m"),
         )
         # Correct the estimated distance to the one that gives the wanted magnitude.
         shift = (star["g_wanted"] - gaia[:, 0]).clamp(-5, 5)

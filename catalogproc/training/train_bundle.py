@@ -238,6 +238,7 @@ def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> N
         "simulation": dict(spec.job.simulation),
         "real": dict(spec.job.real),
         "errors": dict(spec.job.errors),
+        "augmentation": dict(spec.job.augmentation),
         "spectra": data.facts.get("real_spectra_sha256", ""),
     }
     path = spec.output / RECIPE

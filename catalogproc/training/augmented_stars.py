@@ -1,0 +1,277 @@
+"""Stars of a dataset as a training sees them: some fainter, some behind more dust.
+
+The spectra with labels end at G = 15 and the catalog at 17.65. In every step other stars are moved,
+to other distances and behind other dust, so that no star is seen twice alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from catalogproc.datasets.dataset import TRAIN, dataset_columns, load_dataset
+from catalogproc.datasets.star_table import StarTable
+from catalogproc.features import canonical
+from catalogproc.features.extinction import ln_ebv
+from catalogproc.simulation.augmentation import (
+    MAGNITUDES,
+    ObservedStars,
+    fainter,
+    photometric_errors,
+    reddened,
+)
+from catalogproc.simulation.noise import parallax_error
+from catalogproc.training.config import JobTable
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    "phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "j_m", "h_m", "ks_m",
+)  # fmt: skip
+"""Columns of a dataset with MAGNITUDES."""
+
+COLOURS = ("bprp", "jh", "jk")
+
+R_V = (2.8, 3.4)
+"""Range of R_V of the added dust."""
+
+MOST_EBV = 1.5
+"""Largest added E(B-V), mag."""
+
+
+@dataclass(frozen=True)
+class AugmentationOptions(JobTable):
+    """Stars that are moved, table ``augmentation`` of a training job.
+
+    Attributes
+    ----------
+    fainter, faintest
+        Fraction of the stars with a spectrum that are moved to a larger distance, and the largest
+        G there; G is uniform between that of the star and it.
+    redder, ebv
+        Fraction of them that get more dust, and the mean of the added E(B-V) on the SFD scale,
+        which is distributed exponentially.
+    """
+
+    TABLE = "augmentation"
+
+    fainter: float = 0.0
+    faintest: float = 17.65
+    redder: float = 0.0
+    ebv: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("fainter", "redder"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise self.invalid(name, getattr(self, name), "not a fraction", "0 to 1")
+        for name in ("faintest", "ebv"):
+            if not getattr(self, name) > 0:
+                raise self.invalid(name, getattr(self, name), "must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedStars:
+    """N stars with canonical spectra, of which some are moved whenever they are drawn.
+
+    Attributes
+    ----------
+    table
+        The stars as they are.
+    coefficients, errors
+        Their coefficients over the G flux (N, 110), none masked, and errors.
+    magnitudes
+        MAGNITUDES (N, 6), mag, NaN where unknown.
+    vocabulary
+        Defines the tokens.
+    options
+        How many are moved, and how far.
+    """
+
+    table: StarTable
+    coefficients: Floats
+    errors: Floats
+    magnitudes: Floats
+    vocabulary: Vocabulary
+    options: AugmentationOptions
+
+    def rows(self, which: NDArray[np.bool_]) -> AugmentedStars:
+        """Return some of the stars.
+
+        Parameters
+        ----------
+        which
+            (N,) mask.
+        """
+        return replace(
+            self,
+            table=self.table.rows(which),
+            coefficients=self.coefficients[which],
+            errors=self.errors[which],
+            magnitudes=self.magnitudes[which],
+        )
+
+    def sample(self, seed: int, n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return n rows, as a :data:`~catalogproc.datasets.star_table.StarSampler` does.
+
+        Parameters
+        ----------
+        seed
+            Seed of the choice of stars, of their moves and of the noise.
+        n
+            Number of rows.
+        """
+        random = np.random.default_rng(seed)
+        rows = random.integers(len(self.table.ids), size=n)
+        values, errors = self.table.drawn(rows, random)
+        redder, further = (
+            random.random(n) < x for x in (self.options.redder, self.options.fainter)
+        )
+        moved = np.flatnonzero(redder | further)
+        if len(moved):
+            values[moved], errors[moved] = self.moved(
+                rows[moved], values[moved], errors[moved], _Moves.draw(
+                    self.magnitudes[rows[moved], 0], redder[moved], further[moved],
+                    self.options, random,
+                ), random,
+            )  # fmt: skip
+        return values, errors
+
+    def moved(
+        self,
+        rows: NDArray[np.integer],
+        values: NDArray[np.floating],
+        errors: NDArray[np.floating],
+        moves: _Moves,
+        random: np.random.Generator,
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return values and errors (n, V) of stars elsewhere.
+
+        Parameters
+        ----------
+        rows
+            Row numbers (n,).
+        values, errors
+            Tokens (n, V) of the stars as they are.
+        moves
+            Where they are moved.
+        random
+            Source of the noise.
+        """
+        noise = torch.Generator().manual_seed(int(random.integers(2**62)))
+        magnitudes = torch.from_numpy(self.magnitudes[rows])
+        here = ObservedStars(
+            torch.from_numpy(self.coefficients[rows]),
+            torch.from_numpy(self.errors[rows]),
+            magnitudes,
+            photometric_errors(magnitudes),
+        )
+        dusty = reddened(here, torch.from_numpy(moves.ebv), torch.from_numpy(moves.r_v))
+        there = fainter(dusty, torch.from_numpy(moves.g_mag), noise)
+        values, errors = values.copy(), errors.copy()
+        self._set_spectra(values, errors, there)
+        self._set_photometry(values, errors, there)
+        v = self.vocabulary.column
+        ebv = np.exp(values[:, v("logebv")])
+        errors[:, v("logebv")] *= ebv / (ebv + moves.ebv)  # the error of the dust stays the same
+        values[:, v("logebv")] = ln_ebv(ebv + moves.ebv)
+        # The pseudo-luminosity is that behind the dust; distance changes its error only.
+        dimming = (dusty.magnitudes - magnitudes)[:, 0].numpy()
+        g_mag = there.magnitudes[:, 0]
+        error = parallax_error(g_mag.float(), noise).double() * 10.0 ** (0.2 * g_mag)
+        _dim_luminosity(values[:, v("g_fakemag")], errors[:, v("g_fakemag")], dimming,
+                        error.numpy(), random)  # fmt: skip
+        return values, errors
+
+    def _set_spectra(self, values: Any, errors: Any, stars: ObservedStars) -> None:
+        """Replace the coefficients, by the mask of their new noise."""
+        start = 0
+        for band in BANDS:
+            at = self.vocabulary.coefficient_columns(band)
+            own = slice(start, start + len(at))
+            value, error = (x[:, own].numpy() for x in (stars.values, stars.errors))
+            present = canonical.relevance(band, value, error)
+            values[:, at] = np.where(present, value, np.nan)
+            errors[:, at] = np.where(present, error, np.nan)
+            start = own.stop
+
+    def _set_photometry(self, values: Any, errors: Any, stars: ObservedStars) -> None:
+        """Replace the colours."""
+        at = self.vocabulary.columns(COLOURS)
+        colours, their_errors = (x.numpy() for x in stars.colours())
+        values[:, at] = colours
+        errors[:, at] = np.where(np.isfinite(colours), their_errors, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Moves:
+    """Where n stars are moved: added E(B-V) in mag, its R_V, and G at the new distance (n,)."""
+
+    ebv: Floats
+    r_v: Floats
+    g_mag: Floats
+
+    @classmethod
+    def draw(
+        cls,
+        g_mag: Floats,
+        redder: NDArray[np.bool_],
+        further: NDArray[np.bool_],
+        options: AugmentationOptions,
+        random: np.random.Generator,
+    ) -> _Moves:
+        """Draw moves of stars of some G (n,), for those that get dust or distance."""
+        n = len(g_mag)
+        ebv = np.minimum(random.exponential(options.ebv, n), MOST_EBV)
+        g = g_mag + random.random(n) * np.maximum(options.faintest - g_mag, 0.0)
+        return cls(
+            np.where(redder, ebv, 0.0), random.uniform(*R_V, n), np.where(further, g, -np.inf)
+        )
+
+
+def _dim_luminosity(
+    value: Any, error: Any, dimming: Floats, typical: Floats, random: np.random.Generator
+) -> None:
+    """Dim pseudo-luminosities (n,) by some mag, and add noise up to a typical error, in place."""
+    factor = 10.0 ** (0.2 * dimming)
+    value *= factor
+    error *= factor
+    missing = np.sqrt(np.maximum(typical**2 - error**2, 0.0))
+    value += missing * random.standard_normal(len(value))
+    error[:] = np.hypot(error, missing)
+
+
+def augmented_stars(
+    folder: Path, vocabulary: Vocabulary, table: StarTable, content: Mapping[str, Any]
+) -> AugmentedStars:
+    """Return the training part of a dataset of canonical spectra, with what moving needs.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    vocabulary
+        Defines the tokens.
+    table
+        The training part, in the order of the files.
+    content
+        Table ``augmentation`` of the job.
+    """
+    unmasked, _ = load_dataset(folder, vocabulary, mask_irrelevant=False)
+    at = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
+    columns = dataset_columns(folder, TRAIN, COLUMNS)
+    assert len(COLUMNS) == len(MAGNITUDES)
+    return AugmentedStars(
+        table=table,
+        coefficients=unmasked.values[:, at].astype(np.float64),
+        errors=unmasked.errors[:, at].astype(np.float64),
+        magnitudes=np.stack([columns[name] for name in COLUMNS], axis=1).astype(np.float64),
+        vocabulary=vocabulary,
+        options=AugmentationOptions.from_dict(content),
+    )
