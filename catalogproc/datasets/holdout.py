@@ -80,7 +80,9 @@ def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed
     return _as_runs_read(stars_read_fully, vocabulary, seed)
 
 
-def real_holdout(table: StarTable, vocabulary: Vocabulary, seed: int) -> Holdout:
+def real_holdout(
+    table: StarTable, g_mag: NDArray[np.floating], vocabulary: Vocabulary, seed: int
+) -> Holdout:
     """Return real stars of a dataset as runs read them.
 
     Labels that a run reads as inputs have no truth here.
@@ -89,6 +91,8 @@ def real_holdout(table: StarTable, vocabulary: Vocabulary, seed: int) -> Holdout
     ----------
     table
         The stars, labels included.
+    g_mag
+        Their magnitude G (n,), NaN where unknown.
     vocabulary
         Defines the V tokens.
     seed
@@ -100,9 +104,10 @@ def real_holdout(table: StarTable, vocabulary: Vocabulary, seed: int) -> Holdout
     truth[:, labels] = values[:, labels]
     inputs = vocabulary.columns([name for name in Job("default").inputs if name in vocabulary])
     truth[:, inputs] = np.nan
-    g_mag = np.full(len(values), np.nan)
     all_default = np.ones(len(values), dtype=bool)
-    stars_read_fully = Holdout(values, errors, truth, np.nan_to_num(errors), g_mag, all_default)
+    stars_read_fully = Holdout(
+        values, errors, truth, np.nan_to_num(errors), g_mag.astype(np.float64), all_default
+    )
     return _as_runs_read(stars_read_fully, vocabulary, seed)
 
 

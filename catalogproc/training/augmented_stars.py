@@ -129,19 +129,40 @@ class AugmentedStars:
         """
         random = np.random.default_rng(seed)
         rows = random.integers(len(self.table.ids), size=n)
+        return self.drawn(rows, random)[:2]
+
+    def drawn(
+        self, rows: NDArray[np.integer], random: np.random.Generator
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], Floats]:
+        """Return given rows, some of them moved.
+
+        Parameters
+        ----------
+        rows
+            Row numbers (n,).
+        random
+            Source of the moves and of the noise.
+
+        Returns
+        -------
+        values, errors, g_mag
+            (n, V), (n, V), and G (n,) where the stars are then.
+        """
+        n = len(rows)
         values, errors = self.table.drawn(rows, random)
+        g_mag = self.magnitudes[rows, 0].copy()
         redder, further = (
             random.random(n) < x for x in (self.options.redder, self.options.fainter)
         )
         moved = np.flatnonzero(redder | further)
         if len(moved):
-            values[moved], errors[moved] = self.moved(
+            values[moved], errors[moved], g_mag[moved] = self.moved(
                 rows[moved], values[moved], errors[moved], _Moves.draw(
                     self.magnitudes[rows[moved], 0], redder[moved], further[moved],
                     self.options, random,
                 ), random,
             )  # fmt: skip
-        return values, errors
+        return values, errors, g_mag
 
     def moved(
         self,
@@ -150,8 +171,8 @@ class AugmentedStars:
         errors: NDArray[np.floating],
         moves: _Moves,
         random: np.random.Generator,
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Return values and errors (n, V) of stars elsewhere.
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], Floats]:
+        """Return values and errors (n, V) and G (n,) of stars elsewhere.
 
         Parameters
         ----------
@@ -187,7 +208,7 @@ class AugmentedStars:
         error = parallax_error(g_mag.float(), noise).double() * 10.0 ** (0.2 * g_mag)
         _dim_luminosity(values[:, v("g_fakemag")], errors[:, v("g_fakemag")], dimming,
                         error.numpy(), random)  # fmt: skip
-        return values, errors
+        return values, errors, g_mag.numpy()
 
     def _set_spectra(self, values: Any, errors: Any, stars: ObservedStars) -> None:
         """Replace the coefficients, by the mask of their new noise."""

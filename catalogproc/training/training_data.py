@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc import __version__
-from catalogproc.datasets.apogee_xp import GIANT_LOGG, GIANT_TEFF
-from catalogproc.datasets.dataset import basis_of, dataset_facts, load_dataset
-from catalogproc.datasets.holdout import Holdout, real_holdout, simulated_holdout
+from catalogproc.datasets.dataset import (
+    basis_of,
+    dataset_facts,
+)
+from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.datasets.star_table import (
     StarSampler,
     StarTable,
     fit_standardisation,
-    in_second_part,
     mixture,
 )
 from catalogproc.errors import JobError
@@ -27,8 +28,8 @@ from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.transformer import Shape
 from catalogproc.release import load_release
 from catalogproc.simulation.simulator import Simulator
-from catalogproc.training.augmented_stars import AugmentedStars, augmented_stars
 from catalogproc.training.config import JobTable, TrainSpec
+from catalogproc.training.dataset_stars import DatasetOptions, read_stars
 from catalogproc.training.error_sampling import ErrorDraws, ErrorOptions, fit_error_scaling
 from catalogproc.training.real_data import RealOptions, load_real_stars
 from catalogproc.training.token_sampling import TrainingStars
@@ -38,7 +39,7 @@ from catalogproc.training.vocabulary_extension import (
     extended_shape,
     extended_vocabulary,
 )
-from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
+from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 CREDIT = (
     "PARSEC isochrones (Bressan et al. 2012), ATLAS9 atmospheres (Castelli & Kurucz 2004), "
@@ -108,52 +109,6 @@ class SimulationOptions(JobTable):
         """
         entropy = [self.seed, *purpose.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class DatasetOptions(JobTable):
-    """Stars of a dataset in a training, table ``data`` of its job.
-
-    Attributes
-    ----------
-    seed, validation
-        Seed and fraction of the training part's stars that are used for validation instead.
-    label_weight
-        Probability of requesting a label relative to a coefficient or a colour.
-    mask_irrelevant
-        Leave out coefficients past the number of relevant bases, as a run does.
-    giants, labels_only
-        Fractions of the dataset's stars in each step that are giants with a spectrum, and that
-        have labels and no spectrum; 0 and 0: every row is as likely.
-    replay, replay_stars, corrected
-        Fraction of each step's stars that are simulated, number of stars to simulate, and whether
-        these are corrected by real spectra: in fine-tuning, they keep tokens that the dataset
-        lacks from being forgotten.
-    """
-
-    TABLE = "data"
-
-    seed: int = 1
-    validation: float = 0.1
-    label_weight: float = 1.0
-    mask_irrelevant: bool = True
-    giants: float = 0.0
-    labels_only: float = 0.0
-    replay: float = 0.0
-    replay_stars: int = 50_000
-    corrected: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("validation", "giants", "labels_only", "replay"):
-            if not (0 <= getattr(self, name) < 1 and (name != "validation" or self.validation)):
-                raise self.invalid(
-                    name, getattr(self, name), "not a fraction", "from 0 to below 1"
-                )  # fmt: skip
-        if self.giants + self.labels_only > 1:
-            raise JobError(
-                "more than all stars", wanted="giants + labels_only up to 1",
-                found=f"{self.giants} + {self.labels_only}", where=f"[{self.TABLE}]",
-            )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,78 +231,37 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
     """Return the real stars of a dataset, by the job's table ``data``."""
     options, about = DatasetOptions.from_dict(spec.job.data), dataset_facts(folder)
     vocabulary = _vocabulary(base, spec.job.basis or basis_of(about))
-    table, test = load_dataset(folder, vocabulary, mask_irrelevant=options.mask_irrelevant)
-    held_out = in_second_part(table.ids, options.validation, options.seed)
-    training, validation = table.rows(~held_out), table.rows(held_out)
-    if not len(training.ids) or not len(validation.ids):
-        raise JobError(
-            "too few stars to train and to validate",
-            found="1 row" if len(table.ids) == 1 else f"{len(table.ids)} rows", where=folder,
-        )  # fmt: skip
-    ids = np.unique(training.ids)
+    stars = read_stars(folder, vocabulary, options, spec.job.augmentation)
+    ids = np.unique(stars.training.ids)
     facts = {
         "data": f"{about['made from']}, {len(ids):,} stars",
         "credit": about["credit"],
         "dataset_sha256": about["sha256"],
-        "validation_stars": len(np.unique(validation.ids)),
-        "test_stars": len(np.unique(test.ids)),
+        "validation_stars": len(np.unique(stars.validation.ids)),
+        "test_stars": len(np.unique(stars.test.ids)),
     }
-    sampler: StarSampler = _grouped(training, vocabulary, options)
-    if spec.job.augmentation:
-        moving = augmented_stars(folder, vocabulary, table, spec.job.augmentation)
-        sampler = _grouped(training, vocabulary, options, moving.rows(~held_out))
+    sampler = stars.sampler()
     if options.replay:
         simulator = Simulator(device, options.corrected)
         simulated = _simulated_table(simulator, vocabulary, options.replay_stars, options.seed)
         sampler = mixture([(sampler, 1 - options.replay), (simulated.sample, options.replay)])
         facts["replayed"] = f"{options.replay:.0%} of the stars are simulated; {CREDIT}"
     elif base is not None:
-        _refuse_forgetting(base, training)
+        _refuse_forgetting(base, stars.training)
     tokens = _TrainedTokens(spec, base, vocabulary, options.label_weight)
-    stars, domain = tokens.stars(sampler, training, validation)
+    training_stars, domain = tokens.stars(sampler, stars.training, stars.validation)
     return TrainingData(
         vocabulary=vocabulary,
         shape=tokens.shape,
-        stars=stars,
-        star_count=len(training.ids),
+        stars=training_stars,
+        star_count=len(stars.training.ids),
         domain=domain,
-        test=test,
+        test=stars.test,
         facts=facts,
         intended_use=about.get("intended use", REAL_USE),
-        make_holdout=lambda: real_holdout(validation, vocabulary, options.seed),
+        make_holdout=stars.holdout,
         trained_on=ids,
     )
-
-
-def _grouped(
-    training: StarTable,
-    vocabulary: Vocabulary,
-    options: DatasetOptions,
-    moving: AugmentedStars | None = None,
-) -> StarSampler:
-    """Return a sampler that takes the job's shares of giants, other stars, and rows of labels."""
-    column = vocabulary.column
-    coefficients = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
-    with_spectrum = np.isfinite(training.values[:, coefficients]).any(axis=1)
-    stars = training if moving is None else moving
-    if not options.giants and not options.labels_only:
-        shares = [(with_spectrum, with_spectrum.mean()), (~with_spectrum, (~with_spectrum).mean())]
-        if moving is None:
-            return training.sample
-    else:
-        teff, logg = training.values[:, column("teff")], training.values[:, column("logg")]
-        giant = with_spectrum & (logg < GIANT_LOGG) & (teff < GIANT_TEFF)
-        others = 1.0 - options.giants - options.labels_only
-        shares = [(giant, options.giants), (with_spectrum & ~giant, others),
-                  (~with_spectrum, options.labels_only)]  # fmt: skip
-    samplers = []
-    for which, share in shares:
-        if not share or not which.any():
-            continue
-        has_spectrum = bool(with_spectrum[which].all())
-        rows = (stars if has_spectrum else training).rows(which)
-        samplers.append((rows.sample, float(share)))
-    return mixture(samplers)
 
 
 def _refuse_forgetting(base: Bundle, training: StarTable) -> None:

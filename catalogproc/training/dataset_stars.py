@@ -1,0 +1,185 @@
+"""Stars of a dataset in a training: groups with given shares, moved stars, and the holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.datasets.apogee_xp import GIANT_LOGG, GIANT_TEFF
+from catalogproc.datasets.dataset import TRAIN, dataset_columns, load_dataset
+from catalogproc.datasets.holdout import Holdout, real_holdout
+from catalogproc.datasets.star_table import StarSampler, StarTable, in_second_part, mixture
+from catalogproc.errors import JobError
+from catalogproc.training.augmented_stars import AugmentedStars, augmented_stars
+from catalogproc.training.config import JobTable
+from catalogproc.vocabulary import BANDS, Vocabulary
+
+
+@dataclass(frozen=True)
+class DatasetOptions(JobTable):
+    """Stars of a dataset in a training, table ``data`` of its job.
+
+    Attributes
+    ----------
+    seed, validation
+        Seed and fraction of the training part's stars that are used for validation instead.
+    label_weight
+        Probability of requesting a label relative to a coefficient or a colour.
+    mask_irrelevant
+        Leave out coefficients past the number of relevant bases, as a run does.
+    giants, labels_only
+        Fractions of the dataset's stars in each step that are giants with a spectrum, and that
+        have labels and no spectrum; 0 and 0: every row is as likely.
+    replay, replay_stars, corrected
+        Fraction of each step's stars that are simulated, number of stars to simulate, and whether
+        these are corrected by real spectra: in fine-tuning, they keep tokens that the dataset
+        lacks from being forgotten.
+    """
+
+    TABLE = "data"
+
+    seed: int = 1
+    validation: float = 0.1
+    label_weight: float = 1.0
+    mask_irrelevant: bool = True
+    giants: float = 0.0
+    labels_only: float = 0.0
+    replay: float = 0.0
+    replay_stars: int = 50_000
+    corrected: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "giants", "labels_only", "replay"):
+            if not (0 <= getattr(self, name) < 1 and (name != "validation" or self.validation)):
+                raise self.invalid(
+                    name, getattr(self, name), "not a fraction", "from 0 to below 1"
+                )  # fmt: skip
+        if self.giants + self.labels_only > 1:
+            raise JobError(
+                "more than all stars", wanted="giants + labels_only up to 1",
+                found=f"{self.giants} + {self.labels_only}", where=f"[{self.TABLE}]",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetStars:
+    """Stars of a dataset as a training uses them.
+
+    Attributes
+    ----------
+    vocabulary, options
+        The tokens, and table ``data`` of the job.
+    training, validation, test
+        Stars to train on, stars for validation and calibration, and stars for the evaluation.
+    g_mag
+        G of the validation stars (n,), mag.
+    moving, moving_validation
+        Training and validation stars that can be moved; None without table ``augmentation``.
+    """
+
+    vocabulary: Vocabulary
+    options: DatasetOptions
+    training: StarTable
+    validation: StarTable
+    test: StarTable
+    g_mag: NDArray[np.floating]
+    moving: AugmentedStars | None = None
+    moving_validation: AugmentedStars | None = None
+
+    def sampler(self) -> StarSampler:
+        """Return a sampler that takes the job's shares of giants, other stars, and labels only."""
+        groups = self._groups()
+        if len(groups) == 1 and self.moving is None:
+            return self.training.sample
+        samplers = []
+        for which, share in groups:
+            if share > 0 and which.any():
+                can_move = self.moving is not None and self._with_spectrum()[which].all()
+                stars = self.moving if can_move and self.moving is not None else self.training
+                samplers.append((stars.rows(which).sample, share))
+        return mixture(samplers)
+
+    def holdout(self) -> Holdout:
+        """Return the validation stars as they are and, if stars are moved, once more elsewhere."""
+        random = np.random.default_rng(self.options.seed)
+        ids = self.validation.ids
+        parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)]
+        if self.moving_validation is not None:
+            rows = np.flatnonzero(np.isfinite(self.moving_validation.coefficients).all(axis=1))
+            parts.append((*self.moving_validation.drawn(rows, random), ids[rows]))
+        values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
+        return real_holdout(
+            StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed
+        )
+
+    def _with_spectrum(self) -> NDArray[np.bool_]:
+        """Return which training stars (n,) have a spectrum."""
+        at = np.concatenate([self.vocabulary.coefficient_columns(band) for band in BANDS])
+        return np.asarray(np.isfinite(self.training.values[:, at]).any(axis=1))
+
+    def _groups(self) -> list[tuple[NDArray[np.bool_], float]]:
+        """Return masks (n,) of the groups of training stars, and their shares of each step."""
+        spectrum, options = self._with_spectrum(), self.options
+        if not options.giants and not options.labels_only:
+            if self.moving is None:
+                return [(np.ones(len(spectrum), dtype=bool), 1.0)]
+            return [(spectrum, float(spectrum.mean())), (~spectrum, float((~spectrum).mean()))]
+        teff, logg = (
+            self.training.values[:, self.vocabulary.column(name)] for name in ("teff", "logg")
+        )
+        giant = spectrum & (logg < GIANT_LOGG) & (teff < GIANT_TEFF)
+        others = 1.0 - options.giants - options.labels_only
+        return [
+            (giant, options.giants),
+            (spectrum & ~giant, others),
+            (~spectrum, options.labels_only),
+        ]
+
+
+def read_stars(
+    folder: Path, vocabulary: Vocabulary, options: DatasetOptions, augmentation: Mapping[str, Any]
+) -> DatasetStars:
+    """Read a dataset for a training.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    vocabulary
+        Defines the tokens.
+    options, augmentation
+        Tables ``data`` and ``augmentation`` of the job.
+
+    Raises
+    ------
+    InputError
+        No dataset, or one that was changed.
+    JobError
+        Too few stars; or stars are to be moved whose spectra are not canonical coefficients.
+    """
+    table, test = load_dataset(folder, vocabulary, mask_irrelevant=options.mask_irrelevant)
+    held_out = in_second_part(table.ids, options.validation, options.seed)
+    if held_out.all() or not held_out.any():
+        raise JobError(
+            "too few stars to train and to validate",
+            found="1 row" if len(table.ids) == 1 else f"{len(table.ids)} rows", where=folder,
+        )  # fmt: skip
+    if augmentation and vocabulary.basis != "canonical":
+        raise JobError(
+            "only stars with canonical coefficients can be moved",
+            wanted="a dataset of canonical coefficients", found=f"{vocabulary.basis} coefficients",
+            where="[augmentation]",
+        )  # fmt: skip
+    g_mag = dataset_columns(folder, TRAIN, ["phot_g_mean_mag"])["phot_g_mean_mag"][held_out]
+    stars = DatasetStars(
+        vocabulary, options, table.rows(~held_out), table.rows(held_out), test, g_mag
+    )
+    if not augmentation:
+        return stars
+    moving = augmented_stars(folder, vocabulary, table, augmentation)
+    return replace(stars, moving=moving.rows(~held_out), moving_validation=moving.rows(held_out))
