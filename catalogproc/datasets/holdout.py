@@ -17,9 +17,15 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.float64]
 
-WITHOUT_AUXILIARY, OTHER_COEFFICIENTS = 0.35, 0.25
-"""Fractions of the stars that are read without auxiliary tables, and with another number of
-coefficients than the default job reads; a job may ask for either."""
+WITHOUT_AUXILIARY, OTHERWISE = 0.35, 0.35
+"""Fractions of the stars that are read without auxiliary tables, and otherwise than by the
+default job: with another number of coefficients, one band, or any of AUXILIARY."""
+
+ONE_BAND = 0.15
+"""Fraction of these that have one band."""
+
+AUXILIARY = ("bprp", "jh", "jk", "logebv", "g_fakemag")
+"""Inputs besides the spectrum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,7 @@ class Holdout:
     g_mag
         (N,) magnitude G, NaN where unknown.
     default_read
-        (N,), True for stars that are read with the default job's number of coefficients.
+        (N,), True for stars that are read as by the default job.
     """
 
     values: Floats
@@ -44,6 +50,21 @@ class Holdout:
     truth_errors: Floats
     g_mag: Floats
     default_read: NDArray[np.bool_]
+
+    def latent_only(self) -> Holdout:
+        """Return the stars for the latent statistics alone: none counts as read by default."""
+        return replace(self, default_read=np.zeros(len(self.values), dtype=bool))
+
+    def joined(self, other: Holdout) -> Holdout:
+        """Return these stars and others.
+
+        Parameters
+        ----------
+        other
+            More stars, with the same tokens.
+        """
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Holdout(*(np.concatenate(pair) for pair in pairs))
 
     @property
     def inputs(self) -> StarTokens:
@@ -102,29 +123,33 @@ def real_holdout(
     truth = np.full_like(values, np.nan)
     labels = vocabulary.columns(vocabulary.named("label"))
     truth[:, labels] = values[:, labels]
-    inputs = vocabulary.columns([name for name in Job("default").inputs if name in vocabulary])
-    truth[:, inputs] = np.nan
     all_default = np.ones(len(values), dtype=bool)
     stars_read_fully = Holdout(
         values, errors, truth, np.nan_to_num(errors), g_mag.astype(np.float64), all_default
     )
-    return _as_runs_read(stars_read_fully, vocabulary, seed)
+    holdout = _as_runs_read(stars_read_fully, vocabulary, seed)
+    return replace(holdout, truth=np.where(np.isnan(holdout.values), holdout.truth, np.nan))
 
 
 def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int) -> Holdout:
     """Keep the tokens that runs read: those of the default job for most stars."""
     random = np.random.default_rng(seed)
     job, size = Job("default"), len(stars.values)
+    otherwise = random.random(size) < OTHERWISE
     counts = np.full((size, 2), job.coefficients)
-    other = random.random(size) < OTHER_COEFFICIENTS
     most = max(vocabulary.coefficients(band) for band in BANDS)
-    counts[other] = random.integers(5, most + 1, (int(other.sum()), 1))
+    counts[otherwise] = random.integers(5, most + 1, (int(otherwise.sum()), 1))
+    alone = otherwise & (random.random(size) < ONE_BAND)
+    counts[alone, random.integers(0, 2, int(alone.sum()))] = 0
     read = np.zeros(stars.values.shape, dtype=bool)
     for place, band in enumerate(BANDS):
         at = vocabulary.coefficient_columns(band)
         read[:, at] = np.arange(len(at)) < counts[:, place : place + 1]
     read[:, vocabulary.columns([name for name in job.inputs if name in vocabulary])] = True
     without = random.random(size) < WITHOUT_AUXILIARY
-    auxiliary = vocabulary.columns([n for n in ("jh", "jk", "logebv") if n in vocabulary])
-    read[np.ix_(without, auxiliary)] = False
-    return replace(stars, values=np.where(read, stars.values, np.nan), default_read=~other)
+    for name in (name for name in AUXILIARY if name in vocabulary):
+        column = vocabulary.column(name)
+        if name != "bprp":  # a spectrum gives it
+            read[without, column] = False
+        read[otherwise, column] = random.random(int(otherwise.sum())) < 0.5
+    return replace(stars, values=np.where(read, stars.values, np.nan), default_read=~otherwise)

@@ -97,7 +97,9 @@ class Predictor:
         latent = bundle.calibration.latent
         self._latent: list[Tensor] = [
             torch.tensor(x, dtype=self.dtype, device=self.device)
-            for x in ((latent.mean, latent.shifts, latent.factor) if latent else ())
+            for x in (
+                (latent.mean, latent.shifts, latent.factor, latent.log_sizes) if latent else ()
+            )
         ]
 
     @cached_property
@@ -216,7 +218,7 @@ class Predictor:
         return found
 
     def distance(self, summaries: Tensor, ids: Tensor) -> Tensor:
-        """Return the Mahalanobis distance from the training stars in the latent space.
+        """Return the distance from the training stars in the latent space.
 
         Parameters
         ----------
@@ -231,11 +233,11 @@ class Predictor:
         """
         if not self._latent:
             return torch.full_like(summaries[:, 0], torch.nan)
-        mean, shifts, factor = self._latent
+        mean, shifts, factor, log_sizes = self._latent
         present = summaries.new_zeros(len(ids), len(shifts) + 1).scatter_(1, ids, 1.0)[:, 1:]
         residual = summaries - mean - present @ shifts
         distance: Tensor = torch.linalg.vector_norm(residual @ factor.T, dim=1)
-        return distance
+        return distance / torch.exp(present @ log_sizes)
 
     def requests(self, labels: Sequence[str]) -> Tensor:
         """Return the token numbers (K,) of labels, on the device.

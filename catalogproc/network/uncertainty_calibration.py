@@ -140,26 +140,30 @@ class Latent:
 
     s (D,) is the encoder's output averaged over a star's tokens. Its expectation is ``mean``
     (D,) plus the row of ``shifts`` (V, D) of each token that the star has, because s depends
-    more on which tokens a star has than on their values. The Mahalanobis distance of a star is
-    ``|factor (s - expectation)|``; 99 % of the training stars are within ``limit``.
+    more on which tokens a star has than on their values. The distance of a star is the
+    Mahalanobis distance ``|factor (s - expectation)|`` over its size for stars with the same
+    tokens, whose natural log is the sum of ``log_sizes`` (V,) of these tokens: a parallax makes s
+    scatter more. 99 % of the training stars are within ``limit``.
     """
 
     mean: Floats
     shifts: Floats
     factor: Floats
+    log_sizes: Floats
     limit: float
 
     def __post_init__(self) -> None:
-        freeze_arrays(self, "mean", "shifts", "factor")
+        freeze_arrays(self, "mean", "shifts", "factor", "log_sizes")
         width = len(self.mean)
         fits = self.shifts.shape[1:] == (width,) and self.factor.shape == (width, width)
+        fits &= self.log_sizes.shape == self.shifts.shape[:1]
         if not (fits and np.isfinite(self.factor).all() and np.isfinite(self.shifts).all()):
             raise BundleError(
                 "the arrays of the latent Gaussian do not fit each other", found=width
             )
 
     def distance(self, summaries: Floats, present: NDArray[np.bool_]) -> Floats:
-        """Return the Mahalanobis distance of stars from the training stars.
+        """Return the distance of stars from the training stars.
 
         Parameters
         ----------
@@ -173,7 +177,8 @@ class Latent:
         (N,).
         """
         residual = summaries - self.mean - present @ self.shifts
-        return np.asarray(np.linalg.norm(residual @ self.factor.T, axis=1))
+        size = np.exp(present @ self.log_sizes)
+        return np.asarray(np.linalg.norm(residual @ self.factor.T, axis=1) / size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +232,7 @@ class UncertaintyCalibration:
         arrays: dict[str, NDArray[Any]] = {}
         if self.latent is not None:
             arrays |= {"mean": self.latent.mean, "shifts": self.latent.shifts,
+                       "log_sizes": self.latent.log_sizes,
                        "factor": self.latent.factor,
                        "limit": np.array([self.latent.limit])}  # fmt: skip
         if self.trained_on is not None:
@@ -281,7 +287,8 @@ class UncertaintyCalibration:
         latent = None
         if "mean" in arrays:
             limit = float(arrays["limit"][0])
-            latent = Latent(arrays["mean"], arrays["shifts"], arrays["factor"], limit)
+            sizes = arrays.get("log_sizes", np.zeros(len(arrays["shifts"])))
+            latent = Latent(arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit)
         return cls(
             by_label,
             latent,

@@ -344,5 +344,7 @@ def fit_latent(summaries: NDArray[np.float32], present: NDArray[np.bool_]) -> La
     covariance += RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     factor = np.linalg.inv(np.linalg.cholesky(covariance))
     distance = np.linalg.norm(residual @ factor.T, axis=1)
-    limit = float(np.quantile(distance, COMMON_LATENT))
-    return Latent(expected[0], expected[1:], factor, limit)
+    log_sizes = np.linalg.solve(normal, design.T @ np.log(distance))[1:]
+    latent = Latent(expected[0], expected[1:], factor, log_sizes, limit=np.inf)
+    limit = float(np.quantile(latent.distance(s, present), COMMON_LATENT))
+    return replace(latent, limit=limit)

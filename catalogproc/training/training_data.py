@@ -46,6 +46,9 @@ CREDIT = (
     f"the {load_release().title} instrument and errors (ESA/Gaia/DPAC)"
 )
 
+LATENT_STARS = 3_000
+"""Simulated stars in the latent statistics of a model of real stars."""
+
 SIMULATED_USE = """\
 It was trained on simulated stars only, without any real label. Its predictions for real stars
 include every difference between the simulation and reality: model atmospheres, isochrones, the
@@ -240,12 +243,18 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         "validation_stars": len(np.unique(stars.validation.ids)),
         "test_stars": len(np.unique(stars.test.ids)),
     }
-    sampler = stars.sampler()
+    sampler, make_holdout = stars.sampler(), stars.holdout
     if options.replay:
         simulator = Simulator(device, options.corrected)
         simulated = _simulated_table(simulator, vocabulary, options.replay_stars, options.seed)
         sampler = mixture([(sampler, 1 - options.replay), (simulated.sample, options.replay)])
         facts["replayed"] = f"{options.replay:.0%} of the stars are simulated; {CREDIT}"
+
+        def make_holdout() -> Holdout:
+            # Few real stars have a parallax: the latent statistics need simulated ones.
+            others = simulated_holdout(simulator, vocabulary, LATENT_STARS, options.seed + 1)
+            return stars.holdout().joined(others.latent_only())
+
     elif base is not None:
         _refuse_forgetting(base, stars.training)
     tokens = _TrainedTokens(spec, base, vocabulary, options.label_weight)
@@ -259,7 +268,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         test=stars.test,
         facts=facts,
         intended_use=about.get("intended use", REAL_USE),
-        make_holdout=stars.holdout,
+        make_holdout=make_holdout,
         trained_on=ids,
     )
 

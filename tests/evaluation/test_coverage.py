@@ -24,7 +24,7 @@ from catalogproc.network.error_propagation import Draws, first_order, sampled
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.predictor import Predictor
 from catalogproc.readers.xp import read_spectra
-from catalogproc.training.fit_calibration import recalibrate
+from catalogproc.training.fit_calibration import fit_latent, recalibrate
 
 STARS = 6_000
 LABELS = ("teff", "logg", "m_h", "mass", "log_age")
@@ -141,3 +141,16 @@ def test_catalogs_with_correlations_and_by_sampling_differ_as_expected(
     nonlinear = flags & load_flags()["NONLINEAR"].value != 0
     assert nonlinear[ratio < 0.45].all()
     assert not (tables["plain"]["quality_flags"].to_numpy() & load_flags()["NONLINEAR"].value).any()
+
+
+def test_a_token_that_makes_summaries_scatter_more_raises_the_latent_flag_no_more_often() -> None:
+    """Half of the stars have a parallax, with which their summaries scatter 1.6 times as much."""
+    random = np.random.default_rng(4)
+    present = np.column_stack([np.ones(20_000, dtype=bool), random.random(20_000) < 0.5])
+    summaries = random.normal(size=(20_000, 8)) * np.where(present[:, 1], 1.6, 1.0)[:, None]
+    summaries[:, 0] += 3.0 * present[:, 1]
+    first, second = (slice(start, start + 10_000) for start in (0, 10_000))
+    latent = fit_latent(summaries[first].astype(np.float32), present[first])
+    raised = latent.distance(summaries[second], present[second]) > latent.limit
+    for has in (False, True):
+        assert raised[present[second, 1] == has].mean() == pytest.approx(0.01, abs=0.006)

@@ -265,6 +265,7 @@ def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
         mean=rng.normal(size=width),
         shifts=rng.normal(size=(V, width)),
         factor=np.linalg.inv(np.linalg.cholesky(covariance)),
+        log_sizes=rng.normal(0.0, 0.1, size=V),
         limit=5.0,
     )
     bundle = make(tmp_path / "bundle", calibration=UncertaintyCalibration(latent=latent))
@@ -280,6 +281,7 @@ def test_distance_is_that_of_mahalanobis_from_the_star_s_own_tokens(tmp_path):
         summary = network.encode(PackedTokens(ids, x))[0][0].mean(0).detach().numpy()
         expected = latent.mean + latent.shifts[present].sum(axis=0)
         wanted = mahalanobis(summary, expected, np.linalg.inv(covariance))
+        wanted /= np.prod(np.exp(latent.log_sizes[present]))
         assert [one[row] for one in found] == pytest.approx([wanted, wanted], rel=1e-4)
         there = np.isin(np.arange(V), present)
         assert latent.distance(summary[None], there[None]) == pytest.approx(wanted, rel=1e-9)
