@@ -124,9 +124,15 @@ class Settings(JobTable):
     unlabelled
         Probability that a star is shown without labels, as in a run; its labels may still be
         requested.
+    measured
+        Probability that such a star shows each label that a run may read, as E(B-V) and the
+        pseudo-luminosity.
     labels_alone
         Probability that only labels of a star are shown, so that spectra can be generated from
         labels; ``unlabelled`` + ``labels_alone`` is at most 1.
+    as_run
+        Probability that a star is shown tokens that the default job reads alone: the first
+        coefficients and colours (labels as above).
     parts
         Stars are sorted by the number of shown tokens and encoded in this many parts, which
         avoids computing on padding.
@@ -159,7 +165,9 @@ class Settings(JobTable):
     targets: int = 8
     repeat: float = 1.0
     unlabelled: float = 0.0
+    measured: float = 0.0
     labels_alone: float = 0.0
+    as_run: float = 0.0
     parts: int = 4
     precision: str = "auto"
     report_steps: int = 100
@@ -171,7 +179,7 @@ class Settings(JobTable):
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in ("seed", "repeat", "patience_steps"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
-        for name in ("unlabelled", "labels_alone"):
+        for name in ("unlabelled", "measured", "labels_alone", "as_run"):
             self._require(name, 0 <= getattr(self, name) <= 1, "not a probability", "0 to 1")
         self._require("average", 0 <= self.average < 1, "must be from 0 to below 1")
         self._require("precision", self.precision in ("auto", *PRECISIONS), "unknown precision",

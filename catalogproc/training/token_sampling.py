@@ -38,6 +38,8 @@ class TrainingStars:
         (V,) relative probability of requesting each token that a star has; None for equal ones.
     labels
         (V,) True for tokens that are labels, for ``Settings.unlabelled``; None if there are none.
+    read
+        (V,) True for tokens that the default job reads, for ``Settings.as_run``; None for all.
     validation
         Stars that ``sampler`` never gives, for the validation loss.
     errors
@@ -48,6 +50,7 @@ class TrainingStars:
     standardisation: Standardisation
     weights: NDArray[np.floating] | None = None
     labels: NDArray[np.bool_] | None = None
+    read: NDArray[np.bool_] | None = None
     validation: StarTable | None = None
     errors: ErrorDraws | None = None
 
@@ -119,6 +122,8 @@ class TokenSampler:
         (V,) relative probability of requesting each token; 0 is never.
     labels
         (V,) True for labels; None if there are none.
+    read
+        (V,) True for tokens that the default job reads; None for all.
     settings
         min_tokens to max_tokens tokens are shown, uniformly chosen, or all that a star has if it
         has fewer; ``targets`` are requested without replacement, or fewer if a star has fewer.
@@ -128,6 +133,7 @@ class TokenSampler:
 
     weights: Tensor
     labels: Tensor | None = None
+    read: Tensor | None = None
     settings: Settings = field(default_factory=Settings)
     errors: ErrorSampler | None = None
 
@@ -183,20 +189,28 @@ class TokenSampler:
         self, present: Tensor, hidden: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         """Return which tokens (N, V) may be shown."""
-        unlabelled, labels_alone = self.settings.unlabelled, self.settings.labels_alone
-        n, v = present.shape
+        settings, (n, v) = self.settings, present.shape
+
+        def uniform(columns: int = 1) -> Tensor:
+            return torch.rand(n, columns, generator=generator, device=present.device)
+
         showable = present
-        if self.labels is not None and unlabelled + labels_alone > 0:
-            u = torch.rand(n, 1, generator=generator, device=present.device)
-            without, alone = u < unlabelled, u >= 1 - labels_alone
+        if self.read is not None and settings.as_run > 0:
+            allowed = self.read if self.labels is None else self.read | self.labels
+            showable = showable & (allowed | (uniform() >= settings.as_run))
+        if self.labels is not None and settings.unlabelled + settings.labels_alone > 0:
+            u = uniform()
+            without, alone = u < settings.unlabelled, u >= 1 - settings.labels_alone
             alone = alone & (present & self.labels).any(1, keepdim=True)
             if hidden is not None:
                 free = ~hidden.any(1, keepdim=True)
                 without, alone = without & free, alone & free
-            showable = present & ~(without & self.labels)
-            if labels_alone > 0:
-                u = torch.rand(n, v, generator=generator, device=present.device)
-                showable &= ~alone | (self.labels & (u < LABELS_SHOWN))
+            absent = without & self.labels
+            if self.read is not None and settings.measured > 0:
+                absent = absent & ~(self.read & (uniform(v) < settings.measured))
+            showable = showable & ~absent
+            if settings.labels_alone > 0:
+                showable &= ~alone | (self.labels & (uniform(v) < LABELS_SHOWN))
         return showable if hidden is None else showable & ~hidden
 
     def _requests(self, weights: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -231,7 +245,8 @@ class BatchSource:
         errors = None
         if stars.errors is not None:
             errors = ErrorSampler(stars.errors, stars.standardisation.scale, device)
-        self._tokens = TokenSampler(weights, labels, settings, errors)
+        read = None if stars.read is None else torch.tensor(stars.read, device=device)
+        self._tokens = TokenSampler(weights, labels, read, settings, errors)
         self.validation = None
         """Standardised values and errors (M, V) of the validation stars."""
         if stars.validation is not None:

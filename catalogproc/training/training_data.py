@@ -16,7 +16,7 @@ from catalogproc.datasets.dataset import (
     basis_of,
     dataset_facts,
 )
-from catalogproc.datasets.holdout import Holdout, simulated_holdout
+from catalogproc.datasets.holdout import AUXILIARY, Holdout, simulated_holdout
 from catalogproc.datasets.star_table import (
     StarSampler,
     StarTable,
@@ -24,6 +24,7 @@ from catalogproc.datasets.star_table import (
     mixture,
 )
 from catalogproc.errors import JobError
+from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.transformer import Shape
 from catalogproc.release import load_release
@@ -39,7 +40,7 @@ from catalogproc.training.vocabulary_extension import (
     extended_shape,
     extended_vocabulary,
 )
-from catalogproc.vocabulary import Vocabulary, load_vocabulary
+from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
 
 CREDIT = (
     "PARSEC isochrones (Bressan et al. 2012), ATLAS9 atmospheres (Castelli & Kurucz 2004), "
@@ -306,6 +307,14 @@ def _labels(vocabulary: Vocabulary) -> NDArray[np.bool_]:
     return np.array([token.kind == "label" for token in vocabulary.tokens])
 
 
+def _read_by_default(vocabulary: Vocabulary) -> NDArray[np.bool_]:
+    """Return which tokens (V,) the default job reads of a star that has all of them."""
+    job = Job("default")
+    first = [vocabulary.coefficient_columns(band)[: job.coefficients] for band in BANDS]
+    others = vocabulary.columns([name for name in AUXILIARY if name in vocabulary])
+    return np.isin(np.arange(len(vocabulary)), np.concatenate([*first, others]))
+
+
 @dataclass(frozen=True)
 class _TrainedTokens:
     """The tokens of a training, and what it fits to its stars.
@@ -351,7 +360,8 @@ class _TrainedTokens:
             standardisation, domain = extended_scales(self.base, standardisation, domain)
         weights = np.where(labels, self.label_weight, 1.0)
         errors = self._error_draws(statistics, standardisation)
-        stars = TrainingStars(sampler, standardisation, weights, labels, validation, errors)
+        read = _read_by_default(self.vocabulary)
+        stars = TrainingStars(sampler, standardisation, weights, labels, read, validation, errors)
         return stars, domain
 
     def _error_draws(self, table: StarTable, standardisation: Standardisation) -> ErrorDraws | None:

@@ -61,7 +61,7 @@ def test_a_hidden_mass_is_requested_and_the_other_labels_are_shown() -> None:
     values, errors, hidden = (torch.as_tensor(x) for x in part(1, 400))
     labels = torch.tensor([token.kind == "label" for token in VOCABULARY.tokens])
     settings = Settings(min_tokens=64, targets=1, repeat=0.0, unlabelled=1.0)
-    sampler = TokenSampler(torch.ones(len(VOCABULARY)), labels, settings)
+    sampler = TokenSampler(torch.ones(len(VOCABULARY)), labels, settings=settings)
     generator = torch.Generator().manual_seed(1)
     batch = sampler.sample(values.float(), errors.float(), generator, hidden)
     mass, teff = (VOCABULARY.column(name) + 1 for name in ("mass", "teff"))

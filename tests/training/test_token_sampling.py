@@ -28,12 +28,12 @@ def stars(n, v, seed=0, missing=0.4):
     return torch.tensor(values, dtype=torch.float32)
 
 
-def sample(values, tokens=(5, 64), weights=None, seed=0, labels=None, **settings):
+def sample(values, tokens=(5, 64), weights=None, seed=0, labels=None, read=None, **settings):
     """Errors of the values, and a batch of their tokens."""
     errors = 0.01 * torch.arange(values.numel(), dtype=torch.float32).view(values.shape)
     weights = torch.ones(values.shape[1]) if weights is None else torch.tensor(weights)
     rules = Settings(min_tokens=tokens[0], max_tokens=tokens[1], **settings)
-    sampler = TokenSampler(weights, labels, rules)
+    sampler = TokenSampler(weights, labels, read, rules)
     return errors, sampler.sample(values, errors, generator(seed))
 
 
@@ -267,3 +267,22 @@ def test_only_labels_are_shown_of_some_stars_and_other_tokens_requested():
     assert (batch.requested.sum(1)[alone] == 4).all()
     with pytest.raises(JobError, match=r"more than all stars(.|\n)*0\.9 \+ 0\.2"):
         Settings(unlabelled=0.9, labels_alone=0.2)
+
+
+def test_stars_as_a_run_reads_them_show_its_tokens_and_some_of_the_labels_that_it_may_read():
+    n, v = 4000, 40
+    number = torch.arange(v)
+    read, labels = number < 15, (number >= 12) & (number < 20)  # 12 to 14 are both
+    _, batch = sample(
+        torch.randn(n, v, generator=generator(1)), tokens=(40, 40), labels=labels, read=read,
+        as_run=0.6, unlabelled=0.9, measured=0.3,
+    )  # fmt: skip
+    shown = torch.zeros(n, v + 1, dtype=torch.bool).scatter_(1, batch.shown.ids, True)[:, 1:]
+    as_run = ~shown[:, 20:].any(1)
+    assert float(as_run.float().mean()) == pytest.approx(0.6, abs=0.03)
+    assert shown[:, :12].all()
+    assert shown[~as_run, 20:].all()
+    unlabelled = ~shown[:, 15:20].any(1)
+    assert float(unlabelled.float().mean()) == pytest.approx(0.9, abs=0.02)
+    assert float(shown[unlabelled, 12:15].float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert shown[~unlabelled, 12:15].all()
