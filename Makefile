@@ -78,11 +78,16 @@ evaluation: $(STAMP)
 	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
 	done
 
-# Remakes the bundle model/giants, in three stages; some three hours on two cores, or --device cuda.
+# Remakes the bundle model/giants: the dataset of real giants (pip install ".[data]", 104 MB), simulated
+# giants, then real ones; some two hours on two cores, or DEVICE=cuda. What was interrupted goes on.
+DEVICE ?= auto
 train-giants: $(STAMP)
-	$(BIN)/catalogproc train --job train-giants --spectra examples/gaia_xp --output output/train-giants
-	$(BIN)/catalogproc train --job train-giants-labels --from output/train-giants/giants --spectra examples/gaia_xp --output output/train-giants-labels
-	$(BIN)/catalogproc train --job train-giants-runs --from output/train-giants-labels/giants --spectra examples/gaia_xp --output output/train-giants-runs
+	$(PIP) -c constraints.txt -e ".[train,data]"
+	test -d output/apogee-xp || $(BIN)/catalogproc dataset apogee-xp --output output/apogee-xp
+	test -d output/train-giants-simulated/giants-simulated || $(BIN)/catalogproc train --job train-giants-simulated \
+	  --device $(DEVICE) --output output/train-giants-simulated --resume
+	$(BIN)/catalogproc train --job train-giants --from output/train-giants-simulated/giants-simulated \
+	  --data output/apogee-xp --device $(DEVICE) --output output/train-giants --resume
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -145,10 +145,12 @@ class Job:
 class TrainingJob:
     """The settings of a training; each table is read by the module that it concerns.
 
-    A job with a table ``data`` trains on a dataset of real stars. The others train on simulated
-    stars; a table ``real`` mixes real stars in. A table ``errors`` says which errors a network that
-    reads errors is shown. ``basis`` is that of the coefficients: ``archive`` or ``canonical``; by
-    default that of the dataset or of the model that is fine-tuned, else ``archive``.
+    A job with a table ``data`` trains on a dataset of real stars, the others on simulated stars; a
+    table ``real`` mixes other real stars in. A table ``errors`` says which errors a network that
+    reads errors is shown, a table ``augmentation`` which stars of a dataset are moved to other
+    distances and behind dust. ``basis`` is that of the coefficients: ``archive`` or
+    ``canonical``; by default that of the dataset or of the model that is fine-tuned, else
+    ``archive``.
     """
 
     name: str

@@ -245,6 +245,11 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         "test_stars": len(np.unique(stars.test.ids)),
     }
     sampler, make_holdout = stars.sampler(), stars.holdout
+    real = load_real_stars(RealOptions.from_dict(spec.job.real), spec.spectra, vocabulary)
+    if real.samplers:
+        share = 1.0 - sum(share for _, share in real.samplers)
+        sampler = mixture([(sampler, share), *real.samplers])
+        facts |= real.facts
     if options.replay:
         simulator = Simulator(device, options.corrected)
         simulated = _simulated_table(simulator, vocabulary, options.replay_stars, options.seed)

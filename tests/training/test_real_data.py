@@ -121,7 +121,11 @@ def test_spectra_are_refused_or_required_by_the_job() -> None:
         RealOptions(kepler=-0.1)
 
 
-def test_the_shipped_job_uses_spectra_and_giants() -> None:
-    options = RealOptions.from_dict(load_training_job("train-giants").real)
-    assert options.spectra > 0
-    assert options.kepler > 0
+def test_the_shipped_jobs_use_spectra_and_giants() -> None:
+    full, giants = (
+        RealOptions.from_dict(load_training_job(name).real)
+        for name in ("train-giants-full", "train-giants")
+    )
+    assert full.spectra > 0
+    assert full.kepler > 0
+    assert giants.kepler > 0
