@@ -28,6 +28,8 @@ class StarPhotometry:
         BP - RP and its error (N,), mag.
     synthetic
         G or BP - RP (or both) were synthesised from the spectrum, as none was given (N,).
+    synthetic_g
+        G was (N,).
     """
 
     g_mag: Float
@@ -35,6 +37,7 @@ class StarPhotometry:
     bp_rp: Float
     e_bp_rp: Float
     synthetic: Mask
+    synthetic_g: Mask
 
 
 def star_photometry(stars: StarBatch, read: Coefficients) -> StarPhotometry:
@@ -86,7 +89,7 @@ def star_photometry(stars: StarBatch, read: Coefficients) -> StarPhotometry:
             release,
         )
         e_bp_rp[no_colour] = error[no_colour[rows]]
-    return StarPhotometry(g_mag, g_flux, bp_rp, e_bp_rp, synthetic=lacking)
+    return StarPhotometry(g_mag, g_flux, bp_rp, e_bp_rp, synthetic=lacking, synthetic_g=no_g)
 
 
 def tmass_colours(stars: StarBatch) -> tuple[tuple[Float, Float], tuple[Float, Float]]:

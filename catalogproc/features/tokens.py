@@ -8,7 +8,7 @@ stars of its batch, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +66,8 @@ class Tokens:
         Photometry used: mag, electrons per second, mag, mag.
     synthetic
         G or BP - RP (or both) were synthesised from the spectrum, as none was given.
+    synthetic_g
+        G was.
     parallax_zp, parallax_zpc, e_parallax
         Zero-point, corrected parallax and its error, mas.
     parallax_usable
@@ -110,6 +112,7 @@ class Tokens:
     bp_rp: Float
     e_bp_rp: Float
     synthetic: Mask
+    synthetic_g: Mask
     parallax_zp: Float
     parallax_zpc: Float
     e_parallax: Float
@@ -260,41 +263,6 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         source_id=np.arange(size) if stars.source_id is None else stars.source_id,
         release=stars.release,
     )  # fmt: skip
-
-
-def hide_band(
-    made: Tokens, spectra: pa.RecordBatch | pa.Table, band: str, vocabulary: Vocabulary
-) -> Tokens:
-    """Return the tokens without a band: canonical ones of the other are of that band alone.
-
-    Canonical coefficients of one band change a little with the other band, so that leaving out
-    its tokens is not enough. All coefficients are made, and the G flux stays that of ``made``.
-
-    Parameters
-    ----------
-    made
-        Tokens of N stars.
-    spectra
-        The stars' spectra, as for :func:`tokens`.
-    band
-        The band that is hidden.
-    vocabulary
-        The model's tokens, of the canonical basis.
-    """
-    stars = read(spectra, None, vocabulary)
-    nothing = np.full(stars.coefficients[band].shape, np.nan)
-    shown = replace(
-        stars,
-        coefficients={**stars.coefficients, band: nothing},
-        errors={**stars.errors, band: nothing},
-    )
-    coefficients = Coefficients.of(shown, vocabulary)
-    dense = DenseTokens(vocabulary, made.values.copy(), made.errors.copy())
-    job = Job("one band", inputs=(), coefficients=max(map(vocabulary.coefficients, BANDS)))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for name in BANDS:
-            dense.set_spectrum(name, coefficients, made.g_flux, job)
-    return replace(made, values=dense.values, errors=dense.errors)
 
 
 def _has_tmass(job: Job, jh: Float, jk: Float) -> Mask:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from catalogproc.errors import JobError
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.spectra.generated import predictable_coefficients
 from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
@@ -56,24 +57,26 @@ def correlations(
     deviates = _deviates(draws, len(hidden))
     vocabulary = predictor.bundle.vocabulary
     at = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
-    names = [vocabulary.names[column] for column in at]
-    result = np.empty((len(tokens), len(at), len(at)), dtype=np.float32)
+    kept = predictable_coefficients(vocabulary)  # all others are zero, without error
+    names = [vocabulary.names[column] for column in at[kept]]
+    result = np.zeros((len(tokens), len(at), len(at)), dtype=np.float32)
+    diagonal, place = np.arange(len(names)), np.flatnonzero(kept)
     together = max(1, ROWS // draws)
     for start in range(0, len(tokens), together):
         some = tokens.rows(slice(start, start + together))
         drawn = _drawn(predictor, some, hidden, deviates)
         prediction = predictor.predict(drawn, names)
         mean, sigma = (
-            x.astype(np.float64).reshape(len(some), draws, len(at))
+            x.astype(np.float64).reshape(len(some), draws, len(names))
             for x in (prediction.mean, prediction.sigma)
         )
         off = mean - mean.mean(axis=1, keepdims=True)
         covariance = off.transpose(0, 2, 1) @ off / (draws - 1)
-        diagonal = np.arange(len(at))
         covariance[:, diagonal, diagonal] += np.mean(np.square(sigma), axis=1)
         scale = np.sqrt(covariance[:, diagonal, diagonal])
-        result[start : start + together] = covariance / (scale[:, :, None] * scale[:, None, :])
-        result[start : start + together, diagonal, diagonal] = 1.0
+        rows = slice(start, start + together)
+        result[rows, place[:, None], place] = covariance / (scale[:, :, None] * scale[:, None, :])
+    result[:, np.arange(len(at)), np.arange(len(at))] = 1.0
     return result
 
 

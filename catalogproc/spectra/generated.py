@@ -19,7 +19,7 @@ from catalogproc.features.flux_calibration import calibration
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.release import Release, load_release
-from catalogproc.vocabulary import BANDS
+from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.float64]
 
@@ -134,21 +134,17 @@ def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
     BundleError
         The model was not trained to predict coefficients.
     """
-    bundle = predictor.bundle
-    vocabulary = bundle.vocabulary
+    vocabulary = predictor.bundle.vocabulary
     every = {band: vocabulary.coefficient_columns(band) for band in BANDS}
     at = np.concatenate([every[band] for band in BANDS])
-    kept = np.ones(len(at), dtype=bool)
-    if vocabulary.basis == "canonical":
-        by_band = measured_by_band()
-        kept = np.concatenate([by_band[band][: len(every[band])] for band in BANDS])
+    kept = predictable_coefficients(vocabulary)
     coefficients = [vocabulary.names[i] for i in at[kept]]
-    unknown = [name for name in coefficients if name not in bundle.requestable]
+    unknown = [name for name in coefficients if name not in predictor.bundle.requestable]
     if unknown:
         raise BundleError(
             "the model was not trained to predict every coefficient",
             wanted=f"{len(coefficients)} coefficients",
-            found=f"{len(coefficients) - len(unknown)} of them", where=bundle.path,
+            found=f"{len(coefficients) - len(unknown)} of them", where=predictor.bundle.path,
         )  # fmt: skip
     mean, sigma = np.zeros((2, len(tokens), len(at)))
     for start in range(0, len(tokens), SLICE):
@@ -163,6 +159,23 @@ def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
         basis=vocabulary.basis,
         release=vocabulary.data_release,
     )
+
+
+def predictable_coefficients(vocabulary: Vocabulary) -> NDArray[np.bool_]:
+    """Return which coefficients (C,) a model predicts, BP's before RP's.
+
+    Parameters
+    ----------
+    vocabulary
+        The model's tokens. In the canonical basis coefficients that are nearly pure prior are not
+        predicted.
+    """
+    by_band = measured_by_band()
+    return np.concatenate([
+        by_band[band][: vocabulary.coefficients(band)] if vocabulary.basis == "canonical"
+        else np.ones(vocabulary.coefficients(band), dtype=bool)
+        for band in BANDS
+    ])  # fmt: skip
 
 
 def apparent_magnitude(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from catalogproc.contract import Contract
 from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import JobError
+from catalogproc.features.one_band import OTHER, hide_band
 from catalogproc.features.spectra import g_magnitude
-from catalogproc.features.tokens import Tokens, hide_band
+from catalogproc.features.tokens import Tokens
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
@@ -48,8 +49,6 @@ EDGES = {"bp": (RANGE[0], JOINED), "rp": (JOINED, RANGE[1])}
 
 SHOWN = 4
 """Spectra in the picture."""
-
-OTHER = {"bp": "rp", "rp": "bp"}
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,13 @@ class InpaintRequest:
 
     @property
     def hidden(self) -> str:
-        """The band of which nothing is read; empty for none."""
+        """The band of which no token is read; empty if none or both are."""
         if self.read_nm:
-            return ""
+            parts = [band for band in BANDS if not contains_band(self.read_nm, EDGES[band])]
+            return parts[0] if len(parts) == 1 else ""
         if self.target in BANDS:
             return self.target
-        return next((b for b in BANDS if self.source in BANDS and b != self.source), "")
+        return OTHER.get(self.source, "")
 
     @property
     def words(self) -> str:
@@ -207,6 +207,9 @@ class InpaintResult:
         Stars without a coefficient that is read, or without a G magnitude.
     output
         The file.
+    synthetic
+        Completed spectra of which a band was hidden and the G magnitude, as none was given,
+        synthesised from both bands.
     """
 
     read: int
@@ -214,53 +217,95 @@ class InpaintResult:
     rejected: int
     without: int
     output: Path
+    synthetic: int = 0
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
-        text = [f"{self.read:,} spectra read, {self.written:,} written to {self.output}"]
+        text = [f"{_count(self.read, 'spectrum', 'spectra')} read, {self.written:,} written to"
+                f" {self.output}"]  # fmt: skip
+        if self.synthetic:
+            text.append(
+                f"G magnitude of {_count(self.synthetic, 'star', 'stars')} computed from both"
+                " bands, so that it holds the predicted one: --gaia-source gives the measured one"
+            )
         if self.without:
             text.append(
-                f"{self.without:,} stars left out: no coefficient to go by, or no G magnitude"
+                f"{_count(self.without, 'star', 'stars')} left out: no coefficient to go by, or no"
+                " G magnitude"
             )
         if self.rejected:
-            text.append(f"{self.rejected:,} rows left out, which a run would reject too")
+            text.append(
+                f"{_count(self.rejected, 'row', 'rows')} left out, which a run would reject too"
+            )
         return text
 
 
-def complete(predictor: Predictor, made: Tokens, request: InpaintRequest) -> Spectra:
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def complete(
+    predictor: Predictor, whole: Tokens, shown: StarTokens, request: InpaintRequest
+) -> Spectra:
     """Return spectra in electrons per second, with the requested part predicted.
 
-    Every coefficient of a requested band is predicted. If missing ones are requested, measured
-    coefficients are kept; if wavelengths are requested, those of a band that is read completely.
+    Every coefficient of a requested band is predicted. If missing ones are requested, those that
+    are read are kept; if wavelengths are requested, those of a band that is read completely.
     NaN for stars without any input.
 
     Parameters
     ----------
     predictor
         The model.
-    made
-        Tokens of N stars.
+    whole
+        Tokens of N stars, of which no band is hidden.
+    shown
+        What the model reads of them: see :func:`shown_tokens`.
     request
         Which part is read and which predicted.
     """
     vocabulary = predictor.bundle.vocabulary
-    shown = request.read(made.network_inputs, vocabulary)
-    magnitude = g_magnitude(made.g_flux, made.release.magnitude("G").zero_point)
+    magnitude = g_magnitude(whole.g_flux, whole.release.magnitude("G").zero_point)
     if request.read_nm:
-        spectra, has_inputs = fill_wavelengths(predictor, shown, made, request.read_nm)
+        spectra, has_inputs = fill_wavelengths(predictor, shown, whole, request.read_nm)
         return spectra.at_magnitude(np.where(has_inputs, magnitude, np.nan))
     predicted = generate_spectra(predictor, shown)
     coefficients, errors = dict(predicted.coefficients), dict(predicted.errors)
     for band in BANDS:
-        if band == request.target:
+        if band == request.hidden:
             continue
         at = vocabulary.coefficient_columns(band)
-        known = np.isfinite(made.values[:, at])
-        coefficients[band] = np.where(known, made.values[:, at], coefficients[band])
-        errors[band] = np.where(known, made.errors[:, at], errors[band])
+        known = np.isfinite(shown.values[:, at])
+        coefficients[band] = np.where(known, shown.values[:, at], coefficients[band])
+        errors[band] = np.where(known, shown.errors[:, at], errors[band])
     spectra = replace(predicted, coefficients=coefficients, errors=errors)
     nothing = ~shown.present.any(axis=1)
     return spectra.at_magnitude(np.where(nothing, np.nan, magnitude))
+
+
+def shown_tokens(
+    whole: Tokens,
+    spectra: pa.RecordBatch | pa.Table,
+    request: InpaintRequest,
+    vocabulary: Vocabulary,
+) -> StarTokens:
+    """Return the tokens that the model reads: nothing of a hidden band is in them.
+
+    Parameters
+    ----------
+    whole
+        Tokens of N stars, of which no band is hidden.
+    spectra
+        The stars' spectra.
+    request
+        Which part is read and which predicted.
+    vocabulary
+        The model's tokens.
+    """
+    made = whole
+    if request.hidden:
+        made = hide_band(whole, spectra, request.hidden, vocabulary)
+    return request.read(made.network_inputs, vocabulary)
 
 
 def inpaint(
@@ -297,25 +342,27 @@ def inpaint(
     output.check()
     bundle, vocabulary, plot = predictor.bundle, predictor.bundle.vocabulary, output.plot
     facts = model_facts(bundle) | {"inpainted": request.words}
-    tally, without, batch = RowCount(), 0, BATCH if request.read_nm else ROWS
+    tally, without, synthetic = RowCount(), 0, 0
+    batch = BATCH if request.read_nm else ROWS
     stars = read_stars(files, vocabulary, all_inputs_job(vocabulary), tally, batch)
     with TableWriter(output.parquet, _contract(vocabulary), facts) as writer:
         for good, whole in stars:
-            made = whole
-            if request.hidden and vocabulary.basis == "canonical":
-                made = hide_band(whole, good, request.hidden, vocabulary)
-            spectra = complete(predictor, made, request)
+            shown = shown_tokens(whole, good, request, vocabulary)
+            spectra = complete(predictor, whole, shown, request)
             scaled = np.isfinite(spectra.g_mag)
             completed, ids = spectra.rows(scaled), good.column("source_id").to_numpy()[scaled]
             writer.write(_table(completed, ids)[0])
             without += int((~scaled).sum())
+            synthetic += int((whole.synthetic_g & scaled).sum()) if request.hidden else 0
             if plot is not None and len(completed):
                 _draw_first(plot, completed, ids, f"{bundle.name}, {request.words}")
                 plot = None
             if progress is not None:
                 progress(writer.rows + without, 0, "")
         tally.check(writer.rows, without)
-    return InpaintResult(tally.read, writer.rows, tally.rejected, without, output.parquet)
+    return InpaintResult(
+        tally.read, writer.rows, tally.rejected, without, output.parquet, synthetic
+    )
 
 
 def _table(spectra: Spectra, source_id: NDArray[np.int64]) -> tuple[pa.Table, Contract]:

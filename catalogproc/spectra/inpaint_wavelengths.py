@@ -90,7 +90,7 @@ def fill_wavelengths(
     mean, sigma = _joined(predicted.coefficients), _joined(predicted.errors)
     known = np.isfinite(shown.values[:, at])
     mean = np.where(known, shown.values[:, at], mean)
-    sigma = np.where(known, made.errors[:, at], sigma)
+    sigma = np.where(known, shown.errors[:, at], sigma)
     matrix = correlations(predictor, shown)
     band_is_read = [band.any() for band in np.split(known, sizes[:1], axis=1)]
     part = np.flatnonzero(~np.repeat(band_is_read, sizes))
@@ -125,14 +125,19 @@ def _by_band(both: Floats, first: int) -> dict[str, Floats]:
 
 
 def _design(read: Ranges, part: NDArray[np.int64], release: Release) -> Floats:
-    """Return the flux (L, C) at the wavelengths that are read, by C of the coefficients."""
+    """Return the flux (L, C) at the wavelengths that are read, by C of the coefficients.
+
+    Left out are wavelengths at which the two bands are joined, where not both are among these
+    coefficients: a band of which nothing is to be read has a share in them.
+    """
     bases = calibration(release)
     read_at = np.any(
         [(bases.wavelengths >= low) & (bases.wavelengths <= high) for low, high in read], axis=0
     )
-    design = _joined(bases.weights)[read_at][:, part]
-    has_flux = np.abs(design).max(axis=1) > 0  # where these bands make some of the flux
-    return np.asarray(design[has_flux])
+    design = np.abs(every := _joined(bases.weights)[read_at])
+    others = np.setdiff1d(np.arange(every.shape[1]), part)
+    alone = (design[:, part].max(axis=1) > 0) & (design[:, others].sum(axis=1) == 0)
+    return np.asarray(every[alone][:, part])
 
 
 def kalman_update(

@@ -16,7 +16,7 @@ from catalogproc.features import canonical
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.star_batch import read
-from catalogproc.features.tokens import Tokens, from_stars, hide_band
+from catalogproc.features.tokens import Tokens, from_stars
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import draw_errors
@@ -103,21 +103,6 @@ def test_a_hidden_band_changes_no_input() -> None:
         assert np.isnan(one.values[:, VOCABULARY.coefficient_columns(hidden)]).all()
         assert not getattr(one, hidden).any()
         assert getattr(one, band).all()
-
-
-def test_hiding_a_band_for_inpainting_is_reading_one_band() -> None:
-    table = real_stars.faint().slice(0, 40)
-    whole = made(table)
-    hidden = hide_band(whole, table, "rp", VOCABULARY)
-    assert np.isnan(hidden.values[:, VOCABULARY.coefficient_columns("rp")]).all()
-    g = pa.table({"source_id": table["source_id"], "phot_g_mean_flux": whole.g_flux})
-    one = from_stars(
-        read(real_stars.nulled(table, "rp", list(range(40))), g, VOCABULARY),
-        VOCABULARY, replace(JOB, inputs=(), coefficients=55),
-    )  # fmt: skip
-    bp = VOCABULARY.coefficient_columns("bp")
-    np.testing.assert_array_equal(hidden.values[:, bp], one.values[:, bp])
-    np.testing.assert_array_equal(hidden.errors[:, bp], one.errors[:, bp])
 
 
 def test_files_of_canonical_spectra_carry_their_basis(tmp_path: Path) -> None:

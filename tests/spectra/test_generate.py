@@ -31,7 +31,13 @@ from catalogproc.spectra.correlations import correlations
 from catalogproc.spectra.files import check_name, write_spectra
 from catalogproc.spectra.generate import TENSION, SpectraRequest, make_spectra
 from catalogproc.spectra.generated import Spectra, apparent_magnitude, generate_spectra
-from catalogproc.spectra.inpaint import InpaintRequest, SpectraOutput, complete, inpaint
+from catalogproc.spectra.inpaint import (
+    InpaintRequest,
+    SpectraOutput,
+    complete,
+    inpaint,
+    shown_tokens,
+)
 from catalogproc.spectra.inpaint_wavelengths import fill_wavelengths, kalman_update
 from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
 from catalogproc.vocabulary import BANDS
@@ -473,7 +479,8 @@ def test_rows_are_counted_on_both_sides(predictor: Predictor, tmp_path: Path) ->
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert (done.read, done.written, done.rejected, done.without) == (14, 12, 2, 0)
     assert "14 spectra read, 12 written" in done.lines()[0]
-    assert "2 rows left out" in done.lines()[1]
+    assert "G magnitude of 12 stars computed from both bands" in done.lines()[1]
+    assert "2 rows left out" in done.lines()[2]
     assert pq.read_metadata(output).num_rows == 12
     with pytest.raises(CountError, match=r"wanted: 14(.|\n)*11 written, 0 left out, 2 rejected"):
         RowCount(14, 2).check(11)
@@ -498,7 +505,8 @@ def test_questions_without_sense_are_refused(source: str, target: str, words: st
 def test_what_was_measured_stands_and_what_was_missing_is_filled(predictor: Predictor) -> None:
     vocabulary = predictor.bundle.vocabulary
     good, made = next(read_stars(StarFiles(FILES[:1]), vocabulary, all_inputs_job(vocabulary)))
-    whole = complete(predictor, made, InpaintRequest.of("all", "missing"))
+    request = InpaintRequest.of("all", "missing")
+    whole = complete(predictor, made, shown_tokens(made, good, request, vocabulary), request)
     for band in BANDS:
         at = vocabulary.coefficient_columns(band)
         measured = np.isfinite(made.values[:, at])
