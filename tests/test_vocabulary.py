@@ -16,13 +16,14 @@ from catalogproc.vocabulary import BANDS, Token, Vocabulary, load_vocabulary
 
 def test_numbers_are_those_of_the_seed_model() -> None:
     vocabulary = load_vocabulary()
-    assert len(vocabulary) == 121
+    assert len(vocabulary) == 122
     numbers = {"bp0": 1, "bp54": 55, "rp0": 56, "rp54": 110, "bprp": 111, "jk": 113, "teff": 114}
     numbers |= {"logg": 115, "m_h": 116, "logebv": 117, "g_fakemag": 118, "mass": 119}
     for name, number in numbers.items():
         assert vocabulary.number(name) == number
     assert vocabulary.number("log_age") == 120
     assert vocabulary.number("alpha_m") == 121
+    assert vocabulary.number("rc_prob") == 122
     assert vocabulary.coefficients("bp") == vocabulary.coefficients("rp") == 55
     assert np.array_equal(vocabulary.coefficient_columns("rp"), np.arange(55, 110))
 

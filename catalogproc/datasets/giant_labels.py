@@ -1,4 +1,4 @@
-"""Masses, ages and parallaxes of stars: measured where they are, else of the teacher."""
+"""Masses, ages and stages of stars: measured where they are, else of the teacher."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.datasets.cross_fit import FitStars
 from catalogproc.datasets.folds import TEST_FOLD
 from catalogproc.datasets.seismic import ATMOSPHERE, SeismicStars
-from catalogproc.datasets.teacher import Measured, Teacher, fit_teacher
+from catalogproc.datasets.teacher import (
+    Classifier,
+    Measured,
+    Teacher,
+    fit_classifier,
+    fit_teacher,
+)
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Names = NDArray[np.object_]
 
 TEACHER, HASSELQUIST = "teacher", "Hasselquist+20"
-"""``mass_source`` and ``age_source`` of values that are not seismic."""
+"""Sources of values that are not seismic."""
 
 TAUGHT_BY = {
     "mass": (
@@ -27,15 +34,23 @@ TAUGHT_BY = {
         "APO-K2 ages RGB", "APO-K2 ages low [Fe/H]", "APOKASC-2 RGB (Warfield+24)",
         "Miglio+21", "Montalban+21",
     ),
+    "rc_prob": ("APO-K2", "APOKASC-2 RGB (Warfield+24)", "Montalban+21"),
 }  # fmt: skip
-"""Papers on which the teacher is fitted: those with APOGEE's labels on today's scale, and ages
-that allow for mass loss or need none."""
+"""Papers on which the teacher is fitted: those with APOGEE's labels on today's scale, and ages that
+allow for mass loss or need none."""
+
+BOTH_STAGES = "APO-K2"
+"""The trees of the stage are fitted on this paper's stars: others with APOGEE's labels are on the
+giant branch alone, would make clump stars too rare, and widen the domain only."""
 
 HASSELQUIST_ERROR = 0.35
 """Error in dex of ages of Hasselquist et al. (2020): their scatter about the ages of 343 giants
 with asteroseismology is 0.40 dex, of which the seismic ages have 0.19; they state 0.24."""
 
-QUANTITIES = ("mass", "log_age")
+SOURCE_COLUMNS = {"mass": "mass_source", "log_age": "age_source", "rc_prob": "rc_source"}
+"""By quantity: the column that says where it is from."""
+
+Teachers = dict[str, Teacher | Classifier]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +87,33 @@ class Labels:
     source: Names
 
 
-def fit_teachers(stars: Stars) -> dict[str, Teacher]:
-    """Fit the teachers of mass and log age.
+def fit_teachers(stars: Stars) -> Teachers:
+    """Fit the teachers of mass, log age and the probability of the red clump.
 
     Parameters
     ----------
     stars
         All stars; those of the test fold are left out whatever ``teaches`` says.
     """
-    teachers = {}
-    for name in QUANTITIES:
+    teachers: Teachers = {}
+    for name in SOURCE_COLUMNS:
         paper = np.isin(stars.seismic.source[name].astype(str), TAUGHT_BY[name])
         known = np.isfinite(stars.inputs).all(axis=1) & paper
         row = np.flatnonzero(known & stars.teaches & (stars.fold != TEST_FOLD))
-        measured = (stars.seismic.values[name][row], stars.seismic.errors[name][row])
-        teachers[name] = fit_teacher(Measured(stars.inputs[row], *measured, stars.fold[row]))
+        inputs, fold = stars.inputs[row], stars.fold[row]
+        values, errors = stars.seismic.values[name][row], stars.seismic.errors[name][row]
+        if name == "rc_prob":
+            fair = stars.seismic.source[name][row] == BOTH_STAGES
+            teachers[name] = fit_classifier(FitStars(inputs, fold), values, fair)
+        else:
+            teachers[name] = fit_teacher(Measured(inputs, fold, values, errors))
     return teachers
 
 
-def masses_and_ages(stars: Stars, teachers: dict[str, Teacher]) -> dict[str, Labels]:
-    """Return masses and log ages: seismic, else of the teacher, else of Hasselquist et al.
+def evolution_labels(stars: Stars, teachers: Teachers) -> dict[str, Labels]:
+    """Return masses, log ages and probabilities of the red clump.
+
+    They are seismic, else of the teacher; log ages else of Hasselquist et al.
 
     Parameters
     ----------
@@ -101,7 +123,7 @@ def masses_and_ages(stars: Stars, teachers: dict[str, Teacher]) -> dict[str, Lab
         By :func:`fit_teachers`.
     """
     labels = {}
-    for name in QUANTITIES:
+    for name in SOURCE_COLUMNS:
         values, errors = (
             store[name].copy() for store in (stars.seismic.values, stars.seismic.errors)
         )

@@ -90,7 +90,7 @@ def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed
     values, errors = (x.cpu().double().numpy() for x in stars.tokens(vocabulary))
     column = {name: stars[name].cpu().double().numpy() for name in ("ebv", "mg", "g_mag")}
     truth = np.full_like(values, np.nan)
-    for label in [label for label in LABELS if label in stars.columns]:
+    for label in [name for name in LABELS if name in stars.columns and name in vocabulary]:
         truth[:, vocabulary.column(label)] = stars[label].cpu().double().numpy()
     truth[:, vocabulary.column("logebv")] = ln_ebv(column["ebv"])
     truth[:, vocabulary.column("g_fakemag")] = 10.0 ** (0.2 * column["mg"] + 2.0)

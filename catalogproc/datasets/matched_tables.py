@@ -16,11 +16,13 @@ from catalogproc.datasets import kepler
 from catalogproc.datasets.apogee_library import Library, read_library
 from catalogproc.datasets.folds import TEST_FOLD, StarNames
 from catalogproc.datasets.giant_labels import (
+    SOURCE_COLUMNS,
     Labels,
     Stars,
+    Teachers,
     atmospheres,
+    evolution_labels,
     fit_teachers,
-    masses_and_ages,
 )
 from catalogproc.datasets.seismic import (
     ATMOSPHERE,
@@ -62,7 +64,7 @@ class MatchedTables:
     evaluates_infer
         (count,) whether the star is held out for the evaluation of `infer`.
     hold_out_seismic
-        Whether stars of the library with a seismic mass or age are for the test.
+        Whether stars of the library with a seismic mass, age or stage are for the test.
     """
 
     library: Library
@@ -83,7 +85,7 @@ class MatchedTables:
         path
             The library.
         hold_out_seismic
-            Whether stars of the library with a seismic mass or age are for the test.
+            Whether stars of the library with a seismic mass, age or stage are for the test.
         """
         library, seismic = read_library(path), read_seismic()
         hasselquist_names, hasselquist = read_hasselquist()
@@ -106,7 +108,7 @@ class MatchedTables:
 
     @cached_property
     def merged(self) -> SeismicStars:
-        """Seismic masses, ages and labels of each star."""
+        """Seismic masses, ages, stages and labels of each star."""
         return self.seismic.by_star(self.star["seismic"], len(self.fold))
 
     @cached_property
@@ -116,13 +118,13 @@ class MatchedTables:
         if self.hold_out_seismic:
             in_library = np.zeros(len(held), dtype=bool)
             in_library[self.star["library"]] = True
-            measured = [np.isfinite(self.merged.values[name]) for name in ("mass", "log_age")]
+            measured = [np.isfinite(self.merged.values[name]) for name in SOURCE_COLUMNS]
             held = held | (in_library & np.any(measured, axis=0))
         return np.asarray(held)
 
     @cached_property
     def stars(self) -> Stars:
-        """Folds, APOGEE's labels, and what is known of masses and ages."""
+        """Folds, APOGEE's labels, and what is known of masses, ages and stages."""
         every = np.arange(len(self.fold))
         inputs = atmospheres(self.merged, every)
         own = np.stack([self.library.columns[name] for name in ATMOSPHERE], axis=1)
@@ -135,28 +137,19 @@ class MatchedTables:
         return Stars(self.fold, teaches, inputs, self.merged, (ages[0], ages[1]))
 
     @cached_property
-    def teachers(self) -> dict[str, Any]:
-        """The teachers of mass and log age."""
+    def teachers(self) -> Teachers:
+        """The teachers of mass, log age and the probability of the red clump."""
         return fit_teachers(self.stars)
 
     @cached_property
     def labels(self) -> dict[str, Labels]:
-        """Masses and log ages of all stars."""
-        return masses_and_ages(self.stars, self.teachers)
+        """Masses, log ages and probabilities of the red clump of all stars."""
+        return evolution_labels(self.stars, self.teachers)
 
     @property
     def teacher_facts(self) -> dict[str, Any]:
-        """Number of stars that each teacher was fitted on, and its scatter about stars not seen."""
-        facts = {}
-        for name, teacher in self.teachers.items():
-            residual = teacher.residual - np.median(teacher.residual)
-            facts[name] = {
-                "stars": len(residual),
-                "bias": float(np.median(teacher.residual)),
-                "scatter": float(1.4826 * np.median(np.abs(residual))),
-                "standard deviation": float(residual.std()),
-            }
-        return facts
+        """How many stars each teacher was fitted on, and how good it is for stars not seen."""
+        return {name: teacher.facts for name, teacher in self.teachers.items()}
 
     def label_only(self) -> Rows:
         """Return the numbers of the training stars with APOGEE's labels and without a spectrum.

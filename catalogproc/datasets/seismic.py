@@ -1,7 +1,7 @@
-"""Masses and ages of red giants from asteroseismology, and ages of Hasselquist et al. (2020).
+"""Masses, ages and stages of red giants from asteroseismology; ages of Hasselquist et al. (2020).
 
 Several papers have measured the same stars; a star takes each quantity from the first paper of
-SOURCES that has it. grids/README.md names the papers.
+SOURCES that has it. Papers must agree on the stage. grids/README.md names the papers.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ MASS_FLOOR, AGE_FLOOR = 0.038, 0.11
 WORST_LOG_AGE = 0.5
 """Largest error of log age in dex: ages between 0.3 and 14 Gyr scatter by no more."""
 
+AGES_AS_IF_CLUMP = "APO-K2 ages RC"
+"""Its ``ev`` says for which stage the ages were computed and not what the stars are: APO-K2 has
+1,587 of its 1,850 stars on the giant branch, and "APO-K2 ages RGB" has these too."""
+
+AGREED = ("rc_prob",)
+"""A star has these only if all papers that have it say the same."""
+
 ATMOSPHERE = ("teff", "logg", "m_h", "alpha_m")
 """Labels of APOGEE from which the teacher predicts; m_h is [Fe/H]."""
 
@@ -59,8 +66,8 @@ class SeismicTable:
     source
         (R,) the papers, one of SOURCES.
     values, errors
-        (R,) by name: ATMOSPHERE, ``mass`` in solar masses, ``log_age`` in dex of years; NaN
-        where unknown.
+        (R,) by name: ATMOSPHERE, ``mass`` in solar masses, ``log_age`` in dex of years,
+        ``rc_prob``: 1 in the red clump, 0 on the giant branch; NaN where unknown.
     """
 
     names: StarNames
@@ -83,6 +90,8 @@ class SeismicTable:
         merged = SeismicStars({}, {}, {})
         for name, value in self.values.items():
             known = order[np.isfinite(value[order])]
+            if name in AGREED:
+                known = known[~_disagree(stars, value)[stars[known]]]
             star, first = np.unique(stars[known], return_index=True)
             row = known[first]
             for store, given in ((merged.values, value), (merged.errors, self.errors[name])):
@@ -114,9 +123,10 @@ def read_seismic() -> SeismicTable:
     e_mass = np.maximum(np.nan_to_num(e_mass), MASS_FLOOR * mass)
     values = {name: column[name] for name in ("teff", "logg", "alpha_m")}
     values |= {"m_h": np.where(np.isfinite(column["fe_h"]), column["fe_h"], column["m_h"])}
-    values |= {"mass": mass, "log_age": log_age(column["age"])}
+    values |= {"mass": mass, "log_age": log_age(column["age"]), "rc_prob": _in_clump(table)}
     errors = {name: np.full(len(table), np.nan) for name in ATMOSPHERE}
     errors["mass"] = e_mass
+    errors["rc_prob"] = np.where(np.isfinite(values["rc_prob"]), 0.0, np.nan)
     errors["log_age"] = _log_age_error(column["age"], column["age_lo"], column["age_hi"])
     return SeismicTable(_names(table, "star"), _objects(table["source"]), values, errors)
 
@@ -157,6 +167,22 @@ def _log_age_error(age: Floats, low: Floats, high: Floats) -> Floats:
     error = _half_width(down, up)
     floor = np.log10(1 + AGE_FLOOR)
     return np.where(np.isfinite(age), np.clip(np.nan_to_num(error), floor, WORST_LOG_AGE), np.nan)
+
+
+def _in_clump(table: pa.Table) -> Floats:
+    """Return 1 for rows (R,) of the red clump, 0 for the giant branch, NaN where it is not said."""
+    stage = {"RC": 1.0, "RGB": 0.0}
+    value = np.array([stage.get(said, np.nan) for said in table["ev"].to_pylist()])
+    return np.where(_objects(table["source"]) == AGES_AS_IF_CLUMP, np.nan, value)
+
+
+def _disagree(stars: NDArray[np.int64], value: Floats) -> NDArray[np.bool_]:
+    """Return which stars (S,) have different values (R,) in their rows."""
+    known = np.isfinite(value)
+    low, high = np.full((2, int(stars.max(initial=-1)) + 1), np.nan)
+    np.fmin.at(low, stars[known], value[known])
+    np.fmax.at(high, stars[known], value[known])
+    return np.asarray(high > low)
 
 
 def _half_width(low: Floats, high: Floats) -> Floats:

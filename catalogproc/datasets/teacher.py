@@ -1,61 +1,45 @@
-"""Masses and ages of giants without asteroseismology, learned from those that have it.
+"""Masses, ages and stages of giants without asteroseismology, learned from those that have it.
 
-Trees (XGBoost) predict mass and log age from APOGEE's labels (Teff, log g, [Fe/H], [alpha/M]),
-fitted on stars with seismic masses and ages. A star is predicted by trees that were fitted without
-it. The error of a prediction is the scatter of the truth about the predictions among the most
-similar stars, found from stars that the trees had not seen.
+Trees (XGBoost) predict mass, log age and the probability of the red clump from APOGEE's labels
+(Teff, log g, [Fe/H], [alpha/M]), fitted on seismic stars. A star is predicted by trees that were
+fitted without it. The error of a mass or an age is the scatter of the truth about the predictions
+among the most similar stars, found from stars that the trees had not seen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Parts = NDArray[np.integer[Any]]
-
-UNITS = (100.0, 0.2, 0.15, 0.06)
-"""Teff in K, log g, [Fe/H] and [alpha/M] in dex that count as equal distances between stars."""
+from catalogproc.datasets.cross_fit import CrossFit, FitStars, Floats, Parts, cross_fit
+from catalogproc.datasets.probability_scores import scores
 
 NEIGHBOURS = 200
 """The error of a prediction is the scatter of this many stars, the most similar ones."""
 
-NEAR, NEAR_STARS = 1.5, 5
-"""A star is in the teacher's domain if so many stars of the fit are within this distance."""
-
 LEAST = 0.5
 """The error is at least this fraction of the scatter: errors of measurements may be overstated."""
 
-TREES = {
-    "objective": "reg:squarederror", "tree_method": "hist", "learning_rate": 0.06, "max_depth": 5,
-    "min_child_weight": 5.0, "subsample": 0.7, "lambda": 5.0, "base_score": 0.0, "verbosity": 0,
-    "nthread": 1, "seed": 1,
-}  # fmt: skip
-ROUNDS = 200
+REGRESSION = {"objective": "reg:squarederror", "base_score": 0.0}
+CLASSES = {"objective": "binary:logistic"}
+ROUNDS, CLASS_ROUNDS = 200, 400
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Measured(FitStars):
     """N stars with APOGEE's labels and a measured quantity.
 
     Attributes
     ----------
-    inputs
-        (N, 4) Teff in K, log g, [Fe/H] and [alpha/M] in dex.
     values, errors
         (N,) the quantity, and its error.
-    part
-        (N,) part of each star; all rows of a star are in one part.
     """
 
-    inputs: Floats
     values: Floats
     errors: Floats
-    part: Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,58 +50,45 @@ class Teacher:
     ----------
     stars
         The stars of the fit.
-    residual
-        (N,) what was measured minus the prediction by trees that were fitted without the star.
+    trees
+        Predict the quantity less ``center``.
     center
         Added to the predictions of the trees.
-    fits
-        By part: the trees that were fitted without it.
     """
 
     stars: Measured
-    residual: Floats
+    trees: CrossFit
     center: float
-    fits: dict[int, Any]
+
+    @property
+    def residual(self) -> Floats:
+        """What was measured minus the prediction by trees fitted without the star (N,)."""
+        return self.stars.values - (self.trees.unseen + self.center)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Number of stars, and their scatter about predictions by trees fitted without them."""
+        residual = self.residual - np.median(self.residual)
+        return {
+            "stars": len(residual),
+            "bias": float(np.median(self.residual)),
+            "scatter": float(1.4826 * np.median(np.abs(residual))),
+            "standard deviation": float(residual.std()),
+        }
 
     def predict(self, inputs: Floats, part: Parts) -> tuple[Floats, Floats]:
-        """Return predictions and their errors (M,).
+        """Return predictions and their errors (M,), NaN where :class:`CrossFit` predicts nothing.
 
         Parameters
         ----------
-        inputs
-            (M, 4) Teff in K, log g, [Fe/H] and [alpha/M] in dex.
-        part
-            (M,) part of each star: it is predicted without the stars of this part. The mean of
-            all fits predicts stars of a part that no star of the fit has.
-
-        Returns
-        -------
-        values, errors
-            NaN outside the domain, and where a label is missing.
+        inputs, part
+            As :meth:`CrossFit.predict` takes them.
         """
-        values, errors = np.full((2, len(inputs)), np.nan)
-        known = np.flatnonzero(np.isfinite(inputs).all(axis=1))
-        known = known[self.covers(inputs[known])]
-        if not known.size:
-            return values, errors
-        found = {number: _predict(fit, inputs[known]) for number, fit in self.fits.items()}
-        values[known] = np.mean(list(found.values()), axis=0) + self.center
-        for number, prediction in found.items():
-            own = part[known] == number
-            values[known[own]] = prediction[own] + self.center
+        values = self.trees.predict(inputs, part) + self.center
+        known = np.isfinite(values)
+        errors = np.full(len(inputs), np.nan)
         errors[known] = self.error(inputs[known])
         return values, errors
-
-    def covers(self, inputs: Floats) -> NDArray[np.bool_]:
-        """Return which stars (M,) have NEAR_STARS stars of the fit within NEAR.
-
-        Parameters
-        ----------
-        inputs
-            (M, 4) as in :meth:`predict`, all known.
-        """
-        distance, _ = self._neighbours(inputs, NEAR_STARS)
-        return np.asarray(distance[:, -1] < NEAR)
 
     def error(self, inputs: Floats) -> Floats:
         """Return the error (M,): the scatter of similar stars less their errors of measurement.
@@ -130,25 +101,57 @@ class Teacher:
         inputs
             (M, 4) as in :meth:`predict`, all known.
         """
-        _, near = self._neighbours(inputs, min(NEIGHBOURS, len(self.residual)))
-        scatter = np.quantile(np.abs(self.residual[near]), 0.6827, axis=1)
+        if not len(inputs):
+            return np.empty(0)
+        residual = self.residual
+        _, near = self.trees.neighbours(inputs, min(NEIGHBOURS, len(residual)))
+        scatter = np.quantile(np.abs(residual[near]), 0.6827, axis=1)
         measured = np.median(self.stars.errors[near], axis=1)
         own = np.sqrt(np.maximum(scatter**2 - measured**2, 0.0))
         return np.asarray(np.maximum(own, LEAST * scatter))
 
-    def _neighbours(self, inputs: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
-        distance, near = self._tree.query(inputs / UNITS, k=np.arange(count) + 1)
-        return distance, np.minimum(near, len(self.residual) - 1)
 
-    @cached_property
-    def _tree(self) -> Any:
-        from scipy.spatial import cKDTree
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Trees that tell two kinds of stars apart, fitted on N stars.
 
-        return cKDTree(self.stars.inputs / UNITS)
+    Attributes
+    ----------
+    is_one
+        (N,) 1 for stars of the kind, else 0.
+    fair
+        (N,) whether stars of both kinds could be in the star's sample. The others widen the
+        domain, and the trees are fitted without them.
+    trees
+        Predict the probability of the kind.
+    """
+
+    is_one: Floats
+    fair: NDArray[np.bool_]
+    trees: CrossFit
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How good the probabilities of trees fitted without the star are."""
+        return scores(self.is_one[self.fair], self.trees.unseen[self.fair]).to_dict()
+
+    def predict(self, inputs: Floats, part: Parts) -> tuple[Floats, Floats]:
+        """Return probabilities (M,) and errors of zero; NaN where nothing is predicted.
+
+        With an error of zero, the mean that a network learns with a Gaussian likelihood is the
+        mean of these numbers, which is the probability.
+
+        Parameters
+        ----------
+        inputs, part
+            As :meth:`CrossFit.predict` takes them.
+        """
+        values = self.trees.predict(inputs, part)
+        return values, np.where(np.isfinite(values), 0.0, np.nan)
 
 
 def fit_teacher(stars: Measured) -> Teacher:
-    """Fit trees, once without each part of the stars.
+    """Fit trees to a measured quantity.
 
     Parameters
     ----------
@@ -159,22 +162,19 @@ def fit_teacher(stars: Measured) -> Teacher:
     # Relative errors: those of masses grow with mass, and weights that do so bias the mean.
     relative = stars.errors / stars.values
     weight = 1.0 / (1.0 + np.square(relative / np.median(relative)))
-    predicted = np.full(len(stars.values), np.nan)
-    fits = {}
-    for number in np.unique(stars.part).tolist():
-        out = stars.part == number
-        fits[number] = _fit(stars.inputs[~out], stars.values[~out] - center, weight[~out])
-        predicted[out] = _predict(fits[number], stars.inputs[out]) + center
-    return Teacher(stars, stars.values - predicted, center, fits)
+    trees = cross_fit(stars, stars.values - center, weight, REGRESSION, ROUNDS)
+    return Teacher(stars, trees, center)
 
 
-def _fit(inputs: Floats, values: Floats, weight: Floats) -> Any:
-    import xgboost
+def fit_classifier(stars: FitStars, is_one: Floats, fair: NDArray[np.bool_]) -> Classifier:
+    """Fit trees that tell stars of a kind from others.
 
-    return xgboost.train(dict(TREES), xgboost.DMatrix(inputs, values, weight=weight), ROUNDS)
-
-
-def _predict(fit: Any, inputs: Floats) -> Floats:
-    import xgboost
-
-    return np.asarray(fit.predict(xgboost.DMatrix(inputs)), dtype=np.float64)
+    Parameters
+    ----------
+    stars
+        At least two parts.
+    is_one, fair
+        (N,) as the attributes of :class:`Classifier`.
+    """
+    trees = cross_fit(stars, is_one, fair.astype(np.float64), CLASSES, CLASS_ROUNDS)
+    return Classifier(is_one, fair, trees)

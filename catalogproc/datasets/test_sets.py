@@ -208,7 +208,9 @@ def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
 
     stars = Simulator().draw(n, seed)
     values, errors = (matrix.numpy() for matrix in stars.tokens(vocabulary))
-    true = {name: stars[name].numpy() for name in ("teff", "logg", "m_h", "mass", "log_age")}
+    true = {
+        name: stars[name].numpy() for name in ("teff", "logg", "m_h", "mass", "log_age", "rc_prob")
+    }
     true |= {"ebv": stars["ebv"].numpy(), "g_fakemag": 10 ** (0.2 * stars["mg"].numpy() + 2)}
     labels = vocabulary.columns(vocabulary.named("label"))
     values[:, labels], errors[:, labels] = np.nan, np.nan

@@ -24,8 +24,11 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 FILE_STARS = 100_000
 """Number of stars per file."""
 
-LABELS = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age")
-"""True labels; [alpha/Fe] of a corrected simulator alone."""
+LABELS = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age", "rc_prob")
+"""True labels; [alpha/Fe] of a corrected simulator alone. ``rc_prob`` is 1 or 0."""
+
+CORE_HELIUM = 3
+"""The phase of stars that burn helium in the core, the red clump among them."""
 
 TRUTH = {
     "teff": ("K", "effective temperature"),
@@ -35,6 +38,7 @@ TRUTH = {
     "log_age": ("dex", "log10 of the age in years"),
     "log_l": ("dex(solLum)", "log10 of the luminosity"),
     "phase": ("", "1 subgiant, 2 red giant, 3 core helium, 4 early AGB"),
+    "rc_prob": ("", "1 for core helium burning (red clump), else 0"),
     "component": ("", "0 thin disk, 1 thick disk, 2 halo, 3 broad"),
     "distance": ("kpc", "distance"),
     "ebv": ("mag", "E(B-V) on the SFD scale"),
@@ -53,9 +57,9 @@ class SimulatedStars:
     ----------
     columns
         Tensors (N,) or (N, n) on one device.
-        True: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, component``,
-        ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag]; ``alpha_m`` of a corrected
-        simulator.
+        True: ``m_h, log_age, mass`` [Msun], ``teff`` [K], ``logg, log_l, phase, rc_prob,
+        component``, ``distance`` [kpc], ``ebv`` [mag, SFD scale], ``r_v, mg`` [mag]; ``alpha_m``
+        of a corrected simulator.
         Observed: ``coefficients, coefficient_errors`` (N, n_bp + n_rp) [electrons/s],
         ``n_bp_relevant, n_rp_relevant``; ``g_mag, bp_mag, rp_mag, j_mag, h_mag, ks_mag`` and
         their errors ``e_*`` [mag]; ``parallax, e_parallax`` [mas, zero-point removed];

@@ -27,7 +27,7 @@ from catalogproc.simulation.atmospheres import dilution, load_atmospheres
 from catalogproc.simulation.even_population import EvenPopulation
 from catalogproc.simulation.instrument import load_instrument
 from catalogproc.simulation.isochrones import PRIOR, load_population
-from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
+from catalogproc.simulation.simulated_stars import CORE_HELIUM, SimulatedStars, write_stars
 from catalogproc.simulation.spectral_correction import SpectralCorrection, load_correction
 
 __all__ = ["SimulatedStars", "Simulator", "write_stars"]
@@ -178,6 +178,7 @@ class Simulator:
         if self.correction is not None:
             star["alpha_m"] = draw_alpha(star["m_h"], star["component"], random)
             star["m_h"] = iron_abundance(star["m_h"], star["alpha_m"])
+        star["rc_prob"] = (star["phase"] == CORE_HELIUM).to(star["teff"].dtype)
         star |= self._place(star, random)
         z = torch.randn(n, len(self.calibration_modes), generator=random, device=self.device)
         coefficients, gaia, tmass = self.spectra(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +19,19 @@ from catalogproc.contract import load_contract
 from catalogproc.datasets import apogee_library, kepler
 from catalogproc.datasets.apogee_library import check_library, library_path, read_library
 from catalogproc.datasets.apogee_xp import EVALUATES_INFER, Options, dataset_from_apogee_xp
-from catalogproc.datasets.dataset import Report, dataset_facts, load_dataset
+from catalogproc.datasets.dataset import (
+    ADDED,
+    Report,
+    dataset_facts,
+    fingerprint,
+    load_dataset,
+)
 from catalogproc.datasets.folds import StarNames, fold_of
-from catalogproc.datasets.giant_labels import TEACHER
+from catalogproc.datasets.giant_labels import SOURCE_COLUMNS, TEACHER
 from catalogproc.datasets.matched_tables import MatchedTables
 from catalogproc.datasets.seismic import read_seismic
 from catalogproc.datasets.star_table import StarTable
-from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.errors import ContractError, InputError, JobError, Refusal
 from catalogproc.features import canonical
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.spectra import g_flux, matrix
@@ -189,15 +196,16 @@ def test_label_only_rows_are_training_giants_with_labels(parts: dict[str, pa.Tab
     assert len(set(table["source_id"].to_pylist())) == len(table)
 
 
-def test_masses_and_ages_say_where_they_are_from(parts: dict[str, pa.Table]) -> None:
+def test_masses_ages_and_stages_say_where_they_are_from(parts: dict[str, pa.Table]) -> None:
     table = with_spectra(parts)
-    for name, column in (("mass", "mass_source"), ("log_age", "age_source")):
+    for name, column in SOURCE_COLUMNS.items():
         known = np.isfinite(table[name].to_numpy())
         assert (pc.is_valid(table[column]).to_numpy() == known).all()
-        assert (table[f"e_{name}"].to_numpy()[known] > 0).all()
+        errors = table[f"e_{name}"].to_numpy()[known]
+        assert (errors == 0 if name == "rc_prob" else errors > 0).all()
         count = Counter(table[column].to_pylist())
         assert count[TEACHER] >= 5
-        assert count["APO-K2" if name == "mass" else "APO-K2 ages RGB"] >= 2
+        assert count["APO-K2 ages RGB" if name == "log_age" else "APO-K2"] >= 2
     dwarfs = table["logg"].to_numpy() > 4
     assert not pc.any(table.filter(pa.array(dwarfs))["giant"]).as_py()
     assert pc.sum(table["giant"]).as_py() > 20
@@ -231,6 +239,52 @@ def test_the_truth_of_a_prediction_is_drawn_and_a_measurement_is_kept(
     )
 
 
+def test_stages_are_probabilities_and_labels_of_a_training(
+    folder: Path, parts: dict[str, pa.Table]
+) -> None:
+    for table, stars in zip(
+        (parts["train"], parts["test"]), load_dataset(folder / "stars", VOCABULARY), strict=True
+    ):
+        value = table["rc_prob"].to_numpy()
+        measured = pc.is_valid(table["rc_source"]).to_numpy() & ~pc.fill_null(
+            pc.equal(table["rc_source"], TEACHER), False
+        ).to_numpy(zero_copy_only=False)
+        assert set(value[measured]) <= {0.0, 1.0}
+        column = VOCABULARY.column("rc_prob")
+        assert np.array_equal(stars.values[:, column], value, equal_nan=True)
+        assert (stars.errors[np.isfinite(value), column] == 0).all()
+        # A draw of the truth is the value itself.
+        drawn, errors = stars.sample(3, 500)
+        known = np.isfinite(drawn[:, column])
+        assert np.isin(drawn[known, column], value).all()
+        assert (np.nan_to_num(errors[:, column]) == 0).all()
+    facts = dataset_facts(folder / "stars")["teacher"]["rc_prob"]
+    assert facts["Brier score"] < 0.03 < facts["Brier score of chance"]
+    clump = parts["train"].filter(pc.equal(parts["train"]["rc_prob"], 1.0))
+    assert 2.3 < np.median(clump["logg"].to_numpy()) < 2.6
+
+
+def test_a_dataset_without_stages_is_read_and_they_are_unknown(
+    folder: Path, tmp_path: Path, parts: dict[str, pa.Table]
+) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    for name, table in parts.items():
+        pq.write_table(table.drop_columns(list(ADDED)), older / f"{name}.parquet")
+    facts = dataset_facts(folder / "stars") | {"sha256": fingerprint(older)}
+    (older / "dataset.json").write_text(json.dumps(facts))
+    now, then = (load_dataset(path)[0] for path in (folder / "stars", older))
+    column = VOCABULARY.column("rc_prob")
+    assert np.isnan(then.values[:, column]).all()
+    others = np.arange(len(VOCABULARY)) != column
+    assert np.array_equal(then.values[:, others], now.values[:, others], equal_nan=True)
+    for name, table in parts.items():
+        pq.write_table(table.drop_columns(["mass"]), older / f"{name}.parquet")
+    (older / "dataset.json").write_text(json.dumps(facts | {"sha256": fingerprint(older)}))
+    with pytest.raises(ContractError, match="columns"):
+        load_dataset(older)
+
+
 def test_photometry_has_typical_errors_that_are_marked(parts: dict[str, pa.Table]) -> None:
     table = with_spectra(parts)
     blue, red = (table[f"phot_{band}_mean_mag"].to_numpy() for band in BANDS)
@@ -247,7 +301,8 @@ def test_seismic_stars_can_be_held_out_and_teach_nothing_then() -> None:
     usual, held_out = (MatchedTables.read(ROWS, hold_out_seismic=held) for held in (False, True))
     library = np.zeros(len(usual.fold), dtype=bool)
     library[usual.star["library"]] = True
-    seismic = library & np.isfinite(usual.merged.values["mass"])
+    measured = [np.isfinite(usual.merged.values[name]) for name in SOURCE_COLUMNS]
+    seismic = library & np.any(measured, axis=0)
     assert seismic.sum() >= 12
     assert usual.held_out[seismic].sum() < seismic.sum() - 5
     assert held_out.held_out[seismic].all()

@@ -88,6 +88,8 @@ def test_the_red_clump_has_its_observed_position() -> None:
     assert 2.3 < np.median(logg[clump]) < 2.55
     assert 1.6 < np.median(log_l[clump]) < 1.85  # Girardi (2016)
     assert 4550 < np.median(teff[clump]) < 4950
+    rc_prob = simulated.giants()["rc_prob"].numpy()
+    assert np.array_equal(rc_prob, (phase == 3).astype(np.float32))
     # Of stars at the clump's gravity, most are core-helium stars; elsewhere few.
     near = (np.abs(logg - 2.42) < 0.1) & (np.abs(m_h) < 0.3)
     apart = (np.abs(logg - 3.1) < 0.1) & (np.abs(m_h) < 0.3)

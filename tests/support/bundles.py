@@ -18,7 +18,9 @@ from catalogproc.vocabulary import Vocabulary, load_vocabulary
 STATISTICS = DATA / "lb24_training_statistics.csv"
 
 # Tokens that Leung & Bovy 2024 did not have: (center, scale) of red giants.
-EVOLUTION = {"mass": (1.2, 0.3), "log_age": (9.7, 0.3), "alpha_m": (0.08, 0.1)}
+EVOLUTION = {
+    "mass": (1.2, 0.3), "log_age": (9.7, 0.3), "alpha_m": (0.08, 0.1), "rc_prob": (0.3, 0.4),
+}  # fmt: skip
 LIMITS = {
     "teff": (3100.0, 6700.0),
     "logg": (-0.5, 5.5),

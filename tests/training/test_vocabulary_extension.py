@@ -31,7 +31,7 @@ from catalogproc.training.vocabulary_extension import (
 from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
 
 SHIPPED = load_vocabulary()
-NEW = ("mass", "log_age", "alpha_m")
+NEW = ("mass", "log_age", "alpha_m", "rc_prob")
 
 
 @pytest.fixture(scope="module")
