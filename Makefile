@@ -10,7 +10,7 @@ PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install --quiet 
 RUN := $(VENV)/installed
 STAMP := $(VENV)/installed-dev
 
-.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny evaluation clean
+.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny evaluation evaluation-real clean
 
 # What running needs.
 $(RUN): pyproject.toml constraints.txt
@@ -77,6 +77,17 @@ evaluation: $(STAMP)
 	  mkdir -p docs/images/$$page && cp output/$$page/figure_*.png docs/images/$$page/ && \
 	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
 	done
+
+# Writes docs/evaluation-real.md and its pictures from real giants with APOGEE's labels, for a BUNDLE of
+# canonical coefficients; DATA is the dataset, made if it is not there.
+DATA ?= output/apogee-xp
+evaluation-real: $(STAMP)
+	test -d $(DATA) || $(BIN)/catalogproc dataset apogee-xp --output $(DATA)
+	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --data $(DATA) --output output/evaluation-real-giants
+	mkdir -p docs/images/evaluation-real
+	cp output/evaluation-real-giants/*.png docs/images/evaluation-real/
+	cat output/evaluation-real-giants/real_giants.md output/evaluation-real-giants/experiments.md \
+	  | sed -E 's/\]\((figure_|attenuation)/](images\/evaluation-real\/\1/' > docs/evaluation-real.md
 
 # Remakes the bundle model/giants: the dataset of real giants (pip install ".[data]", 104 MB), simulated
 # giants, then real ones; some two hours on two cores, or DEVICE=cuda. What was interrupted goes on.

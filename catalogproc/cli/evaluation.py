@@ -21,7 +21,9 @@ from catalogproc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from catalogproc.datasets.test_sets import Benchmark
+    from catalogproc.datasets.benchmark_stars import Benchmark
+    from catalogproc.evaluation.benchmark import BenchmarkConfig
+    from catalogproc.evaluation.xgboost_baseline import Trees
     from catalogproc.network.bundle import Bundle
     from catalogproc.paper.context import ExperimentContext
     from catalogproc.paper.experiment import Experiment
@@ -55,21 +57,43 @@ def evaluate(
     device: DeviceName = Device.auto,
 ) -> None:
     """Evaluate a model on stars with known labels; repeat figures of Zhang, Bu et al. (2026)."""
+    from catalogproc.datasets.dataset_parts import is_dataset, marks_giants
     from catalogproc.datasets.test_sets import benchmark
+    from catalogproc.evaluation.benchmark import BenchmarkConfig
+    from catalogproc.evaluation.xgboost_baseline import Trees
     from catalogproc.network.bundle import load_bundle
     from catalogproc.paper import registry
 
     experiments = registry.select_experiments(figures or "all")
     bundle = load_bundle(model)
     with_scores = figures in (None, "none")
+    trees = Trees.preset(quick, is_dataset(data), output / "trees" if is_dataset(data) else None)
     test = benchmark(data, stars, seed, bundle.vocabulary, truth=with_scores)
+    if marks_giants(data) and (with_scores or figures == "all"):
+        _write_real_giants(bundle, data, output, trees, device)
     if with_scores:
-        _write_scores(bundle, test, data, output, quick, device)
+        config = BenchmarkConfig.preset(quick, device.value, trees)
+        _write_scores(bundle, test, data, output, config)
+        _write_reliability(bundle, output, quick)
     if experiments:
         test = registry.exclude_training_stars(bundle, test)
-        scale = registry.Scale.preset(quick)
+        scale = registry.Scale.preset(quick, trees)
         context = registry.make_context(bundle, test, data, scale, device.value)
         _write_experiments(context, experiments, output)
+
+
+def _write_real_giants(
+    model: Bundle, data: Path, output: Path, trees: Trees, device: Device
+) -> None:
+    from catalogproc.evaluation.metrics import resolve_device
+    from catalogproc.evaluation.real_giants import evaluate_giants
+    from catalogproc.evaluation.real_giants_page import page, write_real_giants
+
+    with show_progress("steps") as progress:
+        found = evaluate_giants(model, data, trees, resolve_device(device.value), progress)
+    say(page(found))
+    for path in write_real_giants(found, output):
+        note(str(path))
 
 
 def _write_experiments(
@@ -90,22 +114,26 @@ def _write_scores(
     test: Benchmark,
     data: Path | None,
     output: Path,
-    quick: bool,
-    device: Device,
+    config: BenchmarkConfig,
 ) -> None:
     from catalogproc.datasets.test_sets import training_stars
-    from catalogproc.evaluation.benchmark import BenchmarkConfig, evaluate_model
-    from catalogproc.evaluation.ood_detection import write_reliability
+    from catalogproc.evaluation.benchmark import evaluate_model
     from catalogproc.evaluation.scorecard import text, write_scorecard
 
     with show_progress("steps") as progress:
-        config = BenchmarkConfig.preset(quick, device.value)
         training = training_stars(data, config.tree_stars, config.seed, model.vocabulary)
         result = evaluate_model(model, test, config, progress, training)
     say(text(result))
+    for path in write_scorecard(result, output):
+        note(str(path))
+
+
+def _write_reliability(model: Bundle, output: Path, quick: bool) -> None:
+    from catalogproc.evaluation.ood_detection import write_reliability
+
     reliability, paths = write_reliability(model, output, quick)
     say(reliability)
-    for path in [*write_scorecard(result, output), *paths]:
+    for path in paths:
         note(str(path))
 
 

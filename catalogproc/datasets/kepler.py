@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.datasets.folds import TEST_FOLD, StarNames
 from catalogproc.datasets.seismic import read_seismic
-from catalogproc.datasets.test_sets import Benchmark
 from catalogproc.features import astrometry, photometry
 from catalogproc.release import load_release
 from catalogproc.resources import shipped

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets import kepler
 from catalogproc.datasets.apogee_library import Library, read_library
+from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.datasets.folds import TEST_FOLD, StarNames
 from catalogproc.datasets.giant_labels import (
     SOURCE_COLUMNS,
@@ -31,7 +32,6 @@ from catalogproc.datasets.seismic import (
     read_hasselquist,
     read_seismic,
 )
-from catalogproc.datasets.test_sets import Benchmark
 from catalogproc.features.parallax import ASSUMED_ERROR, ASSUMED_ZERO_POINT
 from catalogproc.resources import shipped
 

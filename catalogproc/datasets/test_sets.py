@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,107 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from catalogproc.datasets.benchmark_stars import EXTRA, Benchmark
+from catalogproc.datasets.dataset import TEST, TRAIN
+from catalogproc.datasets.dataset_parts import dataset_part, giants, is_dataset
 from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
-from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, JobError
 from catalogproc.features.extinction import ln_ebv
-from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers.chunks import expand
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
 
-OUTSIDE = "outside_domain"
-"""Extra column of a dataset's stars: 1 where the labels are outside DistMass's training domain."""
-
-EXTRA = ("phot_g_mean_mag", "parallax_over_error", "dist")
-"""Extra columns: magnitude, parallax over its error, distance in kpc. They are no tokens."""
-
 PREFIXES = ("xp_continuous", "gaia_source", "truth")
 """The file names of a test set begin with these, as ``catalogproc simulate`` writes them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """N stars with inputs for a model, and their true labels.
-
-    Attributes
-    ----------
-    name
-        Describes the stars, for titles.
-    real
-        Whether they are real stars, whose truth is a measurement.
-    ids
-        (N,) identifiers.
-    values, errors
-        (N, V) input tokens, NaN where absent.
-    truth, truth_errors
-        (N, V) true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those of the true
-        E(B-V) and distance. Errors are 0 where the truth is exact.
-    vocabulary
-        Defines the V tokens.
-    extra
-        Further columns (N,) by name: those of EXTRA that are known, and OUTSIDE for a dataset.
-    """
-
-    name: str
-    real: bool
-    ids: NDArray[np.int64]
-    values: Floats
-    errors: Floats
-    truth: Floats
-    truth_errors: Floats
-    vocabulary: Vocabulary
-    extra: Mapping[str, Floats] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def inputs(self) -> StarTokens:
-        """The input tokens with their errors."""
-        return StarTokens(self.values, self.errors)
-
-    @property
-    def labels(self) -> StarTokens:
-        """The true labels with their errors."""
-        return StarTokens(self.truth, self.truth_errors)
-
-    def rows(self, which: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Benchmark:
-        """Return some of the stars.
-
-        Parameters
-        ----------
-        which
-            Row numbers, a mask (N,) or a slice.
-        """
-        return Benchmark(
-            self.name, self.real, self.ids[which], self.values[which], self.errors[which],
-            self.truth[which], self.truth_errors[which], self.vocabulary,
-            {name: column[which] for name, column in self.extra.items()},
-        )  # fmt: skip
-
-    def table(self) -> StarTable:
-        """Return a table to train on: the inputs, and the truth where an input is absent."""
-        known = np.isnan(self.values) & np.isfinite(self.truth)
-        return StarTable(
-            self.ids,
-            np.where(known, self.truth, self.values),
-            np.where(known, self.truth_errors, self.errors),
-        )
-
-    def split(self, fraction: float, seed: int) -> tuple[Benchmark, Benchmark]:
-        """Split by identifier into two benchmarks.
-
-        Parameters
-        ----------
-        fraction
-            Fraction of the stars in the second one.
-        seed
-            Seed of the division.
-        """
-        in_second = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
-        return self.rows(~in_second), self.rows(in_second)
 
 
 def benchmark(
@@ -124,7 +35,7 @@ def benchmark(
     ----------
     folder
         A folder for :func:`read_benchmark`, or a dataset of ``catalogproc dataset``, whose test
-        part is taken; None simulates stars.
+        part is taken: its giants with a spectrum, if it marks giants. None simulates stars.
     stars, seed
         Number and seed of simulated stars.
     vocabulary
@@ -134,8 +45,8 @@ def benchmark(
     """
     if folder is None:
         return simulated(stars, seed, vocabulary)
-    if _is_dataset(folder):
-        return _part(folder, "test", vocabulary)
+    if is_dataset(folder):
+        return giants(dataset_part(folder, TEST, vocabulary))
     return read_benchmark(folder, vocabulary, truth)
 
 
@@ -145,51 +56,16 @@ def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocab
     Parameters
     ----------
     folder
-        A dataset, whose training part is taken; for anything else stars are simulated.
+        A dataset, whose training part is taken: its giants with a spectrum, if it marks giants.
+        For anything else stars are simulated.
     stars, seed
         Number and seed of simulated stars.
     vocabulary
         Defines the tokens.
     """
-    if folder is not None and _is_dataset(folder):
-        return _part(folder, "train", vocabulary)
+    if is_dataset(folder):
+        return giants(dataset_part(folder, TRAIN, vocabulary))
     return simulated(stars, seed, vocabulary)
-
-
-def _is_dataset(folder: Path) -> bool:
-    from catalogproc.datasets.dataset import FACTS
-
-    return (folder / FACTS).is_file()
-
-
-def _part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
-    """Return one part of a dataset: spectra and colours are inputs, the labels are the truth."""
-    from catalogproc.datasets.dataset import dataset_columns, load_dataset, outside_domain
-
-    table = load_dataset(folder, vocabulary, repeats=False)[name == "test"]
-    columns = dataset_columns(
-        folder,
-        name,
-        ("phot_g_mean_mag", "parallax_zpc", "e_parallax", "m_h", "distmass_bitmask"),
-        repeats=False,
-    )
-    labels = vocabulary.columns(vocabulary.named("label"))
-    values, errors = table.values.copy(), table.errors.copy()
-    truth, truth_errors = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    for inputs, true in ((values, truth), (errors, truth_errors)):
-        true[:, labels] = inputs[:, labels]
-        inputs[:, labels] = np.nan
-    parallax = columns["parallax_zpc"].astype(np.float64)
-    extra = {
-        "phot_g_mean_mag": columns["phot_g_mean_mag"],
-        "parallax_over_error": parallax / columns["e_parallax"],
-        "dist": 1.0 / np.where(parallax > 0, parallax, np.nan),
-        OUTSIDE: outside_domain(columns["m_h"], columns["distmass_bitmask"]).astype(np.float64),
-    }
-    title = f"{len(table.ids):,} stars of {folder.name}, {name} part"
-    return Benchmark(
-        title, True, table.ids, values, errors, truth, truth_errors, vocabulary, extra
-    )  # fmt: skip
 
 
 def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets import kepler
-from catalogproc.datasets.test_sets import Benchmark, simulated
+from catalogproc.datasets.benchmark_stars import Benchmark
+from catalogproc.datasets.test_sets import simulated
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
     Predictions,
-    labels_of,
     predict,
     resolve_device,
     select_inputs,
@@ -36,11 +36,12 @@ from catalogproc.evaluation.panel_scores import (
     score_panel,
     score_samples,
 )
+from catalogproc.evaluation.quantities import label_of, labels_of
 from catalogproc.evaluation.xgboost_baseline import (
     KEPLER_TREES,
     TreeData,
+    Trees,
     TreeSettings,
-    fit_baseline,
 )
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
@@ -63,7 +64,7 @@ class BenchmarkConfig:
     sets
         Input sets, keys of INPUT_SETS.
     tree_stars, trees
-        Number of simulated stars that XGBoost is fitted to, and its settings.
+        Number of simulated stars that XGBoost is fitted to, and how its trees are grown.
     limit_stars, library_stars
         Number of stars, the first ones, whose information limit is computed, and number of
         simulated stars in the library for that. 0 skips it; real stars have none.
@@ -75,14 +76,16 @@ class BenchmarkConfig:
 
     sets: tuple[str, ...] = tuple(INPUT_SETS)
     tree_stars: int = 100_000
-    trees: TreeSettings = field(default_factory=TreeSettings)
+    trees: Trees = field(default_factory=lambda: Trees(TreeSettings()))
     limit_stars: int = 1000
     library_stars: int = 100_000
     seed: int = 90_210
     device: str = "cpu"
 
     @classmethod
-    def preset(cls, quick: bool, device: str = "cpu") -> BenchmarkConfig:
+    def preset(
+        cls, quick: bool, device: str = "cpu", trees: Trees | None = None
+    ) -> BenchmarkConfig:
         """Return the configuration of a full evaluation, or of one that takes minutes.
 
         Parameters
@@ -91,14 +94,16 @@ class BenchmarkConfig:
             Fewer panels, fewer trees and a smaller library.
         device
             "cpu", "cuda", or "auto": a GPU where there is one.
+        trees
+            XGBoost; by default as for simulated stars.
         """
-        device = resolve_device(device)
+        device, trees = resolve_device(device), trees or Trees.preset(quick, real=False)
         if not quick:
-            return cls(device=device)
+            return cls(device=device, trees=trees)
         return cls(
             sets=("b", "c"),
             tree_stars=10_000,
-            trees=TreeSettings(trees=200, rate=0.1),
+            trees=trees,
             limit_stars=200,
             library_stars=20_000,
             device=device,
@@ -192,7 +197,7 @@ def tree_predictions(
     training: Benchmark,
     inputs: Floats,
     names: Sequence[str],
-    settings: TreeSettings,
+    trees: Trees,
     progress: Progress | None = None,
 ) -> Predictions:
     """Fit XGBoost to labelled stars and predict the labels of others.
@@ -205,8 +210,8 @@ def tree_predictions(
         Dense tokens (N, V) of the stars to predict; their columns with any value are read.
     names
         Labels or quantities.
-    settings
-        How the trees are grown.
+    trees
+        XGBoost.
     progress
         Called with (trees grown, all trees, note).
     """
@@ -214,7 +219,14 @@ def tree_predictions(
     labels = labels_of(names)
     truth = training.truth[:, training.vocabulary.columns(labels)]
     data = TreeData(training.values, truth, labels, columns)
-    return Predictions(labels, fit_baseline(data, settings, progress).predict(inputs))
+    return Predictions(labels, trees.predict(data, inputs, progress))
+
+
+def _known(stars: Benchmark) -> list[str]:
+    """The quantities of which some true values are known."""
+    known = np.asarray(np.isfinite(stars.truth).any(axis=0))
+    names = [name for name in EVALUATED if label_of(name) in stars.vocabulary]
+    return [name for name in names if known[stars.vocabulary.column(label_of(name))]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,14 +244,19 @@ class _Evaluator:
         """Return the predictions for one input set: model, XGBoost, information limit."""
         stars, training, vocabulary = self.stars, self.training, self.stars.vocabulary
         inputs = select_inputs(key, stars.inputs, stars.labels, vocabulary)
-        predictions = {MODEL: predict(self.predictor, inputs, EVALUATED)}
+        able = self.predictor.bundle.requestable
+        asked = [name for name in EVALUATED if label_of(name) in able]
+        predictions = {MODEL: predict(self.predictor, inputs, asked)}
         self.steps.next(f"{key}: model")
         if not INPUT_SETS[key].includes(vocabulary.named("label")):
-            fitted = select_inputs(key, training.inputs, training.labels, vocabulary)
+            fitted, read = (
+                select_inputs(key, some.tree_inputs, some.labels, vocabulary).values
+                for some in (training, stars)
+            )
             predictions[TREES] = tree_predictions(
-                replace(training, values=fitted.values),
-                inputs.values,
-                EVALUATED,
+                replace(training, values=fitted),
+                read,
+                _known(training),
                 self.config.trees,
                 self.steps.part(key),
             )
@@ -247,18 +264,18 @@ class _Evaluator:
             if self.limit is not None:
                 predictions[LIMIT] = self.limit.predict(inputs, self.steps.part(key))
                 self.steps.next(f"{key}: information limit")
-        return Panel(key, predictions, stars.truth)
+        return Panel(key, predictions, stars.labels)
 
     def kepler_panel(self) -> Panel:
         """Return the predictions for real giants, held out by KIC: model, XGBoost, g R²."""
         training, test = kepler.parts(self.predictor.bundle.vocabulary)
         predictions = {
             MODEL: predict(self.predictor, test.inputs, ("mass",)),
-            TREES: tree_predictions(training, test.values, ("mass",), KEPLER_TREES),
+            TREES: tree_predictions(training, test.values, ("mass",), Trees(KEPLER_TREES)),
             GRAVITY: Predictions(("mass",), kepler.gravity_mass(test)[:, None]),
         }
         self.steps.next("Kepler giants")
-        return Panel(KEPLER, predictions, test.truth)
+        return Panel(KEPLER, predictions, test.labels)
 
 
 class _InformationLimit:

@@ -30,6 +30,9 @@ PUBLISHED: dict[tuple[str, str], tuple[str, float]] = {
 }
 """Source and scatter by panel and quantity: real stars with APOGEE labels, brighter than ours."""
 
+SEISMIC_FLOOR = {"mass": 0.038, "age": 0.11}
+"""Relative errors of masses and ages in APOKASC-3 (Pinsonneault et al. 2025)."""
+
 RP0 = ((7.45e-3, 5.05e-3, LB24), (1.80e-3, 1.42e-3, LB24), (1.97e-4, 2.56e-4, LB24))
 """Scatter of RP0 over the G flux from labels, with J-H and J-K, and with BP-RP too: published
 model, published XGBoost (which was fitted to the test stars), source."""

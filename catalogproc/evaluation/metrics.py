@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.evaluation.quantities import label_of, labels_of
+from catalogproc.evaluation.scores import Score, score
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
@@ -15,74 +17,6 @@ from catalogproc.vocabulary import Vocabulary
 Floats = NDArray[np.floating]
 
 ATMOSPHERE_AND_AGE = ("teff", "logg", "m_h", "mass", "log_age")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A label of the vocabulary, or a quantity computed from one.
-
-    Attributes
-    ----------
-    name, text
-        Name in code, and in tables and figures.
-    token
-        The label that it is computed from.
-    unit
-        Unit of the quantity and of its residuals.
-    relative
-        Whether residuals are in per cent of the true value.
-    """
-
-    name: str
-    token: str
-    unit: str
-    text: str
-    relative: bool = False
-
-    def from_token(self, token: Floats) -> Floats:
-        """Return the quantity (N,), NaN where it is undefined.
-
-        Parameters
-        ----------
-        token
-            Values (N,) of the label, in its unit.
-        """
-        value = np.asarray(token, dtype=np.float64)
-        with np.errstate(over="ignore", divide="ignore"):
-            if self.name == "age":
-                return np.asarray(10.0 ** (value - 9.0))
-            if self.name == "ebv":
-                return np.exp(value)
-            if self.name == "dist":
-                # Up to the factor 10^(0.2 G), which cancels in relative residuals.
-                return np.where(value > 0, 1.0 / value, np.nan)
-        return value
-
-    def residual(self, predicted: Floats, true: Floats) -> Floats:
-        """Return predicted minus true (N,), in ``unit``.
-
-        Parameters
-        ----------
-        predicted, true
-            Values (N,) of the label, in its unit.
-        """
-        found, expected = self.from_token(predicted), self.from_token(true)
-        return 100.0 * (found / expected - 1.0) if self.relative else found - expected
-
-
-QUANTITIES = {
-    item.name: item
-    for item in (
-        Quantity("teff", "teff", "K", "Teff"),
-        Quantity("logg", "logg", "dex", "log g"),
-        Quantity("m_h", "m_h", "dex", "[M/H]"),
-        Quantity("mass", "mass", "Msun", "mass"),
-        Quantity("age", "log_age", "Gyr", "age"),
-        Quantity("log_age", "log_age", "dex", "log age"),
-        Quantity("ebv", "logebv", "mag", "E(B-V)"),
-        Quantity("dist", "g_fakemag", "%", "distance", relative=True),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -155,66 +89,6 @@ INPUT_SETS = {
 """Zhang, Bu et al. 2026, figures 4 and 5; panel a is XGBoost on the inputs of b."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """Statistics of predicted minus true for one quantity, in its unit.
-
-    Attributes
-    ----------
-    scatter
-        1.4826 times the median absolute deviation.
-    bias, p16, p84
-        Median, 16th and 84th percentile.
-    rms
-        Root mean square.
-    z_std
-        Standard deviation of z = (predicted - true) / sigma; NaN without sigma.
-    within_1_sigma, within_2_sigma
-        Shares of stars whose absolute z is below 1 and 2; NaN without sigma.
-    """
-
-    label: str
-    stars: int
-    scatter: float
-    bias: float
-    p16: float
-    p84: float
-    rms: float
-    z_std: float
-    within_1_sigma: float
-    within_2_sigma: float
-
-
-def score(label: str, predicted: Floats, true: Floats, sigma: Floats | None = None) -> Score:
-    """Return the score of predictions of one label or quantity.
-
-    Parameters
-    ----------
-    label
-        Key of QUANTITIES, or the name of a token.
-    predicted, true
-        Tokens (N,) in their unit; stars where either is NaN are left out.
-    sigma
-        Uncertainties (N,) of the predicted tokens.
-    """
-    quantity = QUANTITIES.get(label, Quantity(label, label, "", label))
-    residual = quantity.residual(predicted, true)
-    known = np.isfinite(residual)
-    if not known.any():
-        return Score(label, 0, *[float("nan")] * 8)
-    p16, bias, p84 = np.percentile(residual[known], (16, 50, 84))
-    scatter = 1.4826 * np.median(np.abs(residual[known] - bias))
-    z = np.full(1, np.nan)
-    if sigma is not None:
-        # Of the token, whose predicted distribution is a Gaussian.
-        z = ((predicted - true) / sigma)[known].astype(np.float64)
-    shares = [np.nan if sigma is None else float(np.mean(np.abs(z) < limit)) for limit in (1, 2)]
-    return Score(
-        label, int(known.sum()), float(scatter), float(bias), float(p16), float(p84),
-        float(np.sqrt(np.mean(residual[known] ** 2))), float(np.std(z)), *shares,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Predicted tokens (N, K) of any method, and their sigmas where it gives them."""
@@ -223,7 +97,9 @@ class Predictions:
     mean: Floats
     sigma: Floats | None = None
 
-    def scores(self, truth: Floats, vocabulary: Vocabulary, names: Sequence[str]) -> list[Score]:
+    def scores(
+        self, truth: StarTokens, vocabulary: Vocabulary, names: Sequence[str]
+    ) -> list[Score]:
         """Return one score a label or quantity.
 
         A label that was not predicted, or is not known of any star, has a score of 0 stars.
@@ -231,7 +107,7 @@ class Predictions:
         Parameters
         ----------
         truth
-            True dense tokens (N, V), NaN where unknown.
+            True tokens of N stars with their errors, NaN where unknown.
         vocabulary
             Of the tokens' columns.
         names
@@ -240,13 +116,13 @@ class Predictions:
         found = []
         for name in names:
             label = label_of(name)
-            true = truth[:, vocabulary.column(label)]
-            if label not in self.labels:
-                found.append(score(name, np.full(len(true), np.nan), true))
+            if label not in self.labels or label not in vocabulary:
+                found.append(Score(name, 0))
                 continue
-            k = self.labels.index(label)
+            k, column = self.labels.index(label), vocabulary.column(label)
             sigma = None if self.sigma is None else self.sigma[:, k]
-            found.append(score(name, self.mean[:, k], true, sigma))
+            true, error = truth.values[:, column], truth.errors[:, column]
+            found.append(score(name, self.mean[:, k], true, sigma, error))
         return found
 
     def rows(self, which: slice) -> Predictions:
@@ -259,28 +135,6 @@ class Predictions:
         """
         sigma = None if self.sigma is None else self.sigma[which]
         return Predictions(self.labels, self.mean[which], sigma)
-
-
-def label_of(name: str) -> str:
-    """Return the label that a quantity is computed from; a label itself.
-
-    Parameters
-    ----------
-    name
-        Key of QUANTITIES, or a label.
-    """
-    return QUANTITIES[name].token if name in QUANTITIES else name
-
-
-def labels_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels that quantities are computed from, each once.
-
-    Parameters
-    ----------
-    names
-        Keys of QUANTITIES, or labels.
-    """
-    return tuple(dict.fromkeys(label_of(name) for name in names))
 
 
 def resolve_device(device: str) -> str:
@@ -337,7 +191,7 @@ def evaluate_input_sets(
     vocabulary = predictor.bundle.vocabulary
     return {
         name: predict(predictor, select_inputs(name, inputs, truth, vocabulary), labels).scores(
-            truth.values, vocabulary, labels
+            truth, vocabulary, labels
         )
         for name in sets
     }
@@ -373,12 +227,16 @@ def markdown(scores: dict[str, list[Score]]) -> str:
         By key of INPUT_SETS, as :func:`evaluate_input_sets` returns them.
     """
     lines = [
-        "| inputs | label | scatter | bias | 16 % | 84 % | z's sd | within 1 σ |",
-        "|---|---|---|---|---|---|---|---|",
+        "| inputs | label | scatter | bias | 16 % | 84 % | z's sd | within 1 σ "
+        "| spread | R2 | slope |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in scores.items():
         for row in rows:
-            numbers = (row.scatter, row.bias, row.p16, row.p84, row.z_std, row.within_1_sigma)
+            numbers = (
+                row.scatter, row.bias, row.p16, row.p84, row.z_std, row.within_1_sigma,
+                row.spread, row.r2, row.slope,
+            )  # fmt: skip
             cells = " | ".join(f"{number:.3g}" for number in numbers)
             lines.append(f"| {INPUT_SETS[name].name} | {row.label} | {cells} |")
     return "\n".join(lines)

@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.datasets.test_sets import OUTSIDE, Benchmark
-from catalogproc.evaluation.metrics import (
-    INPUT_SETS,
-    Predictions,
-    Score,
-)
+from catalogproc.datasets.benchmark_stars import OUTSIDE, Benchmark
+from catalogproc.evaluation.metrics import INPUT_SETS, Predictions
+from catalogproc.evaluation.scores import Score
 from catalogproc.network.bundle import Bundle
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
 
-EVALUATED = ("teff", "logg", "m_h", "mass", "age", "log_age", "ebv", "dist")
+EVALUATED = ("teff", "logg", "m_h", "alpha_m", "mass", "age", "log_age", "ebv", "dist")
 
 MODEL, TREES, LIMIT, GRAVITY = "model", "XGBoost", "information limit", "g R²"
 
@@ -62,11 +60,11 @@ class PanelScore:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Predictions by method for the stars of a panel, and their true tokens (N, V)."""
+    """Predictions by method for the stars of a panel, and their true tokens."""
 
     key: str
     predictions: dict[str, Predictions]
-    truth: Floats
+    truth: StarTokens
 
 
 def score_panel(panel: Panel, vocabulary: Vocabulary) -> list[PanelScore]:
@@ -146,7 +144,7 @@ def score_samples(
     found = []
     for sample, rows in samples.items():
         if sample != ALL:
-            part = replace(panel, truth=np.where(rows[:, None], panel.truth, np.nan))
+            part = replace(panel, truth=panel.truth.only(rows[:, None]))
             found += [
                 replace(score, sample=sample, limit_ratio=float("nan"))
                 for score in score_panel(part, vocabulary)

@@ -11,7 +11,6 @@ import numpy as np
 
 from catalogproc.evaluation.benchmark import BenchmarkResult
 from catalogproc.evaluation.literature import PUBLISHED
-from catalogproc.evaluation.metrics import QUANTITIES
 from catalogproc.evaluation.panel_scores import (
     KEPLER,
     KEPLER_PANEL,
@@ -21,6 +20,7 @@ from catalogproc.evaluation.panel_scores import (
     TREES,
     Panel,
 )
+from catalogproc.evaluation.quantities import QUANTITIES
 
 SHOWN = ("teff", "logg", "m_h", "mass", "age", "ebv", "dist")
 """Quantities in the figures, one a column."""
@@ -58,7 +58,7 @@ def scatter_chart(result: BenchmarkResult) -> bytes:
         The evaluation.
     """
     panels = [p.key for p in result.panels if p.key in PANELS and TREES in p.predictions]
-    figure = _figure(9.4, 5.4)
+    figure = new_figure(9.4, 5.4)
     places = figure.subplots(2, 4).ravel()
     for axes, quantity in zip(places, SHOWN, strict=False):
         for method in (PUBLISHED_REAL, TREES, MODEL, LIMIT):
@@ -75,7 +75,7 @@ def scatter_chart(result: BenchmarkResult) -> bytes:
             kind(_few_labels(axes))
         axes.set_xticks(range(len(panels)), panels)
         axes.set_xlim(-0.6, len(panels) - 0.4)
-        _plain(axes, f"{QUANTITIES[quantity].text} [{QUANTITIES[quantity].unit}]")
+        plain_axes(axes, f"{QUANTITIES[quantity].text} [{QUANTITIES[quantity].unit}]")
     key = places[len(SHOWN)]
     key.axis("off")
     handles, methods = places[0].get_legend_handles_labels()
@@ -83,7 +83,7 @@ def scatter_chart(result: BenchmarkResult) -> bytes:
     names = "\n".join(f"{p}  {_wrapped(PANELS[p], 30)}" for p in panels)
     key.text(0.02, 0.42, names, fontsize=7.2, color=INK, va="top", transform=key.transAxes)
     figure.suptitle(_title(result, "scatter (1.4826 MAD) by inputs"), fontsize=11, color=INK)
-    return _png(figure)
+    return png(figure)
 
 
 def _height(result: BenchmarkResult, panel: str, method: str, quantity: str) -> float:
@@ -106,7 +106,7 @@ def residual_panels(result: BenchmarkResult) -> bytes:
         The evaluation.
     """
     panels = result.panels
-    figure = _figure(1.95 * len(SHOWN) + 0.4, 1.95 * len(panels) + 0.6)
+    figure = new_figure(1.95 * len(SHOWN) + 0.4, 1.95 * len(panels) + 0.6)
     places = figure.subplots(len(panels), len(SHOWN), squeeze=False)
     for row, panel in zip(places, panels, strict=True):
         shown = [_against_truth(axes, result, panel, q) for axes, q in zip(row, SHOWN, strict=True)]
@@ -124,13 +124,13 @@ def residual_panels(result: BenchmarkResult) -> bytes:
         if visible:
             visible[-1].set_xlabel(f"true {label}", fontsize=8, color=INK)
     figure.suptitle(_title(result, "predictions of the model"), fontsize=11, color=INK)
-    return _png(figure)
+    return png(figure)
 
 
 def _against_truth(axes: Any, result: BenchmarkResult, panel: Panel, quantity: str) -> bool:
     """Draw one quantity; return False, with nothing drawn, where it was not predicted."""
     item, predictions = QUANTITIES[quantity], panel.predictions[MODEL]
-    column = panel.truth[:, result.vocabulary.column(item.token)]
+    column = panel.truth.values[:, result.vocabulary.column(item.token)]
     found = result.find(panel.key, MODEL, quantity)
     if item.token not in predictions.labels or found is None:
         axes.axis("off")
@@ -161,7 +161,7 @@ def _against_truth(axes: Any, result: BenchmarkResult, panel: Panel, quantity: s
     axes.set_ylim(low, high)
     scatter = f"{found.score.scatter:.3g} {item.unit}"
     axes.text(0.05, 0.93, scatter, transform=axes.transAxes, fontsize=7.5, va="top", color=INK)
-    _plain(axes, "")
+    plain_axes(axes, "")
     return True
 
 
@@ -196,7 +196,14 @@ def _wrapped(text: str, width: int) -> str:
     return "\n    ".join(textwrap.wrap(text, width))
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure.
+
+    Parameters
+    ----------
+    width, height
+        In inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -205,7 +212,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _plain(axes: Any, title: str) -> None:
+def plain_axes(axes: Any, title: str) -> None:
+    """Give axes a title, a grid and no frame.
+
+    Parameters
+    ----------
+    axes, title
+        Where, and the title; "" for none.
+    """
     if title:
         axes.set_title(title, fontsize=9, color=INK)
     axes.tick_params(labelsize=7, colors=INK, length=2.5, which="both")
@@ -217,7 +231,14 @@ def _plain(axes: Any, title: str) -> None:
         axes.spines[side].set_color("#888888")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """Return a figure as a PNG.
+
+    Parameters
+    ----------
+    figure
+        Of :func:`new_figure`.
+    """
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white", metadata={"Software": "catalogproc"})
     return out.getvalue()

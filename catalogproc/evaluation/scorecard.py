@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catalogproc.evaluation.benchmark import BenchmarkResult
 from catalogproc.evaluation.literature import PUBLISHED
-from catalogproc.evaluation.metrics import QUANTITIES
 from catalogproc.evaluation.panel_scores import (
     ALL,
     EVALUATED,
@@ -24,17 +23,19 @@ from catalogproc.evaluation.panel_scores import (
     TREES,
     PanelScore,
 )
+from catalogproc.evaluation.quantities import QUANTITIES
 from catalogproc.io.atomic import write_atomic
 
 HEADER = (
-    "quantity", "unit", "stars", "scatter", "bias", "16 %", "84 %", "sd of z", "< 1 σ", "< 2 σ",
-    TREES, LIMIT, "scatter/limit", "published, real stars",
+    "quantity", "unit", "stars", "scatter", "spread", "R2", "slope", "slope of truth", "bias",
+    "16 %", "84 %", "sd of z", "< 1 σ", "< 2 σ", TREES, LIMIT, "scatter/limit",
+    "published, real stars",
 )  # fmt: skip
 
 FIELDS = (
     "panel", "inputs", "method", "sample", "quantity", "unit", "stars", "scatter", "bias", "p16",
-    "p84", "rms", "z_std", "within_1_sigma", "within_2_sigma", "scatter_over_limit",
-    "published_scatter", "published_in",
+    "p84", "rms", "z_std", "within_1_sigma", "within_2_sigma", "spread", "r2", "correlation",
+    "slope", "slope_of_truth", "scatter_over_limit", "published_scatter", "published_in",
 )  # fmt: skip
 
 
@@ -58,7 +59,9 @@ def rows(result: BenchmarkResult, panel: str) -> list[tuple[str, ...]]:
         number = score.scatter
         cells.append((
             QUANTITIES[quantity].text, unit, f"{score.stars:,}",
-            *(figure(x, number) for x in (number, score.bias, score.p16, score.p84)),
+            figure(number), figure(score.spread, number),
+            *(decimals(x) for x in (score.r2, score.slope, score.slope_of_truth)),
+            *(figure(x, number) for x in (score.bias, score.p16, score.p84)),
             figure(score.z_std), _per_cent(score.within_1_sigma), _per_cent(score.within_2_sigma),
             "" if panel == "a" else _scatter(result.find(panel, TREES, quantity), number),
             _scatter(result.find(panel, LIMIT, quantity), number),
@@ -80,7 +83,10 @@ def text(result: BenchmarkResult) -> str:
         "",
         "Scatter is 1.4826 times the median absolute deviation of predicted minus true, bias its "
         "median;",
-        "z is (predicted - true) / sigma. "
+        "z is (predicted - true) / sigma, where sigma includes the error of the true value. Spread "
+        "is the scatter of the true values;",
+        "slope is that of the predicted values on the true ones, slope of truth that of the true "
+        "values on the predicted ones. "
         + ("The stars are real." if result.real else "The stars are simulated."),
         *_about_limit(result),
         *_about_samples(result),
@@ -139,7 +145,7 @@ def _by_sample(result: BenchmarkResult, panel: str) -> list[str]:
     return ["", "Scatter, bias (stars):", "", *markdown(("quantity", "unit", *SAMPLES), cells)]
 
 
-def markdown(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> Iterator[str]:
+def markdown(header: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of a Markdown table, without empty columns.
 
     Parameters
@@ -180,7 +186,9 @@ def csv_text(result: BenchmarkResult) -> str:
             TREES if found.panel == "a" else MODEL
         )
         numbers = (score.scatter, score.bias, score.p16, score.p84, score.rms, score.z_std,
-                   score.within_1_sigma, score.within_2_sigma, found.limit_ratio)  # fmt: skip
+                   score.within_1_sigma, score.within_2_sigma, score.spread, score.r2,
+                   score.correlation, score.slope, score.slope_of_truth,
+                   found.limit_ratio)  # fmt: skip
         writer.writerow([
             found.panel, found.inputs, found.method, found.sample, score.label,
             QUANTITIES[score.label].unit, score.stars,
@@ -229,6 +237,17 @@ def figure(number: float, like: float | None = None) -> str:
     digits = 3 if size == 0 else max(0, 2 - math.floor(math.log10(size)))
     text = f"{number:,.{min(digits, 4)}f}"
     return text if text.strip("-0.,") else text.lstrip("-")
+
+
+def decimals(number: float, digits: int = 2) -> str:
+    """Return a number with so many decimals; "" for NaN.
+
+    Parameters
+    ----------
+    number, digits
+        The number, and how many decimals.
+    """
+    return "" if math.isnan(number) else f"{number:.{digits}f}"
 
 
 def _per_cent(share: float) -> str:

@@ -7,14 +7,18 @@ and one label, and gives no uncertainty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import JobError
+from catalogproc.io.atomic import write_atomic
 
 Floats = NDArray[np.floating]
 
@@ -51,6 +55,9 @@ class TreeSettings:
                 "a regressor needs at least one tree", wanted="1 or more", found=self.trees
             )
 
+
+REAL_TREES = TreeSettings(trees=2000, rate=0.03, depth=6)
+"""For real giants with APOGEE's labels."""
 
 KEPLER_TREES = TreeSettings(
     trees=2000, rate=0.02, depth=3, child_weight=1.0, columns=1.0, threads=1
@@ -155,6 +162,105 @@ def fit_baseline(
             xgboost.train(_parameters(settings), matrix, settings.trees, callbacks=callbacks)
         )
     return Baseline(tuple(data.labels), np.asarray(data.columns), center, scale, tuple(regressors))
+
+
+@dataclass(frozen=True)
+class Trees:
+    """XGBoost that remembers its predictions.
+
+    Attributes
+    ----------
+    settings
+        How the trees are grown.
+    cache
+        Folder of predictions: those of the same trees for the same stars are read from it. None
+        keeps nothing.
+    """
+
+    settings: TreeSettings
+    cache: Path | None = None
+
+    @classmethod
+    def preset(cls, quick: bool, real: bool, cache: Path | None = None) -> Trees:
+        """Return trees for an evaluation.
+
+        Parameters
+        ----------
+        quick
+            Fewer trees.
+        real
+            Whether the stars are real.
+        cache
+            Folder of predictions.
+        """
+        if quick:
+            return cls(TreeSettings(trees=200, rate=0.1), cache)
+        return cls(REAL_TREES if real else TreeSettings(), cache)
+
+    def predict(
+        self,
+        data: TreeData,
+        inputs: Floats,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the labels (N, K) of stars by trees that are fitted to others.
+
+        Parameters
+        ----------
+        data
+            The stars to fit.
+        inputs
+            Dense tokens (N, V) of the stars to predict.
+        progress
+            As for :func:`fit_baseline`.
+
+        Raises
+        ------
+        JobError
+            A label is NaN for every star of the fit.
+        """
+        found = np.empty((len(inputs), len(data.labels)), dtype=np.float32)
+        for k, label in enumerate(data.labels):
+            one = TreeData(data.values, data.truth[:, [k]], (label,), data.columns)
+            path = self._path(one, inputs)
+            if path is not None and path.is_file():
+                found[:, k] = np.load(path, allow_pickle=False)
+                continue
+            inner = _shifted(progress, k, len(data.labels)) if progress else None
+            found[:, k] = fit_baseline(one, self.settings, inner).predict(inputs)[:, 0]
+            if path is not None:
+                content = io.BytesIO()
+                np.save(content, found[:, k], allow_pickle=False)
+                write_atomic(path, content.getvalue())
+        return found
+
+    def _path(self, data: TreeData, inputs: Floats) -> Path | None:
+        """The file of predictions of one label, named after all that they depend on."""
+        if self.cache is None:
+            return None
+        digest = hashlib.sha256()
+        for part in _determinants(data, inputs, self.settings):
+            digest.update(part)
+        return self.cache / f"{data.labels[0]}-{digest.hexdigest()[:16]}.npy"
+
+
+def _determinants(data: TreeData, inputs: Floats, settings: TreeSettings) -> Iterator[bytes]:
+    """What predictions of trees depend on; the number of threads changes the last digits only."""
+    import xgboost
+
+    yield f"{xgboost.__version__} {asdict(settings) | {'threads': 0}}".encode()
+    known = np.isfinite(data.truth[:, 0])
+    tokens = (part[:, data.columns] for part in (data.values[known], inputs))
+    for array in (data.columns.astype(np.int64), data.truth[known], *tokens):
+        yield str(array.shape).encode()
+        yield np.ascontiguousarray(array).tobytes()
+
+
+def _shifted(
+    progress: Callable[[int, int, str], None], place: int, count: int
+) -> Callable[[int, int, str], None]:
+    """Return the progress of one fit as a part of ``count`` fits."""
+    return lambda done, total, note: progress(place * total + done, count * total, note)
 
 
 def _parameters(settings: TreeSettings) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.datasets.test_sets import Benchmark
+from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.metrics import (
     ATMOSPHERE_AND_AGE,
     INPUT_SETS,
     Predictions,
-    label_of,
     predict,
     select_inputs,
 )
-from catalogproc.evaluation.xgboost_baseline import TreeSettings
+from catalogproc.evaluation.quantities import label_of
+from catalogproc.evaluation.xgboost_baseline import Trees
 from catalogproc.features.extinction import LN_EBV_FLOOR
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
@@ -106,8 +106,8 @@ class ExperimentContext:
     ----------
     load_training
         Returns the training stars; called once, when they are needed.
-    tree_settings
-        How XGBoost's trees are grown.
+    trees
+        XGBoost.
     n_spectra
         Number of stars whose spectra are generated.
     """
@@ -115,7 +115,7 @@ class ExperimentContext:
     predictor: Predictor
     stars: Benchmark
     load_training: Callable[[], Benchmark]
-    tree_settings: TreeSettings
+    trees: Trees
     n_spectra: int = 2000
 
     @property
@@ -248,13 +248,14 @@ class ExperimentContext:
         inputs = {
             key: select_inputs(key, stars.inputs, stars.labels, vocabulary) for key in INPUT_SETS
         }
-        fitted = select_inputs("b", training.inputs, training.labels, vocabulary)
+        fitted, read = (
+            select_inputs("b", some.tree_inputs, some.labels, vocabulary).values
+            for some in (training, stars)
+        )
         known = np.asarray(np.isfinite(training.truth).any(axis=0))
         names = [name for name in ATMOSPHERE_AND_AGE if known[vocabulary.column(name)]]
         requested = (*ATMOSPHERE_AND_AGE, "ebv", "dist")
-        by_trees = tree_predictions(
-            replace(training, values=fitted.values), inputs["b"].values, names, self.tree_settings
-        )
+        by_trees = tree_predictions(replace(training, values=fitted), read, names, self.trees)
         return {"a": by_trees} | {
             key: self.predict(given, requested) for key, given in inputs.items()
         }

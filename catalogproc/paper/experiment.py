@@ -82,11 +82,14 @@ class Outcome:
         Draws the figure on a matplotlib figure.
     curves
         Columns (R,) of one table of what the figure shows, where that is useful.
+    stars
+        Which stars it is of, with their number; empty for synthetic stars.
     """
 
     checks: tuple[Check, ...]
     draw: Callable[[Any], None]
     curves: Mapping[str, Floats] = field(default_factory=dict)
+    stars: str = ""
 
     @property
     def passed(self) -> tuple[Check, ...]:

@@ -188,6 +188,9 @@ def _draw_isochrones(
             axes.set_yscale("log")
             axes.set_ylim(bottom=axes.get_ylim()[0] / 4)  # room for the legend
             plotting.plain_ticks(axes)
+        else:
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
         axes.set(title=title, xlabel="wavelength [nm]", xlim=DRAWN)
         axes.set_ylabel(
             "flux over its mean" if name == "m_h" else "flux over its mean, times L_G [Sun]"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from catalogproc.evaluation.metrics import QUANTITIES
+from catalogproc.evaluation.quantities import QUANTITIES
 from catalogproc.paper import plotting
 from catalogproc.paper.context import LABELS, ExperimentContext, Floats, Spectra
 from catalogproc.paper.experiment import (
@@ -97,7 +97,14 @@ def spectra_from_labels(context: ExperimentContext) -> Outcome:
         places[0].legend()
         places[3].set(xlabel="wavelength [nm]", ylabel="flux over mean")
 
-    return Outcome(tuple(checks), draw)
+    return Outcome(tuple(checks), draw, stars=_stars(context))
+
+
+def _stars(context: ExperimentContext) -> str:
+    """How many stars there are, and how many of them have a mass and an age."""
+    sample = context.spectra_sample
+    masses = np.isfinite(sample.truth[:, context.vocabulary.columns(("mass", "log_age"))])
+    return f"Stars: {len(sample):,}, {masses.all(axis=1).sum():,} with a mass and an age"
 
 
 def _percentiles(words: str, rmse: Floats, mean: Floats) -> list[Check]:
@@ -158,7 +165,7 @@ def residuals_by_wavelength(context: ExperimentContext) -> Outcome:
         axes.legend()
 
     curves = {"wavelength_nm": observed.wavelengths, "p16": low, "p50": middle, "p84": high}
-    return Outcome(checks, draw, curves)
+    return Outcome(checks, draw, curves, _stars(context))
 
 
 def rmse_by_distance(context: ExperimentContext) -> Outcome:
@@ -203,7 +210,11 @@ def rmse_by_distance(context: ExperimentContext) -> Outcome:
             axes.set_xlim(*np.nanpercentile(x, (0.2, 99.8)))
             plotting.plain_ticks(axes)
 
-    return Outcome(checks, draw)
+    near = (
+        f"Stars: {len(sample):,}, {np.isfinite(distance).sum():,} with a distance, "
+        f"{np.isfinite(signal).sum():,} with a positive parallax"
+    )
+    return Outcome(checks, draw, stars=near)
 
 
 def rmse_over_labels(context: ExperimentContext) -> Outcome:
@@ -247,7 +258,7 @@ def rmse_over_labels(context: ExperimentContext) -> Outcome:
             if pair[1] == "logg":
                 axes.invert_yaxis()
 
-    return Outcome(checks, draw)
+    return Outcome(checks, draw, stars=_stars(context))
 
 
 def _cells(labels: dict[str, Floats], rmse: Floats, pair: tuple[str, str]) -> Floats:
@@ -296,7 +307,8 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
                   / finite_median(labels.within(*edges).rmse(target)[with_labels])),
         ]  # fmt: skip
         drawn[words] = (made, target, rmse)
-    return Outcome(tuple(checks), partial(_draw_bands, drawn))
+    stars = f"Stars: {len(sample):,} with both bands"
+    return Outcome(tuple(checks), partial(_draw_bands, drawn), stars=stars)
 
 
 def _draw_bands(drawn: dict[str, tuple[Spectra, Spectra, Floats]], figure: Any) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalogproc.datasets.test_sets import Benchmark, training_stars
+from catalogproc.datasets.benchmark_stars import Benchmark
+from catalogproc.datasets.test_sets import training_stars
 from catalogproc.errors import BundleError, ContractError, InputError, JobError
 from catalogproc.evaluation.metrics import resolve_device
-from catalogproc.evaluation.xgboost_baseline import TreeSettings
+from catalogproc.evaluation.xgboost_baseline import Trees
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.paper import (
@@ -108,27 +109,28 @@ class Scale:
     Attributes
     ----------
     trees, tree_stars
-        Settings of XGBoost, and number of stars that it is fitted to.
+        XGBoost, and the largest number of stars that it is fitted to.
     n_spectra
         Number of stars whose spectra are generated.
     """
 
-    trees: TreeSettings
+    trees: Trees
     tree_stars: int
     n_spectra: int
 
     @classmethod
-    def preset(cls, quick: bool) -> Scale:
+    def preset(cls, quick: bool, trees: Trees | None = None) -> Scale:
         """Return the full size, minutes on two cores, or a quick one.
 
         Parameters
         ----------
         quick
             Whether to return the quick one.
+        trees
+            XGBoost; by default as for simulated stars.
         """
-        if quick:
-            return cls(TreeSettings(trees=100, rate=0.2), 5_000, 1000)
-        return cls(TreeSettings(), 50_000, 4000)
+        trees = trees or Trees.preset(quick, real=False)
+        return cls(trees, 5_000, 1000) if quick else cls(trees, 50_000, 4000)
 
 
 def select_experiments(figures: str) -> tuple[Experiment, ...]:

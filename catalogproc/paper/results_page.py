@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from catalogproc.datasets.benchmark_stars import GIANT, Benchmark
 from catalogproc.io.atomic import write_atomic
 from catalogproc.paper.context import ExperimentContext, Real
 from catalogproc.paper.experiment import AT_LEAST, AT_MOST, Check, Experiment, Outcome
@@ -102,9 +103,10 @@ def markdown_page(results: Sequence[ExperimentResult], context: ExperimentContex
         "",
         f"Test stars: {stars.name}; {'real stars' if stars.real else 'not used in training'}. "
         "Figure numbers are those of Zhang, Bu et al. (2026), called the paper below. Published "
-        "numbers are of real stars with APOGEE labels, a brighter sample. Scatter is 1.4826 "
+        f"numbers are of {'other ' if stars.real else ''}real stars with APOGEE labels"
+        f"{'' if stars.real else ', a brighter sample'}. Scatter is 1.4826 "
         "times the median absolute deviation. This page is written by `catalogproc evaluate`; a "
-        "row without a reference has no published number.",
+        "row without a reference has no published number." + _about_labels(stars),
         "",
         "| figure | title | pass | fail |",
         "|---|---|---|---|",
@@ -123,12 +125,26 @@ def markdown_page(results: Sequence[ExperimentResult], context: ExperimentContex
     return "\n".join(lines) + "\n"
 
 
+def _about_labels(stars: Benchmark) -> str:
+    """What true labels of real giants are, and of how many stars."""
+    if GIANT not in stars.extra:
+        return ""
+    known = np.isfinite(stars.truth)
+    mass, near = (int(known[:, stars.vocabulary.column(name)].sum())
+                  for name in ("mass", "g_fakemag"))  # fmt: skip
+    return (
+        f" Masses are known of {mass:,} of these stars, most of them the teacher's (trees on "
+        f"APOGEE's labels), as are ages; parallaxes of {near:,}."
+    )
+
+
 def _section(result: ExperimentResult) -> list[str]:
     experiment, outcome = result.experiment, result.outcome
     lines = [f"**{experiment.title}.** {experiment.claim}", ""]
     if outcome is None:
         return [*lines, f"Skipped: {result.missing}."]
     name = f"figure_{experiment.figure:02d}"
+    lines += [f"{outcome.stars}.", ""] if outcome.stars else []
     lines += [f"![{experiment.title}]({name}.png)", "", verdict_text(outcome), ""]
     lines += ["| quantity | value | unit | reference | source | verdict |",
               "|---|---:|---|---:|---|---|"]  # fmt: skip

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from catalogproc.evaluation.literature import PUBLISHED, RP0
-from catalogproc.evaluation.metrics import QUANTITIES, Predictions, Score, label_of, select_inputs
+from catalogproc.evaluation.metrics import Predictions, select_inputs
 from catalogproc.evaluation.panel_scores import MODEL, PANELS, TREES
-from catalogproc.evaluation.xgboost_baseline import TreeData, fit_baseline
+from catalogproc.evaluation.quantities import QUANTITIES, label_of
+from catalogproc.evaluation.scores import Score
+from catalogproc.evaluation.xgboost_baseline import TreeData
 from catalogproc.paper import plotting
 from catalogproc.paper.context import ATMOSPHERE, LABELS, ExperimentContext, Flags, Floats
 from catalogproc.paper.experiment import (
@@ -74,7 +76,7 @@ def mass_and_age(context: ExperimentContext) -> Outcome:
 
 def _panels(context: ExperimentContext, names: Sequence[str]) -> Outcome:
     scores = {
-        key: dict(zip(names, predictions.scores(context.stars.truth, context.vocabulary, names),
+        key: dict(zip(names, predictions.scores(context.stars.labels, context.vocabulary, names),
                       strict=True))
         for key, predictions in context.panel_predictions.items()
     }  # fmt: skip
@@ -92,7 +94,9 @@ def _panels(context: ExperimentContext, names: Sequence[str]) -> Outcome:
     empty = 100.0 * float((~noisy.present).all(axis=1).mean())
     checks.append(Check("stars without any noisy token: their prediction in e is the prior",
                           empty, "%"))  # fmt: skip
-    return Outcome(tuple(checks), partial(_draw_panels, context, scores, names))
+    stars = ", ".join(f"{scores['b'][n].stars:,} with {QUANTITIES[n].text}" for n in names)
+    draw = partial(_draw_panels, context, scores, names)
+    return Outcome(tuple(checks), draw, stars=f"Stars: {stars}")
 
 
 def _scatters(scores: dict[str, Score], name: str) -> list[Check]:
@@ -188,7 +192,11 @@ def kiel_reddening_distance(context: ExperimentContext) -> Outcome:
         at_least("Kiel diagram: correlation of predicted Teff with log g on the giant branch",
                  _branch(predicted), _branch(true) - 0.1, source="true values, minus 0.1"),
     )  # fmt: skip
-    return Outcome(checks, partial(_draw_kiel, predicted, true, good))
+    words = (
+        f"Stars: {len(stars):,}, {np.isfinite(extinction).sum():,} with E(B-V), "
+        f"{np.isfinite(distance).sum():,} with a distance"
+    )
+    return Outcome(checks, partial(_draw_kiel, predicted, true, good), stars=words)
 
 
 def _branch(values: dict[str, Floats]) -> float:
@@ -263,7 +271,10 @@ def colours(context: ExperimentContext) -> Outcome:
             Check(f"{words}: median difference, reddest tenth", finite_median(residual[red]),
                   "mag"),
         ]  # fmt: skip
-    return Outcome(tuple(checks), partial(_draw_colours, shown))
+    known = ", ".join(
+        f"{np.isfinite(observed).sum():,} with {words}" for words, (observed, _) in shown.items()
+    )
+    return Outcome(tuple(checks), partial(_draw_colours, shown), stars=f"Stars: {known}")
 
 
 def _draw_colours(shown: dict[str, tuple[Floats, Floats]], figure: Any) -> None:
@@ -318,7 +329,11 @@ def rp0_by_inputs(context: ExperimentContext) -> Outcome:
               RP0[0][0] / RP0[1][0], RP0[0][2]),
         at_least("RP0: scatter without J-H and J-K over that with them", gain, 1.0),
     ]  # fmt: skip
-    return Outcome(tuple(checks), partial(_draw_growing, found))
+    stars = (
+        f"Stars: {np.isfinite(found.observed).sum():,}; XGBoost is fitted to "
+        f"{len(context.training):,} others"
+    )
+    return Outcome(tuple(checks), partial(_draw_growing, found), stars=stars)
 
 
 def _predict_growing(context: ExperimentContext) -> _Growing:
@@ -331,7 +346,7 @@ def _predict_growing(context: ExperimentContext) -> _Growing:
         data = TreeData(
             context.inputs(training, names).values, training.values[:, [column]], ("rp0",), used
         )
-        by_trees = fit_baseline(data, context.tree_settings).predict(inputs.values)[:, 0]
+        by_trees = context.trees.predict(data, inputs.values)[:, 0]
         found.predicted.append(predicted)
         found.scatter[MODEL].append(robust_scatter(predicted - found.observed))
         found.scatter[TREES].append(robust_scatter(by_trees - found.observed))

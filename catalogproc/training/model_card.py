@@ -15,11 +15,11 @@ from catalogproc.datasets.star_table import StarTable
 from catalogproc.evaluation.colour_teff import RELATION_SCATTER, ColourCheck, colour_check
 from catalogproc.evaluation.metrics import (
     ATMOSPHERE_AND_AGE,
-    Score,
     evaluate_input_sets,
     markdown,
     predict,
 )
+from catalogproc.evaluation.scores import Score
 from catalogproc.io.atomic import write_atomic
 from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle
@@ -134,7 +134,9 @@ def _evaluation(bundle: Bundle, scores: dict[str, list[Score]]) -> str:
     return f"""## Evaluation on {scores["b"][0].stars:,} {kind} giants not used in training
 
 Scatter is 1.4826 times the median absolute deviation of predicted minus true, in the label's
-unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) / sigma.
+unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) / sigma, where
+sigma includes the error of the true value. Spread is the scatter of the true values themselves;
+slope is that of the predicted values on the true ones.
 {baselines}
 {markdown(scores)}
 """
@@ -143,16 +145,13 @@ unit (K, dex, dex, solar masses, dex); bias its median; z = (predicted - true) /
 def _kepler(bundle: Bundle) -> str:
     test = kepler.parts(bundle.vocabulary)[1]
     predictions = predict(Predictor(bundle), test.inputs, ("mass",))
-    [mass] = predictions.scores(test.truth, bundle.vocabulary, ("mass",))
-    truth = test.truth[:, bundle.vocabulary.column("mass")]
-    spread = 1.4826 * np.nanmedian(np.abs(truth - np.nanmedian(truth)))
+    [mass] = predictions.scores(test.labels, bundle.vocabulary, ("mass",))
     return f"""## Real red giants, held out by KIC
 
 Mass from three colours, Teff, log g, [M/H] and pseudo-luminosity, compared with asteroseismic
-masses (scaling relations; Li et al. 2024): scatter {mass.scatter:.3f}, bias {mass.bias:+.3f} Msun
-for {mass.stars:,} stars, whose masses have a spread of {spread:.2f} Msun. The standard deviation of
-z is {mass.z_std:.1f}: the predicted sigma treats the input labels as exact, and does not include
-the errors of the seismic masses.
+masses (scaling relations; Li et al. 2024): scatter {mass.scatter:.3f}, bias {mass.bias:+.3f} Msun,
+R2 {mass.r2:.2f} for {mass.stars:,} stars, whose masses have a spread of {mass.spread:.2f} Msun.
+The standard deviation of z, with the errors of the seismic masses, is {mass.z_std:.1f}.
 """
 
 

@@ -18,16 +18,17 @@ from support.dust_maps import write_combine19
 from support.survey_files import STARS, THREE_TIMES, TWICE, Sky, Trap, gnorm, write_fits, write_lb24
 
 from catalogproc.contract import load_contract
+from catalogproc.datasets.benchmark_stars import EXTRA, OUTSIDE
 from catalogproc.datasets.cuts import Cuts
 from catalogproc.datasets.dataset import PAPER, Report, dataset_columns, dataset_facts, load_dataset
 from catalogproc.datasets.labels import Masses
 from catalogproc.datasets.lb24 import CUTS, LB24Files, dataset_from_lb24
 from catalogproc.datasets.star_table import StarTable, fit_standardisation
 from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
-from catalogproc.datasets.test_sets import EXTRA, OUTSIDE, benchmark, training_stars
+from catalogproc.datasets.test_sets import benchmark, training_stars
 from catalogproc.datasets.writer import Selection, Split
 from catalogproc.errors import InputError, JobError
-from catalogproc.evaluation.xgboost_baseline import TreeSettings
+from catalogproc.evaluation.xgboost_baseline import Trees, TreeSettings
 from catalogproc.features import combined19, dust_map
 from catalogproc.network.bundle import load_bundle
 from catalogproc.training.token_sampling import standardise
@@ -623,7 +624,7 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
 
     bundle = load_bundle("default")
     stars = benchmark(folder / "lb24", 1, 1, bundle.vocabulary)
-    scale = registry.Scale(TreeSettings(trees=5, threads=1), 10_000, 200)
+    scale = registry.Scale(Trees(TreeSettings(trees=5, threads=1)), 10_000, 200)
     context = registry.make_context(bundle, stars, folder / "lb24", scale)
     results = registry.run_experiments(registry.EXPERIMENTS, context)
     assert all(result.outcome is not None for result in results)

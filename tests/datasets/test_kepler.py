@@ -16,7 +16,7 @@ from catalogproc.datasets.kepler import (
     training_giants,
 )
 from catalogproc.datasets.seismic import read_seismic
-from catalogproc.evaluation.metrics import score
+from catalogproc.evaluation.scores import score
 from catalogproc.evaluation.xgboost_baseline import (
     KEPLER_TREES,
     TreeData,

@@ -13,7 +13,8 @@ import pytest
 import torch
 from support import real_stars
 
-from catalogproc.datasets.test_sets import Benchmark, benchmark, read_benchmark, simulated
+from catalogproc.datasets.benchmark_stars import Benchmark
+from catalogproc.datasets.test_sets import benchmark, read_benchmark, simulated
 from catalogproc.errors import InputError, JobError
 from catalogproc.simulation.simulator import Simulator, write_stars
 from catalogproc.vocabulary import load_vocabulary

@@ -15,7 +15,8 @@ import pytest
 import torch
 from support.bundles import tiny_bundle
 
-from catalogproc.datasets.test_sets import OUTSIDE, Benchmark, simulated
+from catalogproc.datasets.benchmark_stars import OUTSIDE, Benchmark
+from catalogproc.datasets.test_sets import simulated
 from catalogproc.evaluation.benchmark import BenchmarkConfig, BenchmarkResult, evaluate_model
 from catalogproc.evaluation.literature import PUBLISHED
 from catalogproc.evaluation.metrics import INPUT_SETS, Predictions, evaluate_input_sets
@@ -29,16 +30,17 @@ from catalogproc.evaluation.panel_scores import (
     score_panel,
 )
 from catalogproc.evaluation.scorecard import FIELDS, csv_text, figure, text, write_scorecard
-from catalogproc.evaluation.xgboost_baseline import TreeSettings
+from catalogproc.evaluation.xgboost_baseline import Trees, TreeSettings
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()
 SMALL = BenchmarkConfig(
     sets=("b", "f"),
     tree_stars=600,
-    trees=TreeSettings(trees=15, rate=0.3, depth=4, threads=1),
+    trees=Trees(TreeSettings(trees=15, rate=0.3, depth=4, threads=1)),
     limit_stars=12,
     library_stars=3000,
 )
@@ -129,7 +131,7 @@ def test_limit_ratio_is_on_the_same_stars() -> None:
         MODEL: Predictions(("teff",), 5000 + error[:, None]),
         LIMIT: Predictions(("teff",), best),
     }
-    model, limit = score_panel(Panel("c", answers, truth), VOCABULARY)
+    model, limit = score_panel(Panel("c", answers, StarTokens.exact(truth)), VOCABULARY)
     assert (model.method, model.score.stars, limit.score.stars) == (MODEL, 200, 100)
     assert model.limit_ratio == pytest.approx(2)
     assert model.score.scatter > 3 * limit.score.scatter
@@ -250,9 +252,9 @@ def test_simulated_stars_are_not_divided_into_samples(result: BenchmarkResult) -
 def test_quick_is_a_smaller_evaluation() -> None:
     full, quick = BenchmarkConfig.preset(False), BenchmarkConfig.preset(True)
     assert full.sets == ("b", "c", "d", "e", "f")
-    assert full.trees.trees == 2000
+    assert full.trees.settings.trees == 2000
     assert set(quick.sets) < set(full.sets)
-    assert quick.trees.trees < full.trees.trees
+    assert quick.trees.settings.trees < full.trees.settings.trees
     assert quick.library_stars < full.library_stars
 
 

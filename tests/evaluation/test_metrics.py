@@ -10,15 +10,14 @@ from support.bundles import tiny_bundle
 
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
-    QUANTITIES,
     Predictions,
     evaluate_input_sets,
-    labels_of,
     markdown,
     predict,
-    score,
     select_inputs,
 )
+from catalogproc.evaluation.quantities import QUANTITIES, labels_of
+from catalogproc.evaluation.scores import score
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import load_vocabulary
@@ -117,7 +116,8 @@ def test_predictions_are_scored_by_name() -> None:
     truth = np.full((3, len(VOCABULARY)), np.nan)
     truth[:, VOCABULARY.column("log_age")] = 9.0
     predictions = Predictions(("log_age",), np.full((3, 1), 9.3), np.full((3, 1), 0.1))
-    age, log_age, mass = predictions.scores(truth, VOCABULARY, ("age", "log_age", "mass"))
+    given = StarTokens.exact(truth)
+    age, log_age, mass = predictions.scores(given, VOCABULARY, ("age", "log_age", "mass"))
     assert age.bias == pytest.approx(10**0.3 - 1)
     assert log_age.bias == pytest.approx(0.3)
     assert log_age.within_1_sigma == age.within_1_sigma == 0.0

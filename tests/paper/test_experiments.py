@@ -22,7 +22,7 @@ from support.paths import ROOT
 from catalogproc.datasets.test_sets import simulated
 from catalogproc.errors import InputError, JobError
 from catalogproc.evaluation.metrics import ATMOSPHERE_AND_AGE, select_inputs
-from catalogproc.evaluation.xgboost_baseline import TreeData, TreeSettings, fit_baseline
+from catalogproc.evaluation.xgboost_baseline import TreeData, Trees, TreeSettings, fit_baseline
 from catalogproc.features.extinction import curve
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.predictor import Predictor
@@ -50,7 +50,7 @@ def context() -> ExperimentContext:
     torch.set_num_threads(1)
     bundle = load_bundle("default")
     stars, training = (simulated(n, seed, bundle.vocabulary) for n, seed in ((900, 51), (1500, 52)))
-    return ExperimentContext(Predictor(bundle), stars, lambda: training, FEW_TREES, 600)
+    return ExperimentContext(Predictor(bundle), stars, lambda: training, Trees(FEW_TREES), 600)
 
 
 @cache
@@ -283,7 +283,7 @@ def test_pictures_are_small(figure: int) -> None:
 def test_experiments_that_a_model_was_not_trained_for_are_skipped() -> None:
     here = context()
     bundle = replace(here.predictor.bundle, requestable=("teff", "logg", "m_h"))
-    scale = registry.Scale(FEW_TREES, 200, 50)
+    scale = registry.Scale(Trees(FEW_TREES), 200, 50)
     wanted = registry.select_experiments("4,16")
     few = registry.make_context(bundle, here.stars.rows(slice(200)), None, scale)
     made = registry.run_experiments(wanted, few)
@@ -366,15 +366,13 @@ def test_panels_are_those_of_the_benchmark() -> None:
     assert set(context().panel_predictions) == set("abcdef")
 
 
-@pytest.mark.parametrize(("page", "figures"), [("evaluation", 16), ("evaluation-real", 2)])
-def test_documentation_pages_are_of_the_default_model(page: str, figures: int) -> None:
-    """To update the pages: make evaluation."""
+@pytest.mark.parametrize(("page", "figures"), [("evaluation", {16}), ("evaluation-real", {2, 17})])
+def test_documentation_pages_are_of_the_default_model(page: str, figures: set[int]) -> None:
+    """To update the pages: make evaluation, make evaluation-real."""
     text = (DOCS / f"{page}.md").read_text()
     bundle = load_bundle("default")
-    assert text.startswith(
-        f"# Experiments of Zhang, Bu et al. (2026) with {bundle.name} ({bundle.hash[:8]})"
-    )
+    assert f"{bundle.name} ({bundle.hash[:8]})" in text.splitlines()[0]
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == figures
+    assert len(pictures) in figures
     for name in pictures:
         assert 4_000 < (DOCS / name).stat().st_size < 80_000

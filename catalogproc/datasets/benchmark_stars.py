@@ -1,0 +1,118 @@
+"""Stars with inputs for a model and known labels, simulated or real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.datasets.star_table import StarTable
+from catalogproc.network.star_tokens import StarTokens
+from catalogproc.vocabulary import Vocabulary
+
+Floats = NDArray[np.floating]
+
+OUTSIDE = "outside_domain"
+"""Extra column of a dataset's stars: 1 where the labels are outside DistMass's training domain."""
+
+GIANT = "giant"
+"""Extra column of the stars of a dataset that marks giants: 1 for a giant by its labels."""
+
+EXTRA = ("phot_g_mean_mag", "parallax_over_error", "dist")
+"""Extra columns: magnitude, parallax over its error, distance in kpc. They are no tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """N stars with inputs for a model, and their true labels.
+
+    Attributes
+    ----------
+    name
+        Describes the stars, for titles.
+    real
+        Whether they are real stars, whose truth is a measurement.
+    ids
+        (N,) identifiers.
+    values, errors
+        (N, V) input tokens, NaN where absent.
+    truth, truth_errors
+        (N, V) true labels, NaN where unknown; ``logebv`` and ``g_fakemag`` are those of the true
+        E(B-V) and distance. Errors are 0 where the truth is exact.
+    vocabulary
+        Defines the V tokens.
+    all_values
+        (N, V) input tokens with the coefficients that carry no signal too, which trees may read;
+        None where they are the same.
+    extra
+        Further columns (N,) by name: those of EXTRA that are known; OUTSIDE for a dataset, and
+        GIANT for one that marks giants.
+    """
+
+    name: str
+    real: bool
+    ids: NDArray[np.int64]
+    values: Floats
+    errors: Floats
+    truth: Floats
+    truth_errors: Floats
+    vocabulary: Vocabulary
+    extra: Mapping[str, Floats] = field(default_factory=dict)
+    all_values: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def inputs(self) -> StarTokens:
+        """The input tokens with their errors."""
+        return StarTokens(self.values, self.errors)
+
+    @property
+    def tree_inputs(self) -> StarTokens:
+        """The input tokens that trees may read."""
+        return StarTokens(self.values if self.all_values is None else self.all_values, self.errors)
+
+    @property
+    def labels(self) -> StarTokens:
+        """The true labels with their errors."""
+        return StarTokens(self.truth, self.truth_errors)
+
+    def rows(self, which: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Benchmark:
+        """Return some of the stars.
+
+        Parameters
+        ----------
+        which
+            Row numbers, a mask (N,) or a slice.
+        """
+        return Benchmark(
+            self.name, self.real, self.ids[which], self.values[which], self.errors[which],
+            self.truth[which], self.truth_errors[which], self.vocabulary,
+            {name: column[which] for name, column in self.extra.items()},
+            None if self.all_values is None else self.all_values[which],
+        )  # fmt: skip
+
+    def table(self) -> StarTable:
+        """Return a table to train on: the inputs, and the truth where an input is absent."""
+        known = np.isnan(self.values) & np.isfinite(self.truth)
+        return StarTable(
+            self.ids,
+            np.where(known, self.truth, self.values),
+            np.where(known, self.truth_errors, self.errors),
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple[Benchmark, Benchmark]:
+        """Split by identifier into two benchmarks.
+
+        Parameters
+        ----------
+        fraction
+            Fraction of the stars in the second one.
+        seed
+            Seed of the division.
+        """
+        in_second = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
+        return self.rows(~in_second), self.rows(in_second)

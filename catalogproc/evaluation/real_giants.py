@@ -1,0 +1,370 @@
+"""Evaluation of a model on the real giants of a dataset's test part, next to XGBoost.
+
+The model's values, uncertainties and flags are those of the catalog that a run would write
+(dataset_catalog.py), from 63 tokens: 30 coefficients a band and three colours. XGBoost is fitted to
+the giants of the training part, on the same 63 quantities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from catalogproc.datasets.benchmark_stars import GIANT, Benchmark
+from catalogproc.datasets.dataset import TEST
+from catalogproc.datasets.dataset_parts import dataset_part, giants
+from catalogproc.datasets.seismic import ATMOSPHERE
+from catalogproc.datasets.test_sets import training_stars
+from catalogproc.evaluation.benchmark import tree_predictions
+from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
+from catalogproc.evaluation.metrics import Predictions, select_inputs
+from catalogproc.evaluation.panel_scores import MODEL, TREES
+from catalogproc.evaluation.quantities import label_of
+from catalogproc.evaluation.scores import DecileScore, Score, by_decile, score
+from catalogproc.evaluation.seismic_scores import (
+    SOURCES,
+    MethodValues,
+    SeismicScore,
+    measured,
+    seismic_scores,
+    teacher_values,
+)
+from catalogproc.evaluation.xgboost_baseline import Trees
+from catalogproc.inference.catalog_columns import LABEL_COLUMNS
+from catalogproc.network.bundle import Bundle
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Progress = Callable[[int, int, str], None]
+
+QUANTITIES = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age", "ebv")
+
+BINNED_BY = ("phot_g_mean_mag", "logg", "m_h", "ebv")
+"""Columns of the catalog, by which users select."""
+BIN_STARS = 600
+"""Smallest number of stars in a bin: its coverage is uncertain by 1.9 points."""
+
+PARALLAX_SN = 10.0
+"""Smallest parallax over error of the giants that tell what a parallax as an input gains."""
+
+WITH_PARALLAX = "model, with the parallax"
+
+
+@dataclass(frozen=True)
+class QuantityScores:
+    """Scores of one quantity by method, and in deciles of its true value."""
+
+    quantity: str
+    by_method: Mapping[str, Score]
+    deciles: Mapping[str, tuple[DecileScore, ...]]
+
+
+@dataclass(frozen=True)
+class BinCoverage:
+    """Coverage of one quantity in one bin of stars.
+
+    Attributes
+    ----------
+    quantity, column, low, high
+        The quantity, the column of the catalog that is binned, and the edges of the bin.
+    score
+        Of the stars in it.
+    """
+
+    quantity: str
+    column: str
+    low: float
+    high: float
+    score: Score
+
+
+@dataclass(frozen=True)
+class GoodShare:
+    """How many stars of one kind pass ``good_params``.
+
+    Attributes
+    ----------
+    kind
+        The stars, and what is read of them.
+    stars, good
+        Their number, and how many pass.
+    giants
+        Whether they are giants.
+    """
+
+    kind: str
+    stars: int
+    good: int
+    giants: bool
+
+
+@dataclass(frozen=True, eq=False)
+class RealGiants:
+    """Everything about a model on a test part.
+
+    Attributes
+    ----------
+    model, hash, dataset
+        Names, and the hash of the bundle.
+    stars, giants, seen
+        Numbers: stars of the test part, giants among them that are evaluated, and stars that
+        were left out because the model was trained on them.
+    tree_stars
+        Number of giants that XGBoost is fitted to.
+    scores, bins, good
+        By quantity, by bin, by kind of star.
+    parallax
+        log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
+    seismic
+        By label of SOURCES.
+    """
+
+    model: str
+    hash: str
+    dataset: str
+    stars: int
+    giants: int
+    seen: int
+    tree_stars: int
+    scores: tuple[QuantityScores, ...]
+    bins: tuple[BinCoverage, ...]
+    good: tuple[GoodShare, ...]
+    parallax: Mapping[str, Score]
+    seismic: Mapping[str, list[SeismicScore]]
+
+
+def evaluate_giants(
+    bundle: Bundle, folder: Path, trees: Trees, device: str, progress: Progress | None = None
+) -> RealGiants:
+    """Evaluate a model on the test part of a dataset that marks giants.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    folder
+        The dataset.
+    trees
+        XGBoost.
+    device
+        Device of the model.
+    progress
+        Called with (steps done, all steps, note).
+    """
+    steps = _Steps(progress)
+    part = _TestPart.read(bundle, folder, device, steps)
+    steps.next(TREES)
+    training = training_stars(folder, 0, 0, bundle.vocabulary)
+    by_trees = part.trees(training, trees, steps.within)
+    steps.next("asteroseismology")
+    seismic = {label: part.seismic(label, by_trees) for label in SOURCES}
+    steps.next("")
+    return RealGiants(
+        model=bundle.name,
+        hash=bundle.hash,
+        dataset=folder.name,
+        stars=len(part.stars),
+        giants=int(part.giant.sum()),
+        seen=int(part.seen.sum()),
+        tree_stars=len(training),
+        scores=tuple(part.scores(by_trees)),
+        bins=tuple(part.bins()),
+        good=tuple(part.good()),
+        parallax=part.parallax_gain(),
+        seismic=seismic,
+    )
+
+
+class _Steps:
+    """Progress over the parts of the work, of which the trees are the longest."""
+
+    ENDS = (0, 50, 100, 900, 1000)
+
+    def __init__(self, report: Progress | None) -> None:
+        self._report, self._done = report, -1
+
+    def next(self, note: str) -> None:
+        """Report that a part begins."""
+        self._done += 1
+        self._say(self.ENDS[self._done], note)
+
+    def within(self, done: int, total: int, note: str) -> None:
+        """Report the progress inside of the part."""
+        first, end = self.ENDS[self._done : self._done + 2]
+        self._say(first + (end - first) * done // max(total, 1), note)
+
+    def _say(self, done: int, note: str) -> None:
+        if self._report is not None:
+            self._report(done, self.ENDS[-1], note)
+
+
+@dataclass(frozen=True, eq=False)
+class _TestPart:
+    """N stars of a test part, and their catalogs without and with the parallax.
+
+    ``giant``, ``seen`` and ``spectrum`` (N,) say which are evaluated as giants, which the model was
+    trained on, and which have a spectrum.
+    """
+
+    folder: Path
+    stars: Benchmark
+    plain: pa.Table
+    with_parallax: pa.Table
+    giant: Mask
+    seen: Mask
+    spectrum: Mask
+
+    @classmethod
+    def read(cls, bundle: Bundle, folder: Path, device: str, steps: _Steps) -> _TestPart:
+        stars = dataset_part(folder, TEST, bundle.vocabulary)
+        path = folder / f"{TEST}.parquet"
+        steps.next("catalog")
+        plain = dataset_catalog(bundle, path, Question(), device)
+        steps.next("catalog with parallaxes")
+        with_parallax = dataset_catalog(bundle, path, Question(parallax=True), device)
+        seen = bundle.calibration.in_training(stars.ids)
+        giant = np.isin(stars.ids, giants(stars).ids)
+        coefficients = [t.number - 1 for t in bundle.vocabulary.tokens if t.kind == "coefficient"]
+        spectrum = np.asarray(np.isfinite(stars.values[:, coefficients]).any(axis=1))
+        return cls(folder, stars, plain, with_parallax, giant & ~seen, seen, spectrum)
+
+    @property
+    def unseen(self) -> Mask:
+        """Stars with a spectrum that the model was not trained on (N,)."""
+        return self.spectrum & ~self.seen
+
+    def trees(self, training: Benchmark, trees: Trees, report: Progress) -> Predictions:
+        """Return the predictions (N, K) of XGBoost, NaN for stars that are no giants."""
+        read = [
+            select_inputs("b", some.tree_inputs, some.labels, some.vocabulary).values
+            for some in (training, self.stars.rows(self.giant))
+        ]
+        known = np.asarray(np.isfinite(training.truth).any(axis=0))
+        column = training.vocabulary.column
+        names = [name for name in QUANTITIES if known[column(label_of(name))]]
+        found = tree_predictions(replace(training, values=read[0]), read[1], names, trees, report)
+        mean = np.full((len(self.stars), len(found.labels)), np.nan, dtype=np.float32)
+        mean[self.giant] = found.mean
+        return Predictions(found.labels, mean)
+
+    def predicted(self, catalog: pa.Table, label: str) -> tuple[Floats, Floats]:
+        """Return a label (N,) and its uncertainty in a catalog, NaN where it is not predicted."""
+        name = LABEL_COLUMNS[label]
+        value, error = (
+            np.asarray(catalog[column].to_numpy(), dtype=np.float64)
+            for column in (name, f"e_{name}")
+        )
+        return value, error
+
+    def truth(self, label: str, rows: Mask) -> tuple[Floats, Floats]:
+        """Return true values (N,) and their errors, NaN outside of ``rows``."""
+        column = self.stars.vocabulary.column(label)
+        true = np.where(rows, self.stars.truth[:, column], np.nan)
+        return true.astype(np.float64), self.stars.truth_errors[:, column].astype(np.float64)
+
+    def scores(self, by_trees: Predictions) -> Iterator[QuantityScores]:
+        """Yield the scores of the giants."""
+        for quantity in QUANTITIES:
+            label = label_of(quantity)
+            if label not in self.stars.vocabulary:
+                continue
+            true, error = self.truth(label, self.giant)
+            values: dict[str, tuple[Floats, Floats | None]] = {
+                MODEL: self.predicted(self.plain, label)
+            }
+            if label in by_trees.labels:
+                values[TREES] = (by_trees.mean[:, by_trees.labels.index(label)].astype(float), None)
+            scores = {
+                method: score(quantity, mean, true, sigma, error)
+                for method, (mean, sigma) in values.items()
+            }
+            deciles = {
+                method: by_decile(quantity, mean, true, sigma, error)
+                for method, (mean, sigma) in values.items()
+            }
+            if scores[MODEL].stars:
+                yield QuantityScores(quantity, scores, deciles)
+
+    def bins(self) -> Iterator[BinCoverage]:
+        """Yield the coverage in bins of equally many giants."""
+        for column in BINNED_BY:
+            x = np.asarray(self.plain[column].to_numpy(), dtype=np.float64)
+            for quantity in QUANTITIES:
+                label = label_of(quantity)
+                if label not in self.stars.vocabulary:
+                    continue
+                true, error = self.truth(label, self.giant & np.isfinite(x))
+                mean, sigma = self.predicted(self.plain, label)
+                known = np.isfinite(true) & np.isfinite(mean)
+                count = int(known.sum()) // BIN_STARS
+                if not count:
+                    continue
+                edges = np.quantile(x[known], np.linspace(0, 1, count + 1))
+                for place, (low, high) in enumerate(pairwise(edges)):
+                    last = place == count - 1
+                    inside = (x >= low) & ((x <= high) if last else (x < high))
+                    chosen = np.where(inside, true, np.nan)
+                    found = score(quantity, mean, chosen, sigma, error)
+                    yield BinCoverage(quantity, column, float(low), float(high), found)
+
+    def good(self) -> Iterator[GoodShare]:
+        """Yield how many stars pass good_params."""
+        giant = self.stars.extra[GIANT] > 0
+        known = np.isfinite(self.stars.extra["parallax_over_error"])
+        for kind, of_kind in (("giants", giant), ("other stars", ~giant)):
+            of_kind = of_kind & self.unseen
+            for words, catalog, rows in (
+                ("without parallax", self.plain, of_kind),
+                ("with a parallax, which is read", self.with_parallax, of_kind & known),
+                ("the same stars without it", self.plain, of_kind & known),
+            ):
+                good = catalog["good_params"].to_numpy()[rows]
+                yield GoodShare(f"{kind}, {words}", len(good), int(good.sum()), kind == "giants")
+
+    def parallax_gain(self) -> dict[str, Score]:
+        """Return the scores of log g without and with the parallax, of the same giants."""
+        near = self.stars.extra["parallax_over_error"] > PARALLAX_SN
+        true, error = self.truth("logg", self.giant & near)
+        return {
+            method: score("logg", *_with(self.predicted(catalog, "logg"), true, error))
+            for method, catalog in ((MODEL, self.plain), (WITH_PARALLAX, self.with_parallax))
+        }
+
+    def seismic(self, label: str, by_trees: Predictions) -> list[SeismicScore]:
+        """Return the scores of all methods for stars with seismic values."""
+        rows = measured(self.folder, label) & self.unseen
+        true, error = self.truth(label, rows)
+        column = self.stars.vocabulary.columns
+        values = [
+            MethodValues(MODEL, *self.predicted(self.plain, label)),
+            MethodValues(WITH_PARALLAX, *self.predicted(self.with_parallax, label)),
+        ]
+        if label in by_trees.labels:
+            k = by_trees.labels.index(label)
+            values.append(MethodValues(TREES, by_trees.mean[:, k].astype(np.float64)))
+        if set(ATMOSPHERE) <= set(self.stars.vocabulary.names):
+            atmosphere = self.stars.truth[:, column(ATMOSPHERE)].astype(np.float64)
+            teacher = teacher_values(self.folder, label, atmosphere)
+            covered = np.isfinite(teacher.mean)
+            values += [
+                teacher,
+                MethodValues(
+                    f"{MODEL}, stars that the teacher covers",
+                    np.where(covered, values[0].mean, np.nan),
+                    values[0].sigma,
+                ),
+            ]
+        return seismic_scores(label, values, true, error)
+
+
+def _with(
+    predicted: tuple[Floats, Floats], true: Floats, error: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    mean, sigma = predicted
+    return mean, true, sigma, error

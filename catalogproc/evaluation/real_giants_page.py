@@ -1,0 +1,295 @@
+"""The evaluation on real giants as a Markdown page, a CSV table and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from catalogproc.evaluation.attenuation_plot import attenuation_figure
+from catalogproc.evaluation.literature import PUBLISHED, SEISMIC_FLOOR
+from catalogproc.evaluation.panel_scores import MODEL, TREES
+from catalogproc.evaluation.quantities import QUANTITIES
+from catalogproc.evaluation.real_giants import BIN_STARS, PARALLAX_SN, RealGiants
+from catalogproc.evaluation.real_giants_criteria import bin_text, criteria, share_text, worst_bin
+from catalogproc.evaluation.scorecard import decimals, figure, markdown
+from catalogproc.evaluation.scores import NAN, Score
+from catalogproc.evaluation.seismic_scores import SOURCES, SeismicScore
+from catalogproc.io.atomic import write_atomic
+
+PAGE, TABLE, PICTURE = "real_giants.md", "real_giants.csv", "attenuation.png"
+
+ABOUT = (
+    "Scatter is 1.4826 times the median absolute deviation of predicted minus true, bias its "
+    "median, spread the scatter of the true values themselves. R2 is 1 minus the mean square "
+    "residual over the variance of the true values; slope is that of predicted on true values, "
+    "slope of truth that of true on predicted ones (1 for a prediction that is the mean of the "
+    "true values). z is the residual over sigma and the error of the true value in quadrature, "
+    "at most 6 either way."
+)
+
+
+def page(found: RealGiants) -> str:
+    """Return the evaluation as Markdown.
+
+    Parameters
+    ----------
+    found
+        The evaluation.
+    """
+    passed = list(criteria(found))
+    lines = [
+        f"# {found.model} ({found.hash[:8]}) on real giants",
+        "",
+        f"{found.giants:,} giants among the {found.stars:,} stars of the test part of "
+        f"{found.dataset}, which took part in nothing"
+        + (f" ({found.seen:,} stars that the model was trained on left out)" if found.seen else "")
+        + f"; {TREES} is fitted to the {found.tree_stars:,} giants of the training part. Both "
+        "read 30 + 30 coefficients and three colours and no parallax; the model only the "
+        "coefficients that carry signal. Values, uncertainties and flags are those of the catalog.",
+        "",
+        ABOUT,
+        "",
+        *_accuracy(found),
+        "",
+        "True masses and ages are seismic for few of these stars and of the teacher (trees on "
+        "APOGEE's labels) for most; the published scatters are on other stars with labels of "
+        "another origin (DistMass).",
+        "",
+        f"**What is wanted**: {sum(one.passed for one in passed)} of {len(passed)} pass.",
+        "",
+        *markdown(
+            ("quantity", "value", "wanted", "verdict"),
+            [(x.words, x.value, x.wanted, "pass" if x.passed else "fail") for x in passed],
+        ),
+        "",
+        "## Uncertainties",
+        "",
+        *_uncertainties(found),
+        "",
+        "## Skill along the true values",
+        "",
+        "Bias in ten ranges of the true value with equally many stars. A method that knows nothing "
+        "is biased by the whole distance to the mean.",
+        "",
+        f"![bias by decile of the true value]({PICTURE})",
+        "",
+        *_deciles(found),
+        "",
+        "## Stars that are no giants, and parallaxes",
+        "",
+        *_good(found),
+        "",
+        *_parallax(found),
+        "",
+        "## Masses and ages with asteroseismology",
+        "",
+        *_seismic(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(found: RealGiants) -> Iterator[str]:
+    header = ("quantity", "unit", "stars", "spread", "method", "scatter", "R2", "bias", "slope",
+              "slope of truth", "published scatter")  # fmt: skip
+    cells = []
+    for row in found.scores:
+        item = QUANTITIES[row.quantity]
+        for panel, method in (("b", MODEL), ("a", TREES)):
+            if method not in row.by_method:
+                continue
+            one = row.by_method[method]
+            source, number = PUBLISHED.get((panel, row.quantity), ("", NAN))
+            first = method == MODEL
+            cells.append((
+                item.text if first else "", item.unit if first else "",
+                f"{one.stars:,}" if first else "",
+                figure(one.spread, one.scatter) if first else "", method,
+                *_skill_cells(one), f"{number:g} ({source})" if source else "",
+            ))  # fmt: skip
+    yield from markdown(header, cells)
+
+
+def _skill_cells(one: Score) -> tuple[str, ...]:
+    """Scatter, R2, bias and both slopes."""
+    return (
+        figure(one.scatter), decimals(one.r2, 3), figure(one.bias, one.scatter),
+        decimals(one.slope), decimals(one.slope_of_truth),
+    )  # fmt: skip
+
+
+def _uncertainties(found: RealGiants) -> Iterator[str]:
+    yield (
+        f"Bins are of equally many stars, at least {BIN_STARS}, by columns of the catalog: G, "
+        "log g, [M/H] and E(B-V). Errors of the teacher's masses and ages, being of the same "
+        "labels, make z too small."
+    )
+    yield ""
+    cells = []
+    for row in found.scores:
+        one, worst = row.by_method[MODEL], worst_bin(found, row.quantity)
+        cells.append((
+            QUANTITIES[row.quantity].text, decimals(one.z_std), share_text(one.within_1_sigma),
+            share_text(one.within_2_sigma),
+            f"{share_text(worst.score.within_1_sigma)}, {bin_text(worst)}" if worst else "",
+        ))  # fmt: skip
+    yield from markdown(
+        ("quantity", "sd of z", "within 1 sigma", "within 2 sigma", "worst bin: within 1 sigma"),
+        cells,
+    )
+
+
+def _deciles(found: RealGiants) -> Iterator[str]:
+    header = ("quantity", "true value", "stars", "bias", "scatter", "within 1 sigma",
+              f"bias, {TREES}", f"scatter, {TREES}")  # fmt: skip
+    cells = []
+    for row in found.scores:
+        item, like = QUANTITIES[row.quantity], row.by_method[MODEL].scatter
+        trees = row.deciles.get(TREES, ())
+        for place, one in enumerate(row.deciles[MODEL]):
+            edges = " to ".join(figure(x, like) for x in (one.low, one.high))
+            other = trees[place] if place < len(trees) else None
+            cells.append((
+                f"{item.text} [{item.unit}]" if not place else "", edges, f"{one.stars:,}",
+                figure(one.bias, like), figure(one.scatter, like), share_text(one.within_1_sigma),
+                figure(other.bias, like) if other else "",
+                figure(other.scatter, like) if other else "",
+            ))  # fmt: skip
+    yield from markdown(header, cells)
+
+
+def _good(found: RealGiants) -> Iterator[str]:
+    yield (
+        "How many stars of the test part pass `good_params`. Whether a star is a giant is by "
+        "APOGEE's labels: log g < 3.5 and Teff < 5800 K."
+    )
+    yield ""
+    cells = [
+        (one.kind, f"{one.stars:,}", f"{one.good:,}", share_text(one.good / one.stars))
+        for one in found.good
+        if one.stars
+    ]
+    yield from markdown(("stars", "number", "good_params", "share"), cells)
+
+
+def _parallax(found: RealGiants) -> Iterator[str]:
+    yield (
+        f"log g of giants with a parallax of S/N above {PARALLAX_SN:g}, the same stars without and "
+        "with it as an input:"
+    )
+    yield ""
+    cells = [
+        (method, f"{one.stars:,}", *_skill_cells(one), decimals(one.z_std))
+        for method, one in found.parallax.items()
+        if one.stars
+    ]
+    header = ("method", "stars", "scatter", "R2", "bias", "slope", "slope of truth", "sd of z")
+    yield from markdown(header, cells)
+
+
+def _seismic(found: RealGiants) -> Iterator[str]:
+    floors = ", ".join(f"{name} {100 * floor:.3g} %" for name, floor in SEISMIC_FLOOR.items())
+    yield (
+        "Test stars with seismic masses and ages. In brackets is the range of 68 % of bootstrap "
+        "samples of the stars. The teacher is fitted to seismic stars of the training part, and "
+        "predicts from APOGEE's labels; ages are clipped to 0.3 to 14 Gyr. Errors of the best "
+        f"seismic values: {floors}."
+    )
+    yield ""
+    header = ("quantity", "method", "stars", "spread", "scatter", "%", "r", "bias", "R2", "slope",
+              "slope of truth", "sd of z")  # fmt: skip
+    cells = []
+    for label in SOURCES:
+        shown = [one for one in found.seismic.get(label, ()) if one.score.stars]
+        for place, one in enumerate(shown):
+            item, like = QUANTITIES[label], one.score.scatter
+            cells.append((
+                f"{item.text} [{item.unit}]" if not place else "", one.method,
+                f"{one.score.stars:,}", figure(one.score.spread, like),
+                _with_range(one, "scatter", like), f"{one.per_cent:.0f}",
+                *(_with_range(one, name, like if name == "bias" else None)
+                  for name in ("correlation", "bias", "r2", "slope", "slope_of_truth")),
+                decimals(one.score.z_std),
+            ))  # fmt: skip
+    if not cells:
+        yield "No star of the test part has any that the model was not trained on."
+        return
+    yield from markdown(header, cells)
+
+
+def _with_range(one: SeismicScore, name: str, like: float | None) -> str:
+    """A statistic with its bootstrap range; with two decimals without ``like``."""
+    value, (low, high) = getattr(one.score, name), one.interval[name]
+    texts = [decimals(x) if like is None else figure(x, like) for x in (value, low, high)]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+FIELDS = ("part", "quantity", "method", "column", "low", "high")
+
+
+def csv_text(found: RealGiants) -> str:
+    """Return every score as CSV: of all giants, by bin, by decile, with parallax, seismic.
+
+    Parameters
+    ----------
+    found
+        The evaluation.
+    """
+    statistics = tuple(name for name in Score.__dataclass_fields__ if name != "label")
+    out = io.StringIO()
+    writer = csv.DictWriter(out, (*FIELDS, *statistics), lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in _csv_rows(found):
+        row.pop("label", None)
+        writer.writerow({
+            name: ("" if math.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
+            for name, x in row.items()
+        })  # fmt: skip
+    return out.getvalue()
+
+
+def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
+    for row in found.scores:
+        for method, one in row.by_method.items():
+            yield {"part": "giants", "quantity": row.quantity, "method": method} | asdict(one)
+        for method, deciles in row.deciles.items():
+            for decile in deciles:
+                where = {"part": "decile", "quantity": row.quantity, "method": method}
+                yield where | {"column": "true value"} | asdict(decile)
+    for bin_ in found.bins:
+        where = {"part": "bin", "quantity": bin_.quantity, "method": MODEL}
+        edges = {"column": bin_.column, "low": bin_.low, "high": bin_.high}
+        yield where | edges | asdict(bin_.score)
+    for method, one in found.parallax.items():
+        yield {"part": "parallax", "quantity": "logg", "method": method} | asdict(one)
+    for label, scores in found.seismic.items():
+        for seismic in scores:
+            where = {"part": "seismic", "quantity": label, "method": seismic.method}
+            yield where | asdict(seismic.score)
+    for good in found.good:
+        yield {"part": "good_params", "method": good.kind, "stars": good.stars} | {
+            "within_1_sigma": "", "column": "stars that pass", "low": good.good
+        }  # fmt: skip
+
+
+def write_real_giants(found: RealGiants, folder: Path) -> list[Path]:
+    """Write real_giants.md, real_giants.csv and attenuation.png, and return their paths.
+
+    Parameters
+    ----------
+    found
+        The evaluation.
+    folder
+        Where to write.
+    """
+    parts = {
+        PAGE: page(found).encode(),
+        TABLE: csv_text(found).encode(),
+        PICTURE: attenuation_figure(found.scores),
+    }
+    for name, content in parts.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in parts]

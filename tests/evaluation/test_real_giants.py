@@ -1,0 +1,253 @@
+"""Evaluation on a dataset's test part, on a small one and a network of random weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support.bundles import tiny_bundle
+from support.real_dataset import write_real_dataset
+
+from catalogproc.datasets.benchmark_stars import GIANT
+from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns
+from catalogproc.datasets.dataset_parts import dataset_part, giants, marks_giants
+from catalogproc.datasets.teacher import Measured, fit_teacher
+from catalogproc.datasets.test_sets import benchmark, training_stars
+from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
+from catalogproc.evaluation.metrics import select_inputs
+from catalogproc.evaluation.panel_scores import MODEL, TREES
+from catalogproc.evaluation.real_giants import WITH_PARALLAX, RealGiants, evaluate_giants
+from catalogproc.evaluation.real_giants_criteria import criteria
+from catalogproc.evaluation.real_giants_page import csv_text, page, write_real_giants
+from catalogproc.evaluation.seismic_scores import TEACHER_METHOD
+from catalogproc.evaluation.xgboost_baseline import TreeData, Trees, TreeSettings, fit_baseline
+from catalogproc.network.bundle import Bundle
+from catalogproc.network.predictor import Predictor
+from catalogproc.vocabulary import load_vocabulary
+
+VOCABULARY = load_vocabulary(basis="canonical")
+FEW = TreeSettings(trees=20, rate=0.3, depth=4, threads=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_real_dataset(tmp_path_factory.mktemp("real") / "stars")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.set_num_threads(1)
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny", VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    return Trees(FEW, tmp_path_factory.mktemp("trees"))
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[int, int, str]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(
+    bundle: Bundle, folder: Path, trees: Trees, steps: list[tuple[int, int, str]]
+) -> RealGiants:
+    return evaluate_giants(bundle, folder, trees, "cpu", lambda *x: steps.append(x))
+
+
+def test_giants_are_evaluated_and_trees_are_fitted_to_giants(folder: Path) -> None:
+    assert marks_giants(folder)
+    assert not marks_giants(folder.parent)
+    test, training = benchmark(folder, 1, 1, VOCABULARY), training_stars(folder, 1, 1, VOCABULARY)
+    assert (len(test), len(training)) == (160, 240)
+    assert (test.extra[GIANT] == 1).all()
+    assert test.name == "160 giants among the 200 stars of stars, test part"
+    everyone = dataset_part(folder, TEST, VOCABULARY)
+    assert len(everyone) == 200
+    np.testing.assert_array_equal(test.ids, everyone.ids[everyone.extra[GIANT] > 0])
+    # Trees read coefficients past the relevant ones too.
+    known = np.isfinite(everyone.values)
+    np.testing.assert_array_equal(everyone.tree_inputs.values[known], everyone.values[known])
+    assert np.isfinite(everyone.tree_inputs.values).sum() > known.sum()
+
+
+def test_the_catalog_of_a_dataset_is_what_the_network_says_of_its_tokens(
+    folder: Path, bundle: Bundle
+) -> None:
+    stars = dataset_part(folder, TEST, VOCABULARY)
+    path = folder / "test.parquet"
+    made = dataset_catalog(bundle, path, Question(), "cpu")
+    inputs = select_inputs("b", stars.inputs, stars.labels, VOCABULARY)
+    predicted = Predictor(bundle).predict(inputs, ("teff", "logg"))
+    for k, name in enumerate(predicted.labels):
+        residual = made[name].to_numpy() - predicted.mean[:, k]
+        assert np.abs(residual / predicted.sigma[:, k]).max() < 1e-3
+    np.testing.assert_array_equal(made["source_id"].to_numpy(), stars.ids)
+    assert np.isnan(made["parallax_zpc"].to_numpy()).all()
+    near = dataset_catalog(bundle, path, Question(parallax=True), "cpu")
+    table = pq.read_table(path)
+    np.testing.assert_array_equal(near["parallax_zpc"].to_numpy(), table["parallax_zpc"].to_numpy())
+    known = np.isfinite(near["parallax_zpc"].to_numpy())
+    change = np.abs(near["logg"].to_numpy() - made["logg"].to_numpy())
+    changed = change > 1e-3 * made["e_logg"].to_numpy()
+    assert not changed[~known].any()
+    assert changed[known].mean() > 0.9
+
+
+def test_scores_are_those_of_the_giants(
+    found: RealGiants, folder: Path, bundle: Bundle, trees: Trees
+) -> None:
+    assert (found.stars, found.giants, found.seen, found.tree_stars) == (200, 160, 0, 240)
+    test, training = benchmark(folder, 1, 1, VOCABULARY), training_stars(folder, 1, 1, VOCABULARY)
+    [teff] = [row for row in found.scores if row.quantity == "teff"]
+    inputs = select_inputs("b", test.inputs, test.labels, VOCABULARY)
+    mean = Predictor(bundle).predict(inputs, ("teff",)).mean[:, 0]
+    column = VOCABULARY.column("teff")
+    residual = mean - test.truth[:, column]
+    assert teff.by_method[MODEL].stars == 160
+    assert teff.by_method[MODEL].bias == pytest.approx(np.median(residual), rel=1e-4)
+    # XGBoost on all of the 63 quantities, fitted to the giants of the training part.
+    read = [
+        select_inputs("b", some.tree_inputs, some.labels, VOCABULARY).values
+        for some in (training, test)
+    ]
+    columns = np.flatnonzero(np.isfinite(read[1]).any(axis=0))
+    assert len(columns) == 63
+    data = TreeData(read[0], training.truth[:, [column]], ("teff",), columns)
+    grown = fit_baseline(data, FEW).predict(read[1])[:, 0]
+    wanted = np.sqrt(np.mean((grown - test.truth[:, column]) ** 2))
+    assert teff.by_method[TREES].rms == pytest.approx(wanted, rel=1e-5)
+    assert sum(one.stars for one in teff.deciles[TREES]) == 160
+
+
+def test_trees_are_fitted_once(
+    found: RealGiants, bundle: Bundle, folder: Path, trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trees.cache is not None
+    names = sorted(path.name.split("-")[0] for path in trees.cache.iterdir())
+    assert names == ["alpha_m", "log_age", "logebv", "logg", "m_h", "mass", "teff"]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("catalogproc.evaluation.xgboost_baseline.fit_baseline", refuse)
+    again = evaluate_giants(bundle, folder, trees, "cpu")
+    assert csv_text(again) == csv_text(found)
+    with pytest.raises(AssertionError):  # other settings are other trees
+        evaluate_giants(bundle, folder, replace(trees, settings=replace(FEW, depth=3)), "cpu")
+
+
+def test_stars_that_the_model_was_trained_on_are_left_out(
+    bundle: Bundle, folder: Path, found: RealGiants
+) -> None:
+    stars = dataset_part(folder, TEST, VOCABULARY)
+    seen = np.sort(stars.ids[:50])
+    knowing = replace(bundle, calibration=replace(bundle.calibration, trained_on=seen))
+    rest = evaluate_giants(knowing, folder, Trees(FEW), "cpu")
+    assert (rest.seen, rest.giants) == (50, 120)
+    assert rest.scores[0].by_method[MODEL].stars == 120
+    assert rest.good[0].stars == 120
+    assert rest.seismic["mass"][0].score.stars < found.seismic["mass"][0].score.stars
+
+
+def test_good_params_are_counted_by_kind_and_parallax(found: RealGiants) -> None:
+    numbers = {kind.kind: kind.stars for kind in found.good}
+    table = {False: (160, 0), True: (40, 0)}
+    assert numbers["giants, without parallax"] == table[False][0]
+    assert numbers["other stars, without parallax"] == table[True][0]
+    assert numbers["other stars, with a parallax, which is read"] == 20
+    assert all(0 <= kind.good <= kind.stars for kind in found.good)
+
+
+def test_seismic_stars_and_the_teacher(found: RealGiants, folder: Path) -> None:
+    for label, source in (("mass", "mass_source"), ("log_age", "age_source")):
+        by_method = {one.method: one.score for one in found.seismic[label]}
+        assert by_method[MODEL].stars == by_method[WITH_PARALLAX].stars == 67
+        assert by_method[TEACHER_METHOD].stars <= 67
+        columns = {
+            part: dataset_columns(
+                folder,
+                part,
+                ["teff", "logg", "m_h", "alpha_m", label, f"e_{label}", source, "fold"],
+            )
+            for part in (TRAIN, TEST)
+        }
+        atmosphere = {
+            part: np.stack([c[n] for n in ("teff", "logg", "m_h", "alpha_m")], axis=1).astype(float)
+            for part, c in columns.items()
+        }
+        train = columns[TRAIN]
+        rows = train[source] != "teacher"
+        fit = fit_teacher(
+            Measured(
+                atmosphere[TRAIN][rows], train[label][rows].astype(float),
+                train[f"e_{label}"][rows].astype(float), train["fold"][rows].astype(int),
+            )
+        )  # fmt: skip
+        value, _ = fit.predict(atmosphere[TEST], np.zeros(200))
+        true = columns[TEST][label].astype(float)
+        if label == "log_age":
+            true = np.clip(true, np.log10(0.3e9), np.log10(14e9))
+        residual = (value - true)[columns[TEST][source] != "teacher"]
+        wanted = np.nanmedian(residual)
+        assert by_method[TEACHER_METHOD].bias == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_page_states_the_numbers(found: RealGiants, tmp_path: Path) -> None:
+    text = page(found)
+    assert "160 giants among the 200 stars of the test part of stars" in text
+    assert "fitted to the 240 giants of the training part" in text
+    assert "| other stars, without parallax" in text
+    for heading in ("Uncertainties", "Skill along the true values", "asteroseismology"):
+        assert f"## {heading}" in text or f"with {heading}" in text
+    rows = list(csv.DictReader(io.StringIO(csv_text(found))))
+    [row] = [
+        x for x in rows if (x["part"], x["quantity"], x["method"]) == ("giants", "logg", MODEL)
+    ]
+    [logg] = [one for one in found.scores if one.quantity == "logg"]
+    assert float(row["scatter"]) == pytest.approx(logg.by_method[MODEL].scatter, rel=1e-5)
+    assert {x["part"] for x in rows} == {"giants", "decile", "parallax", "seismic", "good_params"}
+    paths = write_real_giants(found, tmp_path)
+    assert [path.name for path in paths] == ["real_giants.md", "real_giants.csv", "attenuation.png"]
+    assert paths[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_criteria_pass_and_fail(found: RealGiants) -> None:
+    failed = {one.words: one.passed for one in criteria(found)}
+    assert not failed["Teff: R2"]  # the weights are random
+    perfect = tuple(
+        replace(
+            row,
+            by_method=row.by_method
+            | {MODEL: replace(row.by_method[TREES], bias=0.0, z_std=1.0, within_1_sigma=0.68)},
+        )
+        for row in found.scores
+    )
+    good = tuple(replace(kind, good=0) for kind in found.good)
+    parallax = {
+        MODEL: found.parallax[MODEL],
+        WITH_PARALLAX: replace(found.parallax[MODEL], scatter=0.0),
+    }
+    best = replace(found, scores=perfect, bins=(), good=good, parallax=parallax)
+    assert all(one.passed for one in criteria(best))
+
+
+def test_progress_rises_to_the_end(found: RealGiants, steps: list[tuple[int, int, str]]) -> None:
+    done = [step for step, _, _ in steps]
+    assert done == sorted(done)
+    assert steps[-1][:2] == (1000, 1000)
+    assert {total for _, total, _ in steps} == {1000}
+
+
+def test_a_dataset_without_marks_has_all_stars(folder: Path) -> None:
+    stars = dataset_part(folder, TEST, VOCABULARY)
+    unmarked = replace(stars, extra={k: v for k, v in stars.extra.items() if k != GIANT})
+    assert giants(unmarked) is unmarked
