@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns
-from catalogproc.datasets.giant_labels import HASSELQUIST, TAUGHT_BY, TEACHER
+from catalogproc.datasets.giant_labels import HASSELQUIST, SOURCE_COLUMNS, TAUGHT_BY, TEACHER
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.datasets.teacher import Measured, Teacher, fit_teacher
 from catalogproc.evaluation.scores import Score, bootstrap, robust_spread, score
@@ -23,7 +23,7 @@ from catalogproc.evaluation.scores import Score, bootstrap, robust_spread, score
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-SOURCES = {"mass": "mass_source", "log_age": "age_source"}
+SOURCES = {label: SOURCE_COLUMNS[label] for label in ("mass", "log_age")}
 
 AGES = (8.0 + np.log10(3.0), 9.0 + np.log10(14.0))
 """Log ages are clipped to 0.3 to 14 Gyr: some papers give ages beyond that of the universe."""
@@ -143,4 +143,4 @@ def _fit(folder: Path, label: str) -> Teacher | None:
     fold = columns["fold"][known].astype(np.int64)
     if len(np.unique(fold)) < 2:
         return None
-    return fit_teacher(Measured(inputs[known], value[known], error[known], fold))
+    return fit_teacher(Measured(inputs[known], fold, value[known], error[known]))

@@ -188,8 +188,8 @@ def test_seismic_stars_and_the_teacher(found: RealGiants, folder: Path) -> None:
         rows = train[source] != "teacher"
         fit = fit_teacher(
             Measured(
-                atmosphere[TRAIN][rows], train[label][rows].astype(float),
-                train[f"e_{label}"][rows].astype(float), train["fold"][rows].astype(int),
+                atmosphere[TRAIN][rows], train["fold"][rows].astype(int),
+                train[label][rows].astype(float), train[f"e_{label}"][rows].astype(float),
             )
         )  # fmt: skip
         value, _ = fit.predict(atmosphere[TEST], np.zeros(200))
