@@ -191,14 +191,22 @@ def mixture(parts: Sequence[tuple[StarSampler, float]]) -> StarSampler:
     return sample
 
 
+GAUSSIAN_80 = 2.5631
+"""Width of the middle 80 % of a Gaussian, in standard deviations."""
+
+TWO_VALUES = 0.1
+"""A spread about the median that is smaller, relative to the middle 80 %, is that of two values."""
+
+
 def fit_standardisation(
     values: NDArray[np.floating], labels: NDArray[np.bool_]
 ) -> tuple[Standardisation, Domain]:
     """Return the standardisation and the domain of training stars, in the tokens' units.
 
     The centre is the median and the scale 1.4826 times the median absolute deviation, as in
-    Leung & Bovy (2024); the scale is the standard deviation where more than half of the values
-    are equal, and 1 where all are. The domain is defined in :class:`Domain`.
+    Leung & Bovy (2024). Of values that are mostly near one of two, as a probability, the scale is
+    that of the range of the middle 80 %; it is the standard deviation where more than half of the
+    values are equal, and 1 where all are. The domain is defined in :class:`Domain`.
 
     Parameters
     ----------
@@ -216,7 +224,11 @@ def fit_standardisation(
         if not x.size:
             continue
         center[column] = np.median(x)
-        spreads = (1.4826 * np.median(np.abs(x - center[column])), x.std(), 1.0)
+        spread = 1.4826 * np.median(np.abs(x - center[column]))
+        middle = np.subtract(*np.quantile(x, (0.9, 0.1))) / GAUSSIAN_80
+        if spread < TWO_VALUES * middle:
+            spread = middle
+        spreads = (spread, x.std(), 1.0)
         scale[column] = next(spread for spread in spreads if spread > 0)
         edges = (0.0, 1.0) if labels[column] else (0.002, 0.998)
         low[column], high[column] = np.quantile(x, edges)

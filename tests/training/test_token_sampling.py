@@ -286,3 +286,11 @@ def test_stars_as_a_run_reads_them_show_its_tokens_and_some_of_the_labels_that_i
     assert float(unlabelled.float().mean()) == pytest.approx(0.9, abs=0.02)
     assert float(shown[unlabelled, 12:15].float().mean()) == pytest.approx(0.3, abs=0.02)
     assert shown[~unlabelled, 12:15].all()
+
+
+def test_a_probability_is_scaled_by_its_range_and_not_by_the_scatter_about_zero():
+    rng = np.random.default_rng(3)
+    clump = rng.random(5000) < 0.3
+    probability = np.clip(np.where(clump, 1.0, 0.0) + rng.normal(0, 0.002, 5000), 0, 1)
+    by, _ = fit_standardisation(probability[:, None], np.array([True]))
+    assert by.scale[0] == pytest.approx(0.39, abs=0.02)
