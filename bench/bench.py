@@ -19,7 +19,7 @@ from bench.machine import describe
 from bench.measure import Absent, Noted, Row
 
 FAMILIES = (
-    "matrix", "predictor", "propagation", "stages", "run", "start", "conversion", "simulation",
+    "matrix", "predictor", "propagation", "parallax", "stages", "run", "start", "conversion", "simulation",
     "learning", "gpu",
 )  # fmt: skip
 

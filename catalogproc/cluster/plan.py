@@ -23,6 +23,7 @@ from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
+from catalogproc.features.tokens import reads_parallax
 from catalogproc.inference.engine import check_job
 from catalogproc.io.free_space import format_bytes
 from catalogproc.io.output import check_output_folder
@@ -161,6 +162,10 @@ class Plan:
             f"{len(self.done):,} done, {len(self.todo):,} to do",
             f"job {self.job.name} ({self.job.hash[:8]}), model {model}, run {self.identity.run_id}",
         ]
+        if reads_parallax(self.job):
+            lines.append(
+                "the model reads parallaxes; luminosity and distance are predicted without them"
+            )
         if self.invalid:
             lines.append(
                 f"{plural(len(self.invalid), 'invalid receipt')}: the receipt or its part was "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,17 @@ class DenseTokens:
         column = self.vocabulary.column(name)
         self.values[:, column] = value
         self.errors[:, column] = np.where(np.isfinite(value), error, np.nan)
+
+    def present(self, names: Collection[str]) -> Mask:
+        """Return where some tokens are present (N, V); False for all others.
+
+        Parameters
+        ----------
+        names
+            The tokens; those that the vocabulary lacks count as absent.
+        """
+        named = np.isin(self.vocabulary.names, tuple(names))
+        return named & np.isfinite(self.values)
 
     def set_spectrum(self, band: str, read: Coefficients, g_flux: Float, job: Job) -> Mask:
         """Write the coefficients of a band, and return which stars have any (N,).

@@ -227,9 +227,9 @@ def reddened(found: Tokens, dust_map: DustMap, vocabulary: Vocabulary, job: Job)
     values[rows, column], errors[rows, column] = ln_ebv_by_parallax(
         dust_map, found.l[rows], found.b[rows], found.parallax_zpc[rows], found.e_parallax[rows]
     )
-    by_parallax = found.ebv_by_parallax.copy()
-    by_parallax[rows] = np.isfinite(values[rows, column])
-    return replace(found, values=values, errors=errors, ebv_by_parallax=by_parallax)
+    by_parallax = found.by_parallax.copy()
+    by_parallax[rows, column] = np.isfinite(values[rows, column])
+    return replace(found, values=values, errors=errors, by_parallax=by_parallax)
 
 
 def map_folder(folder: Path | str | None = None) -> Path:

@@ -26,7 +26,14 @@ from catalogproc.errors import ContractError
 from catalogproc.features import extinction
 from catalogproc.features.star_batch import read, without_spectra
 from catalogproc.features.table_columns import TableColumns
-from catalogproc.features.tokens import PHOTOMETRY, SOURCES, Tokens, check_inputs, from_stars
+from catalogproc.features.tokens import (
+    PARALLAX_TOKENS,
+    PHOTOMETRY,
+    SOURCES,
+    Tokens,
+    check_inputs,
+    from_stars,
+)
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers.xp import SAMPLED
@@ -187,13 +194,15 @@ class TableInputs:
         count = max(0, self.rows - start) if count is None else count
         made = self._made(start, count)
         values, errors, e_j = made.values.copy(), made.errors.copy(), made.e_j.copy()
+        by_parallax = made.by_parallax.copy()
         for token, (value, error) in self.given.items():
             value, error = value[start : start + count], error[start : start + count]
             known, column = ~np.isnan(value), self.vocabulary.column(token)
             values[known, column], errors[known, column] = value[known], error[known]
+            by_parallax[known, column] = token in PARALLAX_TOKENS
             if token in ("jh", "jk"):
                 e_j[known] = np.nan  # which share of the error both colours have is unknown
-        return replace(made, values=values, errors=errors, e_j=e_j)
+        return replace(made, values=values, errors=errors, e_j=e_j, by_parallax=by_parallax)
 
     def _made(self, start: int, count: int) -> Tokens:
         """Tokens of spectra and gaia_source columns; all absent where there are none."""

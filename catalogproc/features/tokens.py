@@ -47,6 +47,9 @@ SOURCES = {
 }  # fmt: skip
 """Columns of gaia_source that each token is made of, besides PHOTOMETRY."""
 
+PARALLAX_TOKENS = ("g_fakemag",)
+"""Tokens that are always made of the parallax."""
+
 READABLE = tuple(SOURCES)
 """Tokens, besides the coefficients, that are made from spectra and gaia_source columns."""
 
@@ -101,8 +104,9 @@ class Tokens:
         Gaia source identifier; the row number where none is given.
     release
         The Gaia release of the spectra.
-    ebv_by_parallax
-        ln E(B-V) is that of a dust map at the distance of the parallax (dust_map.py).
+    by_parallax
+        Tokens (N, V) that are made of the parallax: the pseudo-luminosity, and ln E(B-V) of a dust
+        map at the distance of the parallax (dust_map.py).
     """
 
     values: Float
@@ -136,7 +140,7 @@ class Tokens:
     excess_factor: Float
     blended_fraction: Float
     multiple_or_variable: Mask
-    ebv_by_parallax: Mask
+    by_parallax: Mask
     e_j: Float
     correlations: Mapping[str, NDArray[np.floating]]
     published_errors: Mapping[str, NDArray[np.floating]]
@@ -150,6 +154,17 @@ class Tokens:
     def network_inputs(self) -> StarTokens:
         """The values and their errors, as a model reads them."""
         return StarTokens(self.values, self.errors)
+
+
+def reads_parallax(job: Job) -> bool:
+    """Return whether a job makes tokens of the parallax.
+
+    Parameters
+    ----------
+    job
+        Its inputs and dust map decide.
+    """
+    return bool(job.dust) or not set(PARALLAX_TOKENS).isdisjoint(job.inputs)
 
 
 def check_inputs(job: Job, vocabulary: Vocabulary) -> None:
@@ -257,7 +272,7 @@ def from_stars(stars: StarBatch, vocabulary: Vocabulary, job: Job) -> Tokens:
         excess_factor=stars.column("phot_bp_rp_excess_factor"),
         blended_fraction=blended_fraction(stars),
         multiple_or_variable=_or_false(stars.multiple_or_variable, size),
-        ebv_by_parallax=np.zeros(size, dtype=bool),
+        by_parallax=dense.present(PARALLAX_TOKENS),
         e_j=stars.column("j_msigcom"), correlations=stars.correlations,
         published_errors=stars.errors,
         source_id=np.arange(size) if stars.source_id is None else stars.source_id,

@@ -59,6 +59,14 @@ CORRELATED = (("teff", "logg"), ("teff", "m_h"), ("logg", "m_h"), ("mass", "log_
 CONTEXT = ("phot_g_mean_mag", "ln_ebv", "logg", "m_h")
 """Columns that a calibration may depend on besides the network's sigma."""
 
+INDEPENDENT = ("g_fakemag",)
+"""Labels that the catalog compares with the parallax, and combines with it: they are predicted
+without the tokens that are made of it (network/questions.py)."""
+
+LUMINOSITY_CONTEXT = ("teff", "logg", "m_h", "logebv")
+"""Labels that the luminosity's columns and its calibration depend on: for these they are predicted
+without the parallax too."""
+
 GYR = 9.0  # log10 of a Gyr in years
 
 
@@ -147,16 +155,52 @@ def label_distributions(
     columns
         With the labels (:func:`label_columns`) and others that calibrations may depend on.
     """
-    context = {name: columns[name] for name in CONTEXT if name in columns}
     distributions = {}
     for label, name in LABEL_COLUMNS.items():
         if label in found.prediction.labels:
+            context = calibration_context(found, label, columns)
             made = label_distribution(found, label, calibration, context)
             distributions[label] = replace(made, mean=columns[name])
         else:
             nan = np.full(len(columns[name]), np.nan)
             distributions[label] = LabelDistribution(calibration_of(calibration, label), nan, nan)
     return distributions
+
+
+def calibration_context(found: PropagatedPrediction, label: str, columns: Columns) -> Columns:
+    """Return the columns that the calibration of a label may depend on.
+
+    Parameters
+    ----------
+    found
+        Predictions for N stars.
+    label
+        The label; those of :data:`INDEPENDENT` get columns that do not depend on the parallax.
+    columns
+        With the labels and the G magnitude (N,).
+    """
+    known = without_parallax(found, columns) if label in INDEPENDENT else columns
+    return {name: known[name] for name in CONTEXT if name in known}
+
+
+def without_parallax(found: PropagatedPrediction, columns: Columns) -> Columns:
+    """Return the columns, with :data:`LUMINOSITY_CONTEXT` as predicted without the parallax.
+
+    Parameters
+    ----------
+    found
+        Predictions for N stars.
+    columns
+        Columns (N,).
+    """
+    if found.without_parallax is None:
+        return columns
+    known = label_columns(found.without_parallax)
+    named = [LABEL_COLUMNS[label] for label in found.without_parallax.labels]
+    replaced = {name: known[name] for name in named}
+    if "ln_ebv" in replaced:
+        replaced["ebv"] = np.exp(replaced["ln_ebv"])
+    return columns | replaced
 
 
 def label_columns(prediction: Prediction) -> Columns:
@@ -238,7 +282,8 @@ def luminosity(
     Parameters
     ----------
     columns
-        With ``g_fakemag``, its uncertainty, ``ebv`` and ``teff`` (N,).
+        With ``g_fakemag``, its uncertainty, ``ebv`` and ``teff`` (N,), as
+        :func:`without_parallax` returns them.
     tokens
         The inputs.
     distributions
@@ -262,10 +307,11 @@ def luminosity(
     }
 
 
-def combined_distance(columns: Columns, tokens: Tokens, independent: NDArray[np.bool_]) -> Columns:
+def combined_distance(columns: Columns, tokens: Tokens) -> Columns:
     """Return the distance from prediction and parallax together, and their difference.
 
-    Percentiles assume a Gaussian parallax; the upper one may be infinite.
+    The prediction does not depend on the parallax (:data:`INDEPENDENT`). Percentiles assume a
+    Gaussian parallax; the upper one may be infinite.
 
     Parameters
     ----------
@@ -273,19 +319,15 @@ def combined_distance(columns: Columns, tokens: Tokens, independent: NDArray[np.
         With ``g_fakemag`` and its uncertainty (N,).
     tokens
         The inputs, with the parallax.
-    independent
-        Stars whose parallax is not an input of the model (N,): only for these the prediction
-        is compared with the parallax, and combined with it if the parallax is usable.
     """
     f, sigma = columns["g_fakemag"], columns["e_g_fakemag"]
     f_parallax, e_f_parallax = tokens.pseudo_luminosity, tokens.e_pseudo_luminosity
-    usable = independent & tokens.parallax_usable & np.isfinite(f)
+    usable = tokens.parallax_usable & np.isfinite(f)
     f_both, e_both = astrometry.combine(f, sigma, f_parallax, e_f_parallax)
     near, dist, far = astrometry.distance(np.where(usable, f_both, np.nan), e_both, tokens.g_mag)
-    tension = astrometry.tension(f, sigma, f_parallax, e_f_parallax)
     return {
         "dist_comb": dist,
         "dist_comb_16": near,
         "dist_comb_84": far,
-        "plx_nsig": np.where(independent, tension, np.nan),
+        "plx_nsig": astrometry.tension(f, sigma, f_parallax, e_f_parallax),
     }

@@ -8,7 +8,7 @@ Each step is a method, so that the caller can time the steps or run them concurr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from catalogproc.inference.catalog_columns import (
     observed,
     predicted_labels,
     reddening,
+    without_parallax,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
 from catalogproc.inference.input_flags import input_flags
@@ -60,7 +61,7 @@ class ModelOutput(PropagatedPrediction):
         Reduced chi-square of the held-out coefficients (N,), NaN if the job does not check it.
     """
 
-    chi2: NDArray[np.float64]
+    chi2: NDArray[np.float64] = field(kw_only=True)
 
 
 class Engine:
@@ -197,8 +198,8 @@ class Engine:
             distributions = label_distributions(output, calibration, columns)
             columns |= predicted_labels(output, distributions)
             columns |= evolution(columns, distributions) | reddening(columns, distributions)
-            columns |= luminosity(columns, tokens, distributions)
-            columns |= combined_distance(columns, tokens, self._independent(tokens))
+            columns |= luminosity(without_parallax(output, columns), tokens, distributions)
+            columns |= combined_distance(columns, tokens)
             columns |= {
                 "tgt_box_nout": (beyond > 0).sum(axis=1, dtype=np.int16),
                 "ood_mahal": np.asarray(output.prediction.distance, dtype=np.float64),
@@ -218,14 +219,6 @@ class Engine:
             "run_id": pa.repeat(pa.scalar(self.run_id), count),
         }
         return load_contract("catalog").assemble(content, count)
-
-    def _independent(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Return the stars whose parallax is not an input of the model (N,)."""
-        # E(B-V) from a dust map depends on the distance, and so on the parallax.
-        independent = ~tokens.ebv_by_parallax
-        if "g_fakemag" in self.job.inputs:
-            independent &= np.isnan(tokens.values[:, self.bundle.vocabulary.column("g_fakemag")])
-        return independent
 
     def _evidence(
         self, tokens: Tokens, output: ModelOutput, beyond: NDArray[np.float64]

@@ -46,6 +46,9 @@ class PropagatedPrediction:
     exact_sigma
         The network's sigma (N, K) if the same values had no errors, where the job splits the
         uncertainties of a model that reads errors; else None.
+    without_parallax
+        Predictions without the tokens that are made of the parallax: of the labels that are
+        compared with it, and of those that these are interpreted with. None where no label is.
     """
 
     prediction: Prediction
@@ -53,6 +56,7 @@ class PropagatedPrediction:
     published: Propagated | None
     nonlinear: NDArray[np.bool_]
     exact_sigma: NDArray[np.float32] | None
+    without_parallax: Prediction | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ import pyarrow as pa
 from catalogproc import __version__
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError
+from catalogproc.features.tokens import reads_parallax
+from catalogproc.inference.catalog_columns import INDEPENDENT
 from catalogproc.inference.chunk_rows import ChunkRows, screened_rows
 from catalogproc.inference.input_flags import zero_point_differences
 from catalogproc.inference.stopwatch import Stopwatch
@@ -237,6 +239,8 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
         "input_fingerprint": chunk.pieces[0].fingerprint,
         **bundle.release.facts,
     }
+    if reads_parallax(engine.job):
+        stated["predicted_without_parallax"] = ", ".join(INDEPENDENT)
     if len(chunk.pieces) > 1:
         files = [{"name": one.file.name, "fingerprint": one.fingerprint} for one in chunk.pieces]
         stated["input_files"] = json.dumps(files)

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.table_inputs import default_job
-from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS, label_columns
+from catalogproc.inference.catalog_columns import (
+    CONTEXT,
+    INDEPENDENT,
+    LABEL_COLUMNS,
+    LUMINOSITY_CONTEXT,
+    calibration_context,
+    label_columns,
+)
 from catalogproc.inference.label_distribution import (
     HIGH,
     LOW,
@@ -44,6 +51,9 @@ def propagate(
 ) -> PropagatedPrediction:
     """Predict labels and propagate the errors of the tokens.
 
+    Labels that are compared with the parallax are predicted without it, in a second question
+    about the stars that have tokens made of it.
+
     Parameters
     ----------
     predictor
@@ -55,18 +65,24 @@ def propagate(
     job
         How errors are taken and propagated.
     """
-    from catalogproc.network.error_propagation import Draws, differentiate, disagree, sampled
+    from catalogproc.network.error_propagation import Draws, disagree, sampled
+    from catalogproc.network.questions import Questions
     from catalogproc.network.star_tokens import StarTokens
 
     vocabulary, inputs = predictor.bundle.vocabulary, tokens.network_inputs
+    questions = Questions(predictor, tokens.by_parallax, INDEPENDENT)
+    compared = not set(labels).isdisjoint(INDEPENDENT)
+    context = tuple(label for label in labels if compared and label in LUMINOSITY_CONTEXT)
     nonlinear = np.zeros(len(tokens), dtype=bool)
     method = job.propagation_of(predictor.bundle.reads_errors)
     if method in ("network", "none"):
-        prediction, exact_sigma = predictor.predict(inputs, labels), None
+        prediction, without_parallax = questions.ask(inputs, labels, context)
+        found = PropagatedPrediction(prediction, None, None, nonlinear, None, without_parallax)
         if method == "network" and job.split_errors:
-            exact_sigma = predictor.predict(StarTokens.exact(inputs.values), labels).sigma
-        return PropagatedPrediction(prediction, None, None, nonlinear, exact_sigma)
-    prediction, jacobian = differentiate(predictor, inputs, labels)
+            exact = questions.predict(StarTokens.exact(inputs.values), labels)
+            return replace(found, exact_sigma=exact.sigma)
+        return found
+    prediction, jacobian = questions.differentiate(inputs, labels)
     noise = input_noise(tokens, vocabulary, job)
     propagated = jacobian.propagate(noise)
     published: Propagated | None = propagated
@@ -78,9 +94,12 @@ def propagate(
     if method == "sampled":
         linear = propagated
         draws = Draws(tokens.source_id, job.draws)
-        prediction, propagated = sampled(predictor, inputs, noise, labels, draws)
+        prediction, propagated = sampled(questions, inputs, noise, labels, draws)
         nonlinear = disagree(linear, propagated)
-    return PropagatedPrediction(prediction, propagated, published, nonlinear, None)
+    without_parallax = questions.without_hidden(inputs, prediction, context)
+    return PropagatedPrediction(
+        prediction, propagated, published, nonlinear, None, without_parallax
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +112,8 @@ class TablePrediction:
         Names of the predicted tokens.
     mean, sigma, low, high
         By label (N,): the prediction, its total 1-sigma uncertainty, and the 16th and the 84th
-        percentile; NaN for a row without a token, and where a mass is not positive.
+        percentile; NaN for a row without a token that the label is predicted from, and where a
+        mass is not positive.
     g_mag
         G magnitudes (N,) as observed or synthesised, NaN where unknown.
     read
@@ -152,11 +172,14 @@ def predict_table(
     for start in range(0, rows, step):
         some = slice(start, start + step)
         tokens = inputs.tokens(start, step)
-        g_mag[some], read[some] = tokens.g_mag, ~np.isnan(tokens.values).all(axis=1)
+        present = ~np.isnan(tokens.values)
+        g_mag[some], read[some] = tokens.g_mag, present.any(axis=1)
+        apart = (present & ~tokens.by_parallax).any(axis=1)
         columns = _predict(predictor, tokens, requested, job)
         for label in labels:
+            known = apart if label in INDEPENDENT else read[some]
             for by_label, values in zip(numbers, columns[label], strict=True):
-                by_label[label][some] = np.where(read[some], values, np.nan)
+                by_label[label][some] = np.where(known, values, np.nan)
         if progress is not None:
             progress(min(start + step, rows), rows, "")
     mean, sigma, low, high = numbers
@@ -174,11 +197,11 @@ def _predict(
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         columns = label_columns(found.prediction)
         columns["phot_g_mean_mag"] = tokens.g_mag
-        context = {name: columns[name] for name in CONTEXT}
         made = {}
         for k, label in enumerate(labels):
             name = LABEL_COLUMNS.get(label, "")
             value = columns[name] if name else found.prediction.mean[:, k].astype(np.float64)
+            context = calibration_context(found, label, columns)
             stated = replace(label_distribution(found, label, calibration, context), mean=value)
             percentiles = (stated.percentile(level) for level in (LOW, HIGH))
             made[label] = (value, stated.sigma, *percentiles)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,8 +182,16 @@ def differentiate(
     )
 
 
+class Predicts(Protocol):
+    """What predicts labels from tokens: a predictor, or one of several questions."""
+
+    def predict(self, tokens: StarTokens, labels: Sequence[str]) -> Prediction:
+        """Predict labels for each star."""
+        ...
+
+
 def sampled(
-    predictor: Predictor,
+    predictor: Predicts,
     tokens: StarTokens,
     noise: InputNoise,
     labels: Sequence[str],
@@ -192,7 +201,9 @@ def sampled(
 
     Parameters
     ----------
-    predictor, tokens, noise, labels
+    predictor
+        The model.
+    tokens, noise, labels
         As for :func:`first_order`. The errors that the model reads stay the stated ones.
     draws
         Which errors are added.

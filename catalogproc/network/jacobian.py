@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalogproc.network.components import Components
-from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Block, Transformer, attention_mask, summary
+from catalogproc.network.packed_tokens import PackedTokens, attention_mask
+from catalogproc.network.transformer import Block, Transformer, summary
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class ReversePass:
         network = self.network
         network.require_errors(tokens)
         present = tokens.present  # (N, T)
-        mask = attention_mask(present)
+        attended = attention_mask(network.attended(tokens))
         scale, shift = network.scale_and_shift(tokens)  # (N, T, D)
         x, slope = _gelu(torch.addcmul(shift, scale, tokens.values.unsqueeze(-1)))
         slope = slope * scale  # of the embedding with respect to the token's value
         encoder = []
         for block in _blocks(network.encoder):
-            x, saved = self._forward(block, x, x, mask)
+            x, saved = self._forward(block, x, x, attended)
             encoder.append(saved)
-        memory = x
+        memory, mask = x, attention_mask(present)
         x = network.weight[requests].unsqueeze(0)  # (1, K, D)
         decoder = []
         for block in _blocks(network.decoder):

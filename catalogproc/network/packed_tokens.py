@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,6 +43,19 @@ class PackedTokens:
         """Which slots hold a token (N, T)."""
         return self.ids != PADDING
 
+    def without(self, numbers: Sequence[int]) -> Tensor:
+        """Return which slots hold another token than some (N, T).
+
+        Parameters
+        ----------
+        numbers
+            Token numbers.
+        """
+        others = self.present
+        for number in numbers:
+            others = others & (self.ids != number)
+        return others
+
     def rows(self, which: Any, width: int | None = None) -> PackedTokens:
         """Return some stars.
 
@@ -65,6 +80,25 @@ class PackedTokens:
         """
         errors = None if self.errors is None else self.errors.to(device, dtype)
         return PackedTokens(self.ids.to(device), self.values.to(device, dtype), errors)
+
+
+def attention_mask(present: Tensor) -> Tensor | None:
+    """Return the mask of keys to attend to, True where present; None if all are.
+
+    Parameters
+    ----------
+    present
+        (N, T), True for the tokens to attend to; (N, K, T) if requests attend to different ones.
+
+    Returns
+    -------
+    (N, 1, 1, T + 1) or (N, 1, K, T + 1). The last key is the learned one, which is always present.
+    """
+    # Without a mask the CPU kernel is faster; on a GPU, this test would wait for the queue.
+    if not present.is_cuda and bool(present.all()):
+        return None
+    mask = F.pad(present, (0, 1), value=True).unsqueeze(1)
+    return mask if present.dim() == 3 else mask.unsqueeze(2)
 
 
 def pack(values: NDArray[np.floating], errors: NDArray[np.floating] | None = None) -> PackedTokens:

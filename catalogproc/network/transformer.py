@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from catalogproc.errors import BundleError, JobError
 from catalogproc.network.components import Components
-from catalogproc.network.packed_tokens import PADDING, PackedTokens
+from catalogproc.network.packed_tokens import PADDING, PackedTokens, attention_mask
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Shape:
     as (attention heads, feed-forward width); ``head`` lists the hidden layers between
     the decoder and the two outputs. With ``reads_errors`` a token's embedding depends on its
     error too. With ``components`` M > 1 the predicted distribution is a weighted sum of M
-    Gaussians: for the token numbers ``mixture``, or for all if there are none.
+    Gaussians: for the token numbers ``mixture``, or for all if there are none. The token numbers
+    ``late`` enter at the decoder (late fusion): in the encoder no other token attends to them, so
+    that one encoding serves predictions with them and without.
     """
 
     tokens: int
@@ -47,6 +49,7 @@ class Shape:
     reads_errors: bool = False
     components: int = 1
     mixture: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = [self.tokens, self.width, *self.head, self.components]
@@ -71,14 +74,21 @@ class Shape:
                 "the numbers of tokens that are predicted as several Gaussians",
                 wanted=f"1 to {self.tokens}, with components of 2 or more", found=self.mixture,
             )  # fmt: skip
+        if not all(isinstance(n, int) and 0 < n <= self.tokens for n in self.late):
+            raise JobError(
+                "the numbers of tokens that enter at the decoder",
+                wanted=f"1 to {self.tokens}", found=self.late,
+            )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists and numbers for TOML and JSON; :meth:`from_dict` reads them."""
         content = asdict(self)
         for name in ("encoder", "decoder"):
             content[name] = [list(block) for block in content[name]]
-        content["head"], content["mixture"] = list(self.head), list(self.mixture)
-        for name, default in (("reads_errors", False), ("components", 1), ("mixture", [])):
+        for name in ("head", "mixture", "late"):
+            content[name] = list(content[name])
+        optional = {"reads_errors": False, "components": 1, "mixture": [], "late": []}
+        for name, default in optional.items():
             if content[name] == default:
                 del content[name]  # keeps the text of bundles that were written before
         return content
@@ -106,7 +116,7 @@ class Shape:
             for name in ("encoder", "decoder"):
                 if name in given:
                     given[name] = tuple((heads, inner) for heads, inner in given[name])
-            for name in ("head", "mixture"):
+            for name in ("head", "mixture", "late"):
                 if name in given:
                     given[name] = tuple(given[name])
             return cls(**given)
@@ -263,13 +273,22 @@ class Transformer(nn.Module):
             that are not padding (N, T), which :meth:`decode` applies.
         """
         self.require_errors(tokens)
-        present = tokens.present  # (N, T)
-        mask = attention_mask(present)
+        mask = attention_mask(self.attended(tokens))
         scale, shift = self.scale_and_shift(tokens)
         x = F.gelu(torch.addcmul(shift, scale, tokens.values.unsqueeze(-1)))  # (N, T, D)
         for block in self.encoder:
             x = block(x, x, mask)
-        return x, present
+        return x, tokens.present
+
+    def attended(self, tokens: PackedTokens) -> Tensor:
+        """Return the tokens that others attend to in the encoder (N, T): all but late ones.
+
+        Parameters
+        ----------
+        tokens
+            Of N stars.
+        """
+        return tokens.without(self.shape.late)
 
     def decode(self, memory: Tensor, present: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (N, K), standardised, of each requested token.
@@ -287,7 +306,8 @@ class Transformer(nn.Module):
         Parameters
         ----------
         memory, present
-            As :meth:`encode` returns them.
+            As :meth:`encode` returns them; ``present`` may be (N, K, T), the tokens that each
+            request attends to.
         requests
             Token numbers: (K,), the same for all stars, or (N, K). For (K,), what depends
             on the request alone is computed once, not per star.
@@ -361,24 +381,6 @@ def summary(memory: Tensor, present: Tensor) -> Tensor:
     """
     weight = present.to(memory.dtype).unsqueeze(-1)
     return (memory * weight).sum(1) / weight.sum(1).clamp(min=1.0)
-
-
-def attention_mask(present: Tensor) -> Tensor | None:
-    """Return the mask of keys to attend to, True where present; None if all are.
-
-    Parameters
-    ----------
-    present
-        (N, T), True where a token is not padding.
-
-    Returns
-    -------
-    (N, 1, 1, T + 1). The last key is the learned one, which is always present.
-    """
-    # Without a mask the CPU kernel is faster; on a GPU, this test would wait for the queue.
-    if not present.is_cuda and bool(present.all()):
-        return None
-    return F.pad(present, (0, 1), value=True)[:, None, None, :]
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:

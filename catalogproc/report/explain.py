@@ -49,7 +49,8 @@ class LabelPrediction:
     input_sigma, model_sigma
         Input and model uncertainty; NaN where the run did not separate them.
     attention
-        Shares (T + 1,) of the attention that the star's T tokens and the learned key get.
+        Shares (T + 1,) of the attention that the star's T tokens and the learned key get; 0 for
+        tokens that the label was predicted without.
     """
 
     label: str
@@ -306,14 +307,10 @@ def _predictions(
 ) -> tuple[LabelPrediction, ...]:
     """Return the predictions in the catalog's row, with the attention behind each."""
     from catalogproc.inference.engine import LABEL_COLUMNS
-    from catalogproc.network.attention import attention
+    from catalogproc.report.explain_attention import label_attention
 
-    bundle, labels = engine.bundle, engine.job.labels
-    count = int(np.isfinite(tokens.values[0]).sum())
-    star, requests = bundle.pack(tokens.network_inputs), bundle.vocabulary.columns(labels) + 1
-    shares = attention(bundle.network(), star.rows(slice(1), count), requests)
     predictions = []
-    for label, share in zip(labels, shares, strict=True):
+    for label, share in label_attention(engine, tokens).items():
         column = LABEL_COLUMNS[label]
         names = (f"e_{column}", f"e_{column}_input", f"e_{column}_model")
         sigma, input_sigma, model_sigma = (row.get(name, np.nan) for name in names)

@@ -27,6 +27,7 @@ _LABELS = {
     "teff": ("Teff", "{:.0f} ± {:.0f} K"),
     "logg": ("log g", "{:.2f} ± {:.2f}"),
     "m_h": ("[M/H]", "{:+.2f} ± {:.2f}"),
+    "alpha_m": ("[alpha/M]", "{:+.2f} ± {:.2f}"),
     "mass": ("mass", "{:.2f} ± {:.2f} Msun"),
     "log_age": ("log age", "{:.2f} ± {:.2f}"),
     "logebv": ("ln E(B-V)", "{:.2f} ± {:.2f}"),

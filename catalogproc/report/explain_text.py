@@ -16,6 +16,7 @@ _COLUMNS = {
     "teff": ("teff", "K", ".0f"),
     "logg": ("logg", "dex", ".3f"),
     "m_h": ("m_h", "dex", ".3f"),
+    "alpha_m": ("alpha_m", "dex", ".3f"),
     "mass": ("mass", "solMass", ".3f"),
     "log_age": ("log_age", "dex(yr)", ".3f"),
     "logebv": ("ln_ebv", "ln mag", ".3f"),

@@ -30,7 +30,7 @@ GAUSSIAN = ("mean.weight", "mean.bias", "log_variance.weight", "log_variance.bia
 APART = 0.02
 """Distance of the first and the last mean from the old one, standardised."""
 
-GROWTH = ("reads_errors", "components", "mixture")
+GROWTH = ("reads_errors", "components", "mixture", "late")
 """Fields of a job's table ``network`` that a fine-tuned model may get."""
 
 
@@ -114,8 +114,8 @@ def extended_shape(
     Parameters
     ----------
     network
-        Table ``network`` of a training job; ``mixture`` has names of tokens. If a model is
-        fine-tuned, only :data:`GROWTH` is read of it; the rest is the model's.
+        Table ``network`` of a training job; ``mixture`` and ``late`` have names of tokens. If a
+        model is fine-tuned, only :data:`GROWTH` is read of it; the rest is the model's.
     vocabulary
         Defines the tokens.
     bundle
@@ -127,8 +127,8 @@ def extended_shape(
         An invalid shape, or one without what the model has.
     """
     network = dict(network)
-    if "mixture" in network:
-        network["mixture"] = [vocabulary.number(name) for name in network["mixture"]]
+    for table in {"mixture", "late"} & network.keys():
+        network[table] = [vocabulary.number(name) for name in network[table]]
     if bundle is None:
         return Shape.from_dict({"tokens": len(vocabulary), **network})
     grown = {name: network[name] for name in GROWTH if name in network}

@@ -84,9 +84,10 @@ def test_a_map_adds_a_token_if_none_was_given(bundle: Bundle, staged: DustMap) -
     assert dusty.values[0, column] == pytest.approx(
         np.log(0.3)
     )  # the table takes precedence over the map
-    assert not dusty.ebv_by_parallax[0]
-    assert not plain.ebv_by_parallax.any()
-    read = dusty.ebv_by_parallax
+    assert not dusty.by_parallax[0].any()
+    assert not plain.by_parallax.any()
+    read = dusty.by_parallax[:, column]
+    assert (dusty.by_parallax.sum(axis=1) == read).all()
     assert read.sum() > 20
     ebv = staged.ebv(dusty.l[read], dusty.b[read], 1.0 / dusty.parallax_zpc[read])
     good = (ebv > 0) & (ebv < 10)
@@ -94,17 +95,21 @@ def test_a_map_adds_a_token_if_none_was_given(bundle: Bundle, staged: DustMap) -
     assert np.median(np.abs(off)) < 0.02  # bright stars: the distance alone gives nearly the same
 
 
-def test_a_parallax_used_for_the_dust_is_not_combined_again(
+def test_dust_at_the_parallax_is_no_input_of_what_is_compared_with_the_parallax(
     bundle: Bundle, staged: DustMap
 ) -> None:
     spectra, beside = real_stars.bright(), gaia_source()
     engine = Engine(bundle, DUSTY, dust_map=staged)
-    read = engine.features(spectra, beside).ebv_by_parallax
+    tokens = engine.features(spectra, beside)
+    read = tokens.by_parallax.any(axis=1)
     table = engine.process(spectra, beside)
-    for name in ("dist_comb", "plx_nsig"):
-        values = table[name].to_numpy()
-        assert np.isnan(values[read]).all()
-        assert np.isfinite(values[0])
+    assert ((table["input_flags"].to_numpy() & 4 > 0) == read).all()
+    without = Engine(bundle, JOB).process(spectra, beside)
+    for name in ("g_fakemag", "dist", "mg0", "log_lum_g", "nn_parallax", "dist_comb", "plx_nsig"):
+        found, wanted = table[name].to_numpy()[read], without[name].to_numpy()[read]
+        np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=1e-4)
+    moved = np.abs(table["teff"].to_numpy() - without["teff"].to_numpy())[read]
+    assert (moved > 0.1).all()
     without = Engine(bundle, JOB).process(spectra, beside)
     more = table["n_tokens"].to_numpy() - without["n_tokens"].to_numpy()
     assert (more == read).all()

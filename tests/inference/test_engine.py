@@ -274,19 +274,6 @@ def test_combined_distance_is_the_weighted_mean_of_parallaxes(combined):
     np.testing.assert_allclose(array(table, "plx_nsig"), tension, rtol=1e-3, atol=1e-4)
 
 
-def test_a_parallax_that_is_an_input_is_not_combined_again(bundle, combined):
-    _, auxiliary = combined
-    reading = Engine(bundle, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
-    table = reading.process(real_stars.faint().slice(0, 300), auxiliary)
-    for name in ("dist_comb", "dist_comb_84", "plx_nsig"):
-        assert np.isnan(array(table, name)).all()
-    unread = auxiliary.set_column(
-        auxiliary.column_names.index("parallax"), "parallax", pa.nulls(300, pa.float64())
-    )
-    again = reading.process(real_stars.faint().slice(0, 300), unread)
-    assert (array(table, "n_tokens") - array(again, "n_tokens") == 1).all()
-
-
 def test_a_star_of_one_band_with_photometry_is_predicted_and_flagged(engine):
     spectra = real_stars.nulled(real_stars.bright(), "bp", [0, 1])
     table = engine.process(spectra, real_stars.bright_auxiliary())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ JOB = Job("test")
 class Case:
     """A run of thirty real bright stars, one of them with its coefficients removed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, job: Job = JOB) -> None:
         self.model, self.output = folder / "model", folder / "out"
         self.input, self.auxiliary = folder / "xp.parquet", folder / "gaia.parquet"
         bundle = tiny_bundle(self.model)
@@ -50,16 +51,18 @@ class Case:
             broken[name][4] = None
         self.rejected_id = self.ids[4]
         pq.write_table(pa.table(broken, schema=spectra.schema), self.input)
-        pq.write_table(real_stars.bright_auxiliary(), self.auxiliary)
+        error = pa.array(np.full(30, 0.03))  # the real ones are not at hand
+        source = real_stars.bright_auxiliary().append_column("parallax_error", error)
+        pq.write_table(source, self.auxiliary)
         auxiliary = open_auxiliary([self.auxiliary], None)
         run = RunIdentity.of(
-            JOB,
+            job,
             bundle,
             [InputFile(str(self.input), chunks.fingerprint(self.input), 30)],
             [InputFile(str(self.auxiliary), chunks.fingerprint(self.auxiliary))],
         )
         open_run(self.output, run)
-        engine = Engine(bundle, JOB, run_id=run.run_id)
+        engine = Engine(bundle, job, run_id=run.run_id)
         for chunk in chunks.cut([self.input], 10):
             process_chunk(engine, chunk, auxiliary, self.output)
         self.bundle = bundle
@@ -94,6 +97,21 @@ def test_explained_values_are_those_of_the_catalog(case: Case, star: Explanation
     for prediction in star.predictions:
         np.testing.assert_allclose(prediction.attention.sum(), 1.0, atol=1e-6)
         assert sum(attention_shares(star, prediction).values()) == pytest.approx(1.0)
+
+
+def test_attention_shows_that_the_luminosity_was_predicted_without_the_parallax(
+    tmp_path: Path,
+) -> None:
+    reading = Case(tmp_path, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
+    star = explain(reading.output, reading.ids[7], model=reading.model)
+    assert "g_fakemag" in star.tokens
+    for prediction in star.predictions:
+        shares = attention_shares(star, prediction)
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert (shares["g_fakemag"] == 0) == (prediction.label == "g_fakemag")
+    assert "the predicted luminosity and distance do not depend on it" in "\n".join(
+        explanation_lines(star)
+    )
 
 
 def test_tokens_are_those_of_the_spectrum(case: Case, star: Explanation) -> None:
@@ -161,8 +179,6 @@ def test_plot_is_not_blank_and_is_reproducible(star: Explanation, tmp_path: Path
 
 
 def test_a_star_without_a_calibrated_spectrum_has_a_plot(star: Explanation, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     bare = replace(
         star, observed=None, predicted=None, wavelengths=None, predicted_coefficients=None
     )

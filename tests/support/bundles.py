@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,12 @@ LIMITS = {
 }
 
 
-def tiny_bundle(folder: Path, vocabulary: Vocabulary | None = None, seed: int = 0) -> Bundle:
+def tiny_bundle(
+    folder: Path,
+    vocabulary: Vocabulary | None = None,
+    seed: int = 0,
+    late: Sequence[str] = (),
+) -> Bundle:
     """Write a bundle of a few thousand random weights into a folder, and load it.
 
     Tokens are standardised with the statistics of real training stars, so the answers are
@@ -41,7 +47,10 @@ def tiny_bundle(folder: Path, vocabulary: Vocabulary | None = None, seed: int = 
     center, scale = standardisation.center, standardisation.scale
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    shape = Shape(len(vocabulary), 16, ((4, 32),), ((2, 32), (4, 32)), (32, 16), dropout=0.0)
+    shape = Shape(
+        len(vocabulary), 16, ((4, 32),), ((2, 32), (4, 32)), (32, 16), dropout=0.0,
+        late=tuple(map(vocabulary.number, late)),
+    )  # fmt: skip
     low, high = center - 50 * scale, center + 50 * scale
     for name, limits in LIMITS.items():
         low[vocabulary.column(name)], high[vocabulary.column(name)] = limits
