@@ -226,7 +226,7 @@ def fit_standardisation(
         center[column] = np.median(x)
         spread = 1.4826 * np.median(np.abs(x - center[column]))
         middle = np.subtract(*np.quantile(x, (0.9, 0.1))) / GAUSSIAN_80
-        if spread < TWO_VALUES * middle:
+        if 0 < spread < TWO_VALUES * middle:
             spread = middle
         spreads = (spread, x.std(), 1.0)
         scale[column] = next(spread for spread in spreads if spread > 0)
