@@ -77,8 +77,10 @@ def checkable(bundle: Bundle) -> bool:
     return set(held_out(bundle.vocabulary)) <= set(bundle.requestable)
 
 
-def spectrum_chi2(predictor: Predictor, tokens: StarTokens, errors: NDArray[np.floating]) -> Float:
-    """Return the reduced chi-square of the held-out coefficients, predicted from the others.
+def held_out_residuals(
+    predictor: Predictor, tokens: StarTokens, errors: NDArray[np.floating]
+) -> Float:
+    """Return residuals of the held-out coefficients, predicted from the others, over their error.
 
     Parameters
     ----------
@@ -91,15 +93,69 @@ def spectrum_chi2(predictor: Predictor, tokens: StarTokens, errors: NDArray[np.f
 
     Returns
     -------
-    (N,); NaN for a star with fewer than four of these coefficients.
+    (N, n); NaN where a coefficient is absent. The error is the quadratic sum of the network's
+    sigma and the coefficient's error.
     """
     names = held_out(predictor.bundle.vocabulary)
     columns = predictor.bundle.vocabulary.columns(names)
     predicted = predictor.predict(tokens.without(columns), names)
     with np.errstate(over="ignore", invalid="ignore"):
-        variance = predicted.sigma.astype(np.float64) ** 2 + errors[:, columns] ** 2
-        terms = (tokens.values[:, columns] - predicted.mean) ** 2 / variance
-    known = np.isfinite(terms)
-    count = known.sum(axis=1)
-    total = np.where(known, terms, 0.0).sum(axis=1)
-    return np.where(count >= MIN_HELD_OUT, total / np.maximum(count, 1), np.nan)
+        sigma = np.hypot(predicted.sigma.astype(np.float64), errors[:, columns])
+        residuals = (tokens.values[:, columns] - predicted.mean) / sigma
+    return np.where(np.isfinite(residuals), residuals, np.nan)
+
+
+def reduced_chi2(residuals: Float, covariance: Float | None) -> Float:
+    """Return the reduced chi-square of residuals (N,); NaN for a star with fewer than four.
+
+    Parameters
+    ----------
+    residuals
+        (N, n), over their errors; NaN where unknown.
+    covariance
+        Their covariance (n, n) over clean stars; None where it was not measured: independent
+        residuals.
+
+    Notes
+    -----
+    The errors of coefficients are correlated, and those of the network's predictions more so:
+    a star that is too bright in RP is off in all of them together. So the residuals are divided
+    by a factor of their covariance, of those that the star has.
+    """
+    from scipy.linalg import solve_triangular
+
+    known = ~np.isnan(residuals)
+    chi2 = np.full(len(residuals), np.nan)
+    kind = known @ (1 << np.arange(residuals.shape[1]))  # one number for those that a star has
+    for number in np.unique(kind):
+        rows = np.flatnonzero(kind == number)
+        pattern = known[rows[0]]
+        if pattern.sum() < MIN_HELD_OUT:
+            continue
+        scaled = residuals[rows][:, pattern]
+        if covariance is not None:
+            factor = np.linalg.cholesky(covariance[np.ix_(pattern, pattern)])
+            scaled = solve_triangular(factor, scaled.T, lower=True).T
+        with np.errstate(over="ignore"):
+            chi2[rows] = np.square(scaled).sum(axis=1) / pattern.sum()
+    return chi2
+
+
+def spectrum_chi2(predictor: Predictor, tokens: StarTokens, errors: NDArray[np.floating]) -> Float:
+    """Return the reduced chi-square of the held-out coefficients, predicted from the others.
+
+    Parameters
+    ----------
+    predictor
+        The model, whose calibration has the covariance of the residuals.
+    tokens
+        Of N stars.
+    errors
+        Errors (N, V) of the coefficients that they are compared with, in the tokens' units.
+
+    Returns
+    -------
+    (N,); NaN for a star with fewer than four of these coefficients.
+    """
+    residuals = held_out_residuals(predictor, tokens, errors)
+    return reduced_chi2(residuals, predictor.bundle.calibration.residual_covariance)

@@ -199,6 +199,9 @@ class UncertaintyCalibration:
         training stars do not exceed.
     trained_on
         Sorted source_ids (M,), int64, of the real stars in the training set.
+    residual_covariance
+        Covariance (n, n) of the residuals of these coefficients over their errors; None where
+        it was not measured.
     """
 
     by_label: Mapping[str, LabelCalibration] = field(default_factory=dict)
@@ -206,6 +209,7 @@ class UncertaintyCalibration:
     margin: float = 0.0
     chi2: float = 0.0
     trained_on: NDArray[np.int64] | None = None
+    residual_covariance: Floats | None = None
 
     def in_training(self, source_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether stars belong to the training set.
@@ -235,6 +239,8 @@ class UncertaintyCalibration:
                        "log_sizes": self.latent.log_sizes,
                        "factor": self.latent.factor,
                        "limit": np.array([self.latent.limit])}  # fmt: skip
+        if self.residual_covariance is not None:
+            arrays["residual_covariance"] = self.residual_covariance
         if self.trained_on is not None:
             arrays["trained_on"] = np.unique(self.trained_on).astype(np.int64)
         return save(arrays) if arrays else None
@@ -295,6 +301,7 @@ class UncertaintyCalibration:
             float(content.get("margin", 0.0)),
             float(content.get("chi2", 0.0)),
             arrays.get("trained_on"),
+            arrays.get("residual_covariance"),
         )
 
 

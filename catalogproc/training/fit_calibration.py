@@ -22,7 +22,12 @@ from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.errors import BundleError
 from catalogproc.features.input_errors import inflate_errors
 from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS
-from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
+from catalogproc.inference.domain_checks import (
+    beyond_box,
+    checkable,
+    held_out_residuals,
+    reduced_chi2,
+)
 from catalogproc.inference.label_distribution import POSITIVE
 from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job
@@ -59,11 +64,18 @@ COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.998
 are far beyond each limit (tests/evaluation/test_coverage.py); together the limits exclude 1 % of
 clean giants."""
 
-RIDGE = 1e-3
-"""Fraction of the mean latent variance that is added in each direction: some hardly vary."""
+COMMON_RESIDUAL = 0.99
+"""Fraction of giants whose held-out residuals determine the covariance."""
+
+RIDGE, CHI2_RIDGE = 1e-3, 1e-2
+"""Fraction of the mean variance, of the latent space and of the held-out residuals, that is added
+in each direction: some hardly vary."""
 
 FEWEST = 500
 """Smallest number of stars for a calibration."""
+
+FEWEST_RESIDUALS = 200
+"""Smallest number of stars for the covariance of the ten held-out residuals."""
 
 CARD = "CARD.md"
 
@@ -162,20 +174,43 @@ def fit_uncertainties(
         if fitted is not None:
             by_label[label] = fitted
     latent = fit_latent(predictor.summaries(holdout.inputs), np.isfinite(holdout.values))
-    margin, chi2 = _domain_limits(predictor, holdout)
-    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on)
+    beyond = beyond_box(bundle, holdout.values[holdout.default_read], Job("default").coefficients)
+    margin = float(np.quantile(beyond.max(axis=1), COMMON_BOX))
+    covariance, chi2 = _fit_chi2(predictor, holdout) if checkable(bundle) else (None, 0.0)
+    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on, covariance)
 
 
-def _domain_limits(predictor: Predictor, holdout: Holdout) -> tuple[float, float]:
-    """Return the limits of the coefficient range and of the held-out chi-square."""
-    bundle, inputs = predictor.bundle, holdout.inputs.rows(holdout.default_read)
-    chi2 = 0.0
-    if checkable(bundle):
-        _, errors = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, bundle.vocabulary)
-        chi2_of_stars = spectrum_chi2(predictor, inputs, errors[holdout.default_read])
-        chi2 = float(np.nanquantile(chi2_of_stars, COMMON_CHI2))
-    beyond = beyond_box(bundle, inputs.values, Job("default").coefficients).max(axis=1)
-    return float(np.quantile(beyond, COMMON_BOX)), chi2
+def _fit_chi2(predictor: Predictor, holdout: Holdout) -> tuple[Floats | None, float]:
+    """Return the covariance of the held-out residuals, and the limit of their chi-square."""
+    rows, vocabulary = holdout.default_read, predictor.bundle.vocabulary
+    _, errors = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)
+    residuals = held_out_residuals(predictor, holdout.inputs.rows(rows), errors[rows])
+    covariance = residual_covariance(residuals)
+    return covariance, float(np.nanquantile(reduced_chi2(residuals, covariance), COMMON_CHI2))
+
+
+def residual_covariance(residuals: Floats) -> Floats | None:
+    """Return the covariance (n, n) of the residuals of held-out coefficients.
+
+    The stars with the largest residuals are left out: these are what the test is to find.
+
+    Parameters
+    ----------
+    residuals
+        (N, n), over their errors; NaN where unknown.
+
+    Returns
+    -------
+    None from fewer than FEWEST_RESIDUALS stars that have all of them.
+    """
+    known = residuals[np.isfinite(residuals).all(axis=1)]
+    if len(known) < FEWEST_RESIDUALS:
+        return None
+    largest = np.abs(known).max(axis=1)
+    usual = known[largest <= np.quantile(largest, COMMON_RESIDUAL)]
+    covariance = usual.T @ usual / len(usual)
+    ridge = CHI2_RIDGE * np.trace(covariance) / len(covariance)
+    return np.asarray(covariance + ridge * np.eye(len(covariance)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,6 +168,9 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     assert set(made.calibration.by_label) >= {"teff", "logg", "m_h", "log_age"}
     assert made.calibration.latent is not None
     assert made.calibration.chi2 > 0
+    covariance = made.calibration.residual_covariance
+    assert covariance is not None
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
     assert made.hash != plain.hash
     weights = "weights.safetensors"
     assert (folder / weights).read_bytes() == (plain.path / weights).read_bytes()
