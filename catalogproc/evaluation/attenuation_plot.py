@@ -47,7 +47,7 @@ def attenuation_figure(scores: Sequence[QuantityScores]) -> bytes:
 
 def _panel(axes: Any, row: QuantityScores) -> None:
     item = QUANTITIES[row.quantity]
-    middle = np.array([0.5 * (one.low + one.high) for one in row.deciles[MODEL]])
+    middle = np.array([one.median for one in row.deciles[MODEL]])
     shift = 0.006 * np.ptp(middle)
     largest = 0.0
     for place, method in enumerate((MODEL, TREES)):

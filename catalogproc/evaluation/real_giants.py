@@ -53,7 +53,10 @@ BIN_STARS = 600
 PARALLAX_SN = 10.0
 """Smallest parallax over error of the giants that tell what a parallax as an input gains."""
 
-WITH_PARALLAX = "model, with the parallax"
+WITH_PARALLAX, GOOD = "model, with the parallax", "model, good_params"
+
+FAINT = (15.0, 16.0, 17.0, 17.65)
+"""Edges in G of the bins of giants that are moved beyond the labelled ones, by added noise."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class RealGiants:
         Number of giants that XGBoost is fitted to.
     scores, bins, good
         By quantity, by bin, by kind of star.
+    faint
+        Giants with noise added as if they were at the magnitudes of FAINT, by bin.
     parallax
         log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
     seismic
@@ -134,6 +139,7 @@ class RealGiants:
     tree_stars: int
     scores: tuple[QuantityScores, ...]
     bins: tuple[BinCoverage, ...]
+    faint: tuple[BinCoverage, ...]
     good: tuple[GoodShare, ...]
     parallax: Mapping[str, Score]
     seismic: Mapping[str, list[SeismicScore]]
@@ -175,6 +181,7 @@ def evaluate_giants(
         tree_stars=len(training),
         scores=tuple(part.scores(by_trees)),
         bins=tuple(part.bins()),
+        faint=tuple(part.faint_bins()),
         good=tuple(part.good()),
         parallax=part.parallax_gain(),
         seismic=seismic,
@@ -184,7 +191,7 @@ def evaluate_giants(
 class _Steps:
     """Progress over the parts of the work, of which the trees are the longest."""
 
-    ENDS = (0, 50, 100, 900, 1000)
+    ENDS = (0, 50, 100, 150, 900, 1000)
 
     def __init__(self, report: Progress | None) -> None:
         self._report, self._done = report, -1
@@ -206,7 +213,7 @@ class _Steps:
 
 @dataclass(frozen=True, eq=False)
 class _TestPart:
-    """N stars of a test part, and their catalogs without and with the parallax.
+    """N stars of a test part; their catalogs without and with the parallax, and with noise added.
 
     ``giant``, ``seen`` and ``spectrum`` (N,) say which are evaluated as giants, which the model was
     trained on, and which have a spectrum.
@@ -216,6 +223,7 @@ class _TestPart:
     stars: Benchmark
     plain: pa.Table
     with_parallax: pa.Table
+    faint: pa.Table
     giant: Mask
     seen: Mask
     spectrum: Mask
@@ -228,11 +236,13 @@ class _TestPart:
         plain = dataset_catalog(bundle, path, Question(), device)
         steps.next("catalog with parallaxes")
         with_parallax = dataset_catalog(bundle, path, Question(parallax=True), device)
+        steps.next("catalog of fainter stars")
+        faint = dataset_catalog(bundle, path, Question(faint=(FAINT[0], FAINT[-1])), device)
         seen = bundle.calibration.in_training(stars.ids)
         giant = np.isin(stars.ids, giants(stars).ids)
         coefficients = [t.number - 1 for t in bundle.vocabulary.tokens if t.kind == "coefficient"]
         spectrum = np.asarray(np.isfinite(stars.values[:, coefficients]).any(axis=1))
-        return cls(folder, stars, plain, with_parallax, giant & ~seen, seen, spectrum)
+        return cls(folder, stars, plain, with_parallax, faint, giant & ~seen, seen, spectrum)
 
     @property
     def unseen(self) -> Mask:
@@ -270,14 +280,14 @@ class _TestPart:
 
     def scores(self, by_trees: Predictions) -> Iterator[QuantityScores]:
         """Yield the scores of the giants."""
-        for quantity in QUANTITIES:
+        for quantity in self.quantities:
             label = label_of(quantity)
-            if label not in self.stars.vocabulary:
-                continue
             true, error = self.truth(label, self.giant)
             values: dict[str, tuple[Floats, Floats | None]] = {
                 MODEL: self.predicted(self.plain, label)
             }
+            good = self.plain["good_params"].to_numpy()
+            values[GOOD] = (np.where(good, values[MODEL][0], np.nan), values[MODEL][1])
             if label in by_trees.labels:
                 values[TREES] = (by_trees.mean[:, by_trees.labels.index(label)].astype(float), None)
             scores = {
@@ -287,6 +297,7 @@ class _TestPart:
             deciles = {
                 method: by_decile(quantity, mean, true, sigma, error)
                 for method, (mean, sigma) in values.items()
+                if method != GOOD
             }
             if scores[MODEL].stars:
                 yield QuantityScores(quantity, scores, deciles)
@@ -295,23 +306,39 @@ class _TestPart:
         """Yield the coverage in bins of equally many giants."""
         for column in BINNED_BY:
             x = np.asarray(self.plain[column].to_numpy(), dtype=np.float64)
-            for quantity in QUANTITIES:
+            for quantity in self.quantities:
                 label = label_of(quantity)
-                if label not in self.stars.vocabulary:
-                    continue
-                true, error = self.truth(label, self.giant & np.isfinite(x))
-                mean, sigma = self.predicted(self.plain, label)
-                known = np.isfinite(true) & np.isfinite(mean)
+                true, _ = self.truth(label, self.giant & np.isfinite(x))
+                known = np.isfinite(true) & np.isfinite(self.predicted(self.plain, label)[0])
                 count = int(known.sum()) // BIN_STARS
-                if not count:
-                    continue
-                edges = np.quantile(x[known], np.linspace(0, 1, count + 1))
-                for place, (low, high) in enumerate(pairwise(edges)):
-                    last = place == count - 1
-                    inside = (x >= low) & ((x <= high) if last else (x < high))
-                    chosen = np.where(inside, true, np.nan)
-                    found = score(quantity, mean, chosen, sigma, error)
-                    yield BinCoverage(quantity, column, float(low), float(high), found)
+                if count:
+                    edges = np.quantile(x[known], np.linspace(0, 1, count + 1))
+                    yield from self._in_bins(self.plain, quantity, column, edges)
+
+    def faint_bins(self) -> Iterator[BinCoverage]:
+        """Yield the coverage of giants with added noise, in bins of G."""
+        for quantity in self.quantities:
+            yield from self._in_bins(self.faint, quantity, BINNED_BY[0], np.array(FAINT))
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Those of QUANTITIES that the vocabulary has."""
+        return tuple(name for name in QUANTITIES if label_of(name) in self.stars.vocabulary)
+
+    def _in_bins(
+        self, catalog: pa.Table, quantity: str, column: str, edges: Floats
+    ) -> Iterator[BinCoverage]:
+        """Yield the coverage of the giants in bins; the last one has its upper edge."""
+        label = label_of(quantity)
+        true, error = self.truth(label, self.giant)
+        mean, sigma = self.predicted(catalog, label)
+        x = np.asarray(catalog[column].to_numpy(), dtype=np.float64)
+        place = np.searchsorted(edges, x, side="right") - 1
+        place[x == edges[-1]] = len(edges) - 2
+        for number, (low, high) in enumerate(pairwise(edges)):
+            chosen = np.where(place == number, true, np.nan)
+            found = score(quantity, mean, chosen, sigma, error)
+            yield BinCoverage(quantity, column, float(low), float(high), found)
 
     def good(self) -> Iterator[GoodShare]:
         """Yield how many stars pass good_params."""

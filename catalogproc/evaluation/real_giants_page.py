@@ -13,7 +13,7 @@ from catalogproc.evaluation.attenuation_plot import attenuation_figure
 from catalogproc.evaluation.literature import PUBLISHED, SEISMIC_FLOOR
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import BIN_STARS, PARALLAX_SN, RealGiants
+from catalogproc.evaluation.real_giants import BIN_STARS, GOOD, PARALLAX_SN, RealGiants
 from catalogproc.evaluation.real_giants_criteria import bin_text, criteria, share_text, worst_bin
 from catalogproc.evaluation.scorecard import decimals, figure, markdown
 from catalogproc.evaluation.scores import NAN, Score
@@ -70,6 +70,8 @@ def page(found: RealGiants) -> str:
         "",
         *_uncertainties(found),
         "",
+        *_faint(found),
+        "",
         "## Skill along the true values",
         "",
         "Bias in ten ranges of the true value with equally many stars. A method that knows nothing "
@@ -98,7 +100,7 @@ def _accuracy(found: RealGiants) -> Iterator[str]:
     cells = []
     for row in found.scores:
         item = QUANTITIES[row.quantity]
-        for panel, method in (("b", MODEL), ("a", TREES)):
+        for panel, method in (("b", MODEL), ("", GOOD), ("a", TREES)):
             if method not in row.by_method:
                 continue
             one = row.by_method[method]
@@ -106,7 +108,7 @@ def _accuracy(found: RealGiants) -> Iterator[str]:
             first = method == MODEL
             cells.append((
                 item.text if first else "", item.unit if first else "",
-                f"{one.stars:,}" if first else "",
+                f"{one.stars:,}" if method != TREES else "",
                 figure(one.spread, one.scatter) if first else "", method,
                 *_skill_cells(one), f"{number:g} ({source})" if source else "",
             ))  # fmt: skip
@@ -130,7 +132,7 @@ def _uncertainties(found: RealGiants) -> Iterator[str]:
     yield ""
     cells = []
     for row in found.scores:
-        one, worst = row.by_method[MODEL], worst_bin(found, row.quantity)
+        one, worst = row.by_method[MODEL], worst_bin(found.bins, row.quantity)
         cells.append((
             QUANTITIES[row.quantity].text, decimals(one.z_std), share_text(one.within_1_sigma),
             share_text(one.within_2_sigma),
@@ -140,6 +142,30 @@ def _uncertainties(found: RealGiants) -> Iterator[str]:
         ("quantity", "sd of z", "within 1 sigma", "within 2 sigma", "worst bin: within 1 sigma"),
         cells,
     )
+
+
+def _faint(found: RealGiants) -> Iterator[str]:
+    yield (
+        "The labelled stars end at G = 15. These are the same giants as if they were farther away: "
+        "noise is added to spectra and colours, so that their errors are those of real stars of "
+        "that magnitude. They are not real faint stars: dust and crowding are those of the bright "
+        "ones."
+    )
+    yield ""
+    header = ("quantity", "G, noise added", "stars", "scatter", "R2", "bias", "slope",
+              "slope of truth", "sd of z", "within 1 sigma")  # fmt: skip
+    yield from markdown(
+        header,
+        [
+            (
+                QUANTITIES[one.quantity].text, f"{one.low:g} to {one.high:g}",
+                f"{one.score.stars:,}", *_skill_cells(one.score), decimals(one.score.z_std),
+                share_text(one.score.within_1_sigma),
+            )
+            for one in found.faint
+            if one.score.stars
+        ],
+    )  # fmt: skip
 
 
 def _deciles(found: RealGiants) -> Iterator[str]:
@@ -227,7 +253,7 @@ def _with_range(one: SeismicScore, name: str, like: float | None) -> str:
     return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
-FIELDS = ("part", "quantity", "method", "column", "low", "high")
+FIELDS = ("part", "quantity", "method", "column", "low", "median", "high")
 
 
 def csv_text(found: RealGiants) -> str:
@@ -259,10 +285,11 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             for decile in deciles:
                 where = {"part": "decile", "quantity": row.quantity, "method": method}
                 yield where | {"column": "true value"} | asdict(decile)
-    for bin_ in found.bins:
-        where = {"part": "bin", "quantity": bin_.quantity, "method": MODEL}
-        edges = {"column": bin_.column, "low": bin_.low, "high": bin_.high}
-        yield where | edges | asdict(bin_.score)
+    for part, bins in (("bin", found.bins), ("noise added", found.faint)):
+        for some in bins:
+            where = {"part": part, "quantity": some.quantity, "method": MODEL}
+            edges = {"column": some.column, "low": some.low, "high": some.high}
+            yield where | edges | asdict(some.score)
     for method, one in found.parallax.items():
         yield {"part": "parallax", "quantity": "logg", "method": method} | asdict(one)
     for label, scores in found.seismic.items():

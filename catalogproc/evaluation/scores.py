@@ -77,13 +77,14 @@ class DecileScore:
 
     Attributes
     ----------
-    low, high
-        Smallest and largest true value, in the quantity's unit.
+    low, median, high
+        Smallest, median and largest true value, in the quantity's unit.
     stars, bias, scatter, within_1_sigma
         As in :class:`Score`.
     """
 
     low: float
+    median: float
     high: float
     stars: int
     bias: float
@@ -153,8 +154,8 @@ def by_decile(
         part = score(label, predicted[rows], true[rows], *errors)
         found.append(
             DecileScore(
-                float(value[rows[0]]), float(value[rows[-1]]), part.stars, part.bias, part.scatter,
-                part.within_1_sigma,
+                float(value[rows[0]]), float(np.median(value[rows])), float(value[rows[-1]]),
+                part.stars, part.bias, part.scatter, part.within_1_sigma,
             )
         )  # fmt: skip
     return tuple(found)

@@ -159,9 +159,9 @@ def residuals_by_wavelength(context: ExperimentContext) -> Outcome:
                           linewidth=0, label="16 to 84 % of stars")  # fmt: skip
         axes.plot(observed.wavelengths, middle, color=plotting.BLUE, label="median")
         axes.axhline(0, color=plotting.INK, linewidth=0.7)
-        edge = 1.3 * float(np.percentile(np.abs(np.r_[low, high]), 95))
+        bottom, top = float(np.percentile(low, 5)), float(np.percentile(high, 90))
         axes.set(xlabel="wavelength [nm]", ylabel="(predicted − observed) / observed [%]",
-                 xlim=RANGE, ylim=(-edge, edge))  # fmt: skip
+                 xlim=RANGE, ylim=(1.3 * bottom, 1.3 * top))  # fmt: skip
         axes.legend()
 
     curves = {"wavelength_nm": observed.wavelengths, "p16": low, "p50": middle, "p84": high}

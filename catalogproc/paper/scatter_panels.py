@@ -215,8 +215,10 @@ def _draw_kiel(
         predicted["teff"][:4000], predicted["logg"][:4000], c=predicted["m_h"][:4000], s=2,
         cmap=plotting.MAP, vmin=-1.5, vmax=0.4, linewidths=0,
     )  # fmt: skip
-    kiel.invert_xaxis()
-    kiel.invert_yaxis()
+    for name, limit in (("teff", kiel.set_xlim), ("logg", kiel.set_ylim)):
+        both = np.concatenate([predicted[name], true[name]])
+        low, high = np.percentile(both[np.isfinite(both)], (0.3, 99.7))
+        limit(high + 0.06 * (high - low), low - 0.06 * (high - low))  # both axes fall
     kiel.set(xlabel="predicted Teff [K]", ylabel="predicted log g [dex]", title="Kiel diagram")
     bar = figure.colorbar(shown, ax=kiel, pad=0.02, aspect=24)
     bar.set_label("predicted [M/H] [dex]")

@@ -102,6 +102,25 @@ def test_the_catalog_of_a_dataset_is_what_the_network_says_of_its_tokens(
     assert changed[known].mean() > 0.9
 
 
+def test_fainter_stars_have_noise_of_their_magnitude(folder: Path, bundle: Bundle) -> None:
+    path = folder / "test.parquet"
+    near, far = (
+        dataset_catalog(bundle, path, Question(faint=faint), "cpu")
+        for faint in (None, (19.0, 19.5))
+    )
+    g_mag = far["phot_g_mean_mag"].to_numpy()
+    assert (g_mag > 18.9).all()
+    assert (g_mag < 19.6).all()
+    change = [far[name].to_numpy() - near[name].to_numpy() for name in ("bp_rp", "teff")]
+    assert 0.01 < np.nanstd(change[0]) < 0.3
+    assert np.abs(change[1]).min() > 0
+    # Noise hides most coefficients.
+    numbers = [x["n_tokens"].to_numpy().mean() for x in (near, far)]
+    assert numbers[1] < 0.7 * numbers[0]
+    again = dataset_catalog(bundle, path, Question(faint=(19.0, 19.5)), "cpu")
+    assert again["teff"].equals(far["teff"])
+
+
 def test_scores_are_those_of_the_giants(
     found: RealGiants, folder: Path, bundle: Bundle, trees: Trees
 ) -> None:
@@ -214,7 +233,8 @@ def test_the_page_states_the_numbers(found: RealGiants, tmp_path: Path) -> None:
     ]
     [logg] = [one for one in found.scores if one.quantity == "logg"]
     assert float(row["scatter"]) == pytest.approx(logg.by_method[MODEL].scatter, rel=1e-5)
-    assert {x["part"] for x in rows} == {"giants", "decile", "parallax", "seismic", "good_params"}
+    parts = {"giants", "noise added", "decile", "parallax", "seismic", "good_params"}
+    assert {x["part"] for x in rows} == parts  # too few stars for bins
     paths = write_real_giants(found, tmp_path)
     assert [path.name for path in paths] == ["real_giants.md", "real_giants.csv", "attenuation.png"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"
@@ -227,7 +247,11 @@ def test_criteria_pass_and_fail(found: RealGiants) -> None:
         replace(
             row,
             by_method=row.by_method
-            | {MODEL: replace(row.by_method[TREES], bias=0.0, z_std=1.0, within_1_sigma=0.68)},
+            | {
+                MODEL: replace(
+                    row.by_method[TREES], scatter=0.01, bias=0.0, z_std=1.0, within_1_sigma=0.68
+                )
+            },
         )
         for row in found.scores
     )
@@ -236,7 +260,10 @@ def test_criteria_pass_and_fail(found: RealGiants) -> None:
         MODEL: found.parallax[MODEL],
         WITH_PARALLAX: replace(found.parallax[MODEL], scatter=0.0),
     }
-    best = replace(found, scores=perfect, bins=(), good=good, parallax=parallax)
+    best = replace(
+        found, scores=perfect, bins=(), faint=(), good=good, parallax=parallax, seismic={}
+    )
+    assert "seismic mass, 67 stars: r" in failed
     assert all(one.passed for one in criteria(best))
 
 

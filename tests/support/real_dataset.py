@@ -75,7 +75,9 @@ def _spectra(drawn, g_mag: np.ndarray) -> dict:  # type: ignore[no-untyped-def, 
 
 
 def _photometry(c: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    found = {"phot_g_mean_mag": c["g_mag"]}
+    names = {"phot_g_mean_mag": "g", "phot_bp_mean_mag": "bp", "phot_rp_mean_mag": "rp",
+             "j_m": "j", "h_m": "h", "ks_m": "ks"}  # fmt: skip
+    found = {name: c[f"{band}_mag"] for name, band in names.items()}
     pairs = {"bprp": ("bp", "rp"), "jh": ("j", "h"), "jk": ("j", "ks")}
     for colour, (blue, red) in pairs.items():
         found[colour] = c[f"{blue}_mag"] - c[f"{red}_mag"]
