@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.features.extinction import ln_ebv
+from catalogproc.features.tokens import PARALLAX_TOKENS
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.simulated_stars import LABELS
@@ -66,6 +67,17 @@ class Holdout:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Holdout(*(np.concatenate(pair) for pair in pairs))
 
+    def by_parallax(self, vocabulary: Vocabulary) -> NDArray[np.bool_]:
+        """Return the tokens (N, V) that are read and made of the parallax.
+
+        Parameters
+        ----------
+        vocabulary
+            Defines the V tokens.
+        """
+        made_of_it = np.isin(vocabulary.names, PARALLAX_TOKENS)
+        return np.asarray(made_of_it & np.isfinite(self.values))
+
     @property
     def inputs(self) -> StarTokens:
         """The tokens that a run reads, with their published errors."""
@@ -106,7 +118,8 @@ def real_holdout(
 ) -> Holdout:
     """Return real stars of a dataset as runs read them.
 
-    Labels that a run reads as inputs have no truth here.
+    Labels that a run reads as inputs have no truth here, unless they are made of the parallax,
+    because these are predicted without it.
 
     Parameters
     ----------
@@ -128,7 +141,8 @@ def real_holdout(
         values, errors, truth, np.nan_to_num(errors), g_mag.astype(np.float64), all_default
     )
     holdout = _as_runs_read(stars_read_fully, vocabulary, seed)
-    return replace(holdout, truth=np.where(np.isnan(holdout.values), holdout.truth, np.nan))
+    known = np.isnan(holdout.values) | holdout.by_parallax(vocabulary)
+    return replace(holdout, truth=np.where(known, holdout.truth, np.nan))
 
 
 def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int) -> Holdout:

@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from catalogproc.datasets.holdout import Holdout
 from catalogproc.features.input_errors import inflate_errors
 from catalogproc.inference.catalog_columns import (
+    INDEPENDENT,
     LABEL_COLUMNS,
     label_columns,
     label_distributions,
+    luminosity_context,
     predicted_labels,
 )
 from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
-from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.questions import Questions
 from catalogproc.network.uncertainty_calibration import LEVELS
 
 Floats = NDArray[np.float64]
@@ -175,17 +177,20 @@ def _predict(
 ) -> PropagatedPrediction:
     """Return predictions and uncertainties of holdout stars, as a run's."""
     linear = np.zeros(len(holdout.values), dtype=bool)
+    questions = Questions(predictor, holdout.by_parallax(predictor.bundle.vocabulary), INDEPENDENT)
+    context = luminosity_context(labels)
     if predictor.bundle.reads_errors:
-        prediction = predictor.predict(holdout.inputs, labels)
-        return PropagatedPrediction(prediction, None, None, linear, None)
-    prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
+        prediction, apart = questions.ask(holdout.inputs, labels, context)
+        return PropagatedPrediction(prediction, None, None, linear, None, apart)
+    prediction, jacobian = questions.differentiate(holdout.inputs, labels)
+    apart = questions.without_hidden(holdout.inputs, prediction, context)
     absent, vocabulary = np.isnan(holdout.values), predictor.bundle.vocabulary
     larger = inflate_errors(holdout.values, holdout.errors, holdout.g_mag, vocabulary)[1]
     published, used = (
         jacobian.propagate(InputNoise(np.where(absent, np.nan, errors)))
         for errors in (holdout.errors, larger if job.inflate_errors else holdout.errors)
     )
-    return PropagatedPrediction(prediction, used, published, linear, None)
+    return PropagatedPrediction(prediction, used, published, linear, None, apart)
 
 
 def _shares_below(found: _LabelErrors, percentiles: Sequence[Floats]) -> Floats:

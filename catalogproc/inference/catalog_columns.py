@@ -17,7 +17,7 @@ coverage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,19 @@ def label_distributions(
             nan = np.full(len(columns[name]), np.nan)
             distributions[label] = LabelDistribution(calibration_of(calibration, label), nan, nan)
     return distributions
+
+
+def luminosity_context(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that are also predicted without the parallax; none if none is compared.
+
+    Parameters
+    ----------
+    labels
+        The labels that are predicted.
+    """
+    if set(labels).isdisjoint(INDEPENDENT):
+        return ()
+    return tuple(label for label in labels if label in LUMINOSITY_CONTEXT)
 
 
 def calibration_context(found: PropagatedPrediction, label: str, columns: Columns) -> Columns:

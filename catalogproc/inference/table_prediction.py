@@ -20,9 +20,9 @@ from catalogproc.inference.catalog_columns import (
     CONTEXT,
     INDEPENDENT,
     LABEL_COLUMNS,
-    LUMINOSITY_CONTEXT,
     calibration_context,
     label_columns,
+    luminosity_context,
 )
 from catalogproc.inference.label_distribution import (
     HIGH,
@@ -71,8 +71,7 @@ def propagate(
 
     vocabulary, inputs = predictor.bundle.vocabulary, tokens.network_inputs
     questions = Questions(predictor, tokens.by_parallax, INDEPENDENT)
-    compared = not set(labels).isdisjoint(INDEPENDENT)
-    context = tuple(label for label in labels if compared and label in LUMINOSITY_CONTEXT)
+    context = luminosity_context(labels)
     nonlinear = np.zeros(len(tokens), dtype=bool)
     method = job.propagation_of(predictor.bundle.reads_errors)
     if method in ("network", "none"):

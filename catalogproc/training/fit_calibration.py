@@ -21,7 +21,12 @@ from numpy.typing import NDArray
 from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.errors import BundleError
 from catalogproc.features.input_errors import inflate_errors
-from catalogproc.inference.catalog_columns import CONTEXT, LABEL_COLUMNS
+from catalogproc.inference.catalog_columns import (
+    CONTEXT,
+    INDEPENDENT,
+    LABEL_COLUMNS,
+    luminosity_context,
+)
 from catalogproc.inference.domain_checks import (
     beyond_box,
     checkable,
@@ -33,10 +38,10 @@ from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job
 from catalogproc.network.bundle import DECLARATION, WEIGHTS, Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
-from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.mixture import Mixture
-from catalogproc.network.predictor import Predictor
+from catalogproc.network.predictor import Prediction, Predictor
+from catalogproc.network.questions import Questions
 from catalogproc.network.uncertainty_calibration import (
     LATENT,
     LEVELS,
@@ -144,18 +149,16 @@ def fit_uncertainties(
         return UncertaintyCalibration(trained_on=trained_on)
     bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
+    questions = Questions(predictor, holdout.by_parallax(bundle.vocabulary), INDEPENDENT)
     if bundle.reads_errors:  # its sigma is the total, and has no lower limit
-        prediction = predictor.predict(holdout.inputs, labels)
+        prediction = questions.predict(holdout.inputs, labels)
         input_sigma = np.zeros(prediction.mean.shape)
     else:
-        prediction, jacobian = differentiate(predictor, holdout.inputs, labels)
+        prediction, jacobian = questions.differentiate(holdout.inputs, labels)
         errors = np.where(np.isnan(holdout.values), np.nan, holdout.errors)
         input_sigma = jacobian.propagate(InputNoise(errors)).sigma
-    context = {"phot_g_mean_mag": holdout.g_mag} | {
-        LABEL_COLUMNS[label]: prediction.mean[:, k].astype(np.float64)
-        for k, label in enumerate(labels)
-    }
-    context = {name: context[name] for name in CONTEXT if name in context}
+    names = luminosity_context(labels)
+    apart = questions.without_hidden(holdout.inputs, prediction, names)
     at = bundle.vocabulary.columns(labels)
     by_label = {}
     for k, label in enumerate(labels):
@@ -170,6 +173,7 @@ def fit_uncertainties(
         if mixture is not None:
             predictions = _as_gaussian(predictions, mixture)
         logarithmic = label in POSITIVE and mixture is None
+        context = _context(apart if label in INDEPENDENT else prediction, holdout)
         fitted = fit_label_calibration(predictions, context, logarithmic)
         if fitted is not None:
             by_label[label] = fitted
@@ -178,6 +182,14 @@ def fit_uncertainties(
     margin = float(np.quantile(beyond.max(axis=1), COMMON_BOX))
     covariance, chi2 = _fit_chi2(predictor, holdout) if checkable(bundle) else (None, 0.0)
     return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on, covariance)
+
+
+def _context(prediction: Prediction, holdout: Holdout) -> dict[str, Floats]:
+    """Return the columns (N,) that the uncertainty of a label may depend on."""
+    means = prediction.mean.T.astype(np.float64)
+    columns = dict(zip((LABEL_COLUMNS[name] for name in prediction.labels), means, strict=True))
+    columns["phot_g_mean_mag"] = holdout.g_mag
+    return {name: columns[name] for name in CONTEXT if name in columns}
 
 
 def _fit_chi2(predictor: Predictor, holdout: Holdout) -> tuple[Floats | None, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,6 +54,14 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     assert plan.lines(short=True)[2].endswith("gaia.csv: columns used: ruwe")
     assert len(plan.lines(short=True)) == 3
     assert not files_in(tmp_path)
+
+
+def test_a_plan_says_what_is_predicted_without_the_parallax(kit: Kit, tmp_path: Path) -> None:
+    plan = kit.plan(tmp_path / "out")
+    reading = replace(plan.job, inputs=(*plan.job.inputs, "g_fakemag"))
+    words = "luminosity and distance are predicted without them"
+    assert words not in "\n".join(plan.lines(short=True))
+    assert words in replace(plan, job=reading).lines(short=True)[2]
 
 
 def test_check_reports_and_writes_nothing(kit: Kit, tmp_path: Path) -> None:

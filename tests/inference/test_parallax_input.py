@@ -13,12 +13,15 @@ from support import real_stars
 from support.bundles import tiny_bundle
 
 from catalogproc.contract import load_contract
+from catalogproc.datasets.holdout import Holdout
+from catalogproc.evaluation.coverage import measure_coverage
 from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.model import Model
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
+from catalogproc.training.fit_calibration import fit_uncertainties
 
 JOB = Job("test", inputs=("bprp", "jh", "jk", "logebv", "g_fakemag"), propagation="none")
 SPECTROSCOPIC = Job("test", propagation="none")
@@ -217,6 +220,36 @@ def test_draws_and_derivatives_agree_for_both_questions(either: Bundle) -> None:
         sigma[method] = found.sigma
     ratio = sigma["sampled"] / sigma["first_order"]
     assert np.median(np.abs(ratio - 1), axis=0).max() < 0.08
+
+
+def test_the_luminosity_is_calibrated_as_it_is_predicted(late: Bundle) -> None:
+    """The calibration and the coverage of what is compared with the parallax do not see it."""
+    random, scales = np.random.default_rng(5), late.standardisation
+    vocabulary = late.vocabulary
+    values = scales.center + scales.scale * random.normal(size=(700, len(vocabulary)))
+    column, labels = vocabulary.column("g_fakemag"), vocabulary.columns(vocabulary.named("label"))
+    truth = np.full(values.shape, np.nan)
+    truth[:, labels] = values[:, labels]
+    values[:, labels] = np.nan
+    errors, g_mag = 0.01 * np.abs(values), random.uniform(9, 15, len(values))
+    model = replace(late, requestable=("logg", "logebv", "g_fakemag"))
+    calibrations, coverages = [], []
+    for parallax in (np.nan, truth[:, column]):
+        values[:, column], errors[:, column] = parallax, 0.1 * np.abs(parallax)
+        holdout = Holdout(values.copy(), errors.copy(), truth, np.zeros_like(truth), g_mag,
+                          np.ones(len(values), dtype=bool))  # fmt: skip
+        made = fit_uncertainties(Predictor(model), holdout)
+        calibrations.append(made.by_label)
+        calibrated = replace(model, calibration=replace(made, latent=None))
+        found = measure_coverage(Predictor(calibrated), holdout, Job("test"))
+        coverages.append({row.label: row for row in found.rows if row.bin == "all"})
+    for one, other in zip(*(made["g_fakemag"].terms for made in calibrations), strict=True):
+        np.testing.assert_allclose(one.values, other.values, atol=0.01)  # of the fit
+    one, other = (made["logg"].quantiles for made in calibrations)
+    assert (one != other).any()
+    for name in ("within_68", "z_sd"):
+        one, other = (getattr(found["g_fakemag"], name) for found in coverages)
+        assert one == pytest.approx(other, abs=0.003)
 
 
 def test_a_table_s_distance_does_not_depend_on_its_parallaxes(either: Bundle) -> None:

@@ -109,6 +109,13 @@ def test_a_real_file_becomes_a_part_and_a_receipt(engine, tmp_path):
     assert is_valid(receipt, tmp_path, JOB.hash, engine.bundle.hash, [fingerprint])
 
 
+def test_a_part_states_what_was_predicted_without_the_parallax(engine, tmp_path):
+    reading = Engine(engine.bundle, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
+    (receipt,) = run(reading, REAL, tmp_path)
+    metadata = pq.read_schema(tmp_path / receipt.catalog_part).metadata
+    assert metadata[b"predicted_without_parallax"] == b"g_fakemag"
+
+
 def test_the_part_follows_the_contract_and_has_its_provenance(engine, tmp_path):
     (receipt,) = run(engine, REAL, tmp_path)
     table = pq.read_table(tmp_path / receipt.catalog_part)
@@ -119,6 +126,7 @@ def test_the_part_follows_the_contract_and_has_its_provenance(engine, tmp_path):
     assert stated["input"] == REAL.name
     assert json.loads(stated["model_training"]) == dict(engine.bundle.training)
     assert table.schema.field("teff").metadata[b"unit"] == b"K"
+    assert "predicted_without_parallax" not in stated
     spectra = pq.read_table(REAL)
     same_numbers(engine.process(spectra), table)
 
