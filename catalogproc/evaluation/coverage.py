@@ -141,7 +141,9 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
         Labels, and whether published errors are inflated.
     """
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
-    labels = [label for label in job.labels if label in bundle.requestable]
+    labels = [
+        label for label in job.labels if label in bundle.requestable and label in LABEL_COLUMNS
+    ]
     predicted = _predict(predictor, holdout, labels, job)
     calibration = bundle.calibration.by_label
     known = {"phot_g_mean_mag": holdout.g_mag}

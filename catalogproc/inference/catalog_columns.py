@@ -53,6 +53,13 @@ LABEL_COLUMNS = {
 }
 """The catalog's column of each label; uncertainties are in ``e_<name>``, ``e_<name>_model``, ..."""
 
+PROBABILITIES = ("rc_prob",)
+"""Labels that are probabilities, with a column of the same name: limited to 0 to 1, and without an
+uncertainty, because the sigma of a network has no meaning for what is 0 or 1."""
+
+CATALOG_LABELS = (*LABEL_COLUMNS, *PROBABILITIES)
+"""All labels that a catalog may have."""
+
 CORRELATED = (("teff", "logg"), ("teff", "m_h"), ("logg", "m_h"), ("mass", "log_age"))
 """Pairs of labels whose correlation is a column of the catalog, the last ``corr_mass_age``."""
 
@@ -220,7 +227,7 @@ def label_columns(prediction: Prediction) -> Columns:
     """Return the predictions of the catalog's labels (N,), by the catalog's names.
 
     A mass that is not positive is unphysical: NaN, and the flag INFER_FAIL. A label that was
-    not predicted is NaN too.
+    not predicted is NaN too. PROBABILITIES are limited to 0 to 1.
 
     Parameters
     ----------
@@ -229,12 +236,14 @@ def label_columns(prediction: Prediction) -> Columns:
     """
     index = {label: place for place, label in enumerate(prediction.labels)}
     columns: Columns = {
-        name: prediction.mean[:, index[label]].astype(np.float64)
+        LABEL_COLUMNS.get(label, label): prediction.mean[:, index[label]].astype(np.float64)
         if label in index
         else np.full(len(prediction.mean), np.nan)
-        for label, name in LABEL_COLUMNS.items()
+        for label in CATALOG_LABELS
     }
     columns["mass"] = np.where(columns["mass"] > 0, columns["mass"], np.nan)
+    for label in PROBABILITIES:
+        columns[label] = np.clip(columns[label], 0.0, 1.0)
     return columns
 
 

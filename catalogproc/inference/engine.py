@@ -22,6 +22,7 @@ from catalogproc.features.dust_map import reddened
 from catalogproc.features.input_errors import input_noise
 from catalogproc.inference import quality_flags
 from catalogproc.inference.catalog_columns import (
+    CATALOG_LABELS,
     LABEL_COLUMNS,
     combined_distance,
     evolution,
@@ -270,7 +271,7 @@ def check_job(job: Job, bundle: Bundle) -> None:
         The release of the spectra does not state what is needed; the error names the lines.
     """
     _check_release(job, bundle.release)
-    possible = [label for label in LABEL_COLUMNS if label in bundle.requestable]
+    possible = [label for label in CATALOG_LABELS if label in bundle.requestable]
     unknown = [label for label in job.labels if label not in possible]
     if unknown:
         raise JobError(

@@ -89,8 +89,9 @@ class Model:
         -------
         Table
             ``source_id`` where the table has one; for each label its value and, in
-            ``e_<label>``, its total 1-sigma uncertainty, as a catalog has them: float32 (N,),
-            with units in the fields' metadata. NaN for a row without a token. The table's
+            ``e_<label>``, its total 1-sigma uncertainty, as a catalog has them (a probability,
+            ``rc_prob``, has none): float32 (N,), with units in the fields' metadata. NaN for a
+            row without a token. The table's
             metadata name the columns that were ``used`` and ``ignored``.
 
         Raises
@@ -103,6 +104,7 @@ class Model:
         BundleError
             The model was not trained to predict a label.
         """
+        from catalogproc.inference.catalog_columns import PROBABILITIES
         from catalogproc.inference.table_prediction import predict_table
 
         inputs = self.inputs(table, job=job)
@@ -114,10 +116,11 @@ class Model:
             arrays.append(inputs.source_id)
         for label in wanted:
             token = self.bundle.vocabulary.tokens[self.bundle.vocabulary.column(label)]
-            for name, numbers, words in (
-                (label, found.mean[label], token.description),
-                (f"e_{label}", found.sigma[label], f"total 1-sigma uncertainty of {label}"),
-            ):
+            made = [(label, found.mean[label], token.description)]
+            if label not in PROBABILITIES:
+                words = f"total 1-sigma uncertainty of {label}"
+                made.append((f"e_{label}", found.sigma[label], words))
+            for name, numbers, words in made:
                 metadata = {"unit": token.unit, "description": words}
                 fields.append(pa.field(name, pa.float32(), metadata=metadata))
                 arrays.append(pa.array(numbers.astype(np.float32)))

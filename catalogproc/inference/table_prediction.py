@@ -20,6 +20,7 @@ from catalogproc.inference.catalog_columns import (
     CONTEXT,
     INDEPENDENT,
     LABEL_COLUMNS,
+    PROBABILITIES,
     calibration_context,
     label_columns,
     luminosity_context,
@@ -196,8 +197,12 @@ def _predict(
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         columns = label_columns(found.prediction)
         columns["phot_g_mean_mag"] = tokens.g_mag
-        made = {}
+        made: dict[str, tuple[Float, ...]] = {}
         for k, label in enumerate(labels):
+            if label in PROBABILITIES:
+                unknown = np.full(len(tokens), np.nan)
+                made[label] = (columns[label], unknown, unknown, unknown)
+                continue
             name = LABEL_COLUMNS.get(label, "")
             value = columns[name] if name else found.prediction.mean[:, k].astype(np.float64)
             context = calibration_context(found, label, columns)

@@ -45,7 +45,7 @@ class LabelPrediction:
     label
         Name of the token.
     mean, sigma
-        The value and its total uncertainty.
+        The value and its total uncertainty, which a probability does not have: NaN.
     input_sigma, model_sigma
         Input and model uncertainty; NaN where the run did not separate them.
     attention
@@ -311,7 +311,7 @@ def _predictions(
 
     predictions = []
     for label, share in label_attention(engine, tokens).items():
-        column = LABEL_COLUMNS[label]
+        column = LABEL_COLUMNS.get(label, label)
         names = (f"e_{column}", f"e_{column}_input", f"e_{column}_model")
         sigma, input_sigma, model_sigma = (row.get(name, np.nan) for name in names)
         predictions.append(

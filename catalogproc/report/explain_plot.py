@@ -32,6 +32,7 @@ _LABELS = {
     "log_age": ("log age", "{:.2f} ± {:.2f}"),
     "logebv": ("ln E(B-V)", "{:.2f} ± {:.2f}"),
     "g_fakemag": ("pseudo-luminosity", "{:.3g} ± {:.2g}"),
+    "rc_prob": ("red clump", "{:.0%}"),
 }
 """Label: (its name, format of value and uncertainty)."""
 MAX_FLAGS = 9
@@ -156,7 +157,7 @@ def _values(figure: Any, star: Explanation) -> None:
         lines.append(("distance", f"{row['dist']:.2f} kpc", "plain"))
     if any(np.isfinite(prediction.input_sigma) for prediction in star.predictions):
         lines.append(("", "Share of variance from input errors", "title"))
-        for prediction in star.predictions:
+        for prediction in (p for p in star.predictions if np.isfinite(p.input_sigma)):
             sigma = prediction.sigma if prediction.sigma > 0 else np.nan
             share = (prediction.input_sigma / sigma) ** 2
             lines.append((_LABELS[prediction.label][0], f"{share:.0%}", "plain"))

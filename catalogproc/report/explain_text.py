@@ -21,7 +21,9 @@ _COLUMNS = {
     "log_age": ("log_age", "dex(yr)", ".3f"),
     "logebv": ("ln_ebv", "ln mag", ".3f"),
     "g_fakemag": ("g_fakemag", "", ".3g"),
+    "rc_prob": ("rc_prob", "", ".3f"),
 }
+_PROBABILITIES = {"rc_prob": "probability of the red clump"}
 MAX_NAMED_TOKENS = 12
 """How many tokens outside of the training range are named."""
 
@@ -99,6 +101,10 @@ def _predictions(star: Explanation) -> Iterator[str]:
     for prediction in star.predictions:
         name, unit, form = _COLUMNS[prediction.label]
         parts = f" input ± {prediction.input_sigma:{form}}, model ± {prediction.model_sigma:{form}}"
+        if prediction.label in _PROBABILITIES:
+            meaning = _PROBABILITIES[prediction.label]
+            yield f"  {name:10} {prediction.mean:>10{form}}   {meaning}"
+            continue
         yield (
             f"  {name:10} {prediction.mean:>10{form}} ± {prediction.sigma:<8{form}} {unit:8}"
             + (parts if np.isfinite(prediction.input_sigma) else "")

@@ -27,6 +27,7 @@ from catalogproc.errors import JobError, did_you_mean
 from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
+from catalogproc.inference.catalog_columns import PROBABILITIES
 from catalogproc.inference.table_prediction import TablePrediction, predict_table
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
@@ -103,8 +104,9 @@ def infer(
     """Predict labels for every row of a table, and write the table with the predictions.
 
     Each label adds two columns, ``label`` and ``e_label`` (total 1-sigma uncertainty, as in a
-    catalog); a derived one also ``label_16`` and ``label_84``, percentiles. Where the table has
-    a column of such a name, that of the prediction ends in ``_model``.
+    catalog), a probability (``rc_prob``) the first alone; a derived one also ``label_16`` and
+    ``label_84``, percentiles. Where the table has a column of such a name, that of the
+    prediction ends in ``_model``.
 
     Parameters
     ----------
@@ -183,6 +185,8 @@ def _columns(
     mean, sigma = prediction.mean[token], prediction.sigma[token]
     unit, meaning = _described(label, bundle.vocabulary)
     error = (unit, f"total 1-sigma uncertainty of the {meaning}")
+    if label in PROBABILITIES:
+        return {label: (mean, (unit, meaning))}
     if label not in DERIVED:
         return {label: (mean, (unit, meaning)), f"e_{label}": (sigma, error)}
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

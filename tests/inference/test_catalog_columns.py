@@ -9,6 +9,7 @@ import pytest
 from support import real_stars
 from support.bundles import tiny_bundle
 
+from catalogproc.contract import load_contract
 from catalogproc.features.input_errors import input_noise
 from catalogproc.flags import load_flags
 from catalogproc.inference.catalog_columns import (
@@ -19,7 +20,7 @@ from catalogproc.inference.catalog_columns import (
 )
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.label_distribution import PropagatedPrediction
-from catalogproc.job import Job
+from catalogproc.job import LABELS, Job
 from catalogproc.network.error_propagation import Propagated, first_order
 from catalogproc.network.predictor import Prediction, Predictor
 
@@ -92,3 +93,27 @@ def test_a_mass_that_is_not_positive_is_nan_and_flagged(engine, tokens):
     assert not rows.column("good_mass_age").to_numpy(zero_copy_only=False)[unphysical].any()
     for name in ("teff", "logg", "log_age"):
         assert np.isfinite(rows.column(name).to_numpy()).all(), name
+
+
+def test_a_probability_is_one_column_between_0_and_1(tmp_path):
+    job = Job("test", labels=(*LABELS, "rc_prob"))
+    engine = Engine(tiny_bundle(tmp_path), job)
+    tokens = engine.features(real_stars.bright(), real_stars.bright_auxiliary())
+    output = engine.predict(tokens)
+    mean = output.prediction.mean.copy()
+    place = output.prediction.labels.index("rc_prob")
+    mean[:5, place] = [-0.02, 0.0, 0.37, 1.0, 1.04]
+    changed = replace(output, prediction=replace(output.prediction, mean=mean))
+    rows = engine.to_catalog(tokens.source_id, tokens, changed)
+    load_contract("catalog").check(rows)
+    np.testing.assert_allclose(rows["rc_prob"].to_numpy()[:5], [0, 0, 0.37, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        rows["rc_prob"].to_numpy()[5:], np.clip(mean[5:, place], 0, 1), rtol=1e-6
+    )
+    assert [name for name in rows.column_names if "rc_prob" in name] == ["rc_prob"]
+    # It changes no flag, and a job that does not ask for it has none.
+    other = engine.to_catalog(tokens.source_id, tokens, output)
+    assert rows["quality_flags"].equals(other["quality_flags"])
+    plain = Engine(engine.bundle, JOB).process(real_stars.bright())
+    assert np.isnan(plain["rc_prob"].to_numpy()).all()
+    assert "rc_prob" not in JOB.labels

@@ -166,6 +166,9 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     assert result.exit_code == 0, result.output
     made = load_bundle(folder)
     assert set(made.calibration.by_label) >= {"teff", "logg", "m_h", "log_age"}
+    # What is 0 or 1 has no Gaussian sigma to calibrate.
+    assert "rc_prob" in made.requestable
+    assert "rc_prob" not in made.calibration.by_label
     assert made.calibration.latent is not None
     assert made.calibration.chi2 > 0
     covariance = made.calibration.residual_covariance

@@ -22,7 +22,7 @@ from catalogproc.features.flux_calibration import calibration
 from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
-from catalogproc.job import Job
+from catalogproc.job import LABELS, Job
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -34,7 +34,7 @@ from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
 
 DR3 = load_release("dr3")
 
-JOB = Job("test")
+JOB = Job("test", labels=(*LABELS, "alpha_m", "rc_prob"))
 
 
 class Case:
@@ -164,6 +164,9 @@ def test_text_has_every_section(case: Case, star: Explanation) -> None:
     flags = load_flags()
     for name in flags.words(star.row["quality_flags"]):
         assert f"{name:17} {flags[name].description}" in text
+    clump = next(line for line in text.splitlines() if "red clump" in line)
+    assert clump.split()[:2] == ["rc_prob", f"{star.row['rc_prob']:.3f}"]
+    assert "±" not in clump
     good = "yes" if star.row["good_params"] else "no"
     assert f"good_params: {good}" in text
 
