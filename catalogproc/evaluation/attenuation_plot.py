@@ -10,7 +10,7 @@ import numpy as np
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.plots import COLOURS, INK, MARKERS, new_figure, plain_axes, png
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import QuantityScores
+from catalogproc.evaluation.real_giants_result import QuantityScores
 
 COLUMNS = 4
 

@@ -29,13 +29,15 @@ from catalogproc.evaluation.external_tables import (
     read_members,
 )
 from catalogproc.evaluation.scorecard import figure, markdown
+from catalogproc.evaluation.scores import DecileScore, Score, by_decile, score
 from catalogproc.io.atomic import write_atomic
 
 REPEATED = ("teff", "logg", "m_h", "mass", "log_age")
 MIN_PROBABILITY = 0.7
 """Members of a lower probability are left out."""
 
-Section = tuple[str, str, list[ClusterScore] | list[RepeatScore]]
+Scores = list[ClusterScore] | list[RepeatScore] | list[Score] | list[DecileScore]
+Section = tuple[str, str, Scores]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str
         again = read_good_stars(references.again, REPEATED)
         sections.append(_repeats(stars, again, references.again))
     if references.masses is not None:
-        sections.append(_masses(stars, references.masses))
+        sections += _masses(stars, references.masses)
     page = _page(catalog, stars, sections)
     paths = [output / "crosscheck.md"]
     write_atomic(paths[0], page.encode())
@@ -145,19 +147,35 @@ def _repeats(stars: CatalogStars, repeated: CatalogStars, path: Path) -> Section
     return "repeats", text, scores
 
 
-def _masses(stars: CatalogStars, path: Path) -> Section:
+def _masses(stars: CatalogStars, path: Path) -> list[Section]:
     ids, mass, error = read_masses(path)
     ours = Measured(stars.value["mass"], stars.error["mass"])
-    score = seismic(stars.source_id, ours, ids, Measured(mass, error))
+    differences = seismic(stars.source_id, ours, ids, Measured(mass, error))
     text = (
         f"{path.name} lists {len(ids):,} stars; {np.isin(ids, stars.source_id).sum():,} are "
-        f"good stars of the catalog, {score.pairs:,} with good masses. Catalog minus reference, "
-        "over their joint uncertainty."
+        f"good stars of the catalog, {differences.pairs:,} with good masses. Catalog minus "
+        "reference, over their joint uncertainty."
     )
-    return "masses", text, [score]
+    _, one, two = np.intersect1d(stars.source_id, ids, return_indices=True)
+    pairs = (ours.value[one], mass[two], ours.error[one], error[two])
+    return [
+        ("masses", text, [differences]),
+        ("mass_skill", SKILL, [score("mass", *pairs)]),
+        ("mass_by_decile", DECILES, list(by_decile("mass", *pairs))),
+    ]
 
 
-TITLES = {"clusters": "Clusters", "repeats": "Repeated spectra", "masses": "Masses"}
+SKILL = (
+    "A small scatter is no skill where the masses themselves are alike: spread is the scatter of "
+    "the reference masses, r2 is 1 minus the mean square difference over their variance, slope "
+    "that of the catalog's masses on them, slope of truth that of them on the catalog's."
+)
+DECILES = "The same stars in ten ranges of the reference mass, Msun."
+
+TITLES = {
+    "clusters": "Clusters", "repeats": "Repeated spectra", "masses": "Masses",
+    "mass_skill": "Masses: skill", "mass_by_decile": "Masses: by reference mass",
+}  # fmt: skip
 
 
 def _page(catalog: Path, stars: CatalogStars, sections: Iterable[Section]) -> str:
@@ -169,7 +187,7 @@ def _page(catalog: Path, stars: CatalogStars, sections: Iterable[Section]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _table(scores: list[ClusterScore] | list[RepeatScore]) -> Iterator[str]:
+def _table(scores: Scores) -> Iterator[str]:
     names = [field.name for field in fields(scores[0])]
     header = tuple(name.replace("_", " ") for name in names)
     cells = [
@@ -183,7 +201,7 @@ def _table(scores: list[ClusterScore] | list[RepeatScore]) -> Iterator[str]:
     return markdown(header, cells)
 
 
-def _csv(scores: list[ClusterScore] | list[RepeatScore]) -> str:
+def _csv(scores: Scores) -> str:
     out = io.StringIO()
     if scores:
         writer = csv.writer(out, lineterminator="\n")

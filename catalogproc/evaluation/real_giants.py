@@ -7,7 +7,7 @@ the giants of the training part, on the same 63 quantities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,16 @@ from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
 from catalogproc.evaluation.metrics import Predictions, select_inputs
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import label_of
-from catalogproc.evaluation.scores import DecileScore, Score, by_decile, score
+from catalogproc.evaluation.real_giants_result import (
+    GOOD,
+    GOOD_TREES,
+    WITH_PARALLAX,
+    BinCoverage,
+    GoodShare,
+    QuantityScores,
+    RealGiants,
+)
+from catalogproc.evaluation.scores import Score, by_decile, score
 from catalogproc.evaluation.seismic_scores import (
     SOURCES,
     MethodValues,
@@ -53,96 +62,8 @@ BIN_STARS = 600
 PARALLAX_SN = 10.0
 """Smallest parallax over error of the giants that tell what a parallax as an input gains."""
 
-WITH_PARALLAX, GOOD = "model, with the parallax", "model, good_params"
-
 FAINT = (15.0, 16.0, 17.0, 17.65)
 """Edges in G of the bins of giants that are moved beyond the labelled ones, by added noise."""
-
-
-@dataclass(frozen=True)
-class QuantityScores:
-    """Scores of one quantity by method, and in deciles of its true value."""
-
-    quantity: str
-    by_method: Mapping[str, Score]
-    deciles: Mapping[str, tuple[DecileScore, ...]]
-
-
-@dataclass(frozen=True)
-class BinCoverage:
-    """Coverage of one quantity in one bin of stars.
-
-    Attributes
-    ----------
-    quantity, column, low, high
-        The quantity, the column of the catalog that is binned, and the edges of the bin.
-    score
-        Of the stars in it.
-    """
-
-    quantity: str
-    column: str
-    low: float
-    high: float
-    score: Score
-
-
-@dataclass(frozen=True)
-class GoodShare:
-    """How many stars of one kind pass ``good_params``.
-
-    Attributes
-    ----------
-    kind
-        The stars, and what is read of them.
-    stars, good
-        Their number, and how many pass.
-    giants
-        Whether they are giants.
-    """
-
-    kind: str
-    stars: int
-    good: int
-    giants: bool
-
-
-@dataclass(frozen=True, eq=False)
-class RealGiants:
-    """Everything about a model on a test part.
-
-    Attributes
-    ----------
-    model, hash, dataset
-        Names, and the hash of the bundle.
-    stars, giants, seen
-        Numbers: stars of the test part, giants among them that are evaluated, and stars that
-        were left out because the model was trained on them.
-    tree_stars
-        Number of giants that XGBoost is fitted to.
-    scores, bins, good
-        By quantity, by bin, by kind of star.
-    faint
-        Giants with noise added as if they were at the magnitudes of FAINT, by bin.
-    parallax
-        log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
-    seismic
-        By label of SOURCES.
-    """
-
-    model: str
-    hash: str
-    dataset: str
-    stars: int
-    giants: int
-    seen: int
-    tree_stars: int
-    scores: tuple[QuantityScores, ...]
-    bins: tuple[BinCoverage, ...]
-    faint: tuple[BinCoverage, ...]
-    good: tuple[GoodShare, ...]
-    parallax: Mapping[str, Score]
-    seismic: Mapping[str, list[SeismicScore]]
 
 
 def evaluate_giants(
@@ -289,7 +210,9 @@ class _TestPart:
             good = self.plain["good_params"].to_numpy()
             values[GOOD] = (np.where(good, values[MODEL][0], np.nan), values[MODEL][1])
             if label in by_trees.labels:
-                values[TREES] = (by_trees.mean[:, by_trees.labels.index(label)].astype(float), None)
+                mean = by_trees.mean[:, by_trees.labels.index(label)].astype(np.float64)
+                values[TREES] = (mean, None)
+                values[GOOD_TREES] = (np.where(good, mean, np.nan), None)
             scores = {
                 method: score(quantity, mean, true, sigma, error)
                 for method, (mean, sigma) in values.items()
@@ -297,7 +220,7 @@ class _TestPart:
             deciles = {
                 method: by_decile(quantity, mean, true, sigma, error)
                 for method, (mean, sigma) in values.items()
-                if method != GOOD
+                if method in (MODEL, TREES)
             }
             if scores[MODEL].stars:
                 yield QuantityScores(quantity, scores, deciles)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import (
+from catalogproc.evaluation.real_giants_result import (
     WITH_PARALLAX,
     BinCoverage,
     QuantityScores,
@@ -101,7 +101,8 @@ def _seismic_criteria(label: str, one: Score) -> Iterator[Criterion]:
         one.correlation >= aim.correlation,
     )  # fmt: skip
     yield Criterion(
-        f"{words}: |bias| [{item.unit}]", figure(abs(one.bias), one.scatter), f"≤ {aim.bias:.2f}",
+        f"{words}: size of the bias [{item.unit}]", figure(abs(one.bias), one.scatter),
+        f"≤ {aim.bias:.2f}",
         abs(one.bias) <= aim.bias,
     )  # fmt: skip
     yield Criterion(

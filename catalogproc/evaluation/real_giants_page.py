@@ -13,8 +13,9 @@ from catalogproc.evaluation.attenuation_plot import attenuation_figure
 from catalogproc.evaluation.literature import PUBLISHED, SEISMIC_FLOOR
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import BIN_STARS, GOOD, PARALLAX_SN, RealGiants
+from catalogproc.evaluation.real_giants import BIN_STARS, PARALLAX_SN
 from catalogproc.evaluation.real_giants_criteria import bin_text, criteria, share_text, worst_bin
+from catalogproc.evaluation.real_giants_result import GOOD, GOOD_TREES, RealGiants
 from catalogproc.evaluation.scorecard import decimals, figure, markdown
 from catalogproc.evaluation.scores import NAN, Score
 from catalogproc.evaluation.seismic_scores import SOURCES, SeismicScore
@@ -100,7 +101,7 @@ def _accuracy(found: RealGiants) -> Iterator[str]:
     cells = []
     for row in found.scores:
         item = QUANTITIES[row.quantity]
-        for panel, method in (("b", MODEL), ("", GOOD), ("a", TREES)):
+        for panel, method in (("b", MODEL), ("a", TREES), ("", GOOD), ("", GOOD_TREES)):
             if method not in row.by_method:
                 continue
             one = row.by_method[method]
@@ -108,7 +109,7 @@ def _accuracy(found: RealGiants) -> Iterator[str]:
             first = method == MODEL
             cells.append((
                 item.text if first else "", item.unit if first else "",
-                f"{one.stars:,}" if method != TREES else "",
+                f"{one.stars:,}" if method in (MODEL, GOOD) else "",
                 figure(one.spread, one.scatter) if first else "", method,
                 *_skill_cells(one), f"{number:g} ({source})" if source else "",
             ))  # fmt: skip

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from catalogproc.datasets import kepler
+from catalogproc.datasets.apogee_xp import GIANT_LOGG, GIANT_TEFF
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.evaluation.colour_teff import RELATION_SCATTER, ColourCheck, colour_check
 from catalogproc.evaluation.metrics import (
-    ATMOSPHERE_AND_AGE,
     evaluate_input_sets,
     markdown,
     predict,
@@ -26,8 +26,11 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.training.checkpoint import CURVE
 from catalogproc.training.training_data import SIMULATED_USE
+from catalogproc.vocabulary import Vocabulary
 
 CURVE_PICTURE, COMPARISON, EVALUATION = "learning_curve.png", "comparison.png", "evaluation.md"
+
+EVALUATED = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age")
 
 FIELD_STARS, FIELD_SEED = 20_000, 1
 """Number and seed of simulated field stars that the real spectra are compared with."""
@@ -51,7 +54,8 @@ def write_card(
     job
         The job that it was trained by.
     test
-        Stars that it was not trained on.
+        Stars that it was not trained on; of real ones, those that are giants by their labels are
+        evaluated.
     intended_use
         Text of the card.
     spectra
@@ -63,8 +67,10 @@ def write_card(
     Scores by input set.
     """
     vocabulary = bundle.vocabulary
+    if _of_real_stars(bundle):
+        test = _giants(test, vocabulary)
     inputs = test.tokens.without(vocabulary.columns(vocabulary.named("label")))
-    labels = tuple(name for name in ATMOSPHERE_AND_AGE if name in bundle.requestable)
+    labels = tuple(name for name in EVALUATED if name in bundle.requestable)
     scores = evaluate_input_sets(Predictor(bundle), inputs, test.tokens, labels, "bcdef")
     as_json = {name: [vars(row) for row in rows] for name, rows in scores.items()}
     write_atomic(bundle.path / "scores.json", (json.dumps(as_json, indent=1) + "\n").encode())
@@ -78,9 +84,19 @@ def write_card(
     return scores
 
 
+def _of_real_stars(bundle: Bundle) -> bool:
+    return "dataset_sha256" in bundle.training
+
+
+def _giants(stars: StarTable, vocabulary: Vocabulary) -> StarTable:
+    """The stars that are giants by their labels."""
+    teff, logg = (stars.values[:, vocabulary.column(name)] for name in ("teff", "logg"))
+    return stars.rows((teff < GIANT_TEFF) & (logg < GIANT_LOGG))
+
+
 def _head(bundle: Bundle, job: TrainingJob, intended_use: str) -> str:
     training = bundle.training
-    real_stars = "dataset_sha256" in training
+    real_stars = _of_real_stars(bundle)
     command = f"catalogproc train --job {job.name} --output DIR"
     rows = [
         f"| trained on | {training['data']}: {training['stars']:,} "
@@ -125,7 +141,7 @@ def _head(bundle: Bundle, job: TrainingJob, intended_use: str) -> str:
 
 
 def _evaluation(bundle: Bundle, scores: dict[str, list[Score]]) -> str:
-    kind = "real" if "dataset_sha256" in bundle.training else "simulated"
+    kind = "real" if _of_real_stars(bundle) else "simulated"
     baselines = ""
     if (bundle.path / EVALUATION).is_file():
         baselines = (

@@ -270,7 +270,7 @@ def test_crosscheck_command_with_clusters_repeats_and_masses(
     assert (tmp_path / "out" / "crosscheck.md").read_text() in done.stdout
     found = {
         name: list(csv.DictReader((tmp_path / "out" / f"{name}.csv").read_text().splitlines()))
-        for name in ("clusters", "repeats", "masses")
+        for name in ("clusters", "repeats", "masses", "mass_skill", "mass_by_decile")
     }
     z = {line["label"]: float(line["z_scatter"]) for line in found["repeats"]}
     for label in ("teff", "logg", "m_h", "mass", "log_age"):
@@ -284,6 +284,11 @@ def test_crosscheck_command_with_clusters_repeats_and_masses(
     [mass] = found["masses"]
     assert float(mass["bias"]) == pytest.approx(0.3)
     assert int(mass["pairs"]) == stars["good_mass_age"].sum()
+    [skill] = found["mass_skill"]
+    assert float(skill["slope"]) == float(skill["slope_of_truth"]) == pytest.approx(1.0)
+    variance = stars["mass"][stars["good_mass_age"]].astype(float).var(ddof=0)
+    assert float(skill["r2"]) == pytest.approx(1 - 0.3**2 / variance, rel=1e-3)
+    assert sum(int(line["stars"]) for line in found["mass_by_decile"]) == int(mass["pairs"])
 
 
 def test_crosscheck_without_references_is_refused(

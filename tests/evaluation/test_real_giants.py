@@ -22,9 +22,10 @@ from catalogproc.datasets.test_sets import benchmark, training_stars
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
 from catalogproc.evaluation.metrics import select_inputs
 from catalogproc.evaluation.panel_scores import MODEL, TREES
-from catalogproc.evaluation.real_giants import WITH_PARALLAX, RealGiants, evaluate_giants
+from catalogproc.evaluation.real_giants import evaluate_giants
 from catalogproc.evaluation.real_giants_criteria import criteria
 from catalogproc.evaluation.real_giants_page import csv_text, page, write_real_giants
+from catalogproc.evaluation.real_giants_result import WITH_PARALLAX, RealGiants
 from catalogproc.evaluation.seismic_scores import TEACHER_METHOD
 from catalogproc.evaluation.xgboost_baseline import TreeData, Trees, TreeSettings, fit_baseline
 from catalogproc.network.bundle import Bundle

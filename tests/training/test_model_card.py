@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_a_card_has_no_section_on_real_stars_without_them(bundle: Bundle) -> Non
     text = (bundle.path / "CARD.md").read_text(encoding="utf-8")
     assert "Kepler" not in text.split("## Evaluation on")[1]
     assert "comparison.png" not in text
+
+
+def test_a_card_of_real_stars_is_of_giants(bundle: Bundle) -> None:
+    """By the labels: log g < 3.5 and Teff < 5800 K."""
+    table = simulated(100, 4, bundle.vocabulary).table()
+    teff, logg = (bundle.vocabulary.column(name) for name in ("teff", "logg"))
+    table.values[:, teff], table.values[:, logg] = 4800.0, 2.5
+    table.values[:20, teff], table.values[20:50, logg] = 6100.0, 4.4
+    training = {**bundle.training, "dataset_sha256": "0"}
+    real = replace(bundle, training=training)
+    scores = write_card(real, TrainingJob("a-job", "a-bundle"), table)
+    assert scores["b"][0].stars == 50
+    text = (bundle.path / "CARD.md").read_text(encoding="utf-8")
+    assert "on 50 real giants not used in training" in text
 
 
 def test_a_learning_curve_without_validation_is_drawn(tmp_path: Path) -> None:
