@@ -335,15 +335,13 @@ def _archive_columns(
     spectra = {c.name: held for c in names if (held := columns.holders(c, reserved))}
     if "flux" in spectra and not {"flux_error"} <= spectra.keys():
         spectra = {}
-    # E(B-V) is read as a derived token, in `run` and here by the same rule.
-    wanted = {name for token in job.inputs if token != "logebv" for name in SOURCES[token]}
+    contract = load_contract("gaia_source")
+    # E(B-V) is read as a derived token; what a parallax also needs says nothing without it.
+    left_out = {"logebv", *(() if columns.holders(contract["parallax"]) else PARALLAX_TOKENS)}
+    wanted = {name for token in {*job.inputs} - left_out for name in SOURCES[token]}
     wanted |= {*PHOTOMETRY}
-    auxiliary = {
-        column.name: held
-        for column in load_contract("gaia_source").columns
-        if column.name in wanted and (held := columns.holders(column))
-    }
-    return spectra, auxiliary
+    read = (column for column in contract.columns if column.name in wanted)
+    return spectra, {column.name: held for column in read if (held := columns.holders(column))}
 
 
 def _given(columns: TableColumns, roles: _Roles, token: str, vocabulary: Vocabulary) -> Measured:

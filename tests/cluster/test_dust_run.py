@@ -27,7 +27,7 @@ from catalogproc.inference.engine import Engine
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle
 
-JOB = Job("plain")
+JOB = Job("plain", inputs=("bprp", "jh", "jk", "logebv"))
 DUSTY = replace(JOB, dust="combined19")
 
 

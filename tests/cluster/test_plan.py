@@ -20,6 +20,7 @@ from catalogproc.cluster.plan import check, make_plan
 from catalogproc.cluster.result import Failure, RunResult
 from catalogproc.cluster.spec import ClusterConfig, RunSpec
 from catalogproc.errors import BundleError, InputError, JobError, Refusal, ReleaseError, ResumeError
+from catalogproc.features.tokens import reads_parallax
 from catalogproc.readers.chunks import Chunk
 from catalogproc.readers.pieces import Piece
 from catalogproc.rundir.manifest import RUN_FILE, open_run
@@ -51,17 +52,17 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     assert lines[1].startswith(f"job small ({plan.job.hash[:8]}), model random 0 (")
     assert sum(line.startswith("to do") for line in lines) == CHUNKS
     assert "rows 475 to 499" in lines[-1]
-    assert plan.lines(short=True)[2].endswith("gaia.csv: columns used: ruwe")
-    assert len(plan.lines(short=True)) == 3
+    assert plan.lines(short=True)[-1].endswith("gaia.csv: columns used: ruwe")
+    assert len(plan.lines(short=True)) == 3 + reads_parallax(plan.job)
     assert not files_in(tmp_path)
 
 
 def test_a_plan_says_what_is_predicted_without_the_parallax(kit: Kit, tmp_path: Path) -> None:
     plan = kit.plan(tmp_path / "out")
-    reading = replace(plan.job, inputs=(*plan.job.inputs, "g_fakemag"))
     words = "luminosity and distance are predicted without them"
-    assert words not in "\n".join(plan.lines(short=True))
-    assert words in replace(plan, job=reading).lines(short=True)[2]
+    for inputs, said in ((("bprp", "jh"), False), (("bprp", "g_fakemag"), True)):
+        lines = replace(plan, job=replace(plan.job, inputs=inputs)).lines(short=True)
+        assert (words in "\n".join(lines)) == said
 
 
 def test_check_reports_and_writes_nothing(kit: Kit, tmp_path: Path) -> None:

@@ -180,8 +180,14 @@ def test_columns_that_cannot_be_read_are_refused() -> None:
     for column in (["hot"], [True], [[1.0]], [{"a": 1}]):
         with pytest.raises(ContractError, match=r"must hold numbers(.|\n)*t.csv, column teff"):
             read(pa.table({"teff": column}), where="t.csv")
-    with pytest.raises(ContractError, match="no column that the model can read"):
-        read(pa.table({"phot_g_mean_mag": [12.0], "ra": [1.0]}), JOB)
+    with_parallax = Job("test", inputs=("bprp", "g_fakemag"))
+    for job in (JOB, with_parallax):
+        with pytest.raises(ContractError, match="no column that the model can read"):
+            read(pa.table({"phot_g_mean_mag": [12.0], "ra": [1.0]}), job)
+    given = pa.table({"phot_g_mean_mag": [12.0], "ra": [1.0], "dec": [2.0], "parallax": [1.0]})
+    assert read(given, with_parallax).used == ("phot_g_mean_mag", "ra", "dec", "parallax")
+    without = given.drop_columns(["parallax"]).append_column("teff", [[4500.0]])
+    assert read(without, with_parallax).ignored == ("ra", "dec")
     with pytest.raises(ContractError, match="not a table"):
         read({"teff": [1.0]})
     with pytest.raises(JobError, match="inputs that cannot be read"):

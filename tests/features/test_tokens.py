@@ -333,7 +333,7 @@ def test_the_pseudo_luminosity_is_read_where_the_parallax_is_good_and_it_is_aske
     wanted = (stars["parallax"] - made.parallax_zp) * 10 ** (0.2 * stars["phot_g_mean_mag"])
     assert made.pseudo_luminosity == pytest.approx(wanted, rel=1e-12)
     assert column(made, "g_fakemag")[5:] == pytest.approx(wanted[5:], rel=1e-12)
-    unasked = tokens(table, source, VOCABULARY, JOB)
+    unasked = tokens(table, source, VOCABULARY, Job("test", inputs=("bprp", "jh")))
     assert np.isnan(column(unasked, "g_fakemag")).all()
     assert np.array_equal(unasked.pseudo_luminosity, made.pseudo_luminosity)
 
