@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets.star_table import StarTable
+from catalogproc.errors import JobError
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
 
@@ -49,6 +51,9 @@ class Benchmark:
     extra
         Further columns (N,) by name: those of EXTRA that are known; OUTSIDE for a dataset, and
         GIANT for one that marks giants.
+    one_band
+        By hidden band: the tokens without it, where coefficients are canonical, which change
+        with the other band.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Benchmark:
     vocabulary: Vocabulary
     extra: Mapping[str, Floats] = field(default_factory=dict)
     all_values: Floats | None = None
+    one_band: Mapping[str, StarTokens] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,7 +99,33 @@ class Benchmark:
             self.truth[which], self.truth_errors[which], self.vocabulary,
             {name: column[which] for name, column in self.extra.items()},
             None if self.all_values is None else self.all_values[which],
+            {band: tokens.rows(which) for band, tokens in self.one_band.items()},
         )  # fmt: skip
+
+    def without_band(self, band: str) -> StarTokens:
+        """Return the input tokens without the coefficients of a band.
+
+        Canonical coefficients are those of the other band alone. Colours stay.
+
+        Parameters
+        ----------
+        band
+            The band that is hidden.
+
+        Raises
+        ------
+        JobError
+            Canonical coefficients of one band alone are not known.
+        """
+        if band in self.one_band:
+            return self.one_band[band]
+        if self.vocabulary.basis == "canonical":
+            raise JobError(
+                "canonical coefficients of one band alone are not known of these stars",
+                wanted="stars with spectra of both bands", found=self.name,
+            )  # fmt: skip
+        columns = np.arange(len(self.vocabulary))
+        return self.inputs.only(~np.isin(columns, self.vocabulary.coefficient_columns(band)))
 
     def table(self) -> StarTable:
         """Return a table to train on: the inputs, and the truth where an input is absent."""
@@ -116,3 +148,31 @@ class Benchmark:
         """
         in_second = np.isin(self.ids, self.table().split(fraction, seed)[1].ids)
         return self.rows(~in_second), self.rows(in_second)
+
+
+def concatenated(parts: Sequence[Benchmark]) -> Benchmark:
+    """Return stars of the same kind together.
+
+    Parameters
+    ----------
+    parts
+        One or more, with the same extra columns, and without ``all_values``.
+    """
+    first = parts[0]
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Benchmark(
+        first.name, first.real, joined("ids"), joined("values"), joined("errors"),
+        joined("truth"), joined("truth_errors"), first.vocabulary,
+        {name: np.concatenate([part.extra[name] for part in parts]) for name in first.extra},
+        None,
+        {
+            band: StarTokens(*(
+                np.concatenate([getattr(part.one_band[band], name) for part in parts])
+                for name in ("values", "errors")
+            ))
+            for band in first.one_band
+        },
+    )  # fmt: skip

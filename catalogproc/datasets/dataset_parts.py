@@ -16,7 +16,9 @@ from catalogproc.datasets.dataset import (
     load_dataset,
     outside_domain,
 )
-from catalogproc.vocabulary import Vocabulary
+from catalogproc.features.one_band import one_band_tokens
+from catalogproc.network.star_tokens import StarTokens
+from catalogproc.vocabulary import BANDS, Vocabulary
 
 
 def is_dataset(folder: Path | None) -> TypeGuard[Path]:
@@ -100,6 +102,15 @@ def dataset_part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
     if np.isfinite(giant).any():
         extra[GIANT] = giant
     title = f"{len(table.ids):,} stars of {folder.name}, {name} part"
-    return Benchmark(
+    found = Benchmark(
         title, True, table.ids, values, errors, truth, truth_errors, vocabulary, extra, every
-    )  # fmt: skip
+    )
+    return replace(found, one_band=_one_band(found))
+
+
+def _one_band(stars: Benchmark) -> dict[str, StarTokens]:
+    """Return by hidden band the tokens without it; a dataset has canonical ones of both bands."""
+    if stars.vocabulary.basis != "canonical":
+        return {}
+    every = StarTokens(stars.tree_inputs.values, stars.errors)
+    return {band: one_band_tokens(every, stars.inputs, band, stars.vocabulary) for band in BANDS}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalogproc.datasets.benchmark_stars import EXTRA, Benchmark
+from catalogproc.datasets.benchmark_stars import EXTRA, Benchmark, concatenated
 from catalogproc.datasets.dataset import TEST, TRAIN
 from catalogproc.datasets.dataset_parts import dataset_part, giants, is_dataset
 from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import InputError, JobError
 from catalogproc.features.extinction import ln_ebv
+from catalogproc.features.one_band import hide_band
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers.chunks import expand
-from catalogproc.vocabulary import Vocabulary
+from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.floating]
 
@@ -97,7 +100,13 @@ def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
     }
     name = f"{n:,} simulated giants, seed {seed}"
     truth = _dense_truth(true, n, vocabulary, values.dtype)
-    return Benchmark(name, False, np.arange(n), values, errors, *truth, vocabulary, extra)
+    one_band = {}
+    for band in BANDS if vocabulary.basis == "canonical" else ():
+        shown = StarTokens(*(x.numpy() for x in stars.tokens(vocabulary, hidden=band)))
+        shown.values[:, labels] = np.nan
+        one_band[band] = shown
+    found = Benchmark(name, False, np.arange(n), values, errors, *truth, vocabulary, extra)
+    return replace(found, one_band=one_band)
 
 
 def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> Benchmark:
@@ -125,12 +134,10 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
         A file cannot be read, or no star has true labels.
     """
     files = _files(folder, ("xp_continuous", "truth") if truth else ("xp_continuous",))
-    ids, values, errors, extra = read_tokens(
-        StarFiles(files["xp_continuous"], files["gaia_source"]), vocabulary
-    )
+    stars = read_stars_of(StarFiles(files["xp_continuous"], files["gaia_source"]), vocabulary)
+    ids = stars.ids
     if not files["truth"]:
-        name, unknown = f"{len(ids):,} stars of {folder.name}", np.full_like(values, np.nan)
-        return Benchmark(name, True, ids, values, errors, unknown, unknown, vocabulary, extra)
+        return replace(stars, name=f"{len(ids):,} stars of {folder.name}")
     columns = _truth(files["truth"])
     order = np.argsort(columns["source_id"], kind="stable")
     place = np.searchsorted(columns["source_id"], ids, sorter=order).clip(max=len(order) - 1)
@@ -140,12 +147,12 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
         raise InputError("no star of the spectra has true labels", where=folder)
     true = {name: column[row[known]] for name, column in columns.items() if name != "source_id"}
     is_simulated = bool({"component", "phase"} & set(true))
-    extra = {name: column[known] for name, column in extra.items()}
-    extra["dist"] = true["distance"] if "distance" in true else _distance(extra, true)
-    return Benchmark(
-        f"{known.sum():,} stars of {folder.name}", not is_simulated, ids[known], values[known],
-        errors[known], *_dense_truth(true, int(known.sum()), vocabulary, values.dtype),
-        vocabulary, extra,
+    stars = stars.rows(known)
+    distance = true["distance"] if "distance" in true else _distance(stars.extra, true)
+    labels, label_errors = _dense_truth(true, len(stars), vocabulary, stars.values.dtype)
+    return replace(
+        stars, name=f"{len(stars):,} stars of {folder.name}", real=not is_simulated,
+        truth=labels, truth_errors=label_errors, extra={**stars.extra, "dist": distance},
     )  # fmt: skip
 
 
@@ -164,7 +171,7 @@ def _files(folder: Path, required: Sequence[str]) -> dict[str, list[Path]]:
     return files
 
 
-def _distance(extra: dict[str, Floats], true: dict[str, Floats]) -> Floats:
+def _distance(extra: Mapping[str, Floats], true: dict[str, Floats]) -> Floats:
     """Return the distance in kpc (N,) from magnitude and pseudo-luminosity; NaN where unknown."""
     fakemag = true.get("g_fakemag", np.full(len(extra["phot_g_mean_mag"]), np.nan))
     return 10 ** (0.2 * extra["phot_g_mean_mag"]) / np.where(fakemag > 0, fakemag, np.nan)
@@ -191,10 +198,8 @@ def _dense_truth(
     return truth, truth_errors
 
 
-def read_tokens(
-    files: StarFiles, vocabulary: Vocabulary
-) -> tuple[NDArray[np.int64], Floats, Floats, dict[str, Floats]]:
-    """Read the tokens of all spectra that a run would not reject.
+def read_stars_of(files: StarFiles, vocabulary: Vocabulary) -> Benchmark:
+    """Read the tokens of all spectra that a run would not reject, without any true label.
 
     Parameters
     ----------
@@ -202,25 +207,20 @@ def read_tokens(
         Spectra and auxiliary tables.
     vocabulary
         Defines the V tokens.
-
-    Returns
-    -------
-    ids
-        (N,) source_id.
-    values, errors
-        (N, V), NaN where absent.
-    extra
-        Magnitude and parallax over error (N,) by name, NaN where unknown.
     """
-    parts = [
-        (
-            good.column("source_id").to_numpy(), tokens.values, tokens.errors, tokens.g_mag,
-            tokens.parallax_zpc / tokens.e_parallax,
-        )
-        for good, tokens in read_stars(files, vocabulary, all_inputs_job(vocabulary))
-    ]  # fmt: skip
-    ids, values, errors, *extra = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return ids, values, errors, dict(zip(EXTRA, extra, strict=False))
+    parts = []
+    for good, made in read_stars(files, vocabulary, all_inputs_job(vocabulary)):
+        unknown = np.full_like(made.values, np.nan)
+        extra = (made.g_mag, made.parallax_zpc / made.e_parallax)
+        one_band = {
+            band: hide_band(made, good, band, vocabulary).network_inputs
+            for band in (BANDS if vocabulary.basis == "canonical" else ())
+        }
+        parts.append(Benchmark(
+            "stars", True, good.column("source_id").to_numpy(), made.values, made.errors,
+            unknown, unknown, vocabulary, dict(zip(EXTRA, extra, strict=False)), None, one_band,
+        ))  # fmt: skip
+    return concatenated(parts)
 
 
 def _truth(files: list[Path]) -> dict[str, NDArray[np.generic]]:

@@ -118,6 +118,9 @@ class TablePrediction:
         G magnitudes (N,) as observed or synthesised, NaN where unknown.
     read
         Rows (N,) that have a token.
+    typical_errors
+        Of a model that reads errors: by token, the number of rows that have its value without
+        an error, so that the typical one of the training was taken. Empty for other models.
     """
 
     labels: tuple[str, ...]
@@ -127,6 +130,7 @@ class TablePrediction:
     high: dict[str, Float]
     g_mag: Float
     read: NDArray[np.bool_]
+    typical_errors: dict[str, int]
 
 
 def predict_table(
@@ -168,12 +172,14 @@ def predict_table(
     rows = len(inputs)
     numbers = [{label: np.full(rows, np.nan) for label in labels} for _ in range(4)]
     g_mag, read = np.full(rows, np.nan), np.zeros(rows, dtype=bool)
+    unstated = np.zeros(len(inputs.vocabulary), dtype=np.int64)
     step = max(1, PIECE * LABELS // max(LABELS, len(requested)))
     for start in range(0, rows, step):
         some = slice(start, start + step)
         tokens = inputs.tokens(start, step)
         present = ~np.isnan(tokens.values)
         g_mag[some], read[some] = tokens.g_mag, present.any(axis=1)
+        unstated += (present & np.isnan(tokens.errors)).sum(axis=0)
         apart = (present & ~tokens.by_parallax).any(axis=1)
         columns = _predict(predictor, tokens, requested, job)
         for label in labels:
@@ -183,7 +189,12 @@ def predict_table(
         if progress is not None:
             progress(min(start + step, rows), rows, "")
     mean, sigma, low, high = numbers
-    return TablePrediction(tuple(labels), mean, sigma, low, high, g_mag, read)
+    typical = {
+        name: int(count)
+        for name, count in zip(inputs.vocabulary.names, unstated, strict=True)
+        if count and predictor.bundle.reads_errors
+    }
+    return TablePrediction(tuple(labels), mean, sigma, low, high, g_mag, read, typical)
 
 
 def _predict(

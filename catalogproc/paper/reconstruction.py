@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.evaluation.quantities import QUANTITIES
+from catalogproc.features.one_band import OTHER
 from catalogproc.paper import plotting
 from catalogproc.paper.context import LABELS, ExperimentContext, Floats, Spectra
 from catalogproc.paper.experiment import (
@@ -19,7 +21,7 @@ from catalogproc.paper.experiment import (
     rank_correlation,
     robust_scatter,
 )
-from catalogproc.spectra.inpaint import JOINED, RANGE, InpaintRequest
+from catalogproc.spectra.inpaint import EDGES, RANGE, InpaintRequest
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 
@@ -291,11 +293,9 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
     mean = mean_spectrum(observed)
     checks: list[Check] = []
     drawn = {}
-    for band, other, edges in (
-        ("bp", "rp", (RANGE[0], JOINED)), ("rp", "bp", (JOINED, RANGE[1])),
-    ):  # fmt: skip
-        given = InpaintRequest(other, band).read(sample.inputs, v)
-        made = context.predicted_spectra(given, (band,)).within(*edges)
+    for band, edges in EDGES.items():
+        other = OTHER[band]
+        made = inpainted(context, sample, band).within(*edges)
         target = observed.within(*edges)
         rmse, plain = made.rmse(target), mean.within(*edges).rmse(target)
         words = f"{band.upper()} from {other.upper()}"
@@ -309,6 +309,26 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
         drawn[words] = (made, target, rmse)
     stars = f"Stars: {len(sample):,} with both bands"
     return Outcome(tuple(checks), partial(_draw_bands, drawn), stars=stars)
+
+
+def inpainted(context: ExperimentContext, stars: Benchmark, band: str) -> Spectra:
+    """Return spectra of which a band is predicted from the other.
+
+    Nothing of the predicted band is read: canonical coefficients of the other are of that band
+    alone.
+
+    Parameters
+    ----------
+    context
+        The model.
+    stars
+        Stars with both bands.
+    band
+        The band that is predicted.
+    """
+    request = InpaintRequest(OTHER[band], band)
+    given = request.read(stars.without_band(request.hidden), context.vocabulary)
+    return context.predicted_spectra(given, (band,))
 
 
 def _draw_bands(drawn: dict[str, tuple[Spectra, Spectra, Floats]], figure: Any) -> None:

@@ -94,7 +94,7 @@ class SimulatedStars:
         n = self.n_bp_coefficients
         return both[:, :n] if band == "bp" else both[:, n:]
 
-    def tokens(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    def tokens(self, vocabulary: Vocabulary, *, hidden: str = "") -> tuple[Tensor, Tensor]:
         """Return dense values and errors (N, V) in physical units; NaN is an absent token.
 
         The rules are those of ``features.tokens`` for files: coefficients over the observed G
@@ -107,6 +107,8 @@ class SimulatedStars:
         ----------
         vocabulary
             The V tokens.
+        hidden
+            A band of which nothing is read: canonical coefficients are of the other alone.
         """
         _check_release(vocabulary)
         c = self.columns
@@ -115,7 +117,7 @@ class SimulatedStars:
         errors = torch.full_like(values, torch.nan)
         zero_point = vocabulary.data_release.magnitude("G").zero_point
         flux = 10 ** (0.4 * (zero_point - c["g_mag"][:, None]))
-        for band, (value, error, relevant) in self._spectra(vocabulary.basis).items():
+        for band, (value, error, relevant) in self._spectra(vocabulary.basis, hidden).items():
             at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
             read = slice(0, len(at))
             values[:, at] = (value / flux).masked_fill(~relevant, torch.nan)[:, read]
@@ -127,12 +129,14 @@ class SimulatedStars:
                 errors[:, column] = error.masked_fill(value.isnan(), torch.nan)
         return values, errors
 
-    def _spectra(self, basis: str) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def _spectra(self, basis: str, hidden: str = "") -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Return by band coefficients, errors, and which are relevant (N, n), in a basis."""
         values, errors = (
             {band: self.coefficients(band, quantity) for band in BANDS}
             for quantity in ("coefficients", "coefficient_errors")
         )
+        for part in (values, errors):
+            part |= {hidden: torch.full_like(part[hidden], torch.nan)} if hidden else {}
         if basis == "archive":
             return {
                 band: (

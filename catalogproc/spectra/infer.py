@@ -7,7 +7,7 @@ also written again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,9 @@ class InferResult:
         Columns that were added.
     output
         The file.
+    typical_errors
+        By input without an error: the number of rows for which a model that reads errors took
+        the typical one of its training.
     """
 
     rows: int
@@ -80,6 +83,7 @@ class InferResult:
     ignored: tuple[str, ...]
     columns: tuple[str, ...]
     output: Path
+    typical_errors: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
@@ -89,6 +93,8 @@ class InferResult:
             f"predicted: {shown(self.columns)}",
             f"{_rows(self.rows)} written to {self.output}",
         ]
+        if self.typical_errors:
+            text.insert(2, f"typical errors taken, as none is given: {_shown(self.typical_errors)}")
         if self.predicted < self.rows:
             text.append(f"{_rows(self.rows - self.predicted)} without any input: no prediction")
         return text
@@ -141,10 +147,31 @@ def infer(
     table, units = read_table(path), read_units(path)
     inputs = TableInputs.of(table, vocabulary, default_job(vocabulary), units=units, where=path)
     prediction = predict_table(predictor, inputs, _tokens(wanted, inputs, table, path), progress)
+    typical = _by_input(prediction.typical_errors, vocabulary)
     table, added = _with_predictions(table, wanted, prediction, bundle)
-    _write(output, table, bundle, _described_inputs(inputs, units) | added, units)
+    facts = model_facts(bundle) | ({"typical_errors": _shown(typical)} if typical else {})
+    described = _described_inputs(inputs, units) | added
+    meaning = f"Predictions of the model {bundle.name}"
+    contract = contract_of(table, "inferred", meaning, described, units)
+    write_table(output, table, contract, facts)
     read = int(prediction.read.sum())
-    return InferResult(len(inputs), read, inputs.used, inputs.ignored, tuple(added), output)
+    return InferResult(
+        len(inputs), read, inputs.used, inputs.ignored, tuple(added), output, typical
+    )
+
+
+def _by_input(counts: Mapping[str, int], vocabulary: Vocabulary) -> dict[str, int]:
+    """Numbers of rows by input: the coefficients of a band together, by their largest number."""
+    found: dict[str, int] = {}
+    for name, count in counts.items():
+        token = vocabulary.tokens[vocabulary.column(name)]
+        word = f"{token.band.upper()} coefficients" if token.band else name
+        found[word] = max(found.get(word, 0), count)
+    return found
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({_rows(count)})" for name, count in counts.items())
 
 
 def _tokens(
@@ -232,18 +259,6 @@ def _with_predictions(
         added[names[name]] = _column(names[name], unit, meaning)
         table = table.append_column(names[name], pa.array(numbers.astype(np.float32)))
     return table, added
-
-
-def _write(
-    path: Path,
-    table: pa.Table,
-    bundle: Bundle,
-    described: Mapping[str, Column],
-    units: Mapping[str, str],
-) -> None:
-    meaning = f"Predictions of the model {bundle.name}"
-    contract = contract_of(table, "inferred", meaning, described, units)
-    write_table(path, table, contract, model_facts(bundle))
 
 
 def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:

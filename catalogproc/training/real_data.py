@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from catalogproc.datasets import kepler
 from catalogproc.datasets.star_reader import StarFiles
 from catalogproc.datasets.star_table import StarSampler, StarTable
-from catalogproc.datasets.test_sets import read_tokens
+from catalogproc.datasets.test_sets import read_stars_of
 from catalogproc.errors import JobError
 from catalogproc.io.hashes import sha256
 from catalogproc.training.config import JobTable
@@ -144,8 +144,8 @@ def split_spectra(
     options
         Fraction and seed of the held-out spectra.
     """
-    ids, values, errors, _ = read_tokens(StarFiles(files), vocabulary)
-    return StarTable(ids, values, errors).split(options.held_out, options.seed)
+    read = read_stars_of(StarFiles(files), vocabulary)
+    return StarTable(read.ids, read.values, read.errors).split(options.held_out, options.seed)
 
 
 def _digest(table: StarTable) -> str:

@@ -190,6 +190,51 @@ def test_the_result_names_the_columns_that_were_used(bundle: Bundle, tmp_path: P
     assert "1 row without any input" in text
 
 
+def test_typical_errors_are_said_by_name(bundle: Bundle, tmp_path: Path) -> None:
+    """Of a model that reads errors: which inputs had none, and of how many rows."""
+    reading = tiny_bundle(tmp_path / "reading", errors=True)
+    table = pa.table(
+        {
+            "teff": [4700.0, 4600.0, 4500.0, None],
+            "e_teff": [50.0, 60.0, None, None],
+            "logg": [2.5, 2.1, None, None],
+            "bp0": [0.057, 0.055, 0.06, 0.05],
+            "bp1": [0.01, None, None, None],
+            "m_h": [0.0, 0.1, 0.2, 0.3],
+            "e_m_h": [0.1, 0.1, 0.1, 0.1],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    result = infer(tmp_path / "in.parquet", ["mass"], out, Predictor(reading))
+    said = "teff (1 row), logg (2 rows)"
+    assert result.typical_errors == {"BP coefficients": 4, "teff": 1, "logg": 2}
+    assert f"typical errors taken, as none is given: BP coefficients (4 rows), {said}" in (
+        result.lines()
+    )
+    facts = pq.read_schema(out).metadata
+    assert facts[b"typical_errors"].decode() == f"BP coefficients (4 rows), {said}"
+    # A model that reads none says nothing.
+    result = infer(tmp_path / "in.parquet", ["mass"], out, Predictor(bundle))
+    assert not result.typical_errors
+    assert b"typical_errors" not in pq.read_schema(out).metadata
+
+
+def test_errors_that_are_given_are_read(tmp_path: Path) -> None:
+    reading = tiny_bundle(tmp_path / "reading", errors=True)
+    scaling = reading.error_scaling
+    assert scaling is not None
+    typical = np.exp(scaling.center[VOCABULARY.column("teff")])
+    answers = []
+    for error in (None, typical, 20 * typical):
+        columns = {"teff": [4700.0], "logg": [2.5], "e_logg": [0.1]}
+        columns |= {} if error is None else {"e_teff": [error]}
+        out = answered(reading, tmp_path, "mass", pa.table(columns))
+        answers.append(out["mass"][0].as_py())
+    assert answers[0] == pytest.approx(answers[1], rel=1e-5)
+    assert abs(answers[2] - answers[1]) > 1e-3
+
+
 def test_a_token_counts_before_what_could_be_made_of_another_column() -> None:
     columns = {"ebv": [0.1], "logebv": [-3.0], "Age": [4.0], "e_ebv": [0.1]}
     found = TableInputs.of(pa.table(columns), VOCABULARY)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from support.paths import DATA
 
-from catalogproc.network.bundle import Bundle, Domain, Standardisation
+from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Shape, Transformer
@@ -36,11 +36,13 @@ def tiny_bundle(
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
     late: Sequence[str] = (),
+    errors: bool = False,
 ) -> Bundle:
     """Write a bundle of a few thousand random weights into a folder, and load it.
 
     Tokens are standardised with the statistics of real training stars, so the answers are
-    plausible for giants, and differ from star to star; they are not right.
+    plausible for giants, and differ from star to star; they are not right. With ``errors`` the
+    network reads the errors of tokens too.
     """
     vocabulary = vocabulary or load_vocabulary()
     standardisation = _standardisation(vocabulary)
@@ -49,8 +51,13 @@ def tiny_bundle(
     torch.manual_seed(seed)
     shape = Shape(
         len(vocabulary), 16, ((4, 32),), ((2, 32), (4, 32)), (32, 16), dropout=0.0,
-        late=tuple(map(vocabulary.number, late)),
+        late=tuple(map(vocabulary.number, late)), reads_errors=errors,
     )  # fmt: skip
+    network = Transformer(shape)
+    for name, weight in network.named_parameters() if errors else ():
+        if name.startswith("error_"):
+            torch.nn.init.normal_(weight, std=0.3)
+    typical = np.log(0.1 * scale)
     low, high = center - 50 * scale, center + 50 * scale
     for name, limits in LIMITS.items():
         low[vocabulary.column(name)], high[vocabulary.column(name)] = limits
@@ -59,7 +66,7 @@ def tiny_bundle(
         BundleContent(
             name=f"random {seed}",
             description="random weights, for tests",
-            network=Transformer(shape),
+            network=network,
             vocabulary=vocabulary,
             standardisation=standardisation,
             domain=Domain(low, high),
@@ -68,6 +75,9 @@ def tiny_bundle(
                 center + scale * generator.normal(size=(2, len(vocabulary)))
             ),
             check_labels=["teff", "logg", "m_h", "mass", "log_age"],
+            error_scaling=ErrorScaling(typical, np.ones_like(typical), typical - 5, typical + 5)
+            if errors
+            else None,
         ),
     )
 
