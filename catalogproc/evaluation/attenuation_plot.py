@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalogproc.evaluation.panel_scores import MODEL, TREES
-from catalogproc.evaluation.plots import COLOURS, INK, MARKERS, new_figure, plain_axes, png
+from catalogproc.evaluation.plots import COLOURS, INK, MARKERS, new_figure, plain_axes, small_png
 from catalogproc.evaluation.quantities import QUANTITIES
 from catalogproc.evaluation.real_giants_result import QuantityScores
 
@@ -42,7 +42,7 @@ def attenuation_figure(scores: Sequence[QuantityScores]) -> bytes:
             places[-1].legend(handles, names, loc="center left", frameon=False, fontsize=8)
         else:
             places[0].legend(frameon=False, fontsize=7)
-        return png(figure)
+        return small_png(figure)
 
 
 def _panel(axes: Any, row: QuantityScores) -> None:

@@ -31,6 +31,8 @@ COLOURS = {MODEL: "#0b6e99", TREES: "#d98200", LIMIT: "#3a3a3a", PUBLISHED_REAL:
 MARKERS = {MODEL: "o", TREES: "s", LIMIT: "_", PUBLISHED_REAL: "D"}
 INK, FAINT = "#222222", "#d9d9d9"
 DPI = 130
+PALETTE = 160
+"""Number of colours of a small PNG."""
 
 
 def _without_latex(draw: Callable[[BenchmarkResult], bytes]) -> Callable[[BenchmarkResult], bytes]:
@@ -229,6 +231,22 @@ def plain_axes(axes: Any, title: str) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#888888")
+
+
+def small_png(figure: Any) -> bytes:
+    """Return a figure of few colours as a PNG with a palette.
+
+    Parameters
+    ----------
+    figure
+        Of :func:`new_figure`.
+    """
+    from PIL import Image
+
+    image, out = Image.open(io.BytesIO(png(figure))).convert("RGB"), io.BytesIO()
+    few = image.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(out, format="png", optimize=True)
+    return out.getvalue()
 
 
 def png(figure: Any) -> bytes:

@@ -17,8 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.datasets.benchmark_stars import GIANT, Benchmark
-from catalogproc.datasets.dataset import TEST
+from catalogproc.datasets.dataset import TEST, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants
+from catalogproc.datasets.folds import TEST_FOLD
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.datasets.test_sets import training_stars
 from catalogproc.evaluation.benchmark import tree_predictions
@@ -136,8 +137,8 @@ class _Steps:
 class _TestPart:
     """N stars of a test part; their catalogs without and with the parallax, and with noise added.
 
-    ``giant``, ``seen`` and ``spectrum`` (N,) say which are evaluated as giants, which the model was
-    trained on, and which have a spectrum.
+    ``giant``, ``seen`` and ``spectrum`` (N,) say which are evaluated as giants, which the model may
+    have been trained on, and which have a spectrum.
     """
 
     folder: Path
@@ -159,7 +160,7 @@ class _TestPart:
         with_parallax = dataset_catalog(bundle, path, Question(parallax=True), device)
         steps.next("catalog of fainter stars")
         faint = dataset_catalog(bundle, path, Question(faint=(FAINT[0], FAINT[-1])), device)
-        seen = bundle.calibration.in_training(stars.ids)
+        seen = bundle.calibration.in_training(stars.ids) | _of_other_folds(bundle, folder)
         giant = np.isin(stars.ids, giants(stars).ids)
         coefficients = [t.number - 1 for t in bundle.vocabulary.tokens if t.kind == "coefficient"]
         spectrum = np.asarray(np.isfinite(stars.values[:, coefficients]).any(axis=1))
@@ -311,6 +312,17 @@ class _TestPart:
                 ),
             ]
         return seismic_scores(label, values, true, error)
+
+
+def _of_other_folds(bundle: Bundle, folder: Path) -> Mask:
+    """Which test stars (N,) are of training folds, while another dataset trained the model.
+
+    A dataset may have all seismic stars in its test part. A model that was trained on another
+    dataset may have been trained, chosen or calibrated with those of them that are of other folds.
+    """
+    fold = dataset_columns(folder, TEST, ["fold"], repeats=False)["fold"].astype(np.float64)
+    same = bundle.training.get("dataset_sha256") == dataset_facts(folder)["sha256"]
+    return np.asarray(np.isfinite(fold) & (fold != TEST_FOLD) & (not same))
 
 
 def _with(

@@ -42,12 +42,19 @@ def page(found: RealGiants) -> str:
         The evaluation.
     """
     passed = list(criteria(found))
+    left_out = ""
+    if found.seen:
+        left_out = f" ({found.seen:,} stars that the model may have been trained on left out)"
     lines = [
         f"# {found.model} ({found.hash[:8]}) on real giants",
         "",
         f"{found.giants:,} giants among the {found.stars:,} stars of the test part of "
         f"{found.dataset}, which took part in nothing"
-        + (f" ({found.seen:,} stars that the model was trained on left out)" if found.seen else "")
+        + (
+            f" ({found.seen:,} stars that the model may have been trained on left out)"
+            if found.seen
+            else ""
+        )
         + f"; {TREES} is fitted to the {found.tree_stars:,} giants of the training part. Both "
         "read 30 + 30 coefficients and three colours and no parallax; the model only the "
         "coefficients that carry signal. Values, uncertainties and flags are those of the catalog.",

@@ -71,7 +71,7 @@ class RealGiants:
         Names, and the hash of the bundle.
     stars, giants, seen
         Numbers: stars of the test part, giants among them that are evaluated, and stars that
-        were left out because the model was trained on them.
+        were left out because the model may have been trained on them.
     tree_stars
         Number of giants that XGBoost is fitted to.
     scores, bins, good

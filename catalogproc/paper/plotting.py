@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, PURPLE, INK, FAINT = (
 )  # fmt: skip
 MAP = "viridis"
 DPI = 100
-COLOURS = 250
+COLOURS = 160
 """Number of colours in a PNG's palette, which keeps the file small."""
 
 STYLE = {

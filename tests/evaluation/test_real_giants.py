@@ -15,7 +15,7 @@ from support.bundles import tiny_bundle
 from support.real_dataset import write_real_dataset
 
 from catalogproc.datasets.benchmark_stars import GIANT
-from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns
+from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants, marks_giants
 from catalogproc.datasets.teacher import Measured, fit_teacher
 from catalogproc.datasets.test_sets import benchmark, training_stars
@@ -176,6 +176,21 @@ def test_stars_that_the_model_was_trained_on_are_left_out(
     assert rest.scores[0].by_method[MODEL].stars == 120
     assert rest.good[0].stars == 120
     assert rest.seismic["mass"][0].score.stars < found.seismic["mass"][0].score.stars
+
+
+def test_stars_of_other_folds_are_for_models_of_that_dataset(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A model of another dataset may have been calibrated with them."""
+    folder = write_real_dataset(tmp_path / "held out", 300, fold_of_seismic=2)
+    other = evaluate_giants(bundle, folder, Trees(FEW), "cpu")
+    assert (other.seen, other.giants) == (40, 64)
+    assert other.seismic["mass"][0].score.stars == 0
+    training = {**bundle.training, "dataset_sha256": dataset_facts(folder)["sha256"]}
+    own = evaluate_giants(replace(bundle, training=training), folder, Trees(FEW), "cpu")
+    assert (own.seen, own.giants) == (0, 96)
+    assert own.seismic["mass"][0].score.stars == 40
+    assert "No star of the test part has any" in page(other)
 
 
 def test_good_params_are_counted_by_kind_and_parallax(found: RealGiants) -> None:

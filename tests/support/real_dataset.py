@@ -23,8 +23,13 @@ ERRORS = {"teff": 30.0, "logg": 0.05, "m_h": 0.03, "alpha_m": 0.02, "mass": 0.1,
 TEST_STARS = 0.4
 
 
-def write_real_dataset(folder: Path, stars: int = 500, seed: int = 5) -> Path:
-    """Write the dataset; every fifth star is no giant, every third has seismic values."""
+def write_real_dataset(
+    folder: Path, stars: int = 500, seed: int = 5, fold_of_seismic: int = 0
+) -> Path:
+    """Write the dataset; every fifth star is no giant, every third has seismic values.
+
+    The seismic stars of the test part have the fold ``fold_of_seismic``.
+    """
     drawn = simulator().draw(stars, seed)
     random = np.random.default_rng(seed)
     c = {name: value.cpu().double().numpy() for name, value in drawn.columns.items()}
@@ -40,10 +45,11 @@ def write_real_dataset(folder: Path, stars: int = 500, seed: int = 5) -> Path:
     parallax = np.where(number % 2 == 0, c["parallax"], np.nan)
     error = np.where(np.isfinite(parallax), c["e_parallax"], np.nan)
     factor = 10.0 ** (0.2 * c["g_mag"])
+    test = number < TEST_STARS * stars
     columns |= {
         "source_id": 10_000 + number,
-        "published_part": np.where(number < TEST_STARS * stars, TEST, TRAIN).astype(object),
-        "fold": np.where(number < TEST_STARS * stars, 0, 1 + number % 4),
+        "published_part": np.where(test, TEST, TRAIN).astype(object),
+        "fold": np.where(test, np.where(seismic, fold_of_seismic, 0), 1 + number % 4),
         "giant": giant,
         "parallax_zpc": parallax, "e_parallax": error,
         "g_fakemag": parallax * factor, "e_g_fakemag": error * factor,
