@@ -50,11 +50,7 @@ def page(found: RealGiants) -> str:
         "",
         f"{found.giants:,} giants among the {found.stars:,} stars of the test part of "
         f"{found.dataset}, which took part in nothing"
-        + (
-            f" ({found.seen:,} stars that the model may have been trained on left out)"
-            if found.seen
-            else ""
-        )
+        + left_out
         + f"; {TREES} is fitted to the {found.tree_stars:,} giants of the training part. Both "
         "read 30 + 30 coefficients and three colours and no parallax; the model only the "
         "coefficients that carry signal. Values, uncertainties and flags are those of the catalog.",
