@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 from support import error_reading
-from support.error_reading import LABELS, Asked, Stars
+from support.error_reading import KEPLER, LABELS, Asked, Stars
 
 KINDS = ("bright", "giants")
 
@@ -64,3 +64,18 @@ def test_sampled_spectra_give_the_answers_of_coefficients(kind: str) -> None:
         # The errors of sampled spectra are a template's, so that the tokens differ in number.
         assert np.median(roads.own[label]) < 0.2, label
         assert np.quantile(roads.own[label], 0.95) < 0.5, label
+
+
+@pytest.mark.parametrize("names", [KEPLER, (*KEPLER, "logg")])
+def test_a_temperature_to_100_k_makes_a_mass_no_better_than_that(names: tuple[str, ...]) -> None:
+    """infer on Kepler's giants: sigma holds what an error of 100 K makes of the mass."""
+    ratio = error_reading.teff_to_100_k(asked().bundle, names)
+    assert (ratio >= 0.9).all()
+
+
+@pytest.mark.parametrize(("names", "scatter"), [(KEPLER, np.inf), ((*KEPLER, "logg"), 0.056)])
+def test_masses_of_keplers_giants_by_infer(names: tuple[str, ...], scatter: float) -> None:
+    found = error_reading.kepler_masses(asked().bundle, names)
+    assert found["stars"] > 400
+    assert found["scatter"] <= scatter
+    assert 0.8 <= found["sd of z"] <= 1.3

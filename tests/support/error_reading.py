@@ -14,15 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from support import real_stars
 
+from catalogproc.datasets.benchmark_stars import Benchmark
+from catalogproc.datasets.kepler import parts
 from catalogproc.features import canonical
 from catalogproc.features.canonical_tables import operators
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.star_batch import StarBatch, read
+from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.features.tokens import Tokens, from_stars
 from catalogproc.inference.engine import Engine
+from catalogproc.inference.table_prediction import predict_table
 from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
-from catalogproc.vocabulary import BANDS
+from catalogproc.network.predictor import Predictor
+from catalogproc.vocabulary import BANDS, Vocabulary
 
 LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 Answers = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -175,6 +180,54 @@ def two_roads(asked: Asked, stars: Stars) -> TwoRoads:
     return TwoRoads(values, off(asked.answers(same)), off(asked.answers(two)))
 
 
+KEPLER = ("bprp", "jh", "jk", "teff", "m_h", "g_fakemag")
+"""Inputs of Kepler's giants, besides log g."""
+
+
+def kepler_table(names: tuple[str, ...], vocabulary: Vocabulary) -> tuple[pa.Table, Benchmark]:
+    """Kepler's giants that are kept for tests, as a table for ``infer`` with ``e_`` columns."""
+    stars = parts(vocabulary)[1]
+    columns: dict[str, np.ndarray] = {}
+    for name in names:
+        at = vocabulary.column(name)
+        columns |= {name: stars.values[:, at], f"e_{name}": stars.errors[:, at]}
+    return pa.table(columns), stars
+
+
+def kepler_masses(bundle: Bundle, names: tuple[str, ...]) -> dict[str, float]:
+    """Scatter, bias and normalised residuals of the masses of Kepler's giants."""
+    table, stars = kepler_table(names, bundle.vocabulary)
+    mean, sigma = mass_of(bundle, table)
+    at = bundle.vocabulary.column("mass")
+    off = mean - stars.truth[:, at]
+    z = np.clip(off / np.hypot(sigma, stars.truth_errors[:, at]), -6, 6)
+    middle = np.nanmedian(off)
+    scatter = 1.4826 * np.nanmedian(np.abs(off - middle))
+    return {"stars": len(off), "scatter": scatter, "bias": middle, "sd of z": np.nanstd(z)}
+
+
+def mass_of(bundle: Bundle, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Masses and their total uncertainties (N,) of the rows of a table, as ``infer`` gives them."""
+    inputs = TableInputs.of(table, bundle.vocabulary, default_job(bundle.vocabulary))
+    found = predict_table(Predictor(bundle), inputs, ("mass",))
+    return found.mean["mass"], found.sigma["mass"]
+
+
+def teff_to_100_k(
+    bundle: Bundle, names: tuple[str, ...], stars: int = 100, draws: int = 200
+) -> np.ndarray:
+    """Sigma of the mass over the scatter (N,) for draws of Teff within its error of 100 K."""
+    table = kepler_table(names, bundle.vocabulary)[0].slice(0, stars)
+    at = table.column_names.index("e_teff")
+    table = table.set_column(at, "e_teff", pa.array(np.full(len(table), 100.0)))
+    _, sigma = mass_of(bundle, table)
+    many = table.take(np.tile(np.arange(len(table)), draws))
+    drawn = many["teff"].to_numpy() + np.random.default_rng(5).normal(0, 100.0, len(many))
+    at = table.column_names.index("teff")
+    mean, _ = mass_of(bundle, many.set_column(at, "teff", pa.array(drawn)))
+    return sigma / np.std(mean.reshape(draws, -1), axis=0, ddof=1)
+
+
 def report(bundle: Bundle) -> None:
     """Print all measurements."""
     asked = Asked(bundle)
@@ -201,6 +254,13 @@ def report(bundle: Bundle) -> None:
             print("  ", label, "same errors, max", np.round(np.nanmax(roads.same[label]), 4),
                   "own errors, 50 and 95 %",
                   np.round(np.nanquantile(roads.own[label], (0.5, 0.95)), 3))  # fmt: skip
+
+    for names in (KEPLER, (*KEPLER, "logg")):
+        numbers = {name: round(float(x), 4) for name, x in kepler_masses(bundle, names).items()}
+        print("Kepler", names[-1], numbers)
+        ratio = teff_to_100_k(bundle, names)
+        print("  sigma over scatter of 200 draws of Teff within 100 K: 0, 5, 50 %",
+              np.round(np.nanquantile(ratio, (0, 0.05, 0.5)), 2))  # fmt: skip
 
 
 if __name__ == "__main__":
