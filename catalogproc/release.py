@@ -29,7 +29,7 @@ from catalogproc.release_parts import (
     Product,
 )
 from catalogproc.resources import shipped
-from catalogproc.toml_values import parsed
+from catalogproc.toml_values import merged, parsed
 
 VERSION = 1
 DEFAULT = "dr3"
@@ -37,6 +37,7 @@ DEFAULT = "dr3"
 BANDS = ("bp", "rp")
 MAX_COEFFICIENTS = 10_000
 """A band that declares more coefficients is a mistake."""
+ADD = "; `catalogproc release add --design FILE` writes them from the files of GaiaXPy"
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Release:
         """
         if self.design is None:
             lines = ('file = "FILE.npz"', 'sha256 = "…"')
-            raise self.unknown("its design matrices", "design", *lines)
+            raise self.unknown("its design matrices", "design", *lines, by=ADD)
         places = [Path(self.folder, self.design.file), shipped("grids") / self.design.file]
         for path in places:
             if path.is_file():
@@ -231,7 +232,7 @@ class Release:
             lines["[extinction] terms, teff, a_0"] = "A_G / A_0 by temperature and extinction"
         return lines
 
-    def unknown(self, what: str, table: str, *lines: str) -> ReleaseError:
+    def unknown(self, what: str, table: str, *lines: str, by: str = "") -> ReleaseError:
         """Return the error for a fact that this release does not state.
 
         Parameters
@@ -242,6 +243,8 @@ class Release:
             The TOML table in which it would stand.
         lines
             The lines of TOML.
+        by
+            Another way to write them.
         """
         stated = "; ".join((f"[{table}]", *lines) if table else lines)
         return ReleaseError(
@@ -249,9 +252,9 @@ class Release:
             wanted=f"in a release file: {stated}",
             found=f"no such line in the release {self.name}",
             advice=f'write a file with version = {VERSION}, name = "{self.name}", like = '
-            f'"{self.name}" and these lines, and give it as --release FILE'
+            f'"{self.name}" and these lines, and give it as --release FILE' + by
             if self.name in shipped_releases()
-            else "add these lines to the file of this release",
+            else "add these lines to the file of this release" + by,
         )
 
     @classmethod
@@ -349,17 +352,8 @@ def _read(path: Path) -> Release:
                 wanted=f"like = {' | '.join(shipped_releases())}", found=repr(like), where=path,
                 advice=did_you_mean(like, shipped_releases()),
             )  # fmt: skip
-        content = _merged(load_release(like).to_dict(), content)
+        content = merged(load_release(like).to_dict(), content)
     return Release.from_dict(content, path, str(path.resolve().parent))
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a declaration with the values of another one in place of its own."""
-    result = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
-    return result
 
 
 def _pruned(value: Any) -> Any:

@@ -1,7 +1,9 @@
-"""Tables of TOML as frozen dataclasses, with an error for each line that is wrong or missing."""
+"""Tables of TOML as frozen dataclasses, with an error for each line that is wrong or missing; and
+tables as text."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
@@ -34,6 +36,49 @@ def parsed(kind: type[T], content: Mapping[str, Any], where: object = None) -> T
         A key is unknown, missing, or of another type.
     """
     return _table(kind, content, "", where)
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a declaration with the values of another one in place of its own.
+
+    Parameters
+    ----------
+    old, new
+        Content of TOML; a table keeps the values that the other one does not state.
+    """
+    result = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def toml_text(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
+    """Return tables of texts, numbers and lists as TOML.
+
+    Parameters
+    ----------
+    content
+        The content of a TOML file.
+    above
+        Keys of the tables that it stands in.
+    """
+    # A text of JSON is one of TOML; so are numbers, and lists of these.
+    lines = [
+        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in content.items()
+        if not isinstance(value, Mapping)
+    ]
+    if lines and above:
+        lines.insert(0, f"\n[{'.'.join(map(_key, above))}]")
+    text = "".join(line + "\n" for line in lines)
+    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    return text + "".join(toml_text(table, (*above, key)) for key, table in tables.items())
+
+
+def _key(key: str) -> str:
+    plain = key.replace("_", "").replace("-", "")
+    return key if plain.isascii() and plain.isalnum() else json.dumps(key, ensure_ascii=False)
 
 
 def _parsed(kind: Any, value: Any, at: str, where: object) -> Any:

@@ -24,8 +24,16 @@ __all__ = ["BANDS", "BASES", "KINDS", "TRANSFORMS", "Token", "Vocabulary", "load
 KINDS = ("coefficient", "colour", "label")
 TRANSFORMS = ("identity", "log10", "ln")
 BASES = ("archive", "canonical")
+WITHOUT_DESIGN = (
+    "make a release file of GaiaXPy's files with `catalogproc release add --design FILE` and give "
+    "it as --release FILE, or learn a map from stars of both releases with `catalogproc bridge "
+    "fit` and give it as --bridge"
+)
+"""How a model of canonical coefficients reads the spectra of a release without design."""
 CANONICAL_COEFFICIENTS = {"bp": 55, "rp": 55}
 """Numbers of canonical coefficients, whatever the release (features/canonical.py)."""
+CANONICAL_RELEASE = "dr3"
+"""The release whose coefficients and scale canonical ones have."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,11 @@ class Vocabulary:
         """The Gaia release whose spectra are read."""
         return self.declared or load_release(self.release)
 
+    @property
+    def basis_release(self) -> Release:
+        """The Gaia release in whose basis, and on whose scale, the tokens of coefficients are."""
+        return self.data_release if self.basis == "archive" else load_release(CANONICAL_RELEASE)
+
     def spectrum_length(self, band: str) -> int:
         """Return the number of coefficients of a band in files of spectra."""
         if self.basis == "archive":
@@ -133,10 +146,18 @@ class Vocabulary:
         Raises
         ------
         ReleaseError
-            Its spectra have another length or basis.
+            Its spectra have another length or basis. Canonical coefficients are made from those
+            of any release whose design matrices are known.
         """
         own = self.data_release
-        if not own.same_spectra(release):
+        if self.basis == "canonical":
+            if release.design is None:
+                raise ReleaseError(
+                    f"spectra of {release.title} are read without its design matrices",
+                    wanted="[design] in the release file", found=release.spectra_text(),
+                    advice=WITHOUT_DESIGN,
+                )  # fmt: skip
+        elif not own.same_spectra(release):
             raise ReleaseError(
                 "the model reads spectra of another release",
                 wanted=f"{own.title}: {own.spectra_text()}",

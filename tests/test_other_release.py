@@ -10,7 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from support import simulated
 from support.bundles import tiny_bundle
-from support.releases import PHOTOMETRY, cut, next_spectra, own_file, own_release, with_ids
+from support.releases import (
+    PHOTOMETRY,
+    cut,
+    design_file,
+    next_spectra,
+    own_file,
+    own_release,
+    rotated,
+    with_ids,
+)
 from support.xp_files import parquet_bytes, put, real
 
 from catalogproc.cluster.plan import make_plan
@@ -18,9 +27,11 @@ from catalogproc.cluster.spec import RunSpec
 from catalogproc.datasets.dataset import load_dataset
 from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
 from catalogproc.errors import BundleError, ReleaseError
+from catalogproc.features.release_files import add_release
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.model import load_model
 from catalogproc.inference.process_chunk import process_chunk
+from catalogproc.io.hashes import file_sha256
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.predictor import Predictor
@@ -185,6 +196,46 @@ def test_a_model_of_a_users_release_reads_its_spectra(spectra: Path, tmp_path: P
         other = put(tmp_path, "other.parquet", parquet_bytes(wrong))
         with pytest.raises(ReleaseError, match="wanted: Gaia of tests: 51 BP"):
             make_plan(RunSpec(other, tmp_path / "out2", model=bundle.path, job=spec.job))
+
+
+def test_a_canonical_model_of_dr3_runs_on_a_release_with_a_design(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "model", load_vocabulary(basis="canonical"))
+    table = rotated(real(30), correlations=True)
+    spectra = put(tmp_path, "next.parquet", parquet_bytes(table))
+    (tmp_path / "job.toml").write_text(
+        "kind = 'run'\npropagation = 'none'\nlabels = ['teff']\nmask_irrelevant = false\n"
+    )
+
+    def spec(output: str, files: Path, release: str | Path | None = None) -> RunSpec:
+        job = tmp_path / "job.toml"
+        return RunSpec(files, tmp_path / output, model=bundle.path, job=job, release=release)
+
+    with pytest.raises(ReleaseError, match=r"does not read(.|\n)*--release(.|\n)*release add"):
+        make_plan(spec("refused", spectra))
+    with pytest.raises(ReleaseError, match=r"design matrices(.|\n)*release add(.|\n)*bridge fit"):
+        make_plan(spec("refused", spectra, "dr4"))
+    own = add_release([design_file(tmp_path)], tmp_path / "next.toml",
+                      str(own_file(tmp_path, PHOTOMETRY)), "dr4next").path  # fmt: skip
+    with pytest.raises(ReleaseError, match="wanted: Gaia of tests: 51 BP"):
+        make_plan(spec("refused", put(tmp_path, "a.parquet", parquet_bytes(real(30))), own))
+    found = []
+    for output, files, release in (("b", spectra, own), ("c", tmp_path / "a.parquet", None)):
+        plan = make_plan(spec(output, files, release))
+        (chunk,) = plan.chunks
+        engine = Engine(plan.bundle, plan.job)
+        receipt = process_chunk(engine, chunk, None, tmp_path / output)
+        assert receipt.rows_written == 30
+        found.append(pq.read_table(tmp_path / output / receipt.catalog_part))
+        if release is None:
+            continue
+        design = plan.identity.release["design"]["sha256"]
+        assert design == file_sha256(tmp_path / "next.npz")
+        assert found[0].schema.metadata[b"release"] == b"dr4next"
+        assert found[0].schema.metadata[b"release_epoch"] == b"J2017.5"
+    for name, limit in (("teff", 5.0), ("g_mag", 1e-4), ("bp_rp", 1e-3)):
+        if name in found[0].column_names:
+            first, second = (one[name].to_numpy() for one in found)
+            np.testing.assert_allclose(first, second, atol=limit)
 
 
 def test_what_the_release_does_not_state_is_asked_for_before_a_run(

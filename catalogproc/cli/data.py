@@ -1,15 +1,26 @@
-"""The commands for data: convert, describe, simulate."""
+"""The commands for data: convert, describe, simulate, release add."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from catalogproc.cli.console import console, say
+from catalogproc.cli.console import console, result, say
 from catalogproc.cli.console import progress as show_progress
-from catalogproc.cli.options import AsJson, OutputFolder, Seed
+from catalogproc.cli.options import AsJson, OutputFolder, Seed, check_file
+
+MANY = ("--design",)
+"""Options that take all values up to the next option."""
+
+release_app = typer.Typer(
+    help="Write the file of a Gaia release.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 
 def convert(
@@ -83,3 +94,36 @@ def simulate(
         drawn = Simulator().draw(stars, seed, progress)
     for path in write_stars(drawn, output):
         say(str(path))
+
+
+@release_app.command("add")
+def add_release(
+    design: Annotated[
+        list[Path],
+        typer.Option(
+            "--design",
+            metavar="FILE...",
+            help="GaiaXPy's files: XpFilter_….xml, …-correction-factors.csv, or an .npz file.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="FILE.toml", help="Release file.", callback=check_file),
+    ],
+    like: Annotated[
+        str,
+        typer.Option(
+            "--like",
+            metavar="NAME|FILE",
+            help="Release to begin from: dr3, dr4 or a TOML file.",
+        ),
+    ] = "dr4",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the release [default: that of --like].")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a release the design matrices of GaiaXPy's files, so that canonical models read it."""
+    from catalogproc.features.release_files import add_release as write_release
+
+    result(write_release(design, output, like, name), as_json)

@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 # Options that take all values up to the next option, as the shell expands them.
-_MANY = ("--input", "--gaia-source", *training.MANY, *spectra.MANY)
+_MANY = ("--input", "--gaia-source", *data.MANY, *training.MANY, *spectra.MANY)
 
 _QUIET = {"--quiet", "-q"}
 _INTERRUPTED = 130  # the exit code of typer after Ctrl-C
@@ -37,6 +37,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(training.dataset, name="dataset")
+app.add_typer(data.release_app, name="release")
 
 
 def main() -> None:

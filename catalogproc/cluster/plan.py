@@ -23,6 +23,7 @@ from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
 from catalogproc.features.dust_map import FACTS, open_dust_map
+from catalogproc.features.photometry import passbands
 from catalogproc.features.tokens import reads_parallax
 from catalogproc.inference.engine import check_job
 from catalogproc.io.free_space import format_bytes
@@ -229,7 +230,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
     chunks = cut(files, job.chunk_rows, faults)
     if not gaia_source and not has_own_columns(files, bundle.release):
-        bundle.release.design_file()  # G, BP and RP are made of the spectra
+        passbands(bundle.vocabulary.basis_release)  # G, BP and RP are made of the spectra
     identity = RunIdentity.of(job, bundle, _input_files(chunks), joined)
     output = Path(spec.output)
     refuse_output(output, identity)

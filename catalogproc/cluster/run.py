@@ -41,12 +41,13 @@ from catalogproc.cluster.worker_plugin import (
     worker_statuses,
 )
 from catalogproc.errors import CountError, LockedError, Refusal, WorkerError
-from catalogproc.io.atomic import write_error
+from catalogproc.io.atomic import write_atomic, write_error
 from catalogproc.io.locks import Lock
 from catalogproc.io.temporary_files import remove_stale
 from catalogproc.network.bundle import DECLARATION
 from catalogproc.readers.auxiliary_account import added, zero_point_summary
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
+from catalogproc.resources import shipped
 from catalogproc.rundir.manifest import FOLDERS, open_run
 from catalogproc.rundir.provenance import write_provenance
 from catalogproc.rundir.receipts import iterate_receipts
@@ -118,6 +119,7 @@ def run(
             say(line)
     with _sigterm_as_interrupt(), _exclusive(plan.output):
         open_run(plan.output, plan.identity)
+        _keep_matrices(plan)
         plan = plan.with_receipts()
         if not plan.todo:
             return _finish(plan, None, 0.0, {})
@@ -127,6 +129,16 @@ def run(
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
             remove_stale(plan.output / name for name in FOLDERS)
         return result
+
+
+def _keep_matrices(plan: Plan) -> None:
+    """Copy the matrices of a user's release to the output: `explain` needs them."""
+    release = plan.bundle.release
+    if release.design is None or (shipped("grids") / release.design.file).is_file():
+        return
+    target = plan.output / release.design.file
+    if not target.exists():
+        write_atomic(target, release.design_file().read_bytes())
 
 
 def _process(start: _Start) -> RunResult:

@@ -1,7 +1,8 @@
 """Canonical coefficients: one vector for archive coefficients and for sampled flux.
 
 Sampled flux is F = D c of the archive's coefficients c. Canonical coefficients are
-k = P F = P D c with a fixed inverse P, P D P = P (canonical_tables.py). So k of canonical
+k = P F = P D c with a fixed inverse P, P D P = P (canonical_tables.py); D is that of the
+coefficients' own release. So k of canonical
 coefficients is k again, and D k is the flux of D c to 1.4e-6. A star with one band has that band's
 own operator, because a band set to zero moves the other one's coefficients by 12 to 18 errors.
 
@@ -22,11 +23,11 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features import spectra
-from catalogproc.features.canonical_tables import Operator, columns, measured, operators
+from catalogproc.features.canonical_tables import columns, measured, operators
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.sampled_errors import canonical_errors
-from catalogproc.release import load_release
-from catalogproc.vocabulary import BANDS
+from catalogproc.release import Release, load_release
+from catalogproc.vocabulary import BANDS, CANONICAL_RELEASE
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -66,39 +67,45 @@ def from_coefficients(
     errors: ByBand,
     correlations: ByBand | None = None,
     already: Mask | None = None,
+    release: Release | None = None,
 ) -> CanonicalSpectra:
     """Return the canonical coefficients of published ones.
 
     Parameters
     ----------
     coefficients, errors
-        By band, as published (N, n), electrons per second; a row with a NaN is a missing band.
+        By band, as published (N, m), electrons per second; a row with a NaN is a missing band.
     correlations
-        By band, packed as published (N, n(n-1)/2); the mean ones of real spectra are assumed
+        By band, packed as published (N, m(m-1)/2); the mean ones of real spectra are assumed
         for a star without.
     already
         Stars (N,) whose coefficients and errors are canonical: they stay as they are.
+    release
+        The release of the coefficients; by default the one whose basis canonical ones have.
 
     Raises
     ------
     ReleaseError
-        The number of coefficients is not that of DR3.
+        The number of coefficients is not that of the release, or its design matrices are not
+        known.
     """
-    values = np.concatenate([_checked(band, coefficients[band]) for band in BANDS], axis=1)
-    published = np.concatenate([_checked(band, errors[band]) for band in BANDS], axis=1)
-    result = np.full(values.shape, np.nan)
-    result_errors = np.full(values.shape, np.nan)
-    for name, rows in _kinds(values).items():
-        part, operator = columns(name), operators()[name]
+    values, published = (
+        np.concatenate([_checked(band, by_band[band], release) for band in BANDS], axis=1)
+        for by_band in (coefficients, errors)
+    )
+    result = np.full((len(values), columns("both").stop), np.nan)
+    result_errors = np.full(result.shape, np.nan)
+    for name, rows in _kinds(values, release).items():
+        part, operator = columns(name), operators(release)[name]
         at = slice(None) if rows.all() else rows  # without a copy where there is one kind
-        own = published[at, part]
-        result[at, part] = spectra.project(values[at, part], operator.projection)
+        own = published[at, columns(name, release)]
+        result[at, part] = spectra.project(values[at, columns(name, release)], operator.projection)
         result_errors[at, part] = np.sqrt(spectra.project(np.square(own), operator.error_weights))
         known = _with_correlations(correlations, name, rows)
         if known.any():
             matrix = covariance_factor(
                 name, own[known], {} if correlations is None else
-                {band: correlations[band][rows][known] for band in _bands(name)}
+                {band: correlations[band][rows][known] for band in _bands(name)}, release,
             )  # fmt: skip
             result_errors[np.flatnonzero(rows)[known], part] = np.sqrt(
                 np.square(matrix).sum(axis=2)
@@ -122,7 +129,7 @@ def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> Canon
     ReleaseError
         Another number of wavelengths.
     """
-    wanted = len(calibration(load_release()).wavelengths)
+    wanted = len(calibration(load_release(CANONICAL_RELEASE)).wavelengths)
     for found in (flux.shape[1], errors.shape[1]):
         if found != wanted:
             raise ReleaseError(
@@ -145,44 +152,53 @@ def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> Canon
     return CanonicalSpectra(_split(result), _split(result_errors))
 
 
-def covariance_factor(name: str, errors: Float, correlations: ByBand) -> Float:
-    """Return A (N, n, n) with A A^T the covariance of canonical coefficients.
+def covariance_factor(
+    name: str, errors: Float, correlations: ByBand, release: Release | None = None
+) -> Float:
+    """Return A (N, n, m) with A A^T the covariance of canonical coefficients.
 
     Parameters
     ----------
     name
-        The operator: "both" (n counts BP, then RP), "bp" or "rp".
+        The operator: "both" (n and m count BP, then RP), "bp" or "rp".
     errors
-        Errors as published (N, n), electrons per second.
+        Errors as published (N, m), electrons per second.
     correlations
-        By band, packed as published (N, m(m-1)/2); a row with a NaN, or a band that is absent,
+        By band, packed as published (N, b(b-1)/2); a row with a NaN, or a band that is absent,
         gets the mean correlations of real spectra.
+    release
+        As of :func:`from_coefficients`.
     """
-    operator = operators()[name]
-    triangle = _triangles(name, operator, len(errors), correlations)
+    triangle = _triangles(name, release, len(errors), correlations)
+    operator = operators(release)[name]
     return np.asarray(operator.projection @ (errors[:, :, None] * triangle))
 
 
-def correlation_factor(errors: ByBand, correlations: ByBand) -> NDArray[np.float32]:
-    """Return A (N, C, C) with A A^T the correlations of all canonical coefficients, BP before RP.
+def correlation_factor(
+    errors: ByBand, correlations: ByBand, release: Release | None = None
+) -> NDArray[np.float32]:
+    """Return A (N, C, M) with A A^T the correlations of all C canonical coefficients, BP first.
 
     Parameters
     ----------
     errors
-        By band, errors as published (N, n), NaN where the band is missing: its rows are 0. Of
-        canonical coefficients their own errors are as good, as both agree to some per cent.
+        By band, errors as published (N, m), M in both bands, NaN where the band is missing: its
+        rows are 0. Of canonical coefficients their own errors are as good, as both agree to some
+        per cent.
     correlations
         As of :func:`covariance_factor`.
+    release
+        As of :func:`from_coefficients`.
     """
     both = np.concatenate([errors[band] for band in BANDS], axis=1)
-    found = np.zeros((*both.shape, both.shape[1]), dtype=np.float32)
-    for name, rows in _kinds(both).items():
-        part = columns(name)
+    found = np.zeros((len(both), columns("both").stop, both.shape[1]), dtype=np.float32)
+    for name, rows in _kinds(both, release).items():
+        part, own = columns(name), columns(name, release)
         for block in np.array_split(np.flatnonzero(rows), 1 + int(rows.sum()) // _BLOCK):
             packed = {b: correlations[b][block] for b in _bands(name) if b in correlations}
-            matrix = covariance_factor(name, both[block, part].astype(np.float64), packed)
+            matrix = covariance_factor(name, both[block, own].astype(np.float64), packed, release)
             length = np.sqrt(np.square(matrix).sum(axis=2, keepdims=True))
-            found[block, part, part] = matrix / np.where(length > 0, length, 1.0)
+            found[block, part, own] = matrix / np.where(length > 0, length, 1.0)
     return found
 
 
@@ -234,8 +250,10 @@ def relevant_number(
     return np.where(np.isfinite(values).all(axis=1), number, 0).astype(np.int16)
 
 
-def _checked(band: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
-    part = columns(band)
+def _checked(
+    band: str, values: NDArray[np.floating], release: Release | None
+) -> NDArray[np.floating]:
+    part = columns(band, release)
     if values.shape[1] != part.stop - part.start:
         raise ReleaseError(
             f"no canonical coefficients of {band.upper()} spectra of another release",
@@ -245,9 +263,11 @@ def _checked(band: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
     return values
 
 
-def _kinds(values: NDArray[np.floating]) -> dict[str, Mask]:
+def _kinds(values: NDArray[np.floating], release: Release | None) -> dict[str, Mask]:
     """Return which stars (N,) have both bands, BP alone and RP alone."""
-    bp, rp = (np.asarray(np.isfinite(values[:, columns(band)]).all(axis=1)) for band in BANDS)
+    bp, rp = (
+        np.asarray(np.isfinite(values[:, columns(band, release)]).all(axis=1)) for band in BANDS
+    )
     return _by_operator(bp, rp)
 
 
@@ -286,15 +306,17 @@ def _with_correlations(correlations: ByBand | None, name: str, rows: Mask) -> Ma
     return known
 
 
-def _triangles(name: str, operator: Operator, size: int, correlations: ByBand) -> Float:
-    """Return T (N, n, n) with T T^T the correlations of each star."""
-    triangle = np.broadcast_to(operator.factor, (size, *operator.factor.shape)).copy()
-    start = columns(name).start
+def _triangles(name: str, release: Release | None, size: int, correlations: ByBand) -> Float:
+    """Return T (N, m, m) with T T^T the correlations of each star."""
+    factor = operators(release)[name].factor
+    triangle = np.broadcast_to(factor, (size, *factor.shape)).copy()
+    start = columns(name, release).start
     for band in _bands(name):
         packed = correlations.get(band)
         if packed is None:
             continue
-        own = slice(columns(band).start - start, columns(band).stop - start)
+        place = columns(band, release)
+        own = slice(place.start - start, place.stop - start)
         known = np.flatnonzero(np.isfinite(packed).all(axis=1))
         matrix = spectra.correlation_matrix(packed[known])
         triangle[known, own, own] = spectra.correlation_factor(matrix)

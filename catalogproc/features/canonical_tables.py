@@ -9,6 +9,9 @@ The inverse of a design matrix D (L, n) under the prior factor A is
     P = A V_r S_r^-1 U_r^T,   D A = U S V^T,
 
 with the r largest singular values, so that P D P = P: r is 45 for each band.
+
+P is the same for every Gaia release. D is the release's own, so that coefficients of any release
+with design matrices become the same canonical ones.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.errors import CatalogprocError
+from catalogproc.errors import CatalogprocError, ReleaseError
 from catalogproc.features.flux_calibration import calibration
-from catalogproc.release import load_release
+from catalogproc.release import Release, load_release
 from catalogproc.resources import shipped
-from catalogproc.vocabulary import BANDS
+from catalogproc.vocabulary import BANDS, CANONICAL_RELEASE
 
 Float = NDArray[np.float64]
 
@@ -38,10 +41,17 @@ float32 cannot tell."""
 PURE_PRIOR = 0.3
 """A coefficient for which the diagonal of P D is below this is nearly determined by the prior."""
 
+VISIBLE = 1e-6
+"""Singular values of a design matrix below this share of the largest are left out where the
+coefficients of one release are compared with those of another."""
+
+FLOOR = 1e-9
+"""Added to the diagonal of correlations that are carried over, so that they have a factor."""
+
 
 @dataclass(frozen=True)
 class Operator:
-    """The projection of n coefficients to canonical ones, for both bands or for one alone.
+    """The projection of m coefficients of a release to n canonical ones, of both bands or of one.
 
     Attributes
     ----------
@@ -50,12 +60,12 @@ class Operator:
     inverse
         P (n, pixels): canonical coefficients from flux in W m-2 nm-1.
     projection
-        P D (n, n): canonical coefficients from coefficients as published.
+        P D (n, m): canonical coefficients from coefficients as published.
     error_weights
-        W (n, n): the squared errors of canonical coefficients from squared errors as
+        W (n, m): the squared errors of canonical coefficients from squared errors as
         published, under the mean correlations of real spectra.
     factor
-        T (n, n) with T T^T the mean correlations of real spectra.
+        T (m, m) with T T^T the mean correlations of real spectra.
     """
 
     pixels: NDArray[np.bool_]
@@ -77,20 +87,33 @@ def read_arrays() -> Mapping[str, Float]:
     return _arrays(FILE)
 
 
+def operators(release: Release | None = None) -> dict[str, Operator]:
+    """Return the operators by name: ``both``, and ``bp`` or ``rp`` for a star with one band.
+
+    Parameters
+    ----------
+    release
+        The release of the coefficients; by default the one whose basis canonical ones have.
+
+    Raises
+    ------
+    ReleaseError
+        Its design matrices are not known, or not for the wavelengths of P.
+    """
+    return _operators(release or load_release(CANONICAL_RELEASE))
+
+
 @cache
-def operators() -> dict[str, Operator]:
-    """Return the operators by name: ``both``, and ``bp`` or ``rp`` for a star with one band."""
-    arrays = read_arrays()
-    triangle = np.asarray(_arrays(NOISE_FILE)["factor"], dtype=np.float64)
-    found = {}
-    for name, (design, pixels) in designs().items():
-        part = columns(name)
+def _operators(release: Release) -> dict[str, Operator]:
+    arrays, found = read_arrays(), {}
+    triangle, shape = _mean_errors(release)
+    for name, (design, pixels) in designs(release).items():
+        part = columns(name, release)
         inverse = arrays[f"inverse_{name}"]
         # einsum: the digits do not depend on the number of threads.
         projection = np.einsum("il,lj->ij", inverse, design)
         correlations = triangle[part] @ triangle[part].T
-        shape = arrays["error_shape"][part]
-        weights = projection * ((projection * shape) @ correlations) / shape
+        weights = projection * ((projection * shape[part]) @ correlations) / shape[part]
         factor = np.asarray(np.linalg.cholesky(correlations), dtype=np.float64)
         found[name] = Operator(pixels, inverse, projection, weights, factor)
     return found
@@ -102,31 +125,96 @@ def measured() -> NDArray[np.bool_]:
     return np.asarray(np.diag(operators()["both"].projection) >= PURE_PRIOR)
 
 
-def columns(name: str) -> slice:
-    """Return the place of an operator's coefficients among those of both bands."""
-    counts = {band: calibration(load_release()).design[band].shape[1] for band in BANDS}
-    total = sum(counts.values())
-    return {
-        "both": slice(0, total),
-        "bp": slice(0, counts["bp"]),
-        "rp": slice(counts["bp"], total),
-    }[name]
+def columns(name: str, release: Release | None = None) -> slice:
+    """Return the place of an operator's coefficients among those of both bands.
+
+    Parameters
+    ----------
+    name
+        The operator.
+    release
+        The release whose coefficients are counted; by default canonical ones are.
+    """
+    counted = release or load_release(CANONICAL_RELEASE)
+    bp, rp = (counted.coefficients(band) for band in BANDS)
+    return {"both": slice(0, bp + rp), "bp": slice(0, bp), "rp": slice(bp, bp + rp)}[name]
 
 
-@cache
-def designs() -> dict[str, tuple[Float, NDArray[np.bool_]]]:
-    """Return by operator the design matrix (pixels, n) and which wavelengths it reads (L,).
+def designs(
+    release: Release | None = None,
+) -> dict[str, tuple[Float, NDArray[np.bool_]]]:
+    """Return by operator the design matrix (pixels, m) and which wavelengths it reads (L,).
 
     A band alone is read where the merged spectrum is that band's: coefficients and sampled
     flux of one band then give the same numbers.
+
+    Parameters
+    ----------
+    release
+        The release; by default the one whose basis canonical coefficients have.
     """
-    gaia = calibration(load_release())
+    return _designs(release or load_release(CANONICAL_RELEASE))
+
+
+@cache
+def _designs(release: Release) -> dict[str, tuple[Float, NDArray[np.bool_]]]:
+    own, gaia = calibration(load_release(CANONICAL_RELEASE)), calibration(release)
+    check_wavelengths(gaia.wavelengths, release.title)
     both = np.concatenate([gaia.weights[band] for band in BANDS], axis=1)
     found = {"both": (both, np.ones(len(both), dtype=bool))}
     for band in BANDS:
-        pixels = gaia.merge[band] == 1.0
+        pixels = own.merge[band] == 1.0  # those of P, whatever the release
         found[band] = (gaia.design[band][pixels], pixels)
     return found
+
+
+def check_wavelengths(found: Float, title: str) -> None:
+    """Check that design matrices are for the wavelengths of P.
+
+    Parameters
+    ----------
+    found
+        Their wavelengths (L,), nm.
+    title
+        The release, for messages.
+
+    Raises
+    ------
+    ReleaseError
+        They are for others.
+    """
+    wanted = calibration(load_release(CANONICAL_RELEASE)).wavelengths
+    if wanted.shape != found.shape or not np.allclose(wanted, found, rtol=0, atol=1e-3):
+        words = (f"{len(x)} wavelengths, {x[0]:.6g} to {x[-1]:.6g} nm" for x in (wanted, found))
+        raise ReleaseError(
+            f"the design matrices of {title} have another sampling than canonical coefficients",
+            wanted=next(words), found=next(words),
+            advice="give the file of GaiaXPy's default sampling: catalogproc release add --design",
+        )  # fmt: skip
+
+
+def _mean_errors(release: Release) -> tuple[Float, Float]:
+    """Return T (m, m), T T^T the mean correlations of real spectra, and the errors' shape (m,).
+
+    They were measured on coefficients of one release. Those of another one are taken to be
+    M c, where M is the smallest change of c that gives the same flux: nothing is
+    changed in directions of which the flux tells nothing.
+    """
+    triangle = np.asarray(_arrays(NOISE_FILE)["factor"], dtype=np.float64)
+    shape = read_arrays()["error_shape"]
+    own = load_release(CANONICAL_RELEASE)
+    if release.design == own.design:
+        return triangle, shape
+    moved = np.zeros((columns("both", release).stop, len(shape)))
+    old, new = calibration(own).weights, calibration(release).weights
+    for band in BANDS:
+        kept = np.eye(new[band].shape[1], old[band].shape[1])
+        change = np.linalg.pinv(new[band], rcond=VISIBLE) @ (old[band] - new[band] @ kept)
+        moved[columns(band, release), columns(band)] = kept + change
+    spread = moved @ (shape[:, None] * triangle)
+    deviations = np.sqrt(np.square(spread).sum(axis=1))
+    correlations = (spread @ spread.T) / np.outer(deviations, deviations)
+    return np.linalg.cholesky(correlations + FLOOR * np.eye(len(moved))), deviations
 
 
 def inverse_of(design: Float, prior_factor: Float, rank: int) -> Float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from catalogproc.features import canonical, spectra
 from catalogproc.features.star_batch import StarBatch
+from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Mask = NDArray[np.bool_]
@@ -29,6 +30,8 @@ class Coefficients:
         By band, the coefficients (n,) that are measured rather than pure prior.
     basis
         Of the vocabulary: "archive" or "canonical".
+    release
+        The release in whose basis and on whose scale they are (Vocabulary.basis_release).
     """
 
     values: Mapping[str, NDArray[np.floating]]
@@ -36,6 +39,7 @@ class Coefficients:
     n_relevant: Mapping[str, NDArray[np.integer]]
     measured: Mapping[str, Mask]
     basis: str
+    release: Release
 
     @classmethod
     def of(cls, stars: StarBatch, vocabulary: Vocabulary) -> Coefficients:
@@ -50,15 +54,18 @@ class Coefficients:
         """
         if vocabulary.basis != "canonical":
             every = {band: np.ones(stars.coefficients[band].shape[1], dtype=bool) for band in BANDS}
-            return cls(stars.coefficients, stars.errors, stars.n_relevant, every, vocabulary.basis)
+            own = (stars.coefficients, stars.errors, stars.n_relevant)
+            return cls(*own, every, vocabulary.basis, stars.release)
         made = canonical.from_coefficients(
-            stars.coefficients, stars.errors, stars.correlations, stars.canonical
+            stars.coefficients, stars.errors, stars.correlations, stars.canonical, stars.release
         )
         number = {
             band: canonical.relevant_number(band, made.values[band], made.errors[band])
             for band in BANDS
         }
-        return cls(made.values, made.errors, number, canonical.measured_by_band(), vocabulary.basis)
+        measured = canonical.measured_by_band()
+        basis = (vocabulary.basis, vocabulary.basis_release)
+        return cls(made.values, made.errors, number, measured, *basis)
 
     def relevant(self, band: str, rows: slice) -> Mask:
         """Return which coefficients of some rows carry signal (rows, n).

@@ -43,7 +43,8 @@ def read_tables(release: Release) -> Mapping[str, Float]:
     Returns
     -------
     dict
-        The arrays of :func:`tables_of_gaiaxpy` by name.
+        The arrays of :func:`tables_of_gaiaxpy` by name. A user's file may have the matrices of
+        the flux alone (gaiaxpy_files.py).
 
     Raises
     ------
@@ -62,12 +63,42 @@ def read_tables(release: Release) -> Mapping[str, Float]:
     for band in BANDS:
         for name in (f"design_{band}", f"passband_{band}"):
             found_columns = tables[name].shape[1] if name in tables else "no such array"
+            if name.startswith("passband") and name not in tables:
+                continue
             if found_columns != release.coefficients(band):
                 raise ReleaseError(
                     f"the design matrices are for other spectra than those of {release.title}",
                     wanted=f"{name} with {release.coefficients(band)} columns",
                     found=found_columns, where=path,
                 )  # fmt: skip
+    return tables
+
+
+def tables_for(release: Release, what: str, *names: str) -> Mapping[str, Float]:
+    """Read the tables of a release for a purpose.
+
+    Parameters
+    ----------
+    release
+        The release.
+    what
+        The purpose, for messages: what the arrays are.
+    names
+        Arrays that are needed.
+
+    Raises
+    ------
+    ReleaseError
+        As :func:`read_tables`; or an array is missing in the file.
+    """
+    tables = read_tables(release)
+    if missing := [name for name in names if name not in tables]:
+        raise ReleaseError(
+            f"{release.title} is used without knowing {what}",
+            wanted=", ".join(missing), found=", ".join(tables), where=release.design_file(),
+            advice="write the file again with GaiaXPy's file of them: catalogproc release add "
+            "--design FILE...",
+        )  # fmt: skip
     return tables
 
 

@@ -11,11 +11,13 @@ Published correlations apply to the first term only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.features.canonical import correlation_factor
-from catalogproc.features.gaiaxpy_tables import read_tables
+from catalogproc.features.gaiaxpy_tables import tables_for
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import Correlated, InputNoise
@@ -94,7 +96,9 @@ def _canonical_groups(
     every = [vocabulary.coefficient_columns(band) for band in BANDS]
     first = [np.arange(len(columns)) < job.coefficients for columns in every]
     used, columns = np.concatenate(first), np.concatenate(every)
-    factor = correlation_factor(tokens.published_errors, tokens.correlations)[:, used]
+    factor = correlation_factor(tokens.published_errors, tokens.correlations, tokens.release)[
+        :, used
+    ]
     factor *= share[:, columns[used], None].astype(np.float32)
     return [Correlated.by_factor(columns[used], factor, columns)]
 
@@ -148,6 +152,23 @@ def correlation(packed: NDArray[np.floating], share: Float) -> NDArray[np.float3
     return matrix
 
 
+def error_factors(release: Release) -> Mapping[str, Float]:
+    """Return the tables of a release, which have the factors on its published errors.
+
+    Parameters
+    ----------
+    release
+        The release.
+
+    Raises
+    ------
+    ReleaseError
+        The factors are not known; a job can do without (``inflate_errors = false``).
+    """
+    names = (f"error_factor_{name}" for name in ("g_mag", *BANDS))
+    return tables_for(release, "the factors on its errors (inflate_errors)", *names)
+
+
 def error_factor(band: str, g_mag: ArrayLike, release: Release) -> Float:
     """Return the factor k (N,) by which the published errors of a band are multiplied.
 
@@ -163,7 +184,7 @@ def error_factor(band: str, g_mag: ArrayLike, release: Release) -> Float:
     release
         The release of the spectra.
     """
-    tables = read_tables(release)
+    tables = error_factors(release)
     edges, factors = tables["error_factor_g_mag"], tables[f"error_factor_{band}"]
     width = np.diff(edges, append=edges[-1] + 1.0)
     nodes = np.column_stack([edges, edges + width / 2]).ravel()

@@ -88,7 +88,7 @@ def one_band_tokens(
     values[band][:] = errors[band][:] = np.nan
     none = {name: np.zeros(len(every), dtype=np.int16) for name in BANDS}
     # Not marked as canonical: the band's own operator is to be applied, P D k of one band alone.
-    stars = StarBatch(values, errors, none, release=vocabulary.data_release)
+    stars = StarBatch(values, errors, none, release=vocabulary.basis_release)
     return _filled(stars, tokens, np.ones(len(every)), vocabulary)
 
 

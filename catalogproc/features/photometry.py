@@ -78,7 +78,8 @@ def passbands(release: Release) -> Passbands:
     ReleaseError
         They are not known, or their file is missing.
     """
-    tables = gaiaxpy_tables.read_tables(release)
+    names = (f"passband_{name}" for name in ("wavelengths", "zero_points", *BANDS))
+    tables = gaiaxpy_tables.tables_for(release, "its pass-bands", *names)
     return Passbands(
         gaiaxpy_tables.PASSBANDS,
         tables["passband_wavelengths"],

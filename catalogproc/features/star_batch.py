@@ -16,7 +16,7 @@ from catalogproc.errors import CountError, ReleaseError
 from catalogproc.features.canonical import BASIS_ID, from_flux
 from catalogproc.features.sampled_flux import sampled_flux
 from catalogproc.features.spectra import matrix, relevant_number
-from catalogproc.readers.release_check import OTHER_KINDS, check_batch, not_canonical
+from catalogproc.readers.release_check import OTHER_KINDS, check_batch, check_kind
 from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
@@ -117,7 +117,7 @@ def read(
     names = spectra.schema.names
     check_batch(spectra, vocabulary)
     for band in BANDS:
-        count = vocabulary.coefficients(band)
+        count = vocabulary.spectrum_length(band)
         column = spectra.column(f"{band}_coefficients")
         coefficients[band] = matrix(column, count)
         errors[band] = matrix(spectra.column(f"{band}_coefficient_errors"), count)
@@ -155,7 +155,7 @@ def without_spectra(auxiliary: pa.Table, vocabulary: Vocabulary) -> StarBatch:
     """
     rows = auxiliary.num_rows
     absent = {
-        band: np.broadcast_to(np.nan, (rows, vocabulary.coefficients(band))) for band in BANDS
+        band: np.broadcast_to(np.nan, (rows, vocabulary.spectrum_length(band))) for band in BANDS
     }
     none = {band: np.zeros(rows, dtype=np.int16) for band in BANDS}
     stars = StarBatch(absent, absent, none, has_spectra=False, release=vocabulary.data_release)
@@ -208,8 +208,7 @@ def _canonical(spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> Ma
                 "spectra in a basis that is not known", wanted=BASIS_ID, found=found,
                 advice="leave out the column basis_id only if these are the archive's coefficients",
             )  # fmt: skip
-    if vocabulary.basis != "canonical":
-        raise not_canonical(OTHER_KINDS["basis_id"])
+    check_kind(vocabulary, OTHER_KINDS["basis_id"])
     return _true(pc.is_valid(column))
 
 
@@ -217,8 +216,7 @@ def _with_sampled(
     stars: StarBatch, spectra: pa.RecordBatch | pa.Table, vocabulary: Vocabulary
 ) -> StarBatch:
     """Return the stars with canonical coefficients of sampled flux, where there is one."""
-    if vocabulary.basis != "canonical":
-        raise not_canonical(OTHER_KINDS["flux"])
+    check_kind(vocabulary, OTHER_KINDS["flux"])
     rows, flux, flux_errors = sampled_flux(spectra)
     made = from_flux(flux, flux_errors)
     coefficients = {band: np.array(x, np.float64) for band, x in stars.coefficients.items()}

@@ -23,7 +23,8 @@ class StarPhotometry:
     Attributes
     ----------
     g_mag, g_flux
-        G (N,), mag, and its flux in electrons per second.
+        G (N,), mag, and its flux in electrons per second of the release in whose basis the
+        model's coefficients are: these are divided by it.
     bp_rp, e_bp_rp
         BP - RP and its error (N,), mag.
     synthetic
@@ -58,7 +59,9 @@ def star_photometry(stars: StarBatch, read: Coefficients) -> StarPhotometry:
     flux, g_mag = stars.column("phot_g_mean_flux"), stars.column("phot_g_mean_mag")
     release = stars.release
     g_zero_point = release.magnitude("G").zero_point
-    g_flux = spectra.g_flux(g_mag, g_zero_point, flux)
+    own_zero_point = read.release.magnitude("G").zero_point
+    scale = 10.0 ** (0.4 * (own_zero_point - g_zero_point))  # exactly 1 for the same release
+    g_flux = spectra.g_flux(g_mag, own_zero_point, scale * flux)
     g_mag = np.where(np.isfinite(g_mag), g_mag, spectra.g_magnitude(flux, g_zero_point))
     bp_rp = stars.column("phot_bp_mean_mag") - stars.column("phot_rp_mean_mag")
     e_bp_rp = photometry.bp_rp_error(
@@ -74,19 +77,19 @@ def star_photometry(stars: StarBatch, read: Coefficients) -> StarPhotometry:
     # Without any gaia_source columns a release without pass-bands is refused; with some, one star
     # that lacks photometry must not fail all others.
     if (stars.has_spectra and lacking.any()) and (
-        not stars.auxiliary or release.design is not None
+        not stars.auxiliary or read.release.design is not None
     ):
         rows: slice | Mask = slice(None) if lacking.all() else lacking
         made = photometry.synthetic_photometry(
-            bp[rows], rp[rows], release, (read.errors["bp"][rows], read.errors["rp"][rows])
+            bp[rows], rp[rows], read.release, (read.errors["bp"][rows], read.errors["rp"][rows])
         )
         g_mag[no_g] = made.g[no_g[rows]]
-        g_flux[no_g] = spectra.g_flux(made.g, g_zero_point)[no_g[rows]]
+        g_flux[no_g] = spectra.g_flux(made.g, own_zero_point)[no_g[rows]]
         bp_rp[no_colour] = (made.bp - made.rp)[no_colour[rows]]
         error = photometry.bp_rp_error(
             photometry.MAGNITUDE_PER_RELATIVE / made.e_bp,
             photometry.MAGNITUDE_PER_RELATIVE / made.e_rp,
-            release,
+            read.release,
         )
         e_bp_rp[no_colour] = error[no_colour[rows]]
     return StarPhotometry(g_mag, g_flux, bp_rp, e_bp_rp, synthetic=lacking, synthetic_g=no_g)

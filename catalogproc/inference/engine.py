@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
 from catalogproc.features import tokens as features
+from catalogproc.features.canonical_tables import operators
 from catalogproc.features.dust_map import reddened
-from catalogproc.features.input_errors import input_noise
+from catalogproc.features.input_errors import error_factors, input_noise
 from catalogproc.inference import quality_flags
 from catalogproc.inference.catalog_columns import (
     CATALOG_LABELS,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
-    from catalogproc.release import Release
 
 __all__ = ["LABEL_COLUMNS", "Engine", "ModelOutput", "check_job"]
 
@@ -270,7 +270,7 @@ def check_job(job: Job, bundle: Bundle) -> None:
     ReleaseError
         The release of the spectra does not state what is needed; the error names the lines.
     """
-    _check_release(job, bundle.release)
+    _check_release(job, bundle)
     possible = [label for label in CATALOG_LABELS if label in bundle.requestable]
     unknown = [label for label in job.labels if label not in possible]
     if unknown:
@@ -294,12 +294,15 @@ def check_job(job: Job, bundle: Bundle) -> None:
         )  # fmt: skip
 
 
-def _check_release(job: Job, release: Release) -> None:
+def _check_release(job: Job, bundle: Bundle) -> None:
+    release = bundle.release
     for name in ("G", "BP", "RP"):
         release.magnitude(name)
     release.extinction_relation()
     if job.inflate_errors and job.propagation != "none":
-        release.design_file()  # the factors are in it
+        error_factors(release)
+    if bundle.vocabulary.basis == "canonical":
+        operators(release)
 
 
 def _storable(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,7 @@ from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.stated_release import is_named, stated_release
 from catalogproc.readers.xp import read_spectra, spectra_columns
 from catalogproc.release import BANDS, Release, load_release, shipped_releases, spectra_text
+from catalogproc.vocabulary import WITHOUT_DESIGN as DESIGN
 from catalogproc.vocabulary import Vocabulary
 
 LOOK = 1024
@@ -145,11 +146,11 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
     ------
     ReleaseError
         Most of the first rows have another length or basis than the vocabulary's release; or
-        the spectra are sampled or canonical, and the vocabulary's basis is the archive's.
+        the spectra are sampled or canonical (see :func:`check_kind`).
     InputError
         The file cannot be read.
     """
-    _check_kind(path, vocabulary)
+    _check_columns(path, vocabulary)
     found = file_spectra(path, vocabulary.data_release)
     if found.stated and not is_named(vocabulary.data_release, found.stated):
         raise _named_otherwise(found.stated, vocabulary.data_release, path)
@@ -157,34 +158,56 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
         raise _not_read(found, vocabulary, path)
 
 
-def _check_kind(path: str | Path, vocabulary: Vocabulary) -> None:
+def _check_columns(path: str | Path, vocabulary: Vocabulary) -> None:
     """Raise ReleaseError for sampled or canonical spectra that the model does not read."""
-    if vocabulary.basis != "archive":
+    own, release = vocabulary.basis_release, vocabulary.data_release
+    if vocabulary.basis == "canonical" and release.design == own.design:
         return
-    columns = spectra_columns(path, release=vocabulary.data_release)
+    columns = spectra_columns(path, release=release)
     for name, words in OTHER_KINDS.items():
         if name in columns:
-            raise not_canonical(words, ", ".join(columns), path)
+            check_kind(vocabulary, words, ", ".join(columns), path)
 
 
-def not_canonical(what: str, found: object = None, where: object = None) -> ReleaseError:
-    """Return the error for spectra that only a model of the canonical basis reads.
+def check_kind(
+    vocabulary: Vocabulary, what: str, found: object = None, where: object = None
+) -> None:
+    """Check that the model reads spectra that are no coefficients of the archive.
 
     Parameters
     ----------
+    vocabulary
+        The model's tokens.
     what
         The spectra, one of OTHER_KINDS.
     found, where
         Their columns, by default ``what``, and the file.
+
+    Raises
+    ------
+    ReleaseError
+        The vocabulary's basis is the archive's; or spectra of a release are read that are not
+        in the basis of canonical ones.
     """
-    return ReleaseError(
-        f"{what} are not read by this model",
-        wanted="XP continuous spectra, coefficients as the archive publishes them",
-        found=found or what,
-        where=where,
-        advice="get the product XP_CONTINUOUS of the same stars, or use a model whose "
-        "basis is canonical (--model)",
-    )
+    own, release = vocabulary.basis_release, vocabulary.data_release
+    if vocabulary.basis == "archive":
+        raise ReleaseError(
+            f"{what} are not read by this model",
+            wanted="XP continuous spectra, coefficients as the archive publishes them",
+            found=found or what,
+            where=where,
+            advice="get the product XP_CONTINUOUS of the same stars, or use a model whose "
+            "basis is canonical (--model)",
+        )
+    if release.design != own.design:
+        raise ReleaseError(
+            f"{what} are read as spectra of {release.title}",
+            wanted=f"coefficients of {release.title}",
+            found=found or what,
+            where=where,
+            advice=f"process them in a run of their own, as spectra of {own.title} (--release "
+            f"{own.name}): they do not depend on the release",
+        )
 
 
 def check_batch(batch: pa.RecordBatch | pa.Table, vocabulary: Vocabulary) -> None:
@@ -222,7 +245,8 @@ def _named_otherwise(stated: str, release: Release, where: object) -> ReleaseErr
         wanted=release.title,
         found=stated,
         where=where,
-        advice="use a model of that release (--model); where the file is wrong, correct its header",
+        advice="name that release with --release, or use a model of it (--model); where the file "
+        "is wrong, correct its header",
     )
 
 
@@ -269,8 +293,15 @@ def _not_read(found: FileSpectra, vocabulary: Vocabulary, where: object) -> Rele
         wanted=f"{release.title}: {spectra_text(wanted)}",
         found=(f"{titles}: " if titles else "") + found.text(release),
         where=where,
-        advice=f"use a model that was trained on {titles or 'that release'} (--model)",
+        advice=_other_release(vocabulary, titles or "that release"),
     )
+
+
+def _other_release(vocabulary: Vocabulary, titles: str) -> str:
+    """Return what to do about spectra of another release than the one that is read."""
+    if vocabulary.basis == "archive":
+        return f"use a model that was trained on {titles} (--model)"
+    return f"name the release of the spectra with --release; where it has no [design], {DESIGN}"
 
 
 def release_of(path: str | Path, release: Release | None = None) -> Release:

@@ -170,7 +170,7 @@ def explain(
     _check_file(file, source)
     if found.is_rejected:
         return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
-    engine = _engine(identity, _bundle(identity, model))
+    engine = _engine(identity, _bundle(identity, model, folder))
     row_number, spectrum, own = _spectrum(file, source, source_id, engine.bundle.vocabulary)
     tables = _auxiliary_tables(folder, identity, gaia_source, engine.bundle.release)
     auxiliary = _auxiliary_row(tables, source_id, own)
@@ -195,8 +195,8 @@ def _check_file(file: Path, source: FileRows) -> None:
         )  # fmt: skip
 
 
-def _bundle(identity: RunIdentity, model: str | Path | None) -> Bundle:
-    bundle = find_bundle(identity, model)
+def _bundle(identity: RunIdentity, model: str | Path | None, folder: Path) -> Bundle:
+    bundle = find_bundle(identity, model, folder)
     if bundle is None:
         raise BundleError(
             "the run's model was not found",
@@ -339,8 +339,8 @@ def _with_spectra(
     requested = {band: _requestable(bundle, band) for band in BANDS}
     means, sigmas = _predicted_coefficients(bundle, star.predictions, requested)
     try:
-        made = calibration(bundle.release)
-        observed = Spectrum(made.flux(values)[0], made.error(errors)[0])
+        own, made = calibration(bundle.release), calibration(bundle.vocabulary.basis_release)
+        observed = Spectrum(own.flux(values)[0], own.error(errors)[0])
     except ReleaseError:
         return star
     means = {band: mean * g_flux for band, mean in means.items()}

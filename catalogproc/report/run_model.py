@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ HEADING_SHIFT = 2
 """A first-level heading of a card becomes <h3>: <h1> and <h2> belong to the page."""
 
 
-def find_bundle(identity: RunIdentity, model: str | Path | None) -> Bundle | None:
+def find_bundle(
+    identity: RunIdentity, model: str | Path | None, folder: Path | None = None
+) -> Bundle | None:
     """Load the bundle that a run used, or return None where it is not found.
 
     Parameters
@@ -29,6 +32,8 @@ def find_bundle(identity: RunIdentity, model: str | Path | None) -> Bundle | Non
         The run; only a bundle with the hash of its model is returned.
     model
         Folder or shipped name, tried first; then the run's own name of it and the default.
+    folder
+        The run's folder, which has the matrices of a user's release.
     """
     from catalogproc.network.bundle import load_bundle
 
@@ -38,7 +43,7 @@ def find_bundle(identity: RunIdentity, model: str | Path | None) -> Bundle | Non
         except BundleError:
             continue
         if bundle is not None and bundle.hash == identity.model_hash:
-            return bundle.for_release(identity.data_release)
+            return bundle.for_release(replace(identity.data_release, folder=str(folder or "")))
     return None
 
 

@@ -155,7 +155,8 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
         spectra = replace(spectra, correlations=correlations(predictor, tokens, draws))
     covariances = f"coefficient covariances from {draws} Monte Carlo draws"
     lines.append(covariances if draws else "coefficient errors are independent")
-    facts = model_facts(bundle) | {"scale": wanted.scale, "draws": str(draws)}
+    facts = model_facts(bundle) | bundle.vocabulary.basis_release.facts
+    facts |= {"scale": wanted.scale, "draws": str(draws)}
     if wanted.output is not None:
         write_spectra(wanted.output, spectra, ids, extra, facts)
     if wanted.flux is not None:

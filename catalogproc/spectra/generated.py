@@ -157,7 +157,7 @@ def generate_spectra(predictor: Predictor, tokens: StarTokens) -> Spectra:
         dict(zip(BANDS, np.split(sigma, edge, axis=1), strict=True)),
         np.full(len(tokens), np.nan),
         basis=vocabulary.basis,
-        release=vocabulary.data_release,
+        release=vocabulary.basis_release,
     )
 
 

@@ -265,7 +265,7 @@ def complete(
         Which part is read and which predicted.
     """
     vocabulary = predictor.bundle.vocabulary
-    magnitude = g_magnitude(whole.g_flux, whole.release.magnitude("G").zero_point)
+    magnitude = g_magnitude(whole.g_flux, vocabulary.basis_release.magnitude("G").zero_point)
     if request.read_nm:
         spectra, has_inputs = fill_wavelengths(predictor, shown, whole, request.read_nm)
         return spectra.at_magnitude(np.where(has_inputs, magnitude, np.nan))
@@ -341,7 +341,7 @@ def inpaint(
     """
     output.check()
     bundle, vocabulary, plot = predictor.bundle, predictor.bundle.vocabulary, output.plot
-    facts = model_facts(bundle) | {"inpainted": request.words}
+    facts = model_facts(bundle) | vocabulary.basis_release.facts | {"inpainted": request.words}
     tally, without, synthetic = RowCount(), 0, 0
     batch = BATCH if request.read_nm else ROWS
     stars = read_stars(files, vocabulary, all_inputs_job(vocabulary), tally, batch)
@@ -377,6 +377,6 @@ def _draw_first(plot: Path, spectra: Spectra, source_id: NDArray[np.int64], by: 
 def _contract(vocabulary: Vocabulary) -> Contract:
     nothing = {band: np.empty((0, vocabulary.coefficients(band))) for band in BANDS}
     empty = Spectra(
-        nothing, nothing, np.empty(0), basis=vocabulary.basis, release=vocabulary.data_release
+        nothing, nothing, np.empty(0), basis=vocabulary.basis, release=vocabulary.basis_release
     )
     return _table(empty, np.empty(0, np.int64))[1]

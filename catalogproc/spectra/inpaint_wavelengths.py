@@ -94,7 +94,7 @@ def fill_wavelengths(
     matrix = correlations(predictor, shown)
     band_is_read = [band.any() for band in np.split(known, sizes[:1], axis=1)]
     part = np.flatnonzero(~np.repeat(band_is_read, sizes))
-    design = _design(read, part, made.release)
+    design = _design(read, part, vocabulary.basis_release)
     present = np.isfinite(made.values[:, at])
     values = np.where(present, made.values[:, at], mean)
     larger = inflate_errors(made.values, made.errors, made.g_mag, vocabulary)[1][:, at]
@@ -111,7 +111,12 @@ def fill_wavelengths(
         matrix[row][np.ix_(part, part)] = after / np.outer(sigma[row, part], sigma[row, part])
     means, sigmas = _by_band(mean, sizes[0]), _by_band(sigma, sizes[0])
     spectra = Spectra(
-        means, sigmas, np.full(len(shown), np.nan), matrix, vocabulary.basis, made.release
+        means,
+        sigmas,
+        np.full(len(shown), np.nan),
+        matrix,
+        vocabulary.basis,
+        vocabulary.basis_release,
     )
     return spectra, np.asarray(np.isfinite(shown.values).any(axis=1) | measured)
 

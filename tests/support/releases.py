@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from support.xp_files import ARRAYS, real
 
+from catalogproc.features.canonical_tables import columns as places
+from catalogproc.features.canonical_tables import operators
+from catalogproc.features.flux_calibration import calibration
 from catalogproc.release import Release, load_release
 
 IDS = {"bp": 901, "rp": 902}
@@ -67,3 +72,66 @@ def with_ids(table: pa.Table, ids: dict[str, int | None]) -> pa.Table:
 def next_spectra(rows: int = 20) -> pa.Table:
     """Return spectra of the made-up release."""
     return with_ids(cut(real(rows), LENGTHS), dict(IDS))
+
+
+@cache
+def rotations() -> dict[str, np.ndarray]:
+    """By band R (m, n): coefficients of the made-up release are R times those of DR3.
+
+    Rotated at random, without the directions of which the flux tells nothing.
+    """
+    rng, found = np.random.default_rng(4), {}
+    for band, count in LENGTHS.items():
+        weights = calibration(load_release()).weights[band]
+        kept = np.linalg.svd(weights, full_matrices=False)[2][:count]
+        found[band] = np.linalg.qr(rng.normal(size=(count, count)))[0] @ kept
+    return found
+
+
+def rotated_design() -> dict[str, np.ndarray]:
+    """Return the design matrices of the made-up release, as a file of ``release add`` has them."""
+    gaia, turn = calibration(load_release()), rotations()
+    return {
+        "wavelengths": gaia.wavelengths,
+        **{f"design_{band}": gaia.design[band] @ turn[band].T for band in LENGTHS},
+        **{f"merge_{band}": gaia.merge[band] for band in LENGTHS},
+    }
+
+
+def design_file(folder: Path, **others: np.ndarray) -> Path:
+    """Write :func:`rotated_design`, with some arrays replaced."""
+    np.savez(folder / "matrices.npz", **(rotated_design() | others))
+    return folder / "matrices.npz"
+
+
+def rotated(
+    table: pa.Table, noise: float | None = None, seed: int = 0, correlations: bool = False
+) -> pa.Table:
+    """Return spectra of DR3 as the made-up release publishes them.
+
+    With ``noise``, errors are that times DR3's, and noise of that size is added.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {"source_id": table["source_id"]}
+    triangle = operators()["both"].factor
+    for band, turn in rotations().items():
+        values, errors = (
+            np.array(table[f"{band}_{name}"].to_pylist(), dtype=np.float64)
+            for name in ("coefficients", "coefficient_errors")
+        )
+        own = triangle[places(band), places(band)]
+        own = np.linalg.cholesky(own @ own.T)
+        factor = turn @ (errors[:, :, None] * own) * (noise or 1.0)
+        new = values @ turn.T
+        if noise is not None:
+            new += np.einsum("nij,nj->ni", factor, rng.normal(size=(len(new), own.shape[1])))
+        deviations = np.sqrt(np.square(factor).sum(axis=2))
+        columns[f"{band}_coefficients"] = pa.array(list(new), pa.list_(pa.float64()))
+        columns[f"{band}_coefficient_errors"] = pa.array(list(deviations), pa.list_(pa.float64()))
+        if correlations:
+            scaled = factor / deviations[:, :, None]
+            row, column = np.tril_indices(len(turn), -1)
+            packed = (scaled @ scaled.transpose(0, 2, 1))[:, row, column]
+            columns[f"{band}_coefficient_correlations"] = pa.array(list(packed))
+        columns[f"{band}_basis_function_id"] = pa.array([IDS[band]] * len(new), pa.int16())
+    return pa.table(columns)
