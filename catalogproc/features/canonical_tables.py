@@ -214,7 +214,8 @@ def _mean_errors(release: Release) -> tuple[Float, Float]:
     spread = moved @ (shape[:, None] * triangle)
     deviations = np.sqrt(np.square(spread).sum(axis=1))
     correlations = (spread @ spread.T) / np.outer(deviations, deviations)
-    return np.linalg.cholesky(correlations + FLOOR * np.eye(len(moved))), deviations
+    factor = np.linalg.cholesky(correlations + FLOOR * np.eye(len(moved)))
+    return np.asarray(factor, dtype=np.float64), np.asarray(deviations, dtype=np.float64)
 
 
 def inverse_of(design: Float, prior_factor: Float, rank: int) -> Float:
