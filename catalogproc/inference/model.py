@@ -92,7 +92,8 @@ class Model:
             ``e_<label>``, its total 1-sigma uncertainty, as a catalog has them (a probability,
             ``rc_prob``, has none): float32 (N,), with units in the fields' metadata. NaN for a
             row without a token. The table's
-            metadata name the columns that were ``used`` and ``ignored``.
+            metadata name the columns that were ``used`` and ``ignored`` and, of a model that
+            reads errors, the inputs for which ``typical_errors`` were taken, as none are given.
 
         Raises
         ------
@@ -105,7 +106,7 @@ class Model:
             The model was not trained to predict a label.
         """
         from catalogproc.inference.catalog_columns import PROBABILITIES
-        from catalogproc.inference.table_prediction import predict_table
+        from catalogproc.inference.table_prediction import counts_text, predict_table
 
         inputs = self.inputs(table, job=job)
         wanted = self._labels(inputs) if labels is None else tuple(labels)
@@ -125,6 +126,8 @@ class Model:
                 fields.append(pa.field(name, pa.float32(), metadata=metadata))
                 arrays.append(pa.array(numbers.astype(np.float32)))
         columns = {"used": ", ".join(inputs.used), "ignored": ", ".join(inputs.ignored)}
+        if found.typical_errors:
+            columns["typical_errors"] = counts_text(found.typical_errors)
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=columns))
 
     def _labels(self, inputs: TableInputs) -> tuple[str, ...]:

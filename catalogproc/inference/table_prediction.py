@@ -7,7 +7,7 @@ total uncertainty (catalog_columns.total_uncertainty).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from catalogproc.job import Job
     from catalogproc.network.error_propagation import Propagated
     from catalogproc.network.predictor import Predictor
+    from catalogproc.vocabulary import Vocabulary
 
 Float = NDArray[np.float64]
 
@@ -119,8 +120,9 @@ class TablePrediction:
     read
         Rows (N,) that have a token.
     typical_errors
-        Of a model that reads errors: by token, the number of rows that have its value without
-        an error, so that the typical one of the training was taken. Empty for other models.
+        Of a model that reads errors: by input, the number of rows that have its value without
+        an error, so that the typical one of the training was taken. Inputs are tokens, or the
+        coefficients of a band together. Empty for other models.
     """
 
     labels: tuple[str, ...]
@@ -189,12 +191,32 @@ def predict_table(
         if progress is not None:
             progress(min(start + step, rows), rows, "")
     mean, sigma, low, high = numbers
-    typical = {
-        name: int(count)
-        for name, count in zip(inputs.vocabulary.names, unstated, strict=True)
-        if count and predictor.bundle.reads_errors
-    }
+    typical = _by_input(unstated, inputs.vocabulary) if predictor.bundle.reads_errors else {}
     return TablePrediction(tuple(labels), mean, sigma, low, high, g_mag, read, typical)
+
+
+def _by_input(counts: NDArray[np.int64], vocabulary: Vocabulary) -> dict[str, int]:
+    """Numbers of rows by input: the coefficients of a band together, by the largest of theirs."""
+    found: dict[str, int] = {}
+    for token, count in zip(vocabulary.tokens, counts, strict=True):
+        if count:
+            name = f"{token.band.upper()} coefficients" if token.band else token.name
+            found[name] = max(found.get(name, 0), int(count))
+    return found
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return numbers of rows by name as text.
+
+    Parameters
+    ----------
+    counts
+        By name.
+    """
+    return ", ".join(
+        f"{name} (1 row)" if count == 1 else f"{name} ({count:,} rows)"
+        for name, count in counts.items()
+    )
 
 
 def _predict(

@@ -28,7 +28,7 @@ from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
 from catalogproc.inference.catalog_columns import PROBABILITIES
-from catalogproc.inference.table_prediction import TablePrediction, predict_table
+from catalogproc.inference.table_prediction import TablePrediction, counts_text, predict_table
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.files import model_facts
@@ -94,7 +94,9 @@ class InferResult:
             f"{_rows(self.rows)} written to {self.output}",
         ]
         if self.typical_errors:
-            text.insert(2, f"typical errors taken, as none is given: {_shown(self.typical_errors)}")
+            text.insert(
+                2, f"typical errors taken, as none is given: {counts_text(self.typical_errors)}"
+            )
         if self.predicted < self.rows:
             text.append(f"{_rows(self.rows - self.predicted)} without any input: no prediction")
         return text
@@ -147,9 +149,9 @@ def infer(
     table, units = read_table(path), read_units(path)
     inputs = TableInputs.of(table, vocabulary, default_job(vocabulary), units=units, where=path)
     prediction = predict_table(predictor, inputs, _tokens(wanted, inputs, table, path), progress)
-    typical = _by_input(prediction.typical_errors, vocabulary)
+    typical = prediction.typical_errors
     table, added = _with_predictions(table, wanted, prediction, bundle)
-    facts = model_facts(bundle) | ({"typical_errors": _shown(typical)} if typical else {})
+    facts = model_facts(bundle) | ({"typical_errors": counts_text(typical)} if typical else {})
     described = _described_inputs(inputs, units) | added
     meaning = f"Predictions of the model {bundle.name}"
     contract = contract_of(table, "inferred", meaning, described, units)
@@ -158,20 +160,6 @@ def infer(
     return InferResult(
         len(inputs), read, inputs.used, inputs.ignored, tuple(added), output, typical
     )
-
-
-def _by_input(counts: Mapping[str, int], vocabulary: Vocabulary) -> dict[str, int]:
-    """Numbers of rows by input: the coefficients of a band together, by their largest number."""
-    found: dict[str, int] = {}
-    for name, count in counts.items():
-        token = vocabulary.tokens[vocabulary.column(name)]
-        word = f"{token.band.upper()} coefficients" if token.band else name
-        found[word] = max(found.get(word, 0), count)
-    return found
-
-
-def _shown(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({_rows(count)})" for name, count in counts.items())
 
 
 def _tokens(

@@ -214,6 +214,8 @@ def test_typical_errors_are_said_by_name(bundle: Bundle, tmp_path: Path) -> None
     )
     facts = pq.read_schema(out).metadata
     assert facts[b"typical_errors"].decode() == f"BP coefficients (4 rows), {said}"
+    made = Model(reading, Predictor(reading)).predict(table, labels=["mass"])
+    assert made.schema.metadata[b"typical_errors"] == facts[b"typical_errors"]
     # A model that reads none says nothing.
     result = infer(tmp_path / "in.parquet", ["mass"], out, Predictor(bundle))
     assert not result.typical_errors
