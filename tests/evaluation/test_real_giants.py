@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,3 +296,35 @@ def test_a_dataset_without_marks_has_all_stars(folder: Path) -> None:
     stars = dataset_part(folder, TEST, VOCABULARY)
     unmarked = replace(stars, extra={k: v for k, v in stars.extra.items() if k != GIANT})
     assert giants(unmarked) is unmarked
+
+
+@pytest.mark.slow
+def test_evaluate_command_on_a_dataset(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """One command: the tables, every figure, and the predictions of the trees."""
+    done = subprocess.run(
+        [sys.executable, "-m", "catalogproc", "evaluate", "--model", str(bundle.path), "--data",
+         str(folder), "--figures", "all", "--quick", "--output", str(tmp_path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "# random 0" in done.stdout
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"real_giants.md", "real_giants.csv", "attenuation.png", "experiments.md"} < names
+    assert len([name for name in names if name.startswith("figure_") and "png" in name]) == 16
+    text = (tmp_path / "experiments.md").read_text()
+    assert "160 giants among the 200 stars of stars, test part; real stars" in text
+    assert "Masses are known of 160 of these stars, most of them the teacher's" in text
+    assert "XGBoost is fitted to 240 others" in text
+    fits = sorted(path.name.split("-")[0] for path in (tmp_path / "trees").iterdir())
+    # Figures 4 and 5 read those of the tables; figure 19 has three of its own.
+    assert fits == [
+        "alpha_m",
+        "log_age",
+        "logebv",
+        "logg",
+        "m_h",
+        "mass",
+        "rp0",
+        "rp0",
+        "rp0",
+        "teff",
+    ]

@@ -314,8 +314,13 @@ def test_the_page_lists_failed_checks() -> None:
     bad = Outcome((at_most("scatter of x", 3.0, 2.0, "K"), at_most("y", 1.0, 2.0)), lambda _: None)
     made = results_page.ExperimentResult(registry.EXPERIMENTS[0], bad)
     text = results_page.markdown_page([made], context())
+    assert "Stars:" not in text
     assert "Pass: y (1, wanted ≤ 2). Fail: scatter of x (3 K, wanted ≤ 2)." in text
     assert "| scatter of x | 3 | K | ≤ 2 | threshold set here | fail |" in text
+    counted = replace(
+        made, outcome=Outcome(bad.checks, lambda _: None, stars="Stars: 7 with a mass")
+    )
+    assert "Stars: 7 with a mass.\n" in results_page.markdown_page([counted], context())
     many = Outcome(tuple(at_least(f"x{i}", 3.0, 2.0) for i in range(10)), lambda _: None)
     assert results_page.verdict_text(many).endswith("x7 (3, wanted ≥ 2); and 2 more.")
     assert list(results_page.summary_lines([made]))[1:] == [
