@@ -102,7 +102,7 @@ def test_explained_values_are_those_of_the_catalog(case: Case, star: Explanation
 def test_attention_shows_that_the_luminosity_was_predicted_without_the_parallax(
     tmp_path: Path,
 ) -> None:
-    reading = Case(tmp_path, replace(JOB, inputs=(*JOB.inputs, "g_fakemag")))
+    reading = Case(tmp_path, replace(JOB, inputs=("bprp", "logebv", "g_fakemag")))
     star = explain(reading.output, reading.ids[7], model=reading.model)
     assert "g_fakemag" in star.tokens
     for prediction in star.predictions:

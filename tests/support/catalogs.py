@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalogproc.contract import load_contract
+from catalogproc.flags import load_input_flags
 from catalogproc.io.parquet_writer import PartWriter
 from catalogproc.release import load_release
 from catalogproc.rundir.manifest import InputFile, RunIdentity, open_run
@@ -84,7 +85,7 @@ def catalog_table(
         "n_tokens": rng.integers(13, 64, rows).astype(np.int16),
         "has_tmass": rng.random(rows) < 0.5,
         "quality_flags": flags.astype(np.int32),
-        "input_flags": rng.integers(0, 4, rows).astype(np.int32),
+        "input_flags": rng.integers(0, 1 << len(load_input_flags().flags), rows).astype(np.int32),
         "good_params": flags == 0,
         "good_mass_age": (flags == 0) & (rng.random(rows) < 0.8),
         "model_id": [model_id] * rows,
