@@ -30,6 +30,8 @@ PUBLISHED_REAL = "published, real stars"
 COLOURS = {MODEL: "#0b6e99", TREES: "#d98200", LIMIT: "#3a3a3a", PUBLISHED_REAL: "#8a5fbf"}
 MARKERS = {MODEL: "o", TREES: "s", LIMIT: "_", PUBLISHED_REAL: "D"}
 INK, FAINT = "#222222", "#d9d9d9"
+LOGARITHMIC_FROM = 3.0
+"""Scatters that differ by less than this factor have a linear axis, for its labels."""
 DPI = 130
 PALETTE = 160
 """Number of colours of a small PNG."""
@@ -60,10 +62,12 @@ def scatter_chart(result: BenchmarkResult) -> bytes:
         The evaluation.
     """
     panels = [p.key for p in result.panels if p.key in PANELS and TREES in p.predictions]
+    computed = {found.method for found in result.scores}
+    methods = [m for m in (PUBLISHED_REAL, TREES, MODEL, LIMIT) if m in {PUBLISHED_REAL, *computed}]
     figure = new_figure(9.4, 5.4)
     places = figure.subplots(2, 4).ravel()
     for axes, quantity in zip(places, SHOWN, strict=False):
-        for method in (PUBLISHED_REAL, TREES, MODEL, LIMIT):
+        for method in methods:
             heights = [_height(result, panel, method, quantity) for panel in panels]
             wide = method == LIMIT
             axes.plot(
@@ -72,18 +76,20 @@ def scatter_chart(result: BenchmarkResult) -> bytes:
                 markeredgecolor="white" if method in (MODEL, TREES) else COLOURS[method],
                 markerfacecolor="none" if method == PUBLISHED_REAL else COLOURS[method],
             )  # fmt: skip
-        axes.set_yscale("log")
-        for kind in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            kind(_few_labels(axes))
+        low, high = axes.get_ylim()
+        if high > LOGARITHMIC_FROM * max(low, 0.0):
+            axes.set_yscale("log")
+            for kind in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                kind(_few_labels(axes))
         axes.set_xticks(range(len(panels)), panels)
         axes.set_xlim(-0.6, len(panels) - 0.4)
         plain_axes(axes, f"{QUANTITIES[quantity].text} [{QUANTITIES[quantity].unit}]")
     key = places[len(SHOWN)]
     key.axis("off")
-    handles, methods = places[0].get_legend_handles_labels()
-    key.legend(handles, methods, loc="upper left", frameon=False, fontsize=8.5, labelspacing=0.9)
-    names = "\n".join(f"{p}  {_wrapped(PANELS[p], 30)}" for p in panels)
-    key.text(0.02, 0.42, names, fontsize=7.2, color=INK, va="top", transform=key.transAxes)
+    handles, names = places[0].get_legend_handles_labels()
+    key.legend(handles, names, loc="upper left", frameon=False, fontsize=8.5, labelspacing=0.9)
+    inputs = "\n".join(f"{p}  {_wrapped(PANELS[p], 30)}" for p in panels)
+    key.text(0.02, 0.42, inputs, fontsize=7.2, color=INK, va="top", transform=key.transAxes)
     figure.suptitle(_title(result, "scatter (1.4826 MAD) by inputs"), fontsize=11, color=INK)
     return png(figure)
 
