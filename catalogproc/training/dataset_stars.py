@@ -32,9 +32,10 @@ class DatasetOptions(JobTable):
         Probability of requesting a label relative to a coefficient or a colour.
     mask_irrelevant
         Leave out coefficients past the number of relevant bases, as a run does.
-    giants, labels_only
-        Fractions of the dataset's stars in each step that are giants with a spectrum, and that
-        have labels and no spectrum; 0 and 0: every row is as likely.
+    giants, with_parallax, labels_only
+        Fractions of the dataset's stars in each step that are giants with a spectrum, giants with
+        a spectrum and a pseudo-luminosity besides these, and stars with labels and no spectrum;
+        all 0: every row is as likely.
     replay, replay_stars, corrected
         Fraction of each step's stars that are simulated, number of stars to simulate, and whether
         these are corrected by real spectra: in fine-tuning, they keep tokens that the dataset
@@ -48,22 +49,29 @@ class DatasetOptions(JobTable):
     label_weight: float = 1.0
     mask_irrelevant: bool = True
     giants: float = 0.0
+    with_parallax: float = 0.0
     labels_only: float = 0.0
     replay: float = 0.0
     replay_stars: int = 50_000
     corrected: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("validation", "giants", "labels_only", "replay"):
+        for name in ("validation", "giants", "with_parallax", "labels_only", "replay"):
             if not (0 <= getattr(self, name) < 1 and (name != "validation" or self.validation)):
                 raise self.invalid(
                     name, getattr(self, name), "not a fraction", "from 0 to below 1"
                 )  # fmt: skip
-        if self.giants + self.labels_only > 1:
+        if self.shares > 1:
             raise JobError(
-                "more than all stars", wanted="giants + labels_only up to 1",
-                found=f"{self.giants} + {self.labels_only}", where=f"[{self.TABLE}]",
+                "more than all stars", wanted="giants + with_parallax + labels_only up to 1",
+                found=f"{self.giants} + {self.with_parallax} + {self.labels_only}",
+                where=f"[{self.TABLE}]",
             )  # fmt: skip
+
+    @property
+    def shares(self) -> float:
+        """Sum of the shares that are given; other stars have the rest."""
+        return self.giants + self.with_parallax + self.labels_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,18 +133,19 @@ class DatasetStars:
     def _groups(self) -> list[tuple[NDArray[np.bool_], float]]:
         """Return masks (n,) of the groups of training stars, and their shares of each step."""
         spectrum, options = self._with_spectrum(), self.options
-        if not options.giants and not options.labels_only:
+        if not options.shares:
             if self.moving is None:
                 return [(np.ones(len(spectrum), dtype=bool), 1.0)]
             return [(spectrum, float(spectrum.mean())), (~spectrum, float((~spectrum).mean()))]
-        teff, logg = (
-            self.training.values[:, self.vocabulary.column(name)] for name in ("teff", "logg")
+        teff, logg, luminosity = (
+            self.training.values[:, self.vocabulary.column(name)]
+            for name in ("teff", "logg", "g_fakemag")
         )
         giant = spectrum & (logg < GIANT_LOGG) & (teff < GIANT_TEFF)
-        others = 1.0 - options.giants - options.labels_only
         return [
             (giant, options.giants),
-            (spectrum & ~giant, others),
+            (giant & np.isfinite(luminosity), options.with_parallax),
+            (spectrum & ~giant, 1.0 - options.shares),
             (~spectrum, options.labels_only),
         ]
 

@@ -60,6 +60,15 @@ def test_shares_are_those_of_the_job() -> None:
     assert fractions(stars(giants=0.7, labels_only=0.1)) == pytest.approx((0.7, 0.1), abs=1e-3)
 
 
+def test_giants_with_a_parallax_have_a_share_of_their_own() -> None:
+    found = stars(giants=0.5, with_parallax=0.2)
+    column = VOCABULARY.column("g_fakemag")
+    few = np.arange(N) % 40 == 0  # one giant in ten
+    found.training.values[few, column] = 200.0
+    values = np.asarray(found.sampler()(7, 4000)[0])
+    assert np.isfinite(values[:, column]).mean() == pytest.approx(0.2 + 0.5 / 10, abs=0.02)
+
+
 def test_more_than_all_stars_are_refused() -> None:
     with pytest.raises(JobError, match="more than all stars"):
         DatasetOptions(giants=0.8, labels_only=0.4)
