@@ -100,7 +100,9 @@ def from_coefficients(
         at = slice(None) if rows.all() else rows  # without a copy where there is one kind
         own = published[at, columns(name, release)]
         result[at, part] = spectra.project(values[at, columns(name, release)], operator.projection)
-        result_errors[at, part] = np.sqrt(spectra.project(np.square(own), operator.error_weights))
+        # Of errors unlike any real spectrum's the sum may be negative: they stay as they are.
+        variance = spectra.project(np.square(own), operator.error_weights)
+        result_errors[at, part] = np.where(variance > 0, np.sqrt(np.abs(variance)), own)
         known = _with_correlations(correlations, name, rows)
         if known.any():
             matrix = covariance_factor(

@@ -17,6 +17,7 @@ from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.star_batch import read
 from catalogproc.features.tokens import Tokens, from_stars
+from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import draw_errors
@@ -159,6 +160,42 @@ def test_errors_of_tokens_have_the_covariance_of_the_archives() -> None:
         found = (drawn / np.where(use, filled, 1.0))[:, use]
         found = found.T @ found / len(found)
         assert np.abs(found - group.matrix[0][use][:, use]).max() < 0.1
+
+
+def test_a_star_with_one_band_has_its_own_operator_and_its_flag(tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "model", VOCABULARY), JOB)
+    table = real_stars.nulled(real_stars.bright().slice(0, 4), "bp", [2])
+    auxiliary = real_stars.bright_auxiliary().slice(0, 4)
+    tokens = engine.features(table, auxiliary)
+    bp, rp = (VOCABULARY.coefficient_columns(band) for band in BANDS)
+    assert np.isnan(tokens.values[2, bp]).all()
+    errors = {band: real_stars.stacked(table.slice(2, 1), f"{band}_coefficient_errors")
+              for band in ("rp",)}  # fmt: skip
+    alone = canonical.from_coefficients(
+        {"bp": np.full((1, 55), np.nan), "rp": real_stars.stacked(table.slice(2, 1),
+                                                                   "rp_coefficients")},
+        {"bp": np.full((1, 55), np.nan)} | errors,
+    )  # fmt: skip
+    shown = np.isfinite(tokens.values[2, rp])
+    assert shown.sum() == 30
+    np.testing.assert_allclose(
+        tokens.values[2, rp][shown], alone.values["rp"][0][shown] / tokens.g_flux[2], rtol=1e-12
+    )
+    catalog = engine.process(table, auxiliary)
+    flag = load_flags()["XP_ONE_BAND"].value
+    raised = (catalog["quality_flags"].to_numpy() & flag) != 0
+    assert raised.tolist() == [False, False, True, False]
+    assert np.isfinite(catalog["teff"].to_numpy()).all()
+
+
+def test_errors_unlike_any_spectrum_stay() -> None:
+    """The mean correlations do not hold for them: no error is NaN or zero."""
+    table = real_stars.faint().slice(0, 20)
+    coefficients = {band: real_stars.stacked(table, f"{band}_coefficients") for band in BANDS}
+    rng = np.random.default_rng(2)
+    errors = {band: 10 ** rng.uniform(-6, 6, (20, 55)) for band in BANDS}
+    made = canonical.from_coefficients(coefficients, errors)
+    assert all((made.errors[band] > 0).all() for band in BANDS)
 
 
 @pytest.mark.parametrize("propagation", ["first_order", "sampled"])
