@@ -69,9 +69,10 @@ def evaluate(
     with_scores = figures in (None, "none")
     trees = Trees.preset(quick, is_dataset(data), output / "trees" if is_dataset(data) else None)
     test = benchmark(data, stars, seed, bundle.vocabulary, truth=with_scores)
-    if marks_giants(data) and (with_scores or figures == "all"):
-        _write_real_giants(bundle, data, output, trees, device)
-    if with_scores:
+    giants = data if marks_giants(data) else None
+    if giants is not None and (with_scores or figures == "all"):
+        _write_real_giants(bundle, giants, output, trees, device)
+    if with_scores and not (giants is not None and figures == "none"):
         config = BenchmarkConfig.preset(quick, device.value, trees)
         _write_scores(bundle, test, data, output, config)
         _write_reliability(bundle, output, quick)

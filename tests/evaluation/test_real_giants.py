@@ -15,7 +15,9 @@ import pytest
 import torch
 from support.bundles import tiny_bundle
 from support.real_dataset import write_real_dataset
+from typer.testing import CliRunner
 
+from catalogproc.cli.main import app
 from catalogproc.datasets.benchmark_stars import GIANT
 from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants, marks_giants
@@ -328,3 +330,13 @@ def test_evaluate_command_on_a_dataset(folder: Path, bundle: Bundle, tmp_path: P
         "rp0",
         "teff",
     ]
+
+
+def test_the_tables_alone_are_written_without_figures(
+    folder: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--model", str(bundle.path), "--data", str(folder), "--quick"]
+    done = CliRunner().invoke(app, [*words, "--figures", "none", "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"real_giants.md", "real_giants.csv", "attenuation.png", "trees"}
