@@ -46,6 +46,7 @@ from catalogproc.evaluation.seismic_scores import (
     teacher_values,
 )
 from catalogproc.evaluation.xgboost_baseline import Trees
+from catalogproc.flags import load_flags
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS
 from catalogproc.network.bundle import Bundle
 
@@ -266,7 +267,7 @@ class _TestPart:
 
     def good(self) -> Iterator[GoodShare]:
         """Yield how many stars pass good_params."""
-        giant = self.stars.extra[GIANT] > 0
+        giant, not_giant = self.stars.extra[GIANT] > 0, load_flags().mask("NOT_GIANT")
         known = np.isfinite(self.stars.extra["parallax_over_error"])
         for kind, of_kind in (("giants", giant), ("other stars", ~giant)):
             of_kind = of_kind & self.unseen
@@ -276,7 +277,11 @@ class _TestPart:
                 ("the same stars without it", self.plain, of_kind & known),
             ):
                 good = catalog["good_params"].to_numpy()[rows]
-                yield GoodShare(f"{kind}, {words}", len(good), int(good.sum()), kind == "giants")
+                flagged = (catalog["quality_flags"].to_numpy()[rows] & not_giant) != 0
+                yield GoodShare(
+                    f"{kind}, {words}", len(good), int(good.sum()), int((good & ~flagged).sum()),
+                    kind == "giants",
+                )  # fmt: skip
 
     def parallax_gain(self) -> dict[str, Score]:
         """Return the scores of log g without and with the parallax, of the same giants."""

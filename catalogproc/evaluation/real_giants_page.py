@@ -194,15 +194,24 @@ def _deciles(found: RealGiants) -> Iterator[str]:
 def _good(found: RealGiants) -> Iterator[str]:
     yield (
         "How many stars of the test part pass `good_params`. Whether a star is a giant is by "
-        "APOGEE's labels: log g < 3.5 and Teff < 5800 K."
+        "APOGEE's labels: log g < 3.5 and Teff < 5800 K. Without NOT_GIANT are those that pass and do "
+        "not have this flag either."
     )
     yield ""
+    header = ("stars", "number", "good_params", "share", "without NOT_GIANT", "share")
     cells = [
-        (one.kind, f"{one.stars:,}", f"{one.good:,}", share_text(one.good / one.stars))
+        (
+            one.kind,
+            f"{one.stars:,}",
+            f"{one.good:,}",
+            share_text(one.good / one.stars),
+            f"{one.unflagged:,}",
+            share_text(one.unflagged / one.stars),
+        )
         for one in found.good
         if one.stars
     ]
-    yield from markdown(("stars", "number", "good_params", "share"), cells)
+    yield from markdown(header, cells)
 
 
 def _parallax(found: RealGiants) -> Iterator[str]:
@@ -302,7 +311,8 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             yield where | asdict(seismic.score)
     for good in found.good:
         yield {"part": "good_params", "method": good.kind, "stars": good.stars} | {
-            "within_1_sigma": "", "column": "stars that pass", "low": good.good
+            "column": "numbers without NOT_GIANT and in all", "low": good.unflagged,
+            "high": good.good,
         }  # fmt: skip
 
 

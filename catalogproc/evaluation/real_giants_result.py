@@ -49,8 +49,8 @@ class GoodShare:
     ----------
     kind
         The stars, and what is read of them.
-    stars, good
-        Their number, and how many pass.
+    stars, good, unflagged
+        Their number, how many pass, and how many of these have no flag NOT_GIANT either.
     giants
         Whether they are giants.
     """
@@ -58,6 +58,7 @@ class GoodShare:
     kind: str
     stars: int
     good: int
+    unflagged: int
     giants: bool
 
 

@@ -197,13 +197,21 @@ def test_stars_of_other_folds_are_for_models_of_that_dataset(
     assert "No star of the test part has any" in page(other)
 
 
-def test_good_params_are_counted_by_kind_and_parallax(found: RealGiants) -> None:
+def test_good_params_are_counted_by_kind_and_parallax(
+    found: RealGiants, bundle: Bundle, folder: Path
+) -> None:
     numbers = {kind.kind: kind.stars for kind in found.good}
     table = {False: (160, 0), True: (40, 0)}
     assert numbers["giants, without parallax"] == table[False][0]
     assert numbers["other stars, without parallax"] == table[True][0]
     assert numbers["other stars, with a parallax, which is read"] == 20
-    assert all(0 <= kind.good <= kind.stars for kind in found.good)
+    assert all(0 <= kind.unflagged <= kind.good <= kind.stars for kind in found.good)
+    made = dataset_catalog(bundle, folder / "test.parquet", Question(), "cpu")
+    giant = dataset_part(folder, TEST, VOCABULARY).extra[GIANT] > 0
+    good = made["good_params"].to_numpy()[giant]
+    dwarf = (made["quality_flags"].to_numpy()[giant] >> 13) & 1
+    [kind] = [one for one in found.good if one.kind == "giants, without parallax"]
+    assert (kind.good, kind.unflagged) == (good.sum(), (good & (dwarf == 0)).sum())
 
 
 def test_seismic_stars_and_the_teacher(found: RealGiants, folder: Path) -> None:
