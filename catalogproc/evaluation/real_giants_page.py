@@ -194,8 +194,8 @@ def _deciles(found: RealGiants) -> Iterator[str]:
 def _good(found: RealGiants) -> Iterator[str]:
     yield (
         "How many stars of the test part pass `good_params`. Whether a star is a giant is by "
-        "APOGEE's labels: log g < 3.5 and Teff < 5800 K. Without NOT_GIANT are those that pass and do "
-        "not have this flag either."
+        "APOGEE's labels: log g < 3.5 and Teff < 5800 K. Without NOT_GIANT are those that pass "
+        "and do not have this flag either."
     )
     yield ""
     header = ("stars", "number", "good_params", "share", "without NOT_GIANT", "share")
