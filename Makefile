@@ -68,12 +68,12 @@ bench: $(STAMP)
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
 
-# Writes docs/evaluation.md, docs/evaluation-real.md and their pictures: Zhang, Bu et al.'s (2026)
+# Writes docs/evaluation.md, docs/evaluation-spectra.md and their pictures: Zhang, Bu et al.'s (2026)
 # experiments, by the shipped model or BUNDLE; what needs no labels on the real spectra too.
 evaluation: $(STAMP)
 	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --output output/evaluation
-	$(BIN)/catalogproc evaluate --figures 12,18 --model $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-real
-	for page in evaluation evaluation-real; do \
+	$(BIN)/catalogproc evaluate --figures 12,18 --model $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-spectra
+	for page in evaluation evaluation-spectra; do \
 	  mkdir -p docs/images/$$page && cp output/$$page/figure_*.png docs/images/$$page/ && \
 	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
 	done
@@ -83,10 +83,10 @@ evaluation: $(STAMP)
 DATA ?= output/apogee-xp
 evaluation-real: $(STAMP)
 	test -d $(DATA) || $(BIN)/catalogproc dataset apogee-xp --output $(DATA)
-	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --data $(DATA) --output output/evaluation-real-giants
+	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --data $(DATA) --output output/evaluation-real
 	mkdir -p docs/images/evaluation-real
-	cp output/evaluation-real-giants/*.png docs/images/evaluation-real/
-	cat output/evaluation-real-giants/real_giants.md output/evaluation-real-giants/experiments.md \
+	cp output/evaluation-real/*.png docs/images/evaluation-real/
+	cat output/evaluation-real/real_giants.md output/evaluation-real/experiments.md \
 	  | sed -E 's/\]\((figure_|attenuation)/](images\/evaluation-real\/\1/' > docs/evaluation-real.md
 
 # Remakes the bundle model/giants: the dataset of real giants (pip install ".[data]", 104 MB), simulated
