@@ -18,8 +18,10 @@ from typing import Any
 
 from catalogproc.errors import ReleaseError, did_you_mean
 from catalogproc.release_parts import (
-    ZERO_POINTS,
+    BANDS,
+    MAX_COEFFICIENTS,
     Band,
+    Bridge,
     Design,
     Extinction,
     Gone,
@@ -27,16 +29,25 @@ from catalogproc.release_parts import (
     Parallax,
     Photometry,
     Product,
+    fault,
+    spectra_text,
 )
 from catalogproc.resources import shipped
-from catalogproc.toml_values import merged, parsed
+from catalogproc.toml_values import merged, parsed, pruned
+
+__all__ = [
+    "BANDS",
+    "DEFAULT",
+    "MAX_COEFFICIENTS",
+    "Release",
+    "load_release",
+    "shipped_releases",
+    "spectra_text",
+]
 
 VERSION = 1
 DEFAULT = "dr3"
 """The release of files that name none, and that the simulated instrument (grids/) is of."""
-BANDS = ("bp", "rp")
-MAX_COEFFICIENTS = 10_000
-"""A band that declares more coefficients is a mistake."""
 ADD = "; `catalogproc release add --design FILE` writes them from the files of GaiaXPy"
 
 
@@ -70,6 +81,7 @@ class Release:
     version: int = VERSION
     designations: tuple[str, ...] = ()
     design: Design | None = None
+    bridge: Bridge | None = None
     photometry: Photometry = field(default_factory=Photometry)
     extinction: Extinction | None = None
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -78,7 +90,7 @@ class Release:
     folder: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        wrong = _wrong(self)
+        wrong = fault(self, VERSION)
         if wrong is not None:
             raise ReleaseError(f"the release {self.name} is declared wrongly", **wrong)
 
@@ -86,7 +98,7 @@ class Release:
         """Return the release as its TOML file states it; what is not known is left out."""
         content = asdict(self)
         del content["folder"]
-        stated: dict[str, Any] = _pruned(content)
+        stated: dict[str, Any] = pruned(content)
         return stated
 
     @cached_property
@@ -100,13 +112,14 @@ class Release:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Name, title, epoch and hash, as files state them."""
-        return {
+        """Name, title, epoch and hash, and that of a bridge, as files state them."""
+        stated = {
             "release": self.name,
             "release_title": self.title,
             "release_epoch": self.epoch,
             "release_hash": self.hash,
         }
+        return stated | ({"release_bridge": self.bridge.sha256} if self.bridge else {})
 
     def coefficients(self, band: str) -> int:
         """Return the number of coefficients of a band, bp or rp."""
@@ -205,12 +218,43 @@ class Release:
         if self.design is None:
             lines = ('file = "FILE.npz"', 'sha256 = "…"')
             raise self.unknown("its design matrices", "design", *lines, by=ADD)
-        places = [Path(self.folder, self.design.file), shipped("grids") / self.design.file]
+        return self._found("design matrices", self.design.file)
+
+    def bridge_file(self) -> Path:
+        """Return the file of the bridge; it is looked for beside the release's own file.
+
+        Raises
+        ------
+        ReleaseError
+            No bridge, or no such file.
+        """
+        if self.bridge is None:
+            raise ReleaseError(f"{self.title} has no bridge", wanted="[bridge] in its file")
+        return self._found("bridge", self.bridge.file)
+
+    def same_basis(self, other: Release) -> bool:
+        """Return whether coefficients of both releases give flux by the same matrices.
+
+        Parameters
+        ----------
+        other
+            The other release.
+        """
+        return self.bridge is other.bridge is None and self.design == other.design
+
+    @property
+    def matrices(self) -> tuple[Path, ...]:
+        """The files of design matrices and bridge, as far as they are known."""
+        design = () if self.design is None else (self.design_file(),)
+        return design if self.bridge is None else (*design, self.bridge_file())
+
+    def _found(self, what: str, file: str) -> Path:
+        places = [Path(self.folder, file), shipped("grids") / file]
         for path in places:
             if path.is_file():
                 return path
         raise ReleaseError(
-            f"the design matrices of {self.title} are missing",
+            f"the {what} of {self.title} are missing",
             wanted=" or ".join(map(str, places)),
             advice="copy the file there, or give a --release file that names another one",
         )
@@ -285,21 +329,6 @@ class Release:
         return release
 
 
-def spectra_text(bands: Mapping[str, tuple[int, int | None]]) -> str:
-    """Return lengths and basis functions of spectra in words.
-
-    Parameters
-    ----------
-    bands
-        By band (bp, rp): number of coefficients; basis_function_id, None where it is not known.
-    """
-    words = (
-        f"{count} {name.upper()}" + (f" (basis {basis})" if basis is not None else "")
-        for name, (count, basis) in sorted(bands.items())
-    )
-    return ", ".join(words) + " coefficients"
-
-
 def shipped_releases() -> tuple[str, ...]:
     """Return the names of the releases that ship, in alphabetical order."""
     folder = shipped("schemas") / "releases"
@@ -354,37 +383,3 @@ def _read(path: Path) -> Release:
             )  # fmt: skip
         content = merged(load_release(like).to_dict(), content)
     return Release.from_dict(content, path, str(path.resolve().parent))
-
-
-def _pruned(value: Any) -> Any:
-    """Return a declaration without what is not known, tuples as lists."""
-    if isinstance(value, dict):
-        kept = {key: _pruned(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item not in (None, {}, [])}
-    return [_pruned(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _wrong(release: Release) -> dict[str, Any] | None:
-    """Return what is wrong with a release, as the fields of an error; None for nothing."""
-    if release.version != VERSION:
-        return {"wanted": f"version = {VERSION}", "found": f"version = {release.version}"}
-    if tuple(sorted(release.bands)) != BANDS:
-        return {"wanted": "[bands.bp] and [bands.rp]", "found": ", ".join(release.bands) or "none"}
-    for name, band in release.bands.items():
-        if not 1 <= band.coefficients <= MAX_COEFFICIENTS:
-            wanted = f"1 to {MAX_COEFFICIENTS} coefficients in [bands.{name}]"
-            return {"wanted": wanted, "found": band.coefficients}
-    if release.design is not None and Path(release.design.file).name != release.design.file:
-        return {"wanted": "[design] file: a name without a folder", "found": release.design.file}
-    if release.parallax.zero_point not in ZERO_POINTS:
-        return {
-            "wanted": "[parallax] zero_point = " + " | ".join(ZERO_POINTS),
-            "found": release.parallax.zero_point,
-        }
-    if not (release.epoch.startswith("J") and _is_number(release.epoch[1:])):
-        return {"wanted": 'a Julian epoch: epoch = "J2016.0"', "found": repr(release.epoch)}
-    return None
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()

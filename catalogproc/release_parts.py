@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BANDS = ("bp", "rp")
+MAX_COEFFICIENTS = 10_000
+"""A band that declares more coefficients is a mistake."""
 
 ZERO_POINTS = ("lindegren2021", "tentative_parallax_bias")
 """Rules for the zero-point of the parallax: by position, colour and magnitude (Lindegren et al.
@@ -43,6 +49,29 @@ class Design:
 
     file: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A map from the coefficients to canonical ones, learned from stars in two releases.
+
+    Attributes
+    ----------
+    file, sha256
+        As of :class:`Design`.
+    pairs
+        Number of stars that it was learned from.
+    learned_from
+        The release that it leads to, by name.
+    residuals
+        Mean squared residual of held-out pairs over its expectation.
+    """
+
+    file: str
+    sha256: str
+    pairs: int
+    learned_from: str
+    residuals: float
 
 
 @dataclass(frozen=True)
@@ -109,3 +138,53 @@ class Gone:
     """Columns (our names) that earlier releases have and this one has not."""
 
     columns: tuple[str, ...] = ()
+
+
+def spectra_text(bands: Mapping[str, tuple[int, int | None]]) -> str:
+    """Return lengths and basis functions of spectra in words.
+
+    Parameters
+    ----------
+    bands
+        By band (bp, rp): number of coefficients; basis_function_id, None where it is not known.
+    """
+    words = (
+        f"{count} {name.upper()}" + (f" (basis {basis})" if basis is not None else "")
+        for name, (count, basis) in sorted(bands.items())
+    )
+    return ", ".join(words) + " coefficients"
+
+
+def fault(release: Any, version: int) -> dict[str, Any] | None:
+    """Return what is wrong with a release, as the fields of an error; None for nothing.
+
+    Parameters
+    ----------
+    release
+        The release.
+    version
+        The version of its file that is read.
+    """
+    if release.version != version:
+        return {"wanted": f"version = {version}", "found": f"version = {release.version}"}
+    if tuple(sorted(release.bands)) != BANDS:
+        return {"wanted": "[bands.bp] and [bands.rp]", "found": ", ".join(release.bands) or "none"}
+    for name, band in release.bands.items():
+        if not 1 <= band.coefficients <= MAX_COEFFICIENTS:
+            wanted = f"1 to {MAX_COEFFICIENTS} coefficients in [bands.{name}]"
+            return {"wanted": wanted, "found": band.coefficients}
+    for table, part in (("design", release.design), ("bridge", release.bridge)):
+        if part is not None and Path(part.file).name != part.file:
+            return {"wanted": f"[{table}] file: a name without a folder", "found": part.file}
+    if release.parallax.zero_point not in ZERO_POINTS:
+        return {
+            "wanted": "[parallax] zero_point = " + " | ".join(ZERO_POINTS),
+            "found": release.parallax.zero_point,
+        }
+    if not (release.epoch.startswith("J") and _is_number(release.epoch[1:])):
+        return {"wanted": 'a Julian epoch: epoch = "J2016.0"', "found": repr(release.epoch)}
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()

@@ -53,6 +53,20 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def pruned(value: Any) -> Any:
+    """Return a declaration without what is not known, tuples as lists.
+
+    Parameters
+    ----------
+    value
+        Tables, lists and values.
+    """
+    if isinstance(value, dict):
+        kept = {key: pruned(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item not in (None, {}, [])}
+    return [pruned(item) for item in value] if isinstance(value, tuple | list) else value
+
+
 def toml_text(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
     """Return tables of texts, numbers and lists as TOML.
 

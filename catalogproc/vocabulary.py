@@ -151,7 +151,7 @@ class Vocabulary:
         """
         own = self.data_release
         if self.basis == "canonical":
-            if release.design is None:
+            if release.design is None and release.bridge is None:
                 raise ReleaseError(
                     f"spectra of {release.title} are read without its design matrices",
                     wanted="[design] in the release file", found=release.spectra_text(),

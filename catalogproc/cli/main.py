@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from catalogproc import __version__
-from catalogproc.cli import catalog, data, evaluation, run, spectra, training
+from catalogproc.cli import bridge, catalog, data, evaluation, run, spectra, training
 from catalogproc.cli.console import VOICE, console
 from catalogproc.cli.usage import help_page, usage_error
 from catalogproc.errors import CatalogprocError
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 # Options that take all values up to the next option, as the shell expands them.
-_MANY = ("--input", "--gaia-source", *data.MANY, *training.MANY, *spectra.MANY)
+_MANY = ("--input", "--gaia-source", *bridge.MANY, *data.MANY, *training.MANY, *spectra.MANY)
 
 _QUIET = {"--quiet", "-q"}
 _INTERRUPTED = 130  # the exit code of typer after Ctrl-C
@@ -38,6 +38,7 @@ for command in (
     app.command()(command)
 app.add_typer(training.dataset, name="dataset")
 app.add_typer(data.release_app, name="release")
+app.add_typer(bridge.bridge_app, name="bridge")
 
 
 def main() -> None:

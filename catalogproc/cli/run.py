@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +44,10 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse gaia_source tables that do not fit, not only warn."),
 ]
+BridgeFile = Annotated[
+    Path | None,
+    typer.Option("--bridge", metavar="FILE", help="Map of another release, of `bridge fit`."),
+]
 DustName = Annotated[
     DustChoice | None,
     typer.Option("--dust", help="A map to read E(B-V) from, by parallax [default: the job's]."),
@@ -62,13 +67,16 @@ def _run_spec(
     dust: DustName = None,
     strict: Strict = False,
     release: ReleaseName = None,
+    bridge: BridgeFile = None,
 ) -> RunSpec:
     """Return the run that the options describe; they are those of run, check and plan."""
     from catalogproc.cluster.spec import ClusterConfig, RunSpec
 
     cluster = ClusterConfig(scheduler, workers, device.value, cpu_workers=cpu_workers)
     dust_map = None if dust is None else dust.value
-    return RunSpec(input, output, gaia_source or (), model, job, dust_map, cluster, strict, release)
+    return RunSpec(
+        input, output, gaia_source or (), model, job, dust_map, cluster, strict, release, bridge
+    )
 
 
 def _run_options(verb: Callable[..., None]) -> Callable[..., None]:

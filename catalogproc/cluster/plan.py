@@ -22,6 +22,7 @@ from catalogproc.cluster.parallel import map_parallel
 from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
+from catalogproc.features.bridge import load_bridged
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.features.photometry import passbands
 from catalogproc.features.tokens import reads_parallax
@@ -48,6 +49,7 @@ from catalogproc.rundir.manifest import (
 
 if TYPE_CHECKING:
     from catalogproc.features.dust_map import DustMap
+    from catalogproc.release import Release
     from catalogproc.vocabulary import Vocabulary
 
 LOCK_FILE = ".lock"
@@ -217,7 +219,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
         The output holds a different run; the error lists the fields that differ.
     """
     job = _job_of(spec)
-    bundle = load_bundle(spec.model).for_release(spec.release)
+    bundle = load_bundle(spec.model).for_release(_release_of(spec))
     files = tuple(expand(spec.input_paths, announce))
     gaia_source = tuple(expand(spec.gaia_source_paths, announce)) if spec.gaia_source else ()
     columns = columns_of(gaia_source, bundle.release)
@@ -247,6 +249,10 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
         **vars(chunk_states(output, identity, chunks)),
         dust_map=dust_map,
     )
+
+
+def _release_of(spec: RunSpec) -> Release | str | Path | None:
+    return spec.release if spec.bridge is None else load_bridged(spec.bridge, spec.release)
 
 
 def _job_of(spec: RunSpec) -> Job:

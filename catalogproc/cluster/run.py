@@ -133,12 +133,10 @@ def run(
 
 def _keep_matrices(plan: Plan) -> None:
     """Copy the matrices of a user's release to the output: `explain` needs them."""
-    release = plan.bundle.release
-    if release.design is None or (shipped("grids") / release.design.file).is_file():
-        return
-    target = plan.output / release.design.file
-    if not target.exists():
-        write_atomic(target, release.design_file().read_bytes())
+    for path in plan.bundle.release.matrices:
+        target = plan.output / path.name
+        if path.parent != shipped("grids") and not target.exists():
+            write_atomic(target, path.read_bytes())
 
 
 def _process(start: _Start) -> RunResult:

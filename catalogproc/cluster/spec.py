@@ -64,6 +64,9 @@ class RunSpec:
         Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
     release
         The Gaia release of the spectra: one that ships, or a TOML file; None is the model's.
+    bridge
+        The file of a bridge, by which a model of canonical coefficients reads the spectra; with
+        ``release``, all else is of that release.
     """
 
     input: Paths
@@ -75,6 +78,7 @@ class RunSpec:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     strict: bool = False
     release: str | Path | None = None
+    bridge: str | Path | None = None
 
     @property
     def input_paths(self) -> tuple[str | Path, ...]:

@@ -16,14 +16,15 @@ A star's numbers do not depend on the other stars of the batch, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import ReleaseError
 from catalogproc.features import spectra
-from catalogproc.features.canonical_tables import columns, measured, operators
+from catalogproc.features.bridge import read_bridge
+from catalogproc.features.canonical_tables import columns, measured, operators, read_arrays
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.sampled_errors import canonical_errors
 from catalogproc.release import Release, load_release
@@ -52,14 +53,28 @@ class CanonicalSpectra:
     values, errors
         By band (N, n), all coefficients, none masked; a row of NaN where the band is missing,
         or the error is unknown.
+    noise
+        By band: scatter of coefficients without signal over their errors (N,); empty where it is 1.
+        A bridge does not follow all noise.
     """
 
     values: Mapping[str, Float]
     errors: Mapping[str, Float]
+    noise: Mapping[str, Float] = field(default_factory=dict)
 
     def relevant(self) -> dict[str, Mask]:
         """Return by band which coefficients (N, n) are measured and carry signal."""
         return {band: relevance(band, self.values[band], self.errors[band]) for band in self.values}
+
+    def relevant_numbers(self) -> dict[str, NDArray[np.int16]]:
+        """Return by band the number of coefficients up to the end of the signal (N,)."""
+        return {
+            band: relevant_number(
+                band, self.values[band],
+                self.errors[band] * self.noise[band][:, None] if self.noise else self.errors[band],
+            )
+            for band in self.values
+        }  # fmt: skip
 
 
 def from_coefficients(
@@ -95,18 +110,28 @@ def from_coefficients(
     )
     result = np.full((len(values), columns("both").stop), np.nan)
     result_errors = np.full(result.shape, np.nan)
+    noise = {band: np.ones(len(values)) for band in BANDS} if _is_bridged(release) else {}
     for name, rows in _kinds(values, release).items():
-        part, operator = columns(name), operators(release)[name]
+        part, place = columns(name), columns(name, release)
         at = slice(None) if rows.all() else rows  # without a copy where there is one kind
-        own = published[at, columns(name, release)]
-        result[at, part] = spectra.project(values[at, columns(name, release)], operator.projection)
-        # Of errors unlike any real spectrum's the sum may be negative: they stay as they are.
-        variance = spectra.project(np.square(own), operator.error_weights)
-        result_errors[at, part] = np.where(variance > 0, np.sqrt(np.abs(variance)), own)
+        own = values[at, place], published[at, place]
+        if release is not None and release.bridge is not None:
+            found = read_bridge(release)[name]
+            result[at, part] = found.values(own[0])
+            by_band = {band: published[at, columns(band, release)] for band in _bands(name)}
+            result_errors[at, part] = found.errors(name, by_band, result[at, part])
+            for band in _bands(name):
+                noise[band][at] = found.noise[band]
+            continue
+        operator = operators(release)[name]
+        result[at, part] = spectra.project(own[0], operator.projection)
+        result_errors[at, part] = _deviations(
+            spectra.project(np.square(own[1]), operator.error_weights), own[1]
+        )
         known = _with_correlations(correlations, name, rows)
         if known.any():
             matrix = covariance_factor(
-                name, own[known], {} if correlations is None else
+                name, own[1][known], {} if correlations is None else
                 {band: correlations[band][rows][known] for band in _bands(name)}, release,
             )  # fmt: skip
             result_errors[np.flatnonzero(rows)[known], part] = np.sqrt(
@@ -114,7 +139,22 @@ def from_coefficients(
             )
     if already is not None:
         result[already], result_errors[already] = values[already], published[already]
-    return CanonicalSpectra(_split(result), _split(result_errors))
+    return CanonicalSpectra(_split(result), _split(result_errors), noise)
+
+
+def _deviations(variance: Float, published: NDArray[np.floating]) -> Float:
+    """Return the errors of canonical coefficients (N, n) from their variances.
+
+    Of errors unlike any real spectrum's a variance may be negative: there errors stay as published,
+    or are of the size of the sum where the release has other coefficients.
+    """
+    size = np.sqrt(np.abs(variance))
+    instead = published if published.shape == variance.shape else size
+    return np.asarray(np.where(variance > 0, size, instead))
+
+
+def _is_bridged(release: Release | None) -> bool:
+    return release is not None and release.bridge is not None
 
 
 def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> CanonicalSpectra:
@@ -193,6 +233,8 @@ def correlation_factor(
         As of :func:`from_coefficients`.
     """
     both = np.concatenate([errors[band] for band in BANDS], axis=1)
+    if _is_bridged(release):
+        return _mean_correlation_factor(_kinds(both, release), len(both))
     found = np.zeros((len(both), columns("both").stop, both.shape[1]), dtype=np.float32)
     for name, rows in _kinds(both, release).items():
         part, own = columns(name), columns(name, release)
@@ -201,6 +243,19 @@ def correlation_factor(
             matrix = covariance_factor(name, both[block, own].astype(np.float64), packed, release)
             length = np.sqrt(np.square(matrix).sum(axis=2, keepdims=True))
             found[block, part, own] = matrix / np.where(length > 0, length, 1.0)
+    return found
+
+
+def _mean_correlation_factor(kinds: Mapping[str, Mask], size: int) -> NDArray[np.float32]:
+    """Return A (N, C, C) of the mean correlations of real spectra, of which no errors are known."""
+    width = columns("both").stop
+    found = np.zeros((size, width, width), dtype=np.float32)
+    shape = read_arrays()["error_shape"]
+    for name, rows in kinds.items():
+        part = columns(name)
+        matrix = covariance_factor(name, shape[None, part], {})[0]
+        length = np.sqrt(np.square(matrix).sum(axis=1, keepdims=True))
+        found[np.flatnonzero(rows), part, part] = matrix / np.where(length > 0, length, 1.0)
     return found
 
 

@@ -203,7 +203,7 @@ def _mean_errors(release: Release) -> tuple[Float, Float]:
     triangle = np.asarray(_arrays(NOISE_FILE)["factor"], dtype=np.float64)
     shape = read_arrays()["error_shape"]
     own = load_release(CANONICAL_RELEASE)
-    if release.design == own.design:
+    if release.same_basis(own):
         return triangle, shape
     moved = np.zeros((columns("both", release).stop, len(shape)))
     old, new = calibration(own).weights, calibration(release).weights

@@ -59,10 +59,7 @@ class Coefficients:
         made = canonical.from_coefficients(
             stars.coefficients, stars.errors, stars.correlations, stars.canonical, stars.release
         )
-        number = {
-            band: canonical.relevant_number(band, made.values[band], made.errors[band])
-            for band in BANDS
-        }
+        number = made.relevant_numbers()
         measured = canonical.measured_by_band()
         basis = (vocabulary.basis, vocabulary.basis_release)
         return cls(made.values, made.errors, number, measured, *basis)

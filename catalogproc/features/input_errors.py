@@ -21,7 +21,7 @@ from catalogproc.features.gaiaxpy_tables import tables_for
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import Correlated, InputNoise
-from catalogproc.release import Release
+from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Float = NDArray[np.float64]
@@ -163,9 +163,12 @@ def error_factors(release: Release) -> Mapping[str, Float]:
     Raises
     ------
     ReleaseError
-        The factors are not known; a job can do without (``inflate_errors = false``).
+        The factors are not known; a job can do without (``inflate_errors = false``). With a
+        bridge alone those of the release that it was learned from are taken.
     """
     names = (f"error_factor_{name}" for name in ("g_mag", *BANDS))
+    if release.design is None and release.bridge is not None:
+        release = load_release(release.bridge.learned_from)
     return tables_for(release, "the factors on its errors (inflate_errors)", *names)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
 from catalogproc.features import tokens as features
+from catalogproc.features.bridge import read_bridge
 from catalogproc.features.canonical_tables import operators
 from catalogproc.features.dust_map import reddened
 from catalogproc.features.input_errors import error_factors, input_noise
@@ -302,7 +303,7 @@ def _check_release(job: Job, bundle: Bundle) -> None:
     if job.inflate_errors and job.propagation != "none":
         error_factors(release)
     if bundle.vocabulary.basis == "canonical":
-        operators(release)
+        operators(release) if release.bridge is None else read_bridge(release)
 
 
 def _storable(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

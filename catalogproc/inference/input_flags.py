@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RULES: Mapping[str, Callable[[Tokens], NDArray[np.bool_]]] = {
     "PLX_ZP_ASSUMED": lambda tokens: tokens.zero_point_assumed,
     "PLX_ZP_RELEASE": lambda tokens: tokens.zero_point_published,
+    "BRIDGED": lambda tokens: (tokens.bp | tokens.rp) & (tokens.release.bridge is not None),
     "PLX_INPUT": lambda tokens: np.asarray(tokens.by_parallax.any(axis=1)),
 }
 """The rule of each flag, from the inputs."""

@@ -161,7 +161,7 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
 def _check_columns(path: str | Path, vocabulary: Vocabulary) -> None:
     """Raise ReleaseError for sampled or canonical spectra that the model does not read."""
     own, release = vocabulary.basis_release, vocabulary.data_release
-    if vocabulary.basis == "canonical" and release.design == own.design:
+    if vocabulary.basis == "canonical" and release.same_basis(own):
         return
     columns = spectra_columns(path, release=release)
     for name, words in OTHER_KINDS.items():
@@ -199,7 +199,7 @@ def check_kind(
             advice="get the product XP_CONTINUOUS of the same stars, or use a model whose "
             "basis is canonical (--model)",
         )
-    if release.design != own.design:
+    if not release.same_basis(own):
         raise ReleaseError(
             f"{what} are read as spectra of {release.title}",
             wanted=f"coefficients of {release.title}",

@@ -33,6 +33,7 @@ FILE_VERBS = {
     "inpaint": ["inpaint", "--input", "no.parquet"],
     "embed": ["embed", "--input", "no.parquet"],
     "generate": ["generate", "--teff", "4800"],
+    "bridge fit": ["bridge", "fit", "--from", "no.parquet", "--to", "no.parquet"],
     "release add": ["release", "add", "--design", "no.xml"],
     "export": ["export", "no", "--format", "fits"],
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from support.xp_files import ARRAYS, real
 
+from catalogproc.features.canonical import from_coefficients
 from catalogproc.features.canonical_tables import columns as places
 from catalogproc.features.canonical_tables import operators
 from catalogproc.features.flux_calibration import calibration
@@ -135,3 +136,48 @@ def rotated(
             columns[f"{band}_coefficient_correlations"] = pa.array(list(packed))
         columns[f"{band}_basis_function_id"] = pa.array([IDS[band]] * len(new), pa.int16())
     return pa.table(columns)
+
+
+def denoised(table: pa.Table) -> pa.Table:
+    """Return spectra of DR3 without what is noise in them: a truth for made-up observations."""
+    values, errors = (
+        {band: np.array(table[f"{band}_{name}"].to_pylist(), np.float64) for band in LENGTHS}
+        for name in ("coefficients", "coefficient_errors")
+    )
+    made = from_coefficients(values, errors)
+    relevant = made.relevant()
+    columns = {"source_id": table["source_id"]}
+    for band in LENGTHS:
+        true = np.where(relevant[band], made.values[band], 0.0)
+        columns[f"{band}_coefficients"] = pa.array(list(true), pa.list_(pa.float64()))
+        columns[f"{band}_coefficient_errors"] = pa.array(list(errors[band]), pa.list_(pa.float64()))
+    return pa.table(columns)
+
+
+def observed(truth: pa.Table, seed: int = 0) -> pa.Table:
+    """Return spectra of DR3 with noise of their errors added."""
+    rng, triangle = np.random.default_rng(seed), operators()["both"].factor
+    table = truth
+    for band in LENGTHS:
+        values, errors = (
+            np.array(truth[f"{band}_{name}"].to_pylist())
+            for name in ("coefficients", "coefficient_errors")
+        )
+        own = triangle[places(band), places(band)]
+        noise = rng.normal(size=values.shape) @ np.linalg.cholesky(own @ own.T).T
+        place = table.column_names.index(f"{band}_coefficients")
+        new = pa.array(list(values + errors * noise), pa.list_(pa.float64()))
+        table = table.set_column(place, f"{band}_coefficients", new)
+    return table
+
+
+def crosswalk(ids: np.ndarray, new_ids: np.ndarray) -> pa.Table:
+    """Return a table dr3_neighbourhood, with a second, farther source for every tenth star."""
+    wrong = ids[::10]
+    return pa.table({
+        "dr3_source_id": np.concatenate([wrong, ids]),
+        "source_id": np.concatenate([np.roll(new_ids[::10], 1), new_ids]),
+        "angular_distance": np.concatenate([np.full(len(wrong), 900.0), np.full(len(ids), 30.0)]),
+        "magnitude_difference": np.zeros(len(wrong) + len(ids)),
+        "probable_match": np.concatenate([np.zeros(len(wrong), bool), np.ones(len(ids), bool)]),
+    })  # fmt: skip

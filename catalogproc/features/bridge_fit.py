@@ -1,0 +1,280 @@
+"""Fit the bridge of a release (bridge.py) to stars that are in both releases.
+
+The map is a ridge regression of canonical coefficients on the other release's coefficients, both
+over the flux, with weights by the noise. Pairs are held out in five parts: they decide on the
+ridge and on terms of colour and brightness, and give the error floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogproc.errors import ReleaseError, plural
+from catalogproc.features import canonical
+from catalogproc.features.bridge import CLIP, TERMS, BridgeMap, error_level, term_values
+from catalogproc.features.canonical_tables import columns, measured
+from catalogproc.vocabulary import BANDS
+
+Float = NDArray[np.float64]
+
+FEWEST = 200
+"""Fewer pairs do not determine a map."""
+PARTS = 5
+"""Number of parts in which pairs are held out."""
+RIDGES = (1.0, 10.0, 100.0, 1000.0)
+"""In units of the noise of a typical pair. A large one follows less of the noise."""
+TERM_RIDGES = (100.0, 1000.0, 10000.0)
+NEAR = 1.1
+"""The smallest ridge is taken for which the residuals are within this factor of the best."""
+GAIN = 0.99
+"""A term is kept where it brings the residuals of held-out pairs below this share."""
+OUTLIER = 5.0
+"""Pairs are left out whose squared residuals are so many times the median: variables, say."""
+BRIGHTEST = 0.3
+"""Weights do not grow below this share of the median noise, so that no few stars decide alone."""
+NORMAL = 0.6745
+"""Median of the absolute value of a normal variable of unit variance."""
+BEYOND = 15
+"""So many coefficients past the end of the signal are noise alone."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N stars in both releases.
+
+    Attributes
+    ----------
+    coefficients, errors
+        By band: of the other release (N, m), electrons per second.
+    values, value_errors
+        By band: canonical coefficients and their errors (N, n), by the release that is known.
+    """
+
+    coefficients: Mapping[str, Float]
+    errors: Mapping[str, Float]
+    values: Mapping[str, Float]
+    value_errors: Mapping[str, Float]
+
+    def __len__(self) -> int:
+        return len(self.values["bp"])
+
+    def rows(self, which: NDArray[np.bool_] | slice) -> Pairs:
+        """Return some of the pairs.
+
+        Parameters
+        ----------
+        which
+            Mask (N,) or slice.
+        """
+        parts = vars(self).values()
+        return Pairs(*({band: x[which] for band, x in part.items()} for part in parts))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Pairs of one kind of star as matrices over the flux: x (N, m) to y (N, n)."""
+
+    x: Float
+    y: Float
+    weight: Float
+    sigma: Float  # of y less its prediction, (N, n)
+    used: NDArray[np.bool_]
+    flux: Float  # (N, 1)
+
+    @classmethod
+    def of(cls, pairs: Pairs, name: str, template: Float) -> _Problem:
+        bands = BANDS if name == "both" else (name,)
+        x, y, e_y = (
+            np.concatenate([part[band] for band in bands], axis=1)
+            for part in (pairs.coefficients, pairs.values, pairs.value_errors)
+        )
+        level = np.concatenate(
+            [np.repeat(error_level(pairs.errors[band])[:, None], pairs.values[band].shape[1], 1)
+             for band in bands], axis=1
+        )  # fmt: skip
+        flux = sum(np.abs(pairs.values[band][:, [0]]) for band in bands)
+        noise = np.sqrt(np.mean(np.square(level / flux), axis=1))
+        weight = 1.0 / (noise**2 + (BRIGHTEST * np.median(noise)) ** 2)
+        sigma = np.hypot(level * template, e_y) / flux
+        return cls(x / flux, y / flux, weight / weight.mean(), sigma, measured()[columns(name)],
+                   np.asarray(flux))  # fmt: skip
+
+    def residual(self, found: Float) -> Float:
+        """Return the mean squared residual over its expectation, of each pair (N,)."""
+        squares = np.square((found - self.y) / self.sigma)[:, self.used]
+        return np.asarray(squares.mean(axis=1))
+
+
+def fit_bridge(pairs: Pairs) -> tuple[dict[str, BridgeMap], list[str]]:
+    """Fit the maps of a bridge.
+
+    Parameters
+    ----------
+    pairs
+        Stars with both bands in both releases.
+
+    Returns
+    -------
+    maps, lines
+        By kind of star; and what was found, for the user.
+
+    Raises
+    ------
+    ReleaseError
+        Too few pairs.
+    """
+    if len(pairs) < FEWEST:
+        raise ReleaseError(
+            "too few stars in both releases", wanted=f"{FEWEST} with both bands", found=len(pairs)
+        )
+    maps, lines = {}, [plural(len(pairs), "pair")]
+    for name in ("both", *BANDS):
+        own = _as_kind(pairs, name)
+        template = _template(own, name)
+        held_out, _ = _cross_fit(_Problem.of(own, name, template), RIDGES, None)
+        squares = _Problem.of(own, name, template).residual(held_out)
+        kept = squares < OUTLIER * np.median(squares)
+        maps[name], words = _fit_kind(own.rows(kept), name, template)
+        lines.append(f"{name}: {words}, {plural(int((~kept).sum()), 'pair')} left out")
+    return maps, lines
+
+
+def residuals(maps: Mapping[str, BridgeMap], pairs: Pairs) -> dict[str, Float]:
+    """Return canonical coefficients less their prediction, over the error of the difference.
+
+    Parameters
+    ----------
+    maps
+        A bridge.
+    pairs
+        N stars, not those of the fit.
+
+    Returns
+    -------
+    dict
+        By band (N, n); the errors include the floor.
+    """
+    joined = np.concatenate([pairs.coefficients[band] for band in BANDS], axis=1)
+    values = maps["both"].values(joined)
+    errors = maps["both"].errors("both", pairs.errors, values)
+    return {
+        band: (pairs.values[band] - values[:, columns(band)])
+        / np.hypot(errors[:, columns(band)], pairs.value_errors[band])
+        for band in BANDS
+    }
+
+
+def _as_kind(pairs: Pairs, name: str) -> Pairs:
+    """Return the pairs with the canonical coefficients of a band alone, where one is asked for."""
+    if name == "both":
+        return pairs
+    none = {band: np.full_like(x, np.nan) for band, x in pairs.values.items()}
+    # Canonical coefficients are coefficients of the release whose basis they have.
+    made = canonical.from_coefficients(
+        none | {name: pairs.values[name]}, none | {name: pairs.value_errors[name]}
+    )
+    return replace(pairs, values=none | {name: made.values[name]},
+                   value_errors=none | {name: made.errors[name]})  # fmt: skip
+
+
+def _template(pairs: Pairs, name: str) -> Float:
+    """Return the errors of canonical coefficients over the level of published ones (n,).
+
+    Of the release that is known: its noise has the same structure, on another level.
+    """
+    parts = []
+    for band in BANDS if name == "both" else (name,):
+        own = pairs.value_errors[band]
+        level = error_level(own[:, measured()[columns(band)]])[:, None]
+        parts.append(np.exp(np.mean(np.log(own / level), axis=0)))
+    return np.concatenate(parts)
+
+
+def _fit_kind(pairs: Pairs, name: str, template: Float) -> tuple[BridgeMap, str]:
+    problem = _Problem.of(pairs, name, template)
+    held_out, ridge = _cross_fit(problem, RIDGES, None)
+    matrix = _ridge(problem, ridge, None)
+    terms, ranges, words = {}, {}, [f"ridge {ridge:g}"]
+    for term in TERMS if name == "both" else ():
+        quantity = term_values(held_out * problem.flux)[term]
+        spread = np.array([np.nanmean(quantity), np.nanstd(quantity)])
+        z = np.nan_to_num(np.clip((quantity - spread[0]) / spread[1], -CLIP, CLIP))
+        left = replace(problem, y=problem.y - held_out)
+        more, of = _cross_fit(left, TERM_RIDGES, z)
+        before, after = (problem.residual(x).mean() for x in (held_out, held_out + more))
+        if after < GAIN * before:
+            terms[term], ranges[term] = _ridge(left, of, z), spread
+            held_out = held_out + more
+            words.append(f"term of {term}")
+    floor = _floor(problem, name, held_out)
+    found = BridgeMap(matrix, terms, ranges, template, floor, {})
+    errors = found.errors(name, pairs.errors, held_out * problem.flux)
+    found = replace(found, noise=_noise(pairs, name, held_out * problem.flux, errors))
+    words.append(f"squared residuals of held-out pairs {problem.residual(held_out).mean():.2f}")
+    return found, ", ".join(words)
+
+
+def _cross_fit(
+    problem: _Problem, ridges: tuple[float, ...], z: Float | None
+) -> tuple[Float, float]:
+    """Return predictions (N, n) of each pair by a fit without it, and the ridge of the best."""
+    parts = np.arange(len(problem.x)) % PARTS
+    found = np.empty((len(ridges), *problem.y.shape))
+    for number, ridge in enumerate(ridges):
+        for part in range(PARTS):
+            rows = parts == part
+            matrix = _ridge(_rows(problem, ~rows), ridge, None if z is None else z[~rows])
+            found[number, rows] = (problem.x[rows] if z is None
+                                   else z[rows, None] * problem.x[rows]) @ matrix.T  # fmt: skip
+    squares = np.array([problem.residual(one).mean() for one in found])
+    best = int(np.argmax(squares <= NEAR * squares.min()))
+    return found[best], ridges[best]
+
+
+def _rows(problem: _Problem, rows: NDArray[np.bool_]) -> _Problem:
+    return replace(
+        problem, x=problem.x[rows], y=problem.y[rows], weight=problem.weight[rows],
+        sigma=problem.sigma[rows], flux=problem.flux[rows],
+    )  # fmt: skip
+
+
+def _ridge(problem: _Problem, ridge: float, z: Float | None) -> Float:
+    """Return the matrix (n, m) of the regression of y on x, or on z times x."""
+    x = problem.x if z is None else z[:, None] * problem.x
+    # In units of the noise: of canonical coefficients, whose level the errors of x have too.
+    scale = np.sqrt(np.average(np.square(problem.sigma[:, problem.used]).mean(axis=1),
+                               weights=problem.weight))  # fmt: skip
+    weighted = (x / scale * problem.weight[:, None]).T
+    values, vectors = np.linalg.eigh(weighted @ x / scale)
+    inverse = (vectors / (np.maximum(values, 0.0) + ridge)) @ vectors.T
+    return np.asarray((inverse @ (weighted @ problem.y)).T / scale)
+
+
+def _floor(problem: _Problem, name: str, held_out: Float) -> Float:
+    """Return the residuals of held-out pairs past their errors, over the band's first one (n,)."""
+    excess = np.square(held_out - problem.y) - np.square(problem.sigma)
+    # Noise decides on the weight: the floor shows in bright stars.
+    weight = 1.0 / np.square(problem.sigma).mean(axis=1) ** 2
+    mean = np.average(excess, axis=0, weights=weight)
+    found, start = np.sqrt(np.maximum(mean, 0.0)), columns(name).start
+    for band in BANDS if name == "both" else (name,):
+        part = slice(columns(band).start - start, columns(band).stop - start)
+        found[part] /= np.average(np.abs(held_out[:, part.start]), weights=weight)
+    return np.asarray(found)
+
+
+def _noise(pairs: Pairs, name: str, values: Float, errors: Float) -> dict[str, float]:
+    found, start = {}, columns(name).start
+    for band in BANDS if name == "both" else (name,):
+        part = slice(columns(band).start - start, columns(band).stop - start)
+        end = canonical.relevant_number(band, pairs.values[band], pairs.value_errors[band])
+        order = np.arange(part.stop - part.start)
+        quiet = (order >= end[:, None] + BEYOND) & measured()[columns(band)]
+        ratio = (values[:, part] / errors[:, part])[quiet]
+        # By the median: some have signal all the same.
+        found[band] = min(1.0, float(np.median(np.abs(ratio))) / NORMAL) if len(ratio) else 1.0
+    return found
