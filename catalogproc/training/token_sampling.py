@@ -44,6 +44,8 @@ class TrainingStars:
         Stars that ``sampler`` never gives, for the validation loss.
     errors
         How errors are drawn, for a network that reads them; None for another.
+    least_errors
+        (V,) smallest error of the true value of each token, in its unit; None for 0.
     """
 
     sampler: StarSampler
@@ -53,6 +55,7 @@ class TrainingStars:
     read: NDArray[np.bool_] | None = None
     validation: StarTable | None = None
     errors: ErrorDraws | None = None
+    least_errors: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ class TokenSampler:
         has fewer; ``targets`` are requested without replacement, or fewer if a star has fewer.
     errors
         Draws errors and noise of the shown tokens, for a network that reads errors.
+    least_errors
+        (V,) smallest error of a requested value, standardised; None for 0.
     """
 
     weights: Tensor
@@ -136,6 +141,7 @@ class TokenSampler:
     read: Tensor | None = None
     settings: Settings = field(default_factory=Settings)
     errors: ErrorSampler | None = None
+    least_errors: Tensor | None = None
 
     def sample(
         self,
@@ -182,7 +188,10 @@ class TokenSampler:
         repeated = weights.gather(1, shown) * torch.where(filled, self.settings.repeat, 1.0)
         chosen, requested = self._requests(weights.scatter(1, shown, repeated), generator)
         truth = torch.where(requested, values.gather(1, chosen), 0.0)
-        error = torch.where(requested, errors.gather(1, chosen).nan_to_num(nan=0.0), 0.0)
+        error = errors.gather(1, chosen).nan_to_num(nan=0.0)
+        if self.least_errors is not None:
+            error = torch.maximum(error, self.least_errors[chosen])
+        error = torch.where(requested, error, 0.0)
         return TokenBatch(PackedTokens(ids, x, r), chosen + 1, truth, error, requested)
 
     def _showable(
@@ -246,7 +255,11 @@ class BatchSource:
         if stars.errors is not None:
             errors = ErrorSampler(stars.errors, stars.standardisation.scale, device)
         read = None if stars.read is None else torch.tensor(stars.read, device=device)
-        self._tokens = TokenSampler(weights, labels, read, settings, errors)
+        least = None
+        if stars.least_errors is not None:
+            scaled = stars.least_errors / stars.standardisation.scale
+            least = torch.tensor(scaled, dtype=torch.float32, device=device)
+        self._tokens = TokenSampler(weights, labels, read, settings, errors, least)
         self.validation = None
         """Standardised values and errors (M, V) of the validation stars."""
         if stars.validation is not None:

@@ -47,6 +47,11 @@ CREDIT = (
     f"the {load_release().title} instrument and errors (ESA/Gaia/DPAC)"
 )
 
+LEAST_ERRORS = {"rc_prob": 0.2}
+"""Smallest errors of true values. The mean of a Gaussian likelihood of values 0 and 1 is their
+probability, also with an error; without one a star that was thought to be certain would outweigh
+all others of its step."""
+
 LATENT_STARS = 3_000
 """Simulated stars in the latent statistics of a model of real stars."""
 
@@ -366,7 +371,10 @@ class _TrainedTokens:
         weights = np.where(labels, self.label_weight, 1.0)
         errors = self._error_draws(statistics, standardisation)
         read = _read_by_default(self.vocabulary)
-        stars = TrainingStars(sampler, standardisation, weights, labels, read, validation, errors)
+        least = np.array([LEAST_ERRORS.get(name, 0.0) for name in self.vocabulary.names])
+        stars = TrainingStars(
+            sampler, standardisation, weights, labels, read, validation, errors, least
+        )
         return stars, domain
 
     def _error_draws(self, table: StarTable, standardisation: Standardisation) -> ErrorDraws | None:

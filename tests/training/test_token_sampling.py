@@ -294,3 +294,14 @@ def test_a_probability_is_scaled_by_its_range_and_not_by_the_scatter_about_zero(
     probability = np.clip(np.where(clump, 1.0, 0.0) + rng.normal(0, 0.002, 5000), 0, 1)
     by, _ = fit_standardisation(probability[:, None], np.array([True]))
     assert by.scale[0] == pytest.approx(0.39, abs=0.02)
+
+
+def test_the_true_value_of_a_probability_has_a_smallest_error():
+    values = torch.zeros(200, 3)
+    sampler = TokenSampler(
+        torch.tensor([0.0, 1.0, 1.0]), settings=Settings(min_tokens=0, max_tokens=1, targets=2),
+        least_errors=torch.tensor([0.0, 0.5, 0.01]),
+    )  # fmt: skip
+    batch = sampler.sample(values, torch.full((200, 3), 0.1), generator())
+    for number, error in ((2, 0.5), (3, 0.1)):
+        assert (batch.error[batch.requests == number] == error).all()
