@@ -12,6 +12,7 @@
     ├── CountError              rows read and rows written disagree: the chunk fails
     ├── DiskFullError           no space left to write: the run stops
     ├── TransientError          a disk or file server failed: the chunk is tried again
+    ├── DownloadError           the archive does not hand out a file: its partition fails
     ├── DeviceError             a GPU failed: its worker is restarted
     ├── WorkerError             a worker without a working model received a chunk
     └── VerifyError             a finished catalog does not agree with its receipts
@@ -224,6 +225,10 @@ class DiskFullError(CatalogprocError):
 
 class TransientError(CatalogprocError):
     """A disk or file server failed in a way that may be gone at the next try."""
+
+
+class DownloadError(CatalogprocError):
+    """The archive does not hand out a file, or hands out another one; other files go on."""
 
 
 class DeviceError(CatalogprocError):

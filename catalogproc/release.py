@@ -20,6 +20,8 @@ from catalogproc.errors import ReleaseError, did_you_mean
 from catalogproc.release_parts import (
     BANDS,
     MAX_COEFFICIENTS,
+    Archive,
+    ArchiveTable,
     Band,
     Bridge,
     Design,
@@ -69,8 +71,11 @@ class Release:
         By table: its name of a column, by our name (schemas/gaia_source.toml, xp_continuous.toml).
     products
         DataLink products by name.
+    archive
+        Where its data are fetched from. Like ``folder``, it is not part of what the release is:
+        two releases are equal, and have one hash, wherever their files lie.
     folder
-        The folder of its file, in which the design file is looked for; not part of the release.
+        The folder of its file, in which the design file is looked for.
     """
 
     name: str
@@ -87,6 +92,7 @@ class Release:
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     gone: Gone = field(default_factory=Gone)
     products: Mapping[str, Product] = field(default_factory=dict)
+    archive: Archive | None = field(default=None, compare=False)
     folder: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -95,9 +101,12 @@ class Release:
             raise ReleaseError(f"the release {self.name} is declared wrongly", **wrong)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the release as its TOML file states it; what is not known is left out."""
+        """Return the release as its TOML file states it; what is not known is left out.
+
+        The addresses of the archive are left out too.
+        """
         content = asdict(self)
-        del content["folder"]
+        del content["folder"], content["archive"]
         stated: dict[str, Any] = pruned(content)
         return stated
 
@@ -191,6 +200,24 @@ class Release:
                 f"the zero-point of {name}", at, "zero_point = …", "zero_point_error = …"
             )
         return found
+
+    def archive_table(self, name: str) -> tuple[Archive, ArchiveTable]:
+        """Return the archive, and a table that it publishes as files.
+
+        Parameters
+        ----------
+        name
+            Our name of the table's contract: xp_continuous, gaia_source.
+
+        Raises
+        ------
+        ReleaseError
+            It is not known where they are.
+        """
+        if self.archive is None or name not in self.archive.tables:
+            lines = ('folder = "…"', 'prefix = "…"')
+            raise self.unknown(f"where {name} is published", f"archive.tables.{name}", *lines)
+        return self.archive, self.archive.tables[name]
 
     def extinction_relation(self) -> Extinction:
         """Return A_G / A_0.
@@ -381,5 +408,9 @@ def _read(path: Path) -> Release:
                 wanted=f"like = {' | '.join(shipped_releases())}", found=repr(like), where=path,
                 advice=did_you_mean(like, shipped_releases()),
             )  # fmt: skip
-        content = merged(load_release(like).to_dict(), content)
+        old = load_release(like)
+        stated = old.to_dict()
+        if old.archive is not None:
+            stated["archive"] = pruned(asdict(old.archive))
+        content = merged(stated, content)
     return Release.from_dict(content, path, str(path.resolve().parent))

@@ -140,6 +140,47 @@ class Gone:
     columns: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ArchiveTable:
+    """A table that the archive publishes as files, one for each range of HEALPix pixels.
+
+    Attributes
+    ----------
+    folder
+        Its folder below the address of the files.
+    prefix
+        The start of its files' names, which end in ``FIRST-LAST.csv.gz``.
+    keep
+        A column that is true in the rows that are kept; None keeps all of them.
+    """
+
+    folder: str
+    prefix: str
+    keep: str | None = None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where a release's data are fetched from.
+
+    Attributes
+    ----------
+    files
+        Address of the files of all tables.
+    checksums
+        Name of the list of MD5 sums in the folder of each table.
+    healpix_level
+        Level of the pixels in the names of the files.
+    tables
+        By our name of the contract: xp_continuous, gaia_source.
+    """
+
+    files: str
+    checksums: str
+    healpix_level: int
+    tables: Mapping[str, ArchiveTable] = field(default_factory=dict)
+
+
 def spectra_text(bands: Mapping[str, tuple[int, int | None]]) -> str:
     """Return lengths and basis functions of spectra in words.
 

@@ -1,0 +1,1 @@
+"""Data of a Gaia release, fetched from the archive into the input contract."""

@@ -1,0 +1,379 @@
+"""HTTP requests that go on after faults: tried again, and resumed where they broke off.
+
+What passes is tried again: refused and broken connections, timeouts, answers 408, 429 and 5xx,
+which may say when (Retry-After). Every other answer but success is an error at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import urllib3
+
+from catalogproc import __version__
+from catalogproc.errors import DownloadError, masked
+from catalogproc.io.atomic import write_atomic, write_error
+
+BLOCK = 1 << 20
+"""Number of bytes that are read at once."""
+
+_PASSING = {408, 425, 429}
+
+Watch = Callable[[int, int | None], None]
+
+
+class Stopped(Exception):
+    """The caller asked to stop; what was fetched is kept and resumed by the next call."""
+
+
+class _Passing(Exception):
+    """A fault that may be gone at the next try, and when the server asks for it (s)."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How patient a client is.
+
+    Attributes
+    ----------
+    tries
+        Number of tries without a byte of progress before a file is given up.
+    pause
+        Seconds before the second try; each later pause is twice as long.
+    longest_pause
+        Seconds of a pause at most, also where the server asks for more.
+    connect, silence
+        Seconds until a connection stands; without a byte before it counts as broken.
+    """
+
+    tries: int = 8
+    pause: float = 1.0
+    longest_pause: float = 300.0
+    connect: float = 30.0
+    silence: float = 60.0
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What a server says of a file: its size (bytes) and the marks of its version."""
+
+    size: int | None = None
+    etag: str | None = None
+    modified: str | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """The mark by which a range is asked for only of the same version."""
+        strong = self.etag is not None and not self.etag.startswith("W/")
+        return self.etag if strong else self.modified
+
+    def is_same(self, other: Remote) -> bool:
+        """Return whether nothing says that two answers are of different versions."""
+        pairs = ((self.size, other.size), (self.etag, other.etag), (self.modified, other.modified))
+        return all(one == two for one, two in pairs if one is not None and two is not None)
+
+
+@dataclass
+class HttpClient:
+    """A client of one server, for one thread.
+
+    Parameters
+    ----------
+    retries
+        How patient it is.
+    stop
+        Set to stop: requests end with Stopped, pauses at once.
+    """
+
+    retries: Retries = field(default_factory=Retries)
+    stop: threading.Event = field(default_factory=threading.Event)
+    _session: requests.Session = field(default_factory=requests.Session, init=False)
+
+    def __post_init__(self) -> None:
+        self._session.headers["User-Agent"] = f"catalogproc/{__version__}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def text(self, url: str) -> str:
+        """Return a small text file.
+
+        Parameters
+        ----------
+        url
+            Its address.
+
+        Raises
+        ------
+        DownloadError
+            The server does not hand it out.
+        """
+
+        def read() -> str:
+            with self._answer("GET", url) as answer:
+                return b"".join(self._blocks(answer)).decode("utf-8", "replace")
+
+        text: str = self._retried(url, read, lambda: 0)
+        return text
+
+    def size(self, url: str) -> int | None:
+        """Return the size of a file in bytes; None where the server does not say.
+
+        Parameters
+        ----------
+        url
+            Its address.
+
+        Raises
+        ------
+        DownloadError
+            The server does not have it.
+        """
+
+        def look() -> int | None:
+            with self._answer("HEAD", url, headers={"Accept-Encoding": "identity"}) as answer:
+                return _described(answer)[1].size
+
+        size: int | None = self._retried(url, look, lambda: 0)
+        return size
+
+    def download(self, url: str, path: Path, watch: Watch | None = None) -> Remote:
+        """Fetch a file, from where an earlier call broke off if it is still the same file.
+
+        Parameters
+        ----------
+        url
+            Its address.
+        path
+            Where it is written; what is there already is resumed. Beside it stands
+            ``NAME.json`` with the version that it is of.
+        watch
+            Called with (bytes that are there, bytes of the file or None) as it comes.
+
+        Returns
+        -------
+        Remote
+            What the server says of it. The file has that size; its content is not checked.
+
+        Raises
+        ------
+        DownloadError
+            The server does not hand it out, or breaks off without progress too often.
+        DiskFullError
+            There is no space left.
+        Stopped
+            The caller asked to stop.
+        """
+        remote: Remote = self._retried(
+            url, lambda: self._resume(url, path, watch), lambda: _size(path)
+        )
+        return remote
+
+    def post(self, url: str, form: Mapping[str, str], path: Path) -> None:
+        """Write the answer to a form to a file, whole.
+
+        Parameters
+        ----------
+        url
+            The address.
+        form
+            The fields of the form.
+        path
+            The file.
+
+        Raises
+        ------
+        DownloadError
+            The server does not answer, or refuses.
+        """
+
+        def fetch() -> None:
+            with self._answer("POST", url, data=form) as answer, _writing(path, 0) as file:
+                for block in self._blocks(answer):
+                    _write(file, block, path)
+
+        self._retried(url, fetch, lambda: 0)
+
+    def _resume(self, url: str, path: Path, watch: Watch | None) -> Remote:
+        begun, known = _size(path), _known(path)
+        headers = {"Accept-Encoding": "identity"}  # the bytes of the file, as they are summed
+        if begun and known is not None:
+            headers["Range"] = f"bytes={begun}-"
+            if known.validator is not None:
+                headers["If-Range"] = known.validator
+        with self._answer("GET", url, headers=headers) as answer:
+            start, remote = _described(answer)
+            if answer.status_code == 416 or (start and not remote.is_same(known or Remote())):
+                # The file became shorter, or the server does not know If-Range.
+                whole = begun == remote.size and known is not None and known.is_same(remote)
+                if answer.status_code == 416 and whole:
+                    return remote
+                forget(path)
+                raise _Passing("the file changed while it was fetched")
+            write_atomic(_mark(path), json.dumps(asdict(remote)).encode())
+            with _writing(path, start) as file:
+                done = start
+                for block in self._blocks(answer):
+                    _write(file, block, path)
+                    done += len(block)
+                    if watch is not None:
+                        watch(done, remote.size)
+        if remote.size is not None and done != remote.size:
+            raise _Passing(f"{done:,} bytes of {remote.size:,} came")
+        return remote
+
+    @contextmanager
+    def _answer(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
+        """Yield an answer of success or 416. Raise _Passing or DownloadError for another."""
+        timeout = (self.retries.connect, self.retries.silence)
+        try:
+            answer = self._session.request(method, url, stream=True, timeout=timeout, **options)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _Passing(_reason(error)) from error
+        except requests.RequestException as error:
+            raise _refused(url, error) from error
+        with answer:
+            code = answer.status_code
+            if code in _PASSING or code >= 500:
+                raise _Passing(f"{code} {answer.reason}", _retry_after(answer))
+            if code >= 400 and code != 416:
+                found = f"{code} {answer.reason}"
+                raise _refused(url, f"{found} {_words(answer)}".strip())
+            yield answer
+
+    def _blocks(self, answer: requests.Response) -> Iterator[bytes]:
+        """Yield the bytes of an answer as they are sent."""
+        try:
+            for block in answer.raw.stream(BLOCK, decode_content=False):
+                if self.stop.is_set():
+                    raise Stopped
+                yield block
+        except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+            raise _Passing(_reason(error)) from error
+
+    def _retried(self, url: str, do: Callable[[], Any], size: Callable[[], int]) -> Any:
+        """Return the result of a request that is tried again; progress resets the count."""
+        failures = 0
+        while True:
+            before = size()
+            if self.stop.is_set():
+                raise Stopped
+            try:
+                return do()
+            except _Passing as fault:
+                failures = 1 if size() > before else failures + 1
+                if failures >= self.retries.tries:
+                    raise DownloadError(
+                        "the archive does not hand out a file",
+                        found=f"{fault}, {failures} times",
+                        where=masked(url),
+                        advice="run the same command again later: it resumes",
+                    ) from fault
+                self._sleep(failures, fault.wait)
+
+    def _sleep(self, failures: int, asked: float | None) -> None:
+        longest = self.retries.longest_pause
+        # Different clients do not come back in the same second.
+        pause = self.retries.pause * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)
+        if self.stop.wait(min(max(pause, asked or 0.0), longest)):
+            raise Stopped
+
+
+def forget(path: Path) -> None:
+    """Remove a downloaded file, and what is known of it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+    path.unlink(missing_ok=True)
+    _mark(path).unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _known(path: Path) -> Remote | None:
+    """Return the version that an interrupted download is of."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Remote(**json.loads(_mark(path).read_bytes()))
+    return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _described(answer: requests.Response) -> tuple[int, Remote]:
+    """Return the first byte of an answer, and what it says of the whole file."""
+    headers, start = answer.headers, 0
+    size = headers.get("Content-Length")
+    if answer.status_code in (206, 416):
+        words, _, size = headers.get("Content-Range", "").partition("/")
+        begin = words.removeprefix("bytes ").partition("-")[0]
+        start = int(begin) if begin.isdecimal() else 0
+    known = int(size) if size is not None and size.isdecimal() else None
+    return start, Remote(known, headers.get("ETag"), headers.get("Last-Modified"))
+
+
+@contextmanager
+def _writing(path: Path, start: int) -> Iterator[Any]:
+    """Open a file to write from a byte on; what stood behind it is cut off."""
+    try:
+        with path.open("r+b" if start else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            yield file
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def _write(file: Any, block: bytes, path: Path) -> None:
+    try:
+        file.write(block)
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def _retry_after(answer: requests.Response) -> float | None:
+    """Return the seconds that a server asks to wait, also where it states a date."""
+    stated = answer.headers.get("Retry-After")
+    with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+        return urllib3.Retry().parse_retry_after(stated) if stated else None
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    return masked(f"{type(error).__name__}: {error}")
+
+
+def _words(answer: requests.Response) -> str:
+    """The first words of an answer, for a message."""
+    with contextlib.suppress(Exception):
+        return " ".join(answer.raw.read(300, decode_content=True).decode("utf-8").split())
+    return ""
+
+
+def _refused(url: str, found: object) -> DownloadError:
+    return DownloadError(
+        "the archive refuses a request",
+        found=masked(str(found)),
+        where=masked(url),
+        advice="check the address",
+    )

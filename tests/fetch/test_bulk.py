@@ -1,0 +1,301 @@
+"""Bulk downloads against a local server with the archive's layout, and with its faults."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.archive_server import LIST, SOURCE, XP, Fault, LocalArchive, serving, small_archive
+from support.archive_server import sorted_stars as stars
+from support.xp_files import ARCHIVE, COLUMNS, CORRELATIONS, agrees, plain_csv, same, zipped
+
+from catalogproc.cli.main import main
+from catalogproc.errors import DownloadError, JobError, LockedError
+from catalogproc.fetch import disk_budget
+from catalogproc.fetch.bulk import BulkSpec, fetch_bulk, plan_bulk
+from catalogproc.fetch.http import Retries
+from catalogproc.io.locks import Lock
+from catalogproc.readers.chunks import expand
+from catalogproc.readers.gaia_source import open_auxiliary
+
+QUICK = Retries(tries=3, pause=0.01, longest_pause=0.05, silence=1.0)
+
+
+@pytest.fixture
+def archive():
+    with serving(small_archive()) as local:
+        yield local
+
+
+def spec(archive: LocalArchive, folder: Path, **options) -> BulkSpec:
+    return BulkSpec(folder, base_url=archive.url, retries=QUICK, keep_free=0, **options)
+
+
+def spectra(folder: Path) -> pa.Table:
+    """What `run --input DIR` would read, by pyarrow alone."""
+    files = expand([folder])
+    return pa.concat_tables([pq.read_table(file) for file in files]).select(COLUMNS)
+
+
+def paths(archive: LocalArchive, folder: str = XP) -> list[str]:
+    return sorted(one for one in archive.files if one.startswith(f"/{folder}/") and "gz" in one)
+
+
+def test_a_table_becomes_parquet_and_the_archive_s_files_go(archive, tmp_path: Path) -> None:
+    seen = []
+    done = fetch_bulk(spec(archive, tmp_path), lambda *told: seen.append(told))
+    assert done.exit_code == 0
+    assert same(spectra(tmp_path), stars())
+    assert not any((tmp_path / "_partial").iterdir())
+    assert "correlations" not in " ".join(pq.read_schema(expand([tmp_path])[0]).names)
+    assert "60 stars" in seen[-1][2]
+    assert "3 of 3 files" in seen[-1][2]
+    for receipt in done.fetched:
+        content = archive.files[receipt.url.removeprefix(archive.url)]
+        assert (receipt.bytes, receipt.rows_read) == (len(content), receipt.rows_written)
+        file = tmp_path / receipt.file
+        assert json.loads((tmp_path / "_receipts" / f"{file.stem}.json").read_text())
+
+
+def test_a_second_call_does_what_is_missing(archive, tmp_path: Path) -> None:
+    fetch_bulk(spec(archive, tmp_path))
+    archive.asked.clear()
+    assert len(fetch_bulk(spec(archive, tmp_path)).kept) == 3
+    assert [one[1] for one in archive.asked] == [f"/{XP}/{LIST}"]
+    victim = expand([tmp_path])[1]
+    victim.unlink()
+    done = fetch_bulk(spec(archive, tmp_path))
+    assert ([one.file for one in done.fetched], len(done.kept)) == ([victim.name], 2)
+    assert same(spectra(tmp_path), stars())
+    with pytest.raises(JobError, match="other settings"):
+        fetch_bulk(spec(archive, tmp_path, correlations=True))
+
+
+def test_a_file_that_the_archive_replaced_is_fetched_again(archive, tmp_path: Path) -> None:
+    fetch_bulk(spec(archive, tmp_path))
+    first, second, _ = paths(archive)
+    archive.files[first] = archive.files[second]  # other content, the same name
+    archive.publish(XP)
+    assert len(plan_bulk(spec(archive, tmp_path)).missing) == 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "files"), [("0", 1), ("0-786431", 3), ("6224,0", 2), ("9336-786431", 0)]
+)
+def test_pixels_choose_files(archive, tmp_path: Path, pixels: str, files: int) -> None:
+    assert len(plan_bulk(spec(archive, tmp_path, healpix=pixels)).missing) == files
+
+
+@pytest.mark.parametrize("pixels", ["786432", "5-3", "x", "0,,1", "-1"])
+def test_what_is_no_pixel_is_refused(archive, tmp_path: Path, pixels: str) -> None:
+    with pytest.raises(JobError, match="HEALPix"):
+        plan_bulk(spec(archive, tmp_path, healpix=pixels))
+
+
+def test_broken_transfers_resume_where_they_broke(archive, tmp_path: Path) -> None:
+    for path in paths(archive):
+        archive.faults[path] = [Fault(break_after=5000), Fault(break_after=3000), Fault(status=503)]
+    done = fetch_bulk(spec(archive, tmp_path))
+    assert done.exit_code == 0
+    assert same(spectra(tmp_path), stars())
+    for path in paths(archive):
+        ranges = [(asked, status) for _, _, asked, status in archive.gets(path)]
+        assert ranges == [
+            (None, 200), ("bytes=5000-", 206), ("bytes=8000-", 503), ("bytes=8000-", 206)
+        ]  # fmt: skip
+    listed = len(archive.files[f"/{XP}/{LIST}"])
+    # Each byte came once (and two bytes of each refusal).
+    assert archive.sent == sum(len(archive.files[path]) for path in paths(archive)) + listed + 6
+
+
+def test_the_next_call_resumes_what_this_one_gave_up(archive, tmp_path: Path) -> None:
+    path = paths(archive)[0]
+    archive.faults[path] = [Fault(break_after=5000)] + [Fault(status=500)] * 2
+    failed = fetch_bulk(spec(archive, tmp_path))
+    assert (failed.exit_code, len(failed.failed), len(failed.fetched)) == (1, 1, 2)
+    assert "500" in next(iter(failed.failed.values()))
+    archive.asked.clear()
+    assert fetch_bulk(spec(archive, tmp_path)).exit_code == 0
+    assert archive.gets(path)[0][2:] == ("bytes=5000-", 206)
+    assert same(spectra(tmp_path), stars())
+
+
+@pytest.mark.parametrize("fault", [Fault(ranges=False), Fault(conditions=False)])
+def test_a_file_that_changes_midway_is_fetched_anew(archive, tmp_path: Path, fault: Fault) -> None:
+    path = paths(archive)[0]
+    new = zipped(stars_csv())
+    archive.faults[path] = [Fault(break_after=5000), fault]
+
+    def change() -> None:
+        while not archive.gets(path):
+            time.sleep(0.001)
+        archive.files[path] = new
+        archive.publish(XP)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    patient = replace(spec(archive, tmp_path, healpix="0"), retries=replace(QUICK, pause=0.2))
+    done = fetch_bulk(patient)
+    changing.join()
+    assert done.exit_code == 0, done.lines()
+    assert done.fetched[0].bytes == len(new)
+    assert agrees(pq.read_table(tmp_path / done.fetched[0].file), plain_csv(raw()), COLUMNS)
+
+
+def raw() -> Path:
+    return ARCHIVE / "XP_CONTINUOUS_RAW.csv"
+
+
+def stars_csv() -> bytes:
+    return raw().read_bytes()
+
+
+def test_retry_after_is_respected(archive, tmp_path: Path) -> None:
+    path = paths(archive)[0]
+    archive.faults[path] = [Fault(status=503, headers={"Retry-After": "1"})]
+    start = time.monotonic()
+    patient = replace(QUICK, longest_pause=5.0)
+    done = fetch_bulk(replace(spec(archive, tmp_path, healpix="0"), retries=patient))
+    assert done.exit_code == 0
+    assert time.monotonic() - start >= 1.0
+
+
+def test_a_silent_server_counts_as_broken(archive, tmp_path: Path) -> None:
+    path = paths(archive)[0]
+    archive.faults[path] = [Fault(pause=0.5)]
+    impatient = replace(QUICK, silence=0.1)
+    done = fetch_bulk(replace(spec(archive, tmp_path, healpix="0"), retries=impatient))
+    assert done.exit_code == 0
+    assert len(archive.gets(path)) == 2
+
+
+def test_a_slow_server_is_not_broken(archive, tmp_path: Path) -> None:
+    path = paths(archive)[0]
+    archive.faults[path] = [Fault(pause=0.02)]
+    assert fetch_bulk(spec(archive, tmp_path, healpix="0")).exit_code == 0
+    assert len(archive.gets(path)) == 1
+
+
+def test_a_wrong_sum_fails_its_file_alone(archive, tmp_path: Path) -> None:
+    damaged, missing, good = paths(archive)
+    archive.files[damaged] = archive.files[damaged][:-9] + b"123456789"  # the list stays
+    del archive.files[missing]
+    done = fetch_bulk(spec(archive, tmp_path))
+    assert [tmp_path / one.file for one in done.fetched] == expand([tmp_path])
+    assert [one.url for one in done.fetched] == [archive.url + good]
+    assert "MD5" in done.failed[damaged.rsplit("/", 1)[1]]
+    assert "404" in done.failed[missing.rsplit("/", 1)[1]]
+    assert len(archive.gets(damaged)) == 2
+    assert not list((tmp_path / "_partial").glob("*.gz"))
+
+
+def test_correlations_on_request(tmp_path: Path) -> None:
+    archive = LocalArchive()
+    archive.put(XP, "XpContinuousMeanSpectrum_000000-003111.csv.gz", zipped(stars_csv()))
+    archive.publish(XP)
+    with serving(archive):
+        fetch_bulk(spec(archive, tmp_path, correlations=True))
+    (file,) = expand([tmp_path])
+    assert agrees(pq.read_table(file), plain_csv(raw()), (*COLUMNS, *CORRELATIONS))
+
+
+def test_gaia_source_has_the_columns_of_the_contract_and_the_stars_with_spectra(
+    archive, tmp_path: Path
+) -> None:
+    done = fetch_bulk(spec(archive, tmp_path, table="gaia_source"))
+    assert not done.failed
+    assert {(one.rows_read, one.rows_left_out) for one in done.fetched} == {(40, 20)}
+    ids = stars().column("source_id")
+    rows = open_auxiliary(expand([tmp_path]), tmp_path / "stage").match(ids)
+    assert rows.column("phot_g_mean_mag").to_pylist() == [14.5] * 60
+    wanted = [None if star % 7 == 0 else star % 97 / 10 for star in ids.to_pylist()]
+    assert rows.column("parallax").to_pylist() == wanted
+    every = fetch_bulk(spec(archive, tmp_path / "all", table="gaia_source", all_sources=True))
+    assert every.rows == 120
+    assert paths(archive, SOURCE)
+
+
+def test_politeness(tmp_path: Path) -> None:
+    archive = small_archive(parts=6)
+    for path in paths(archive):
+        archive.faults[path] = [Fault(pause=0.02)]
+    with serving(archive):
+        fetch_bulk(spec(archive, tmp_path, parallel=2))
+    assert archive.most_at_once == 2
+
+
+def test_downloads_wait_while_the_folder_is_full(archive, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(disk_budget, "LOOK_AGAIN", 0.02)
+    sizes = [len(archive.files[path]) for path in paths(archive)]
+    said: list[str] = []
+    over = threading.Event()
+
+    def move_away() -> None:
+        while not over.wait(0.05):
+            if any(line.startswith("paused") for line in said):
+                for file in tmp_path.glob("*.parquet"):
+                    file.unlink(missing_ok=True)
+
+    user = threading.Thread(target=move_away, daemon=True)
+    user.start()
+    # One file fits, and not a second one beside the first one's Parquet file.
+    done = fetch_bulk(
+        spec(archive, tmp_path, disk_budget=round(1.21 * max(sizes))), announce=said.append
+    )
+    over.set()
+    user.join()
+    assert (done.exit_code, len(done.fetched)) == (0, 3)
+    assert any(line.startswith("paused") for line in said)
+    assert archive.most_at_once == 1
+
+
+def test_a_server_that_is_gone_ends_the_call(tmp_path: Path) -> None:
+    archive = small_archive(parts=12)
+    listing = archive.files[f"/{XP}/{LIST}"]
+    archive.files.clear()
+    archive.files[f"/{XP}/{LIST}"] = listing
+    with serving(archive):
+        done = fetch_bulk(spec(archive, tmp_path, parallel=1))
+    assert (len(done.failed), done.left, done.exit_code) == (8, 4, 1)
+    with pytest.raises(DownloadError):
+        fetch_bulk(spec(archive, tmp_path))
+
+
+def test_only_one_process_fetches_into_a_folder(archive, tmp_path: Path) -> None:
+    with Lock(tmp_path / "_fetch.lock"), pytest.raises(LockedError):
+        fetch_bulk(spec(archive, tmp_path))
+    assert not archive.asked
+
+
+def test_what_is_no_list_is_said(archive, tmp_path: Path) -> None:
+    archive.files[f"/{XP}/{LIST}"] = b"<html>Welcome</html>"
+    with pytest.raises(DownloadError, match="no list of MD5 sums"):
+        plan_bulk(spec(archive, tmp_path))
+
+
+def test_the_command_and_then_a_check_of_the_run(archive, tmp_path: Path, capsys) -> None:
+    def command(*words: str) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["catalogproc", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return int(ended.value.code or 0)
+
+    for table in ("xp_continuous", "gaia_source"):
+        words = ("--base-url", archive.url, "--table", table, "--output", str(tmp_path / table))
+        assert command("fetch", *words, "--dry-run", "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)["missing"]) == 3
+        assert command("fetch", *words) == 0
+        assert "3 files fetched" in capsys.readouterr().out
+    source = str(tmp_path / "gaia_source")
+    given = ("--input", str(tmp_path / "xp_continuous"), "--gaia-source", source)
+    assert command("check", *given, "--job", "demo", "--output", str(tmp_path / "run")) == 0
+    assert "ready to run" in capsys.readouterr().out
+    assert command("fetch", "--disk-budget", "much", "--output", str(tmp_path / "x")) == 2
