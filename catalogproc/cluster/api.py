@@ -26,6 +26,7 @@ def run(
     device: str = "auto",
     strict: bool = False,
     release: str | Path | None = None,
+    bridge: str | Path | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> RunResult:
@@ -53,6 +54,8 @@ def run(
         Refuse gaia_source tables that probably do not fit the spectra, in place of a warning.
     release
         The Gaia release of the spectra, "dr3", "dr4" or a TOML file; by default the model's.
+    bridge
+        File of a map of another release, of ``catalogproc bridge fit``.
     progress
         Called with (stars done, stars in all or None, a note).
     announce
@@ -79,7 +82,15 @@ def run(
     """
     cluster = ClusterConfig(scheduler, workers, device)
     spec = RunSpec(
-        input, output, gaia_source, model, job, cluster=cluster, strict=strict, release=release
+        input,
+        output,
+        gaia_source,
+        model,
+        job,
+        cluster=cluster,
+        strict=strict,
+        release=release,
+        bridge=bridge,
     )
     with synced(spec.output, announce) as folder:
         plan = make_plan(spec.with_output(folder), announce)

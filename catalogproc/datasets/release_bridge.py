@@ -103,13 +103,16 @@ def fit(files: PairFiles, output: Path) -> BridgeReport:
         raise ReleaseError("a bridge is a TOML file", wanted="FILE.toml", found=output.name)
     check_output_file(output)
     pairs, counted = read_pairs(files)
-    maps, lines = fit_bridge(pairs)
+    made = fit_bridge(pairs)
     packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays_of(maps))
-    squares = float(np.mean(list(_squares(residuals(maps, pairs)).values())))
+    np.savez_compressed(packed, allow_pickle=False, **arrays_of(made.maps))
     name = f"{output.stem}.npz"
     bridge = Bridge(
-        name, sha256(packed.getvalue()), len(pairs), CANONICAL_RELEASE, round(squares, 3)
+        name,
+        sha256(packed.getvalue()),
+        len(pairs),
+        CANONICAL_RELEASE,
+        round(made.residuals["both"], 3),
     )
     stated = files.release.to_dict() | {"version": VERSION, "bridge": asdict(bridge)}
     stated.pop("design", None)  # the bridge is in its place
@@ -117,7 +120,7 @@ def fit(files: PairFiles, output: Path) -> BridgeReport:
     write_atomic(output.with_suffix(".npz"), packed.getvalue())
     write_atomic(output, toml_text(stated).encode())
     read_bridge(load_release(output))
-    return BridgeReport(output, (*counted, *lines), {"bridge": asdict(bridge)})
+    return BridgeReport(output, (*counted, *made.lines), {"bridge": asdict(bridge)})
 
 
 def check(bridge: Path, files: PairFiles) -> BridgeReport:
@@ -253,10 +256,3 @@ def _crosswalk(path: Path) -> pa.Table:
         _, first = np.unique(link[name].to_numpy(), return_index=True)
         link = link.take(pa.array(np.sort(first)))
     return link.combine_chunks()
-
-
-def _squares(found: dict[str, Float]) -> dict[str, float]:
-    return {
-        band: float(np.mean(np.square(z[:, measured()[columns(band)]])))
-        for band, z in found.items()
-    }

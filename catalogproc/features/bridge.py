@@ -74,15 +74,15 @@ class BridgeMap:
         coefficients
             (N, m).
         """
-        found = spectra.project(coefficients, self.matrix)
-        if not self.terms:
-            return found
-        quantities = term_values(found)
-        total = found
-        for name, matrix in self.terms.items():
-            mean, deviation = self.ranges[name]
-            z = np.clip((quantities[name] - mean) / deviation, -CLIP, CLIP)
-            total = total + np.nan_to_num(z)[:, None] * spectra.project(coefficients, matrix)
+        found = total = spectra.project(coefficients, self.matrix)
+        parts = {name: spectra.project(coefficients, own) for name, own in self.terms.items()}
+        for _ in range(2 if parts else 0):  # the second time of nearly the right colour
+            quantities, sum_of = term_values(total), found
+            for name, part in parts.items():
+                mean, deviation = self.ranges[name]
+                z = np.clip((quantities[name] - mean) / deviation, -CLIP, CLIP)
+                sum_of = sum_of + np.nan_to_num(z)[:, None] * part
+            total = sum_of
         return total
 
     def errors(self, name: str, published: Mapping[str, Float], values: Float) -> Float:

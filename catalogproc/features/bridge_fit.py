@@ -109,18 +109,32 @@ class _Problem:
         return np.asarray(squares.mean(axis=1))
 
 
-def fit_bridge(pairs: Pairs) -> tuple[dict[str, BridgeMap], list[str]]:
+@dataclass(frozen=True)
+class FittedBridge:
+    """The maps of a bridge, by kind of star.
+
+    Attributes
+    ----------
+    maps
+        By kind: both, bp, rp.
+    residuals
+        By kind: mean squared residual of held-out pairs over its expectation.
+    lines
+        What was found, for the user.
+    """
+
+    maps: Mapping[str, BridgeMap]
+    residuals: Mapping[str, float]
+    lines: tuple[str, ...]
+
+
+def fit_bridge(pairs: Pairs) -> FittedBridge:
     """Fit the maps of a bridge.
 
     Parameters
     ----------
     pairs
         Stars with both bands in both releases.
-
-    Returns
-    -------
-    maps, lines
-        By kind of star; and what was found, for the user.
 
     Raises
     ------
@@ -131,16 +145,19 @@ def fit_bridge(pairs: Pairs) -> tuple[dict[str, BridgeMap], list[str]]:
         raise ReleaseError(
             "too few stars in both releases", wanted=f"{FEWEST} with both bands", found=len(pairs)
         )
-    maps, lines = {}, [plural(len(pairs), "pair")]
+    maps, found, lines = {}, {}, [plural(len(pairs), "pair")]
     for name in ("both", *BANDS):
         own = _as_kind(pairs, name)
         template = _template(own, name)
-        held_out, _ = _cross_fit(_Problem.of(own, name, template), RIDGES, None)
+        held_out, _ = _cross_fit(_Problem.of(own, name, template), RIDGES)
         squares = _Problem.of(own, name, template).residual(held_out)
         kept = squares < OUTLIER * np.median(squares)
-        maps[name], words = _fit_kind(own.rows(kept), name, template)
-        lines.append(f"{name}: {words}, {plural(int((~kept).sum()), 'pair')} left out")
-    return maps, lines
+        maps[name], found[name], words = _fit_kind(own.rows(kept), name, template)
+        lines.append(
+            f"{name}: {words}, squared residuals of held-out pairs {found[name]:.2f}, "
+            f"{plural(int((~kept).sum()), 'pair')} left out"
+        )
+    return FittedBridge(maps, found, tuple(lines))
 
 
 def residuals(maps: Mapping[str, BridgeMap], pairs: Pairs) -> dict[str, Float]:
@@ -194,42 +211,51 @@ def _template(pairs: Pairs, name: str) -> Float:
     return np.concatenate(parts)
 
 
-def _fit_kind(pairs: Pairs, name: str, template: Float) -> tuple[BridgeMap, str]:
+def _fit_kind(pairs: Pairs, name: str, template: Float) -> tuple[BridgeMap, float, str]:
+    """Return the map of a kind of star, the squared residuals of held-out pairs, and words."""
     problem = _Problem.of(pairs, name, template)
-    held_out, ridge = _cross_fit(problem, RIDGES, None)
-    matrix = _ridge(problem, ridge, None)
-    terms, ranges, words = {}, {}, [f"ridge {ridge:g}"]
+    held_out, ridge = _cross_fit(problem, RIDGES)
+    added: dict[str, tuple[float, Float]] = {}
+    wide = problem
     for term in TERMS if name == "both" else ():
         quantity = term_values(held_out * problem.flux)[term]
         spread = np.array([np.nanmean(quantity), np.nanstd(quantity)])
         z = np.nan_to_num(np.clip((quantity - spread[0]) / spread[1], -CLIP, CLIP))
-        left = replace(problem, y=problem.y - held_out)
-        more, of = _cross_fit(left, TERM_RIDGES, z)
-        before, after = (problem.residual(x).mean() for x in (held_out, held_out + more))
-        if after < GAIN * before:
-            terms[term], ranges[term] = _ridge(left, of, z), spread
-            held_out = held_out + more
-            words.append(f"term of {term}")
+        tried = [_term(problem, wide, z, ridge, own) for own in TERM_RIDGES]
+        best = min(tried, key=lambda one: float(problem.residual(one[1]).mean()))
+        if problem.residual(best[1]).mean() < GAIN * problem.residual(held_out).mean():
+            wide, held_out, scale = best
+            added[term] = scale, spread
+    matrix, *parts = np.split(_ridge(wide, ridge), 1 + len(added), axis=1)
+    terms = {
+        term: scale * part for (term, (scale, _)), part in zip(added.items(), parts, strict=True)
+    }
+    ranges = {term: spread for term, (_, spread) in added.items()}
     floor = _floor(problem, name, held_out)
     found = BridgeMap(matrix, terms, ranges, template, floor, {})
     errors = found.errors(name, pairs.errors, held_out * problem.flux)
     found = replace(found, noise=_noise(pairs, name, held_out * problem.flux, errors))
-    words.append(f"squared residuals of held-out pairs {problem.residual(held_out).mean():.2f}")
-    return found, ", ".join(words)
+    words = ", ".join([f"ridge {ridge:g}", *(f"term of {term}" for term in terms)])
+    return found, float(problem.residual(held_out).mean()), words
 
 
-def _cross_fit(
-    problem: _Problem, ridges: tuple[float, ...], z: Float | None
-) -> tuple[Float, float]:
+def _term(
+    problem: _Problem, wide: _Problem, z: Float, ridge: float, own: float
+) -> tuple[_Problem, Float, float]:
+    """Return the problem with a term of z that has a ridge of its own, and held-out predictions."""
+    scale = float(np.sqrt(ridge / own))  # of its columns, which all have the ridge of the others
+    more = replace(wide, x=np.concatenate([wide.x, scale * z[:, None] * problem.x], axis=1))
+    return more, _cross_fit(more, (ridge,))[0], scale
+
+
+def _cross_fit(problem: _Problem, ridges: tuple[float, ...]) -> tuple[Float, float]:
     """Return predictions (N, n) of each pair by a fit without it, and the ridge of the best."""
     parts = np.arange(len(problem.x)) % PARTS
     found = np.empty((len(ridges), *problem.y.shape))
     for number, ridge in enumerate(ridges):
         for part in range(PARTS):
             rows = parts == part
-            matrix = _ridge(_rows(problem, ~rows), ridge, None if z is None else z[~rows])
-            found[number, rows] = (problem.x[rows] if z is None
-                                   else z[rows, None] * problem.x[rows]) @ matrix.T  # fmt: skip
+            found[number, rows] = problem.x[rows] @ _ridge(_rows(problem, ~rows), ridge).T
     squares = np.array([problem.residual(one).mean() for one in found])
     best = int(np.argmax(squares <= NEAR * squares.min()))
     return found[best], ridges[best]
@@ -242,9 +268,9 @@ def _rows(problem: _Problem, rows: NDArray[np.bool_]) -> _Problem:
     )  # fmt: skip
 
 
-def _ridge(problem: _Problem, ridge: float, z: Float | None) -> Float:
-    """Return the matrix (n, m) of the regression of y on x, or on z times x."""
-    x = problem.x if z is None else z[:, None] * problem.x
+def _ridge(problem: _Problem, ridge: float) -> Float:
+    """Return the matrix (n, m) of the regression of y on x."""
+    x = problem.x
     # In units of the noise: of canonical coefficients, whose level the errors of x have too.
     scale = np.sqrt(np.average(np.square(problem.sigma[:, problem.used]).mean(axis=1),
                                weights=problem.weight))  # fmt: skip

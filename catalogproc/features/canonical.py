@@ -129,14 +129,11 @@ def from_coefficients(
             spectra.project(np.square(own[1]), operator.error_weights), own[1]
         )
         known = _with_correlations(correlations, name, rows)
-        if known.any():
-            matrix = covariance_factor(
-                name, own[1][known], {} if correlations is None else
-                {band: correlations[band][rows][known] for band in _bands(name)}, release,
-            )  # fmt: skip
-            result_errors[np.flatnonzero(rows)[known], part] = np.sqrt(
-                np.square(matrix).sum(axis=2)
-            )
+        if correlations is not None and known.any():
+            packed = {band: correlations[band][rows][known] for band in _bands(name)}
+            matrix = covariance_factor(name, own[1][known], packed, release)
+            deviations = np.sqrt(np.square(matrix).sum(axis=2))
+            result_errors[np.flatnonzero(rows)[known], part] = deviations
     if already is not None:
         result[already], result_errors[already] = values[already], published[already]
     return CanonicalSpectra(_split(result), _split(result_errors), noise)

@@ -17,6 +17,7 @@ from catalogproc.export.reader import Progress, open_rows
 from catalogproc.flags import Flag, load_flags, load_input_flags
 from catalogproc.io.atomic import write_atomic
 from catalogproc.readers.auxiliary_account import account_lines, zero_point_lines
+from catalogproc.release import Release
 from catalogproc.report import figures
 from catalogproc.report.histograms import (
     COLUMNS,
@@ -149,6 +150,7 @@ def _run_values(
             ("job", f"{identity.job.get('name', '')} {identity.job_hash}"),
             ("run", identity.hash),
             ("release", f"{release.title}, epoch {release.epoch}, {release.hash}"),
+            *_bridge_facts(release),
             ("versions", ", ".join(f"{n} {v}" for n, v in sorted(summary["versions"].items()))),
         ],
         "rejected": [(reason, f"{count:,}") for reason, count in reasons],
@@ -175,6 +177,15 @@ def _throughput_figure(receipts: Sequence[Receipt]) -> Figure:
     if measured.breaks:
         caption += "; dashed: the run was interrupted and resumed later"
     return ("throughput", "Throughput", figures.throughput(measured), f"{caption}.")
+
+
+def _bridge_facts(release: Release) -> list[tuple[str, str]]:
+    """Return the row of the bridge that the spectra were read by, if there was one."""
+    bridge = release.bridge
+    if bridge is None:
+        return []
+    words = f"{bridge.sha256}, {bridge.pairs:,} pairs, squared residuals {bridge.residuals:.2f}"
+    return [("bridge", words)]
 
 
 def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

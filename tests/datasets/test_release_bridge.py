@@ -25,8 +25,9 @@ from catalogproc.cluster.plan import make_plan
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.datasets.release_bridge import PairFiles, check, fit, read_pairs
 from catalogproc.errors import InputError, ReleaseError
-from catalogproc.features import canonical
-from catalogproc.features.bridge import load_bridged, read_bridge
+from catalogproc.features import bridge_fit, canonical
+from catalogproc.features.bridge import load_bridged, read_bridge, term_values
+from catalogproc.features.bridge_fit import fit_bridge
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.features.release_files import add_release
 from catalogproc.flags import load_input_flags
@@ -130,6 +131,28 @@ def test_a_thousand_pairs_are_as_good_as_the_matrices(fitted: Fitted) -> None:
     assert abs(np.median(z)) < 0.3
 
 
+def test_a_term_of_colour_is_kept_where_held_out_pairs_say_so(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("term of" in line for line in fitted.lines)
+    pairs, _ = read_pairs(fitted.files)
+    joined = np.concatenate([pairs.values[band] for band in BANDS], axis=1)
+    colour = term_values(joined)["colour"]
+    z = np.clip((colour - colour.mean()) / colour.std(), -2.0, 2.0)
+    # A release whose BP is larger for blue and for red stars, and RP smaller: no linear map.
+    factor = {"bp": 1.0 + 0.03 * z**2, "rp": 1.0 - 0.03 * z**2}
+    bent = {band: x * factor[band][:, None] for band, x in pairs.coefficients.items()}
+    made = fit_bridge(replace(pairs, coefficients=bent))
+    assert "colour" in made.maps["both"].terms
+    assert any("term of colour" in line for line in made.lines)
+    monkeypatch.setattr(bridge_fit, "TERMS", ())
+    without = fit_bridge(replace(pairs, coefficients=bent))
+    assert made.residuals["both"] < 0.95 * without.residuals["both"]
+    both = np.concatenate([bent[band] for band in BANDS], axis=1)
+    ratio = [one.maps["both"].values(both)[:, 0] / joined[:, 0] for one in (made, without)]
+    assert np.std(ratio[0]) < np.std(ratio[1]) < 0.03
+
+
 def test_other_pairs_check_it(fitted: Fitted) -> None:
     report = check(fitted.bridge, fitted.others)
     assert report.facts["pairs"] == 500
@@ -192,6 +215,7 @@ def test_a_run_by_a_bridge_says_so_everywhere(fitted: Fitted, tmp_path: Path) ->
     assert bridge is not None
     assert plan.identity.release["bridge"] == vars(bridge)
     assert (bridge.pairs, bridge.learned_from) == (len(read_pairs(fitted.files)[0]), "dr3")
+    assert 0.5 < bridge.residuals < 1.3
     assert part.schema.metadata[b"release_bridge"] == bridge.sha256.encode()
     assert bridge.sha256 in provenance(plan.identity, [receipt]).serialize(format="json")
     # Through the design matrices no star has the flag, and without either they are refused.
