@@ -1,10 +1,11 @@
 """Calibrate a model's uncertainties on stars that it was not trained on.
 
-The sigma that the network predicts is scaled until 68.27 % of stars lie within it, whatever their
-predicted sigma, magnitude, reddening, gravity and metallicity: ln(true sigma / predicted sigma)
-is a sum of piecewise linear functions of these, fitted as the conditional quantile of
-ln|true - mean| (Koenker & Bassett 1978), monotone in the predicted sigma. The distribution of the
-residuals over this sigma then gives the percentiles (Kuleshov, Fenner & Ermon 2018).
+The sigma that the network predicts is scaled until 68.27 % of stars lie within it (70 % where
+residuals have wide tails), whatever their predicted sigma, magnitude, reddening, gravity and
+metallicity: ln(true sigma / predicted sigma) is a sum of piecewise linear functions of these,
+fitted as the conditional quantile of ln|true - mean| (Koenker & Bassett 1978), monotone in the
+predicted sigma. The distribution of the residuals over this sigma then gives the percentiles
+(Kuleshov, Fenner & Ermon 2018).
 """
 
 from __future__ import annotations
@@ -55,14 +56,19 @@ from catalogproc.simulation.simulator import Simulator
 
 Floats = NDArray[np.float64]
 
-WITHIN = 0.682689
-"""Fraction of stars within one sigma."""
+WITHIN, AT_MOST = 0.682689, 0.70
+"""Fraction of stars within one sigma, and the largest one: where residuals have wider tails than a
+Gaussian, sigma is larger, up to their standard deviation, but no more stars are within it."""
+
+TAIL = 6.0
+"""Residuals beyond this many sigmas count as this many in their standard deviation."""
 
 KNOTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.96, 0.99)
 """Knots of the functions, as quantiles of the stars."""
 
-SMOOTHNESS, SOFTNESS = 2e-5, 0.05
-"""Weight of the functions' second differences, and width of the rounded corner of the loss."""
+SMOOTHNESS, SOFTNESS = 20.0, 0.05
+"""Weight of the functions' second differences, divided by the number of stars, and width of the
+rounded corner of the loss."""
 
 COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.998
 """Fractions of giants within the limits of the out-of-domain checks. Most spectra of other objects
@@ -307,11 +313,20 @@ def fit_label_calibration(
     ratio = np.where(covered, 0.0, np.abs(residual)) / p.sigma
     terms = _terms(np.log(np.maximum(ratio, 1e-6)), variables)
     total = np.maximum(LabelCalibration(terms).sigma(p.sigma, variables), p.input_sigma)
+    widening = _widening(residual / total)
+    terms = (replace(terms[0], values=terms[0].values + np.log(widening)), *terms[1:])
+    total = np.maximum(LabelCalibration(terms).sigma(p.sigma, variables), p.input_sigma)
     if logarithmic:
         z = np.log1p(np.maximum(residual / p.mean, 1e-6 - 1.0)) / (total / p.mean)
     else:
         z = residual / total
     return LabelCalibration(terms, np.array(LEVELS), np.quantile(z, LEVELS), logarithmic)
+
+
+def _widening(z: Floats) -> float:
+    """Return the factor of sigma for the tails of residuals over sigma (n,): at least 1."""
+    deviation = float(np.clip(z, -TAIL, TAIL).std())
+    return max(1.0, min(deviation, float(np.quantile(np.abs(z), AT_MOST))))
 
 
 def _terms(log_ratio: Floats, variables: Mapping[str, Floats]) -> tuple[Term, ...]:
@@ -330,6 +345,7 @@ def _terms(log_ratio: Floats, variables: Mapping[str, Floats]) -> tuple[Term, ..
     bounds += [(-gap, None) for gap in np.diff(knots[SIGMA])]
     bounds += [(-3.0, 3.0)] * (design.shape[1] - len(bounds))
     rough = _roughness(sizes, steps)
+    smoothness = SMOOTHNESS / len(log_ratio)
 
     def loss(values: Floats) -> tuple[float, Floats]:
         u = (log_ratio - design @ values) / SOFTNESS
@@ -338,8 +354,8 @@ def _terms(log_ratio: Floats, variables: Mapping[str, Floats]) -> tuple[Term, ..
         slope = WITHIN - 1.0 / (1.0 + np.exp(np.clip(u, -50, 50)))
         value = SOFTNESS * float(np.mean(WITHIN * u + corner))
         curvature = rough @ values
-        gradient = -design.T @ slope / len(u) + 2.0 * SMOOTHNESS * rough.T @ curvature
-        return value + SMOOTHNESS * float(curvature @ curvature), gradient
+        gradient = -design.T @ slope / len(u) + 2.0 * smoothness * rough.T @ curvature
+        return value + smoothness * float(curvature @ curvature), gradient
 
     start = np.zeros(design.shape[1])
     start[0] = np.quantile(log_ratio, WITHIN)

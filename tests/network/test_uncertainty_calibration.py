@@ -97,6 +97,22 @@ def test_errors_of_the_true_labels_are_not_counted_as_the_model_s() -> None:
     assert np.median(naive.sigma(answers.sigma, context) / sigma) > 1.25
 
 
+def test_wide_tails_widen_sigma_but_not_beyond_70_per_cent_of_stars() -> None:
+    answers, context, _ = drawn(11, student=True)
+    fitted = fit_label_calibration(answers, context)
+    assert fitted is not None
+    others, other_context, _ = drawn(12, student=True)
+    z = (others.truth - others.mean) / fitted.sigma(others.sigma, other_context)
+    assert np.mean(np.abs(z) < 1) == pytest.approx(0.70, abs=0.01)
+    # Student's t of four degrees is scaled here to 68.27 % within 1, where its deviation is 1.24.
+    assert 1.0 < np.clip(z, -6, 6).std() < 1.19
+    # Percentiles are those of the residuals all the same.
+    median = others.mean
+    low, high = (fitted.percentile(median, fitted.sigma(others.sigma, other_context), p)
+                 for p in (LOW, HIGH))  # fmt: skip
+    assert np.mean((others.truth > low) & (others.truth < high)) == pytest.approx(0.6827, abs=0.01)
+
+
 def test_input_uncertainty_is_part_of_the_total_and_not_added_to_it() -> None:
     # The stated sigma has the inputs' share in it, as a network has that was trained on noisy
     # stars: the whole is neither larger for it, nor smaller than it.
