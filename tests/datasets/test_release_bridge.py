@@ -30,9 +30,11 @@ from catalogproc.features.bridge import load_bridged, read_bridge, term_values
 from catalogproc.features.bridge_fit import fit_bridge
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.features.release_files import add_release
-from catalogproc.flags import load_input_flags
+from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
+from catalogproc.job import Job
+from catalogproc.network.bundle import load_bundle
 from catalogproc.release import Release, load_release
 from catalogproc.rundir.provenance import provenance
 from catalogproc.vocabulary import BANDS, load_vocabulary
@@ -249,3 +251,29 @@ def test_what_cannot_be_a_bridge_is_refused(fitted: Fitted, tmp_path: Path) -> N
     (tmp_path / "bridge.npz").write_bytes(b"other")
     with pytest.raises(ReleaseError, match="not the one that Gaia of tests names"):
         read_bridge(load_release(moved))
+
+
+@pytest.mark.slow
+def test_answers_by_a_bridge_are_those_by_matrices(fitted: Fitted) -> None:
+    bundle = load_bundle("default")
+    if bundle.vocabulary.basis != "canonical":
+        pytest.skip("the default model reads the coefficients of the archive")
+    labels = ("teff", "logg", "m_h", "mass", "log_age")
+    job = Job("bridge", labels=labels, inputs=("bprp",), inflate_errors=False)
+    exact = add_release([design_file(fitted.folder)], fitted.folder / "labels.toml",
+                        str(fitted.folder / "own.toml")).release  # fmt: skip
+    (batch,) = (
+        pq.read_table(fitted.folder / "new.parquet").slice(PAIRS).combine_chunks().to_batches()
+    )
+    wanted, found = (
+        Engine(bundle.for_release(release), job).process(batch)
+        for release in (exact, load_bridged(fitted.bridge))
+    )
+    for label in ("teff", "logg", "m_h", "mass", "age"):
+        shift = found[label].to_numpy() - wanted[label].to_numpy()
+        assert np.nanmedian(np.abs(shift) / wanted[f"e_{label}"].to_numpy()) < 0.3
+    # Some noise is not followed, which flags of the faintest stars show.
+    for flag in load_flags().flags:
+        rates = [np.mean(one["quality_flags"].to_numpy() & flag.value > 0)
+                 for one in (wanted, found)]  # fmt: skip
+        assert abs(rates[1] - rates[0]) < 0.12, flag.name
