@@ -21,7 +21,6 @@ from catalogproc.release_parts import (
     BANDS,
     MAX_COEFFICIENTS,
     Archive,
-    ArchiveTable,
     Band,
     Bridge,
     Design,
@@ -200,24 +199,6 @@ class Release:
                 f"the zero-point of {name}", at, "zero_point = …", "zero_point_error = …"
             )
         return found
-
-    def archive_table(self, name: str) -> tuple[Archive, ArchiveTable]:
-        """Return the archive, and a table that it publishes as files.
-
-        Parameters
-        ----------
-        name
-            Our name of the table's contract: xp_continuous, gaia_source.
-
-        Raises
-        ------
-        ReleaseError
-            It is not known where they are.
-        """
-        if self.archive is None or name not in self.archive.tables:
-            lines = ('folder = "…"', 'prefix = "…"')
-            raise self.unknown(f"where {name} is published", f"archive.tables.{name}", *lines)
-        return self.archive, self.archive.tables[name]
 
     def extinction_relation(self) -> Extinction:
         """Return A_G / A_0.

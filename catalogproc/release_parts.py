@@ -160,6 +160,40 @@ class ArchiveTable:
 
 
 @dataclass(frozen=True)
+class Services:
+    """The archive's services: queries by TAP, spectra of listed stars by DataLink.
+
+    Attributes
+    ----------
+    tap, datalink
+        Their addresses.
+    release, product, structure, format
+        What DataLink is asked for, in its words.
+    ids_per_call
+        Number of stars that DataLink takes at once.
+    source, has_spectra
+        The table of all sources, and its column that is true for those with spectra.
+    joins
+        How other tables of the release (``columns``) are joined to the sources ``g``, in ADQL;
+        the alias is our name of the table.
+    selections
+        Ready conditions on the sources ``g``, in ADQL.
+    """
+
+    tap: str
+    datalink: str
+    release: str
+    product: str
+    structure: str
+    format: str
+    ids_per_call: int
+    source: str
+    has_spectra: str
+    joins: Mapping[str, str] = field(default_factory=dict)
+    selections: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Archive:
     """Where a release's data are fetched from.
 
@@ -173,12 +207,15 @@ class Archive:
         Level of the pixels in the names of the files.
     tables
         By our name of the contract: xp_continuous, gaia_source.
+    services
+        None is not known.
     """
 
     files: str
     checksums: str
     healpix_level: int
     tables: Mapping[str, ArchiveTable] = field(default_factory=dict)
+    services: Services | None = None
 
 
 def spectra_text(bands: Mapping[str, tuple[int, int | None]]) -> str:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from catalogproc.cli.console import VOICE, note, result
+from catalogproc.cli.console import VOICE, note, result, say
 from catalogproc.cli.console import progress as show_progress
 from catalogproc.cli.options import AsJson, OutputFolder
 from catalogproc.errors import JobError
+
+if TYPE_CHECKING:
+    from catalogproc.fetch.bulk import BulkSpec
+    from catalogproc.fetch.by_list import ListSpec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -35,6 +40,19 @@ def _bytes(text: str, option: str) -> int:
 
 def fetch(
     output: OutputFolder,
+    ids: Annotated[
+        Path | None,
+        typer.Option("--ids", metavar="TABLE", help="Only the stars of a table with source_id."),
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select", metavar="giants|CONDITION", help="Only stars of a condition in ADQL."
+        ),
+    ] = None,
+    show_adql: Annotated[
+        bool, typer.Option("--show-adql", help="Print the queries that would be sent, and end.")
+    ] = False,
     release: Annotated[
         str, typer.Option("--release", metavar="NAME|FILE", help="Gaia release: dr3, a TOML file.")
     ] = "dr3",
@@ -71,21 +89,54 @@ def fetch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch spectra or gaia_source from the archive as Parquet; running it again resumes."""
-    from catalogproc.fetch.bulk import BulkSpec, fetch_bulk, plan_bulk
+    """Fetch spectra and gaia_source from the archive as Parquet; running it again resumes."""
+    from catalogproc.fetch.bulk import BulkSpec
+    from catalogproc.fetch.by_list import ListSpec
     from catalogproc.release import load_release
 
     VOICE.quiet = VOICE.quiet or as_json
-    budget = None if disk_budget is None else _bytes(disk_budget, "--disk-budget")
-    spec = BulkSpec(
-        output, load_release(release), table.value, healpix, base_url, correlations, all_sources,
-        parallel, budget,
-    )  # fmt: skip
+    known = load_release(release)
+    if ids is None and select is None:
+        if show_adql:
+            raise JobError("no query is sent", wanted="--ids or --select", found="--show-adql")
+        budget = None if disk_budget is None else _bytes(disk_budget, "--disk-budget")
+        bulk = BulkSpec(
+            output, known, table.value, healpix, base_url, correlations, all_sources, parallel,
+            budget,
+        )  # fmt: skip
+        _fetch_bulk(bulk, dry_run, as_json)
+    if base_url or disk_budget or all_sources or (ids is not None and healpix):
+        raise JobError(
+            "options that do not go together",
+            wanted="--ids or --select, without --base-url, --disk-budget, --all-sources; --healpix "
+            "only with --select",
+        )
+    stars = ListSpec(output, ids, select, healpix, known, correlations=correlations)
+    _fetch_list(stars, show_adql or dry_run, as_json)
+
+
+def _fetch_bulk(spec: BulkSpec, dry_run: bool, as_json: bool) -> NoReturn:
+    """Fetch the archive's files."""
+    from catalogproc.fetch.bulk import fetch_bulk, plan_bulk
+
     if dry_run:
         result(plan_bulk(spec), as_json)
         raise typer.Exit
-    note(f"{spec.release.title}, {table.value}, {parallel} downloads at a time")
+    note(f"{spec.release.title}, {spec.table}, {spec.parallel} downloads at a time")
     with show_progress("MB") as progress:
         done = fetch_bulk(spec, progress, progress.say)
+    result(done, as_json)
+    raise typer.Exit(done.exit_code)
+
+
+def _fetch_list(spec: ListSpec, only_queries: bool, as_json: bool) -> NoReturn:
+    """Fetch the stars of a list, or print the queries for them."""
+    from catalogproc.fetch.by_list import fetch_list
+
+    if only_queries:
+        say("\n\n".join(spec.adql()))
+        raise typer.Exit
+    with show_progress("stars") as progress:
+        done = fetch_list(spec, progress, progress.say)
     result(done, as_json)
     raise typer.Exit(done.exit_code)

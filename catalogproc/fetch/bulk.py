@@ -26,6 +26,7 @@ from catalogproc.fetch.partitions import (
     choose,
     parse_checksums,
     parse_pixels,
+    published,
     table_url,
 )
 from catalogproc.fetch.receipts import FetchReceipt, finished
@@ -97,8 +98,8 @@ class BulkSpec:
     @property
     def place(self) -> Place:
         """What all partitions have in common."""
-        _, published = self.release.archive_table(self.table)
-        keep = None if self.all_sources else published.keep
+        _, files = published(self.release, self.table)
+        keep = None if self.all_sources else files.keep
         settings = {"table": self.table, "release": self.release.name, "rows": keep or "all"}
         if self.table == "xp_continuous":
             settings["correlations"] = "kept" if self.correlations else "left out"
@@ -202,7 +203,7 @@ def plan_bulk(spec: BulkSpec) -> BulkPlan:
     ReleaseError
         The release does not say where the table is published.
     """
-    archive, _ = spec.release.archive_table(spec.table)
+    archive, _ = published(spec.release, spec.table)
     ranges = parse_pixels(spec.healpix, archive.healpix_level) if spec.healpix else ()
     with closing(HttpClient(spec.retries)) as client:
         wanted = choose(_list(spec, client), ranges)
@@ -217,9 +218,9 @@ def plan_bulk(spec: BulkSpec) -> BulkPlan:
 
 
 def _list(spec: BulkSpec, client: HttpClient) -> tuple[Partition, ...]:
-    archive, published = spec.release.archive_table(spec.table)
+    archive, files = published(spec.release, spec.table)
     url = f"{spec.place.url}/{archive.checksums}"
-    return parse_checksums(client.text(url), published.prefix, url)
+    return parse_checksums(client.text(url), files.prefix, url)
 
 
 def fetch_bulk(

@@ -35,8 +35,11 @@ class Stopped(Exception):
     """The caller asked to stop; what was fetched is kept and resumed by the next call."""
 
 
-class _Passing(Exception):
-    """A fault that may be gone at the next try, and when the server asks for it (s)."""
+class Passing(Exception):
+    """A fault that may be gone at the next try, and when the server asks for it (s).
+
+    It does not leave this folder: :func:`retried` makes it a DownloadError.
+    """
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -223,7 +226,7 @@ class HttpClient:
                 if answer.status_code == 416 and whole:
                     return remote
                 forget(path)
-                raise _Passing("the file changed while it was fetched")
+                raise Passing("the file changed while it was fetched")
             write_atomic(_mark(path), json.dumps(asdict(remote)).encode())
             with _writing(path, start) as file:
                 done = start
@@ -233,23 +236,23 @@ class HttpClient:
                     if watch is not None:
                         watch(done, remote.size)
         if remote.size is not None and done != remote.size:
-            raise _Passing(f"{done:,} bytes of {remote.size:,} came")
+            raise Passing(f"{done:,} bytes of {remote.size:,} came")
         return remote
 
     @contextmanager
     def _answer(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
-        """Yield an answer of success or 416. Raise _Passing or DownloadError for another."""
+        """Yield an answer of success or 416. Raise Passing or DownloadError for another."""
         timeout = (self.retries.connect, self.retries.silence)
         try:
             answer = self._session.request(method, url, stream=True, timeout=timeout, **options)
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _Passing(_reason(error)) from error
+            raise Passing(_reason(error)) from error
         except requests.RequestException as error:
             raise _refused(url, error) from error
         with answer:
             code = answer.status_code
-            if code in _PASSING or code >= 500:
-                raise _Passing(f"{code} {answer.reason}", _retry_after(answer))
+            if passes(code):
+                raise Passing(f"{code} {answer.reason}", _retry_after(answer))
             if code >= 400 and code != 416:
                 found = f"{code} {answer.reason}"
                 raise _refused(url, f"{found} {_words(answer)}".strip())
@@ -263,34 +266,72 @@ class HttpClient:
                     raise Stopped
                 yield block
         except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-            raise _Passing(_reason(error)) from error
+            raise Passing(_reason(error)) from error
 
     def _retried(self, url: str, do: Callable[[], Any], size: Callable[[], int]) -> Any:
-        """Return the result of a request that is tried again; progress resets the count."""
-        failures = 0
-        while True:
-            before = size()
-            if self.stop.is_set():
-                raise Stopped
-            try:
-                return do()
-            except _Passing as fault:
-                failures = 1 if size() > before else failures + 1
-                if failures >= self.retries.tries:
-                    raise DownloadError(
-                        "the archive does not hand out a file",
-                        found=f"{fault}, {failures} times",
-                        where=masked(url),
-                        advice="run the same command again later: it resumes",
-                    ) from fault
-                self._sleep(failures, fault.wait)
+        return retried(url, self.retries, do, size, self.stop)
 
-    def _sleep(self, failures: int, asked: float | None) -> None:
-        longest = self.retries.longest_pause
-        # Different clients do not come back in the same second.
-        pause = self.retries.pause * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)
-        if self.stop.wait(min(max(pause, asked or 0.0), longest)):
+
+def retried(
+    url: str,
+    retries: Retries,
+    do: Callable[[], Any],
+    size: Callable[[], int] = lambda: 0,
+    stop: threading.Event | None = None,
+) -> Any:
+    """Return the result of a request that is tried again after faults that may pass.
+
+    Parameters
+    ----------
+    url
+        The address, for messages.
+    retries
+        How often, and after which pauses.
+    do
+        The request; it raises Passing for such a fault.
+    size
+        The progress so far; where it grew, the tries are counted anew.
+    stop
+        Set to stop.
+
+    Raises
+    ------
+    DownloadError
+        It failed too often.
+    Stopped
+        The caller asked to stop.
+    """
+    stop = stop or threading.Event()
+    failures = 0
+    while True:
+        before = size()
+        if stop.is_set():
             raise Stopped
+        try:
+            return do()
+        except Passing as fault:
+            failures = 1 if size() > before else failures + 1
+            if failures >= retries.tries:
+                raise DownloadError(
+                    "the archive does not hand out a file",
+                    found=f"{fault}, {failures} times", where=masked(url),
+                    advice="run the same command again later: it resumes",
+                ) from fault  # fmt: skip
+            # Different clients do not come back in the same second.
+            pause = retries.pause * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)
+            if stop.wait(min(max(pause, fault.wait or 0.0), retries.longest_pause)):
+                raise Stopped from None
+
+
+def passes(code: int) -> bool:
+    """Return whether an HTTP status is that of a fault that may be gone at the next try.
+
+    Parameters
+    ----------
+    code
+        The status.
+    """
+    return code in _PASSING or code >= 500
 
 
 def forget(path: Path) -> None:

@@ -23,7 +23,7 @@ from catalogproc.fetch.http import HttpClient, Remote, forget
 from catalogproc.fetch.partitions import Partition
 from catalogproc.fetch.receipts import FetchReceipt, write_receipt
 from catalogproc.fetch.tally import Tally
-from catalogproc.io.atomic import publish
+from catalogproc.io.atomic import publish, write_error
 from catalogproc.io.hashes import file_sha256
 from catalogproc.release import Release
 
@@ -108,11 +108,15 @@ class Fetcher:
                 remote, md5 = self._checked(client, one, partial_file)
                 scratch = folder / PARTIAL / one.stem
                 shutil.rmtree(scratch, ignore_errors=True)
-                found = self._convert(partial_file, scratch)
-                receipt = self._publish(one, found, remote, md5)
-                write_receipt(folder, one.stem, receipt)
-                forget(partial_file)
-                shutil.rmtree(scratch, ignore_errors=True)
+                try:
+                    found = self._convert(partial_file, scratch)
+                    receipt = self._publish(one, found, remote, md5)
+                    write_receipt(folder, one.stem, receipt)
+                    forget(partial_file)
+                except OSError as error:
+                    raise write_error(error, folder) from error
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
         return receipt
 
     def _address(self, one: Partition) -> str:
@@ -155,15 +159,17 @@ class Fetcher:
         place = self.place
         if found.rejected is not None:
             publish(found.rejected, place.folder / REJECTED / f"{one.stem}.parquet")
-        path = publish(found.path, place.folder / f"{one.stem}.parquet")
         archive_file = place.folder / PARTIAL / one.name
-        return FetchReceipt(
+        receipt = FetchReceipt(
             url=self._address(one), md5=md5, bytes=archive_file.stat().st_size,
             etag=remote.etag, modified=remote.modified,
-            file=path.name, file_bytes=path.stat().st_size, sha256=file_sha256(path),
+            file=f"{one.stem}.parquet", file_bytes=found.path.stat().st_size,
+            sha256=file_sha256(found.path),
             rows_read=found.rows_read, rows_written=found.rows_written,
             rows_rejected=found.rows_rejected, rows_left_out=found.rows_left_out,
             settings=place.settings, release=place.release.name,
             release_hash=place.release.hash, version=__version__,
             fetched=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
+        publish(found.path, place.folder / receipt.file)
+        return receipt

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from catalogproc.errors import DownloadError, JobError
 from catalogproc.release import Release
+from catalogproc.release_parts import Archive, ArchiveTable
 
 _LINE = re.compile(r"^(?P<md5>[0-9a-fA-F]{32})\s+\*?(?:\./)?(?P<name>\S+)\s*$")
 _SUFFIX = ".csv.gz"
@@ -46,6 +47,27 @@ class PartitionList:
     partitions: tuple[Partition, ...]
 
 
+def published(release: Release, table: str) -> tuple[Archive, ArchiveTable]:
+    """Return the archive of a release, and a table that it publishes as files.
+
+    Parameters
+    ----------
+    release
+        The release.
+    table
+        Our name of the table's contract: xp_continuous, gaia_source.
+
+    Raises
+    ------
+    ReleaseError
+        The release does not say where it is published.
+    """
+    if release.archive is None or table not in release.archive.tables:
+        lines = ('folder = "…"', 'prefix = "…"')
+        raise release.unknown(f"where {table} is published", f"archive.tables.{table}", *lines)
+    return release.archive, release.archive.tables[table]
+
+
 def table_url(release: Release, table: str, base_url: str | None = None) -> str:
     """Return the address of a table's folder.
 
@@ -63,7 +85,7 @@ def table_url(release: Release, table: str, base_url: str | None = None) -> str:
     ReleaseError
         The release does not say where the table is published.
     """
-    archive, place = release.archive_table(table)
+    archive, place = published(release, table)
     return f"{(base_url or archive.files).rstrip('/')}/{place.folder}"
 
 

@@ -280,22 +280,36 @@ def test_what_is_no_list_is_said(archive, tmp_path: Path) -> None:
         plan_bulk(spec(archive, tmp_path))
 
 
-def test_the_command_and_then_a_check_of_the_run(archive, tmp_path: Path, capsys) -> None:
-    def command(*words: str) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["catalogproc", *words])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        return int(ended.value.code or 0)
+def command(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["catalogproc", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
 
+
+def test_the_command(archive, tmp_path: Path, capsys) -> None:
     for table in ("xp_continuous", "gaia_source"):
         words = ("--base-url", archive.url, "--table", table, "--output", str(tmp_path / table))
         assert command("fetch", *words, "--dry-run", "--json") == 0
         assert len(json.loads(capsys.readouterr().out)["missing"]) == 3
         assert command("fetch", *words) == 0
         assert "3 files fetched" in capsys.readouterr().out
-    source = str(tmp_path / "gaia_source")
-    given = ("--input", str(tmp_path / "xp_continuous"), "--gaia-source", source)
-    assert command("check", *given, "--job", "demo", "--output", str(tmp_path / "run")) == 0
-    assert "ready to run" in capsys.readouterr().out
     assert command("fetch", "--disk-budget", "much", "--output", str(tmp_path / "x")) == 2
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_verified_catalog(archive, tmp_path: Path) -> None:
+    for path in paths(archive):
+        archive.faults[path] = [Fault(break_after=4000), Fault(status=503)]
+    for table in ("xp_continuous", "gaia_source"):
+        given = ("--base-url", archive.url, "--table", table, "--output", str(tmp_path / table))
+        assert command("fetch", *given) == 0
+    given = ("--input", str(tmp_path / "xp_continuous"), "--output", str(tmp_path / "run"))
+    source = ("--gaia-source", str(tmp_path / "gaia_source"), "--workers", "1")
+    assert command("run", *given, *source, "--job", "demo") == 0
+    assert command("verify", str(tmp_path / "run")) == 0
+    rows = pq.read_table(tmp_path / "run" / "catalog", columns=["source_id"])
+    assert rows.sort_by("source_id").column("source_id").to_pylist() == (
+        stars().column("source_id").to_pylist()
+    )
