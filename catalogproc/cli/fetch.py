@@ -50,6 +50,9 @@ def fetch(
             "--select", metavar="giants|CONDITION", help="Only stars of a condition in ADQL."
         ),
     ] = None,
+    from_files: Annotated[
+        bool, typer.Option("--from-files", help="Many stars: from the files, not by DataLink.")
+    ] = False,
     show_adql: Annotated[
         bool, typer.Option("--show-adql", help="Print the queries that would be sent, and end.")
     ] = False,
@@ -96,13 +99,15 @@ def fetch(
 
     VOICE.quiet = VOICE.quiet or as_json
     known = load_release(release)
-    if ids is None and select is None:
-        if show_adql:
-            raise JobError("no query is sent", wanted="--ids or --select", found="--show-adql")
+    listed = ids is not None or select is not None
+    stars = ListSpec(output, ids, select, healpix, known, correlations) if listed else None
+    if from_files or stars is None:
+        if show_adql or (from_files and stars is None):
+            raise JobError("which stars?", wanted="--ids or --select; --show-adql is for DataLink")
         budget = None if disk_budget is None else _bytes(disk_budget, "--disk-budget")
         bulk = BulkSpec(
             output, known, table.value, healpix, base_url, correlations, all_sources, parallel,
-            budget,
+            budget, stars=None if stars is None else stars.stars(),
         )  # fmt: skip
         _fetch_bulk(bulk, dry_run, as_json)
     if base_url or disk_budget or all_sources or (ids is not None and healpix):
@@ -110,8 +115,8 @@ def fetch(
             "options that do not go together",
             wanted="--ids or --select, without --base-url, --disk-budget, --all-sources; --healpix "
             "only with --select",
+            advice="with --from-files all of them do",
         )
-    stars = ListSpec(output, ids, select, healpix, known, correlations=correlations)
     _fetch_list(stars, show_adql or dry_run, as_json)
 
 

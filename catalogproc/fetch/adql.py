@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from catalogproc.errors import JobError
+from catalogproc.fetch.partitions import pixel_size
 from catalogproc.release import Release
 from catalogproc.release_parts import Services
 
@@ -87,8 +88,7 @@ def selection_query(
     where = [f"g.{known.has_spectra} = 't'", f"({condition})"]
     if pixels:
         assert release.archive is not None
-        # source_id / 2^35 is the pixel of level 12; each level has four times as many.
-        size = 1 << (35 + 2 * (12 - release.archive.healpix_level))
+        size = pixel_size(release.archive.healpix_level)
         ranges = (f"g.source_id BETWEEN {a * size} AND {(b + 1) * size - 1}" for a, b in pixels)
         where.append(f"({' OR '.join(ranges)})")
     return f"SELECT g.source_id\nFROM {known.source} AS g\nWHERE " + "\n  AND ".join(where)

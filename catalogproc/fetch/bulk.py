@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from catalogproc.errors import (
     CatalogprocError,
     DiskFullError,
@@ -19,7 +21,7 @@ from catalogproc.errors import (
     plural,
 )
 from catalogproc.fetch.disk_budget import DiskBudget
-from catalogproc.fetch.http import HttpClient, Retries, Stopped
+from catalogproc.fetch.http import HttpClient
 from catalogproc.fetch.partition import Fetcher, Place
 from catalogproc.fetch.partitions import (
     Partition,
@@ -28,12 +30,16 @@ from catalogproc.fetch.partitions import (
     parse_pixels,
     published,
     table_url,
+    with_stars,
 )
 from catalogproc.fetch.receipts import FetchReceipt, finished
+from catalogproc.fetch.retries import Retries, Stopped
 from catalogproc.fetch.tally import Progress, Tally
 from catalogproc.io.free_space import format_bytes
+from catalogproc.io.hashes import sha256
 from catalogproc.io.locks import Lock
 from catalogproc.io.temporary_files import remove_stale
+from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release, load_release
 
 TABLES = ("xp_continuous", "gaia_source")
@@ -74,6 +80,9 @@ class BulkSpec:
         Bytes of the disk that stay free.
     retries
         How patient the downloads are.
+    stars
+        source_id of the stars that are kept (N,), in any order; None for all. Files without one
+        are not fetched.
     """
 
     output: Path
@@ -87,6 +96,7 @@ class BulkSpec:
     disk_budget: int | None = None
     keep_free: int = KEEP_FREE
     retries: Retries = field(default_factory=Retries)
+    stars: Ids | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.table not in TABLES:
@@ -103,9 +113,13 @@ class BulkSpec:
         settings = {"table": self.table, "release": self.release.name, "rows": keep or "all"}
         if self.table == "xp_continuous":
             settings["correlations"] = "kept" if self.correlations else "left out"
-        url = table_url(self.release, self.table, self.base_url)
-        correlations = self.correlations
-        return Place(self.output, url, self.release, self.table, correlations, keep, settings)
+        stars = None if self.stars is None else np.unique(self.stars)
+        if stars is not None:
+            settings["stars"] = sha256([stars.tobytes()])
+        return Place(
+            self.output, table_url(self.release, self.table, self.base_url), self.release,
+            self.table, self.correlations, keep, settings, stars,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -207,7 +221,10 @@ def plan_bulk(spec: BulkSpec) -> BulkPlan:
     ranges = parse_pixels(spec.healpix, archive.healpix_level) if spec.healpix else ()
     with closing(HttpClient(spec.retries)) as client:
         wanted = choose(_list(spec, client), ranges)
-    settings, done, missing = spec.place.settings, [], []
+    place = spec.place
+    if place.stars is not None:
+        wanted = with_stars(wanted, place.stars, archive.healpix_level)
+    settings, done, missing = place.settings, [], []
     for one in wanted:
         receipt = finished(spec.output, one.stem, one.md5, settings)
         if receipt is None:

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from catalogproc.contract import load_contract
-from catalogproc.errors import InputError, JobError, plural
+from catalogproc.errors import JobError, plural
 from catalogproc.fetch.adql import auxiliary_query, selection_query, services
-from catalogproc.fetch.http import Retries
 from catalogproc.fetch.partitions import parse_pixels
 from catalogproc.fetch.receipts import FOLDER
+from catalogproc.fetch.retries import Retries
 from catalogproc.fetch.star_batch import (
     FAILED,
     FOUND,
@@ -28,16 +26,12 @@ from catalogproc.fetch.star_batch import (
     Query,
     StarBatch,
     fetch_stars,
-    named_by_content,
 )
-from catalogproc.fetch.tap import tap_query
+from catalogproc.fetch.star_list import read_ids, selected_ids
 from catalogproc.io.atomic import as_json, publish, scratch_folder, write_atomic
 from catalogproc.io.locks import Lock
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.io.temporary_files import remove_stale
-from catalogproc.readers.coerce import identifiers
-from catalogproc.readers.column_lookup import check_identifier, find_column
-from catalogproc.readers.formats import open_table
 from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release, load_release
 
@@ -65,10 +59,10 @@ class ListSpec:
         Pixels that ``select`` is limited to, "0-3111,5264".
     release
         The release.
-    tap, datalink
-        Other addresses than the release's.
     correlations
         Whether to keep the correlations.
+    tap, datalink
+        Other addresses than the release's.
     retries
         How patient the requests are.
     """
@@ -78,9 +72,9 @@ class ListSpec:
     select: str | None = None
     healpix: str | None = None
     release: Release = field(default_factory=load_release)
+    correlations: bool = False
     tap: str | None = None
     datalink: str | None = None
-    correlations: bool = False
     retries: Retries = field(default_factory=Retries)
 
     def __post_init__(self) -> None:
@@ -93,6 +87,18 @@ class ListSpec:
         known = services(self.release)
         tap, datalink = self.tap or known.tap, self.datalink or known.datalink
         return Query(self.release, tap, datalink, self.correlations, self.retries)
+
+    def stars(self) -> Ids:
+        """Return the source_id of the stars that are asked for, in the order of the list.
+
+        Raises
+        ------
+        InputError, DownloadError, JobError
+            As of :func:`fetch_list`.
+        """
+        if self.ids is not None:
+            return read_ids(self.ids, self.release)
+        return selected_ids(self.query.tap, self.selection(), self.output, self.retries)
 
     def adql(self) -> list[str]:
         """Return the queries that are sent."""
@@ -141,39 +147,6 @@ class ListResult:
         return {"folder": str(self.folder), "stars": self.stars, "repeated": self.repeated}
 
 
-def read_ids(path: Path, release: Release | None = None) -> Ids:
-    """Return the source_id of a table, in its order.
-
-    Parameters
-    ----------
-    path
-        A table in any format.
-    release
-        What the column is called comes from here first.
-
-    Raises
-    ------
-    InputError
-        It has no column source_id, or one that holds something else.
-    """
-    table = open_table(path)
-    column = load_contract("gaia_source")["source_id"]
-    called = None if release is None else release.column("source_id")
-    name = find_column(table, column, called)
-    if name is None:
-        raise InputError("a column is missing", wanted="source_id",
-                         found=", ".join(table.types)[:200], where=path)  # fmt: skip
-    check_identifier(table, name)
-    parts = []
-    for part in table.batches([name], batch_rows=_ROWS):
-        ids, bad = identifiers(part.columns.column(0))
-        if bad.any() or ids.null_count:
-            row = part.first + int(np.flatnonzero(bad | np.asarray(ids.is_null()))[0])
-            raise InputError("a row has no source_id", where=f"{path}, row {row}")
-        parts.append(ids.to_numpy())
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
 def fetch_list(
     spec: ListSpec,
     progress: Progress | None = None,
@@ -202,7 +175,7 @@ def fetch_list(
     spec.output.mkdir(parents=True, exist_ok=True)
     with Lock(spec.output / "_fetch.lock"):
         remove_stale([spec.output, *(spec.output / name for name in (SPECTRA, AUXILIARY))])
-        given = _selected(spec) if spec.ids is None else read_ids(spec.ids, spec.release)
+        given = spec.stars()
         stars = np.unique(given)
         size, done = services(spec.release).ids_per_call, 0
         batches = [stars[start : start + size] for start in range(0, len(stars), size)]
@@ -215,22 +188,6 @@ def fetch_list(
                 progress(done, len(stars), "")
         counts = _write_stars(spec, tables)
     return ListResult(spec.output, counts, len(given) - len(stars))
-
-
-def _selected(spec: ListSpec) -> Ids:
-    """Return the stars of a condition; the list of an earlier call of the same query is kept."""
-    adql = spec.selection()
-    path = spec.output / f"_selected-{hashlib.sha256(adql.encode()).hexdigest()[:12]}.parquet"
-    if not path.is_file():
-        with scratch_folder(spec.output, "selected") as scratch:
-            answer = scratch / "selected.vot"
-            found: Ids = np.empty(0, np.int64)
-            if tap_query(spec.query.tap, adql, answer, spec.retries):
-                found = read_ids(named_by_content(answer))
-            table = pa.table({"source_id": pa.array(found, pa.int64())})
-            pq.write_table(table, scratch / path.name)
-            publish(scratch / path.name, path)
-    return read_ids(path)
 
 
 def _stem(ids: Ids, spec: ListSpec) -> str:

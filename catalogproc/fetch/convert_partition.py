@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
@@ -17,6 +18,7 @@ from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.auxiliary_rows import conform, used_columns
 from catalogproc.readers.convert import convert_file
 from catalogproc.readers.formats import Rows, open_table
+from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release
 
 _ALL_ROWS = 1 << 40
@@ -126,6 +128,32 @@ def convert_auxiliary(
             written += len(rows)
             watch(written)
     return ConvertedPartition(path, None, read, written, 0, read - written)
+
+
+def keep_stars(found: ConvertedPartition, ids: Ids) -> ConvertedPartition:
+    """Return a converted file with the rows of some stars only.
+
+    Parameters
+    ----------
+    found
+        The file, which is replaced.
+    ids
+        source_id of the stars (N,), sorted.
+    """
+    path = found.path.with_name(f"kept-{found.path.name}")
+    wanted = pa.array(ids)
+    kept = 0
+    with pq.ParquetFile(found.path) as file:
+        schema = file.schema_arrow
+        with parquet_writer(path, schema, split_floats=True) as writer:
+            for batch in file.iter_batches(_BATCH):
+                rows = batch.filter(pc.is_in(batch.column("source_id"), wanted))
+                if rows.num_rows:
+                    writer.write_batch(rows.cast(schema))
+                kept += rows.num_rows
+    path.replace(found.path)
+    left_out = found.rows_left_out + found.rows_written - kept
+    return replace(found, rows_written=kept, rows_left_out=left_out)
 
 
 def _kept(part: Rows) -> Rows:

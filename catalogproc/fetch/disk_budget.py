@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalogproc.fetch.http import Stopped
+from catalogproc.fetch.retries import Stopped
 from catalogproc.io.free_space import format_bytes
 
 LOOK_AGAIN = 10.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,52 +20,13 @@ import urllib3
 
 from catalogproc import __version__
 from catalogproc.errors import DownloadError, masked
+from catalogproc.fetch.retries import Passing, Retries, Stopped, passes, retried
 from catalogproc.io.atomic import write_atomic, write_error
 
 BLOCK = 1 << 20
 """Number of bytes that are read at once."""
 
-_PASSING = {408, 425, 429}
-
 Watch = Callable[[int, int | None], None]
-
-
-class Stopped(Exception):
-    """The caller asked to stop; what was fetched is kept and resumed by the next call."""
-
-
-class Passing(Exception):
-    """A fault that may be gone at the next try, and when the server asks for it (s).
-
-    It does not leave this folder: :func:`retried` makes it a DownloadError.
-    """
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-@dataclass(frozen=True)
-class Retries:
-    """How patient a client is.
-
-    Attributes
-    ----------
-    tries
-        Number of tries without a byte of progress before a file is given up.
-    pause
-        Seconds before the second try; each later pause is twice as long.
-    longest_pause
-        Seconds of a pause at most, also where the server asks for more.
-    connect, silence
-        Seconds until a connection stands; without a byte before it counts as broken.
-    """
-
-    tries: int = 8
-    pause: float = 1.0
-    longest_pause: float = 300.0
-    connect: float = 30.0
-    silence: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -270,68 +230,6 @@ class HttpClient:
 
     def _retried(self, url: str, do: Callable[[], Any], size: Callable[[], int]) -> Any:
         return retried(url, self.retries, do, size, self.stop)
-
-
-def retried(
-    url: str,
-    retries: Retries,
-    do: Callable[[], Any],
-    size: Callable[[], int] = lambda: 0,
-    stop: threading.Event | None = None,
-) -> Any:
-    """Return the result of a request that is tried again after faults that may pass.
-
-    Parameters
-    ----------
-    url
-        The address, for messages.
-    retries
-        How often, and after which pauses.
-    do
-        The request; it raises Passing for such a fault.
-    size
-        The progress so far; where it grew, the tries are counted anew.
-    stop
-        Set to stop.
-
-    Raises
-    ------
-    DownloadError
-        It failed too often.
-    Stopped
-        The caller asked to stop.
-    """
-    stop = stop or threading.Event()
-    failures = 0
-    while True:
-        before = size()
-        if stop.is_set():
-            raise Stopped
-        try:
-            return do()
-        except Passing as fault:
-            failures = 1 if size() > before else failures + 1
-            if failures >= retries.tries:
-                raise DownloadError(
-                    "the archive does not hand out a file",
-                    found=f"{fault}, {failures} times", where=masked(url),
-                    advice="run the same command again later: it resumes",
-                ) from fault  # fmt: skip
-            # Different clients do not come back in the same second.
-            pause = retries.pause * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)
-            if stop.wait(min(max(pause, fault.wait or 0.0), retries.longest_pause)):
-                raise Stopped from None
-
-
-def passes(code: int) -> bool:
-    """Return whether an HTTP status is that of a fault that may be gone at the next try.
-
-    Parameters
-    ----------
-    code
-        The status.
-    """
-    return code in _PASSING or code >= 500
 
 
 def forget(path: Path) -> None:

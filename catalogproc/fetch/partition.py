@@ -17,6 +17,7 @@ from catalogproc.fetch.convert_partition import (
     ConvertedPartition,
     convert_auxiliary,
     convert_spectra,
+    keep_stars,
 )
 from catalogproc.fetch.disk_budget import DiskBudget
 from catalogproc.fetch.http import HttpClient, Remote, forget
@@ -25,6 +26,7 @@ from catalogproc.fetch.receipts import FetchReceipt, write_receipt
 from catalogproc.fetch.tally import Tally
 from catalogproc.io.atomic import publish, write_error
 from catalogproc.io.hashes import file_sha256
+from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release
 
 PARTIAL, REJECTED = "_partial", "_rejected"
@@ -49,6 +51,8 @@ class Place:
         A column that is true in the rows that are kept.
     settings
         What was asked for, for the receipts.
+    stars
+        source_id of the stars that are kept (N,), sorted; None for all.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class Place:
     correlations: bool
     keep: str | None
     settings: dict[str, str]
+    stars: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,10 @@ class Fetcher:
     def _convert(self, file: Path, scratch: Path) -> ConvertedPartition:
         place, watch = self.place, partial(self.tally.converted, file.name)
         if place.table == "xp_continuous":
-            return convert_spectra(file, scratch, place.release, place.correlations, watch)
-        return convert_auxiliary(file, scratch, place.release, place.keep, watch)
+            found = convert_spectra(file, scratch, place.release, place.correlations, watch)
+        else:
+            found = convert_auxiliary(file, scratch, place.release, place.keep, watch)
+        return found if place.stars is None else keep_stars(found, place.stars)
 
     def _publish(
         self, one: Partition, found: ConvertedPartition, remote: Remote, md5: str

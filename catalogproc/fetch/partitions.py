@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from catalogproc.errors import DownloadError, JobError
+from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release
 from catalogproc.release_parts import Archive, ArchiveTable
 
@@ -177,3 +180,34 @@ def choose(
         for one in partitions
         if not ranges or any(low <= one.last and one.first <= high for low, high in ranges)
     )
+
+
+def with_stars(partitions: Sequence[Partition], ids: Ids, level: int) -> tuple[Partition, ...]:
+    """Return the partitions whose pixels have some of the stars.
+
+    Parameters
+    ----------
+    partitions
+        The partitions.
+    ids
+        source_id (N,), sorted.
+    level
+        HEALPix level of the partitions' pixels.
+    """
+    size = pixel_size(level)
+    return tuple(
+        one
+        for one in partitions
+        if np.searchsorted(ids, one.first * size) < np.searchsorted(ids, (one.last + 1) * size)
+    )
+
+
+def pixel_size(level: int) -> int:
+    """Return how many values of source_id a HEALPix pixel has.
+
+    Parameters
+    ----------
+    level
+        Its level: source_id / 2^35 is the pixel of level 12, each level has four times as many.
+    """
+    return 1 << (35 + 2 * (12 - level))

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from catalogproc.errors import CatalogprocError, DiskFullError, DownloadError, InputError
 from catalogproc.fetch.adql import auxiliary_query, services
 from catalogproc.fetch.convert_partition import convert_auxiliary, convert_spectra
-from catalogproc.fetch.http import HttpClient, Retries
-from catalogproc.fetch.tap import tap_query
+from catalogproc.fetch.http import HttpClient
+from catalogproc.fetch.retries import Retries
+from catalogproc.fetch.tap import named_by_content, tap_query
 from catalogproc.io.archives import unpack
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.formats import has_known_suffix, open_table
@@ -179,19 +180,6 @@ def _handed_out(ids: Ids, query: Query, scratch: Path) -> list[Path]:
         "DataLink's answer is no ZIP archive, several times", found=found.found,
         where=query.datalink, advice="run the same command again later",
     ) from found  # fmt: skip
-
-
-def named_by_content(path: Path) -> Path:
-    """Return a VOTable under a name that says whether it is compressed.
-
-    Parameters
-    ----------
-    path
-        The file, which is renamed where it is.
-    """
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return path.rename(path.with_name(path.name + ".gz")) if packed else path
 
 
 def _all_failed(ids: Ids, error: CatalogprocError) -> StarBatch:

@@ -13,7 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from catalogproc.errors import DownloadError, Refusal, masked
 from catalogproc.fetch.adql import UPLOAD
-from catalogproc.fetch.http import HttpClient, Passing, Retries, forget, passes, retried
+from catalogproc.fetch.http import HttpClient, forget
+from catalogproc.fetch.retries import Passing, Retries, passes, retried
 from catalogproc.readers.sorted_tables import Ids
 
 LONGEST_JOB = 7200.0
@@ -115,6 +116,19 @@ def _pyvo() -> Any:
             advice="pip install 'catalogproc[fetch]'",
         ) from None
     return pyvo
+
+
+def named_by_content(path: Path) -> Path:
+    """Return a VOTable under a name that says whether it is compressed.
+
+    Parameters
+    ----------
+    path
+        The file, which is renamed where it is.
+    """
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return path.rename(path.with_name(path.name + ".gz")) if packed else path
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from catalogproc.cli.main import main
 from catalogproc.errors import DownloadError, JobError, LockedError
 from catalogproc.fetch import disk_budget
 from catalogproc.fetch.bulk import BulkSpec, fetch_bulk, plan_bulk
-from catalogproc.fetch.http import Retries
+from catalogproc.fetch.retries import Retries
 from catalogproc.io.locks import Lock
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -220,6 +221,29 @@ def test_gaia_source_has_the_columns_of_the_contract_and_the_stars_with_spectra(
     every = fetch_bulk(spec(archive, tmp_path / "all", table="gaia_source", all_sources=True))
     assert every.rows == 120
     assert paths(archive, SOURCE)
+
+
+@pytest.mark.parametrize("table", ["xp_continuous", "gaia_source"])
+def test_listed_stars_from_the_files(tmp_path: Path, table: str) -> None:
+    every = stars().column("source_id").to_pylist()
+    pixels = sorted({star >> 43 for star in every})
+    archive = small_archive(parts=1)
+    for folder in (XP, SOURCE):
+        (name,) = paths(archive, folder)
+        near = name.replace("000000-003111", f"000000-{pixels[-1]:06d}")
+        archive.files[near] = archive.files.pop(name)
+        archive.files[name.replace("000000-003111", f"{pixels[-1] + 1:06d}-786431")] = b"far away"
+        archive.publish(folder)
+    wanted = [every[40], every[7], every[8], 12345]
+    with serving(archive):
+        done = fetch_bulk(spec(archive, tmp_path, table=table, stars=np.array(wanted)))
+        assert (done.exit_code, len(done.fetched), done.rows) == (0, 1, 3)
+        found = pq.read_table(expand([tmp_path])[0])
+        assert found.column("source_id").to_pylist() == sorted(wanted[:3])
+        left_out = done.fetched[0].rows_left_out
+        assert left_out == done.fetched[0].rows_read - 3
+        with pytest.raises(JobError, match="other settings"):
+            fetch_bulk(spec(archive, tmp_path, table=table, stars=np.array(wanted[:2])))
 
 
 def test_politeness(tmp_path: Path) -> None:

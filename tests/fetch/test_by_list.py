@@ -18,7 +18,7 @@ from catalogproc.cli.main import main
 from catalogproc.errors import DownloadError, InputError, JobError
 from catalogproc.fetch.adql import auxiliary_query, selection_query
 from catalogproc.fetch.by_list import ListSpec, fetch_list
-from catalogproc.fetch.http import Retries
+from catalogproc.fetch.retries import Retries
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.release import load_release
@@ -231,6 +231,7 @@ def test_the_command_with_addresses_of_a_release_file(local, tmp_path: Path, cap
     assert same(spectra(tmp_path), STARS.slice(0, 3))
     assert command("--ids", str(stars), "--healpix", "3") == 2
     assert command("--show-adql") == 2
+    assert command("--from-files") == 2
     assert command("--ids", str(stars), "--select", "giants") == 2
 
 
