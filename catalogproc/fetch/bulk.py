@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,8 +22,8 @@ from catalogproc.errors import (
     plural,
 )
 from catalogproc.fetch.disk_budget import DiskBudget
-from catalogproc.fetch.http import HttpClient
-from catalogproc.fetch.partition import Fetcher, Place
+from catalogproc.fetch.http import HttpClient, forget
+from catalogproc.fetch.partition import PARTIAL, Fetcher, Place
 from catalogproc.fetch.partitions import (
     Partition,
     choose,
@@ -273,6 +274,10 @@ def fetch_bulk(
     with Lock(spec.output / "_fetch.lock"):
         remove_stale([spec.output, spec.output / "_receipts"])
         plan = plan_bulk(spec)
+        for receipt in plan.done:  # left where a call was killed just before its end
+            partial = spec.output / PARTIAL
+            forget(partial / receipt.url.rsplit("/", 1)[1])
+            shutil.rmtree(partial / receipt.file.removesuffix(".parquet"), ignore_errors=True)
         for line in plan.lines():
             announce(line)
         stop = threading.Event()

@@ -13,6 +13,7 @@ Progress = Callable[[int, int | None, str], None]
 """Called with (MB that are fetched, MB of all files or None, what else is known)."""
 
 _MB = 1_000_000
+_BETWEEN = 0.2  # s between two reports, but for files that end
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Tally:
     _begun: dict[str, int] = field(default_factory=dict)
     _finished: int = 0
     _start: float = field(default_factory=time.monotonic)
+    _last: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fetched(self, name: str, done: int, size: int | None) -> None:
@@ -75,7 +77,7 @@ class Tally:
         """Count a file that is done, or has failed."""
         with self._lock:
             self._finished += 1
-            self._tell()
+            self._tell(now=True)
 
     @property
     def total(self) -> int | None:
@@ -84,13 +86,15 @@ class Tally:
             return None
         return round(sum(self._sizes.values()) / len(self._sizes) * self.files)
 
-    def _tell(self) -> None:
-        if self.progress is None:
+    def _tell(self, now: bool = False) -> None:
+        moment = time.monotonic()
+        if self.progress is None or not (now or moment - self._last >= _BETWEEN):
             return
+        self._last = moment
         done, total = sum(self._done.values()), self.total
         stars = plural(sum(self._stars.values()), "star")
         words = f"{self._finished:,} of {plural(self.files, 'file')}, {stars}"
-        passed = time.monotonic() - self._start
+        passed = moment - self._start
         here = done - sum(self._begun.values())
         if total and here > 0 and passed > 1.0:
             words += f", about {duration((total - done) / here * passed)} left"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -10,18 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.archive_server import LIST, SOURCE, XP, Fault, LocalArchive, serving, small_archive
 from support.archive_server import sorted_stars as stars
+from support.paths import ROOT
 from support.xp_files import ARCHIVE, COLUMNS, CORRELATIONS, agrees, plain_csv, same, zipped
 
 from catalogproc.cli.main import main
-from catalogproc.errors import DownloadError, JobError, LockedError
-from catalogproc.fetch import disk_budget
+from catalogproc.errors import DiskFullError, DownloadError, JobError, LockedError
+from catalogproc.fetch import disk_budget, http
 from catalogproc.fetch.bulk import BulkSpec, fetch_bulk, plan_bulk
 from catalogproc.fetch.retries import Retries
+from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -320,6 +326,69 @@ def test_the_command(archive, tmp_path: Path, capsys) -> None:
         assert command("fetch", *words) == 0
         assert "3 files fetched" in capsys.readouterr().out
     assert command("fetch", "--disk-budget", "much", "--output", str(tmp_path / "x")) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_call_that_was_ended_is_resumed(archive, tmp_path: Path, how: signal.Signals) -> None:
+    first, second, third = paths(archive)
+    archive.faults[second] = [Fault(pause=0.3)]
+    archive.faults[third] = [Fault(pause=0.3)]
+    words = ["-m", "catalogproc", "fetch", "--base-url", archive.url, "--output", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, *words], stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    receipt = tmp_path / "_receipts" / f"{Path(first).name.removesuffix('.csv.gz')}.json"
+    end = time.monotonic() + 60
+    while not receipt.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-how if how == signal.SIGKILL else 130), said
+    assert [path.name for path in tmp_path.glob("*.parquet")] == [f"{receipt.stem}.parquet"]
+    archive.asked.clear()
+    done = fetch_bulk(spec(archive, tmp_path))
+    assert (len(done.kept), len(done.fetched)) == (1, 2)
+    assert same(spectra(tmp_path), stars())
+    assert not list((tmp_path / "_partial").iterdir())
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_full_disk_ends_the_call_and_the_next_one_resumes(
+    archive, tmp_path: Path, monkeypatch
+) -> None:
+    def full(file, block: bytes, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http, "_write", full)
+        with pytest.raises(DiskFullError):
+            fetch_bulk(spec(archive, tmp_path))
+    assert fetch_bulk(spec(archive, tmp_path)).exit_code == 0
+    assert same(spectra(tmp_path), stars())
+
+
+@pytest.mark.slow
+def test_a_simulated_whole_sky_needs_no_more_memory_or_files_at_its_end(tmp_path: Path) -> None:
+    archive = small_archive(parts=1, rows=2)
+    (name,) = paths(archive)
+    content = archive.files.pop(name)
+    for number in range(3386):
+        span = f"{number * 232:06d}-{number * 232 + 231:06d}"
+        archive.put(XP, f"XpContinuousMeanSpectrum_{span}.csv.gz", content)
+    archive.publish(XP)
+    process, seen = psutil.Process(), []
+
+    def watch(done: int, total: int | None, words: str) -> None:
+        seen.append((process.memory_info().rss, process.num_fds()))
+
+    with serving(archive):
+        done = fetch_bulk(spec(archive, tmp_path), watch)
+    assert (done.exit_code, len(done.fetched), done.rows) == (0, 3386, 6772)
+    early, late = seen[len(seen) // 10 : len(seen) // 5], seen[-len(seen) // 10 :]
+    middle = [np.median([one[what] for one in part]) for part in (early, late) for what in (0, 1)]
+    # The server in this process keeps a line for each of 6,772 requests.
+    assert middle[2] - middle[0] < 40e6
+    assert middle[3] - middle[1] < 10
 
 
 @pytest.mark.slow
