@@ -104,12 +104,15 @@ class HttpClient:
         Raises
         ------
         DownloadError
-            The server does not have it.
+            The server does not answer.
         """
 
         def look() -> int | None:
-            with self._answer("HEAD", url, headers={"Accept-Encoding": "identity"}) as answer:
-                return _described(answer)[1].size
+            try:
+                with self._answer("HEAD", url, headers={"Accept-Encoding": "identity"}) as answer:
+                    return _described(answer)[1].size
+            except DownloadError:  # a mirror without HEAD; a missing file is told by GET
+                return None
 
         size: int | None = self._retried(url, look, lambda: 0)
         return size

@@ -32,7 +32,8 @@ from catalogproc.release import Release
 PARTIAL, REJECTED = "_partial", "_rejected"
 """Folders of what is being fetched, and of rows that cannot be read."""
 
-_SPARE = 1.2  # of a file's size: the file, and the Parquet file that is made of it
+# Of a file's size: the file, and the Parquet file that is made of it.
+_SPARE, _CORRELATED = 1.2, 2.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Fetcher:
         partial_file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(self.client()) as client:
             size = client.size(self._address(one)) or 0
-            with self.budget.room(round(_SPARE * size)):
+            spare = _CORRELATED if self.place.correlations else _SPARE
+            with self.budget.room(round(spare * size)):
                 remote, md5 = self._checked(client, one, partial_file)
                 scratch = folder / PARTIAL / one.stem
                 shutil.rmtree(scratch, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import Any
 from catalogproc.errors import DownloadError, masked
 
 _PASSING = {408, 425, 429}
+_NEVER = {501, 505}  # not implemented
 
 
 class Stopped(Exception):
@@ -110,4 +111,4 @@ def passes(code: int) -> bool:
     code
         The status.
     """
-    return code in _PASSING or code >= 500
+    return code in _PASSING or (code >= 500 and code not in _NEVER)

@@ -23,7 +23,7 @@ from support.paths import ROOT
 from support.xp_files import ARCHIVE, COLUMNS, CORRELATIONS, agrees, plain_csv, same, zipped
 
 from catalogproc.cli.main import main
-from catalogproc.errors import DiskFullError, DownloadError, JobError, LockedError
+from catalogproc.errors import DiskFullError, DownloadError, JobError, LockedError, ReleaseError
 from catalogproc.fetch import disk_budget, http
 from catalogproc.fetch.bulk import BulkSpec, fetch_bulk, plan_bulk
 from catalogproc.fetch.retries import Retries
@@ -31,6 +31,7 @@ from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
+from catalogproc.release import load_release
 
 QUICK = Retries(tries=3, pause=0.01, longest_pause=0.05, silence=1.0)
 
@@ -302,6 +303,17 @@ def test_only_one_process_fetches_into_a_folder(archive, tmp_path: Path) -> None
     with Lock(tmp_path / "_fetch.lock"), pytest.raises(LockedError):
         fetch_bulk(spec(archive, tmp_path))
     assert not archive.asked
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_mirror_without_head(archive, tmp_path: Path, status: int) -> None:
+    archive.head_status = status
+    assert fetch_bulk(spec(archive, tmp_path)).exit_code == 0
+
+
+def test_a_release_without_addresses_says_which_lines_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=r"\[archive.tables.xp_continuous\]"):
+        plan_bulk(BulkSpec(tmp_path, load_release("dr4")))
 
 
 def test_what_is_no_list_is_said(archive, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class LocalArchive:
     asked: list[tuple[str, str, str | None, int]] = field(default_factory=list)
     url: str = ""
     most_at_once: int = 0
+    head_status: int = 200
     sent: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -85,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     archive: LocalArchive
 
     def do_HEAD(self) -> None:
-        self._answer(Fault(), body=False)
+        self._answer(Fault(status=self.archive.head_status), body=False)
 
     def do_GET(self) -> None:
         waiting = self.archive.faults[self.path]
