@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import signal
 import subprocess
@@ -214,6 +215,24 @@ def test_correlations_on_request(tmp_path: Path) -> None:
     assert agrees(pq.read_table(file), plain_csv(raw()), (*COLUMNS, *CORRELATIONS))
 
 
+def test_a_row_that_cannot_be_read_is_kept_and_counted(archive, tmp_path: Path) -> None:
+    path = paths(archive)[0]
+    lines = gzip.decompress(archive.files[path]).split(b"\n")
+    head, rest = lines[6].split(b'"', 1)
+    lines[6] = head + b'"[broken' + rest[7:]
+    archive.files[path] = zipped(b"\n".join(lines))
+    archive.publish(XP)
+    done = fetch_bulk(spec(archive, tmp_path, healpix="0"))
+    (receipt,) = done.fetched
+    assert (receipt.rows_read, receipt.rows_written, receipt.rows_rejected) == (20, 19, 1)
+    rejected = pq.read_table(tmp_path / "_rejected" / receipt.file).to_pylist()
+    star = stars().column("source_id")[1].as_py()  # four lines of comments and one of names
+    assert [(row["source_id"], row["reason"], row["row"]) for row in rejected] == [
+        (star, "unreadable", 1)
+    ]
+    assert done.exit_code == 0
+
+
 def test_gaia_source_has_the_columns_of_the_contract_and_the_stars_with_spectra(
     archive, tmp_path: Path
 ) -> None:
@@ -251,6 +270,21 @@ def test_listed_stars_from_the_files(tmp_path: Path, table: str) -> None:
         assert left_out == done.fetched[0].rows_read - 3
         with pytest.raises(JobError, match="other settings"):
             fetch_bulk(spec(archive, tmp_path, table=table, stars=np.array(wanted[:2])))
+
+
+def test_the_command_for_listed_stars_from_the_files(archive, tmp_path: Path) -> None:
+    pixel = stars().column("source_id").to_numpy()[5] >> 43
+    for name in [Path(path).name for path in paths(archive)[1:]]:
+        del archive.files[f"/{XP}/{name}"]
+    (first,) = paths(archive)
+    archive.files[first.replace("003111", f"{pixel:06d}")] = archive.files.pop(first)
+    archive.publish(XP)
+    star = stars().column("source_id")[5].as_py()
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"source_id,note\n{star},x\n")
+    words = ("--ids", str(listed), "--from-files", "--base-url", archive.url)
+    assert command("fetch", *words, "--output", str(tmp_path / "out")) == 0
+    assert spectra(tmp_path / "out").column("source_id").to_pylist() == [star]
 
 
 def test_politeness(tmp_path: Path) -> None:
