@@ -67,6 +67,7 @@ class HttpClient:
 
     def __post_init__(self) -> None:
         self._session.headers["User-Agent"] = f"catalogproc/{__version__}"
+        self._session.headers["Accept-Encoding"] = "identity"  # files as they are summed
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,7 +89,7 @@ class HttpClient:
 
         def read() -> str:
             with self._answer("GET", url) as answer:
-                return b"".join(self._blocks(answer)).decode("utf-8", "replace")
+                return b"".join(self._blocks(answer, decode=True)).decode("utf-8", "replace")
 
         text: str = self._retried(url, read, lambda: 0)
         return text
@@ -109,7 +110,7 @@ class HttpClient:
 
         def look() -> int | None:
             try:
-                with self._answer("HEAD", url, headers={"Accept-Encoding": "identity"}) as answer:
+                with self._answer("HEAD", url) as answer:
                     return _described(answer)[1].size
             except DownloadError:  # a mirror without HEAD; a missing file is told by GET
                 return None
@@ -169,14 +170,14 @@ class HttpClient:
 
         def fetch() -> None:
             with self._answer("POST", url, data=form) as answer, _writing(path, 0) as file:
-                for block in self._blocks(answer):
+                for block in self._blocks(answer, decode=True):
                     _write(file, block, path)
 
         self._retried(url, fetch, lambda: 0)
 
     def _resume(self, url: str, path: Path, watch: Watch | None) -> Remote:
         begun, known = _size(path), _known(path)
-        headers = {"Accept-Encoding": "identity"}  # the bytes of the file, as they are summed
+        headers = {}
         if begun and known is not None:
             headers["Range"] = f"bytes={begun}-"
             if known.validator is not None:
@@ -221,10 +222,10 @@ class HttpClient:
                 raise _refused(url, f"{found} {_words(answer)}".strip())
             yield answer
 
-    def _blocks(self, answer: requests.Response) -> Iterator[bytes]:
-        """Yield the bytes of an answer as they are sent."""
+    def _blocks(self, answer: requests.Response, decode: bool = False) -> Iterator[bytes]:
+        """Yield the bytes of an answer: of the file, or of what a server compressed unasked."""
         try:
-            for block in answer.raw.stream(BLOCK, decode_content=False):
+            for block in answer.raw.stream(BLOCK, decode_content=decode):
                 if self.stop.is_set():
                     raise Stopped
                 yield block

@@ -17,7 +17,7 @@ from catalogproc.fetch.adql import auxiliary_query, services
 from catalogproc.fetch.convert_partition import convert_auxiliary, convert_spectra
 from catalogproc.fetch.http import HttpClient
 from catalogproc.fetch.retries import Retries
-from catalogproc.fetch.tap import named_by_content, tap_query
+from catalogproc.fetch.tap import tap_query
 from catalogproc.io.archives import unpack
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.readers.formats import has_known_suffix, open_table
@@ -97,7 +97,6 @@ def fetch_stars(ids: Ids, query: Query, scratch: Path) -> StarBatch:
         status = {int(star): UNKNOWN for star in ids}
         if not tap_query(query.tap, adql, answer, query.retries, ids):
             return StarBatch(status, {})
-        answer = named_by_content(answer)
         status |= _have_spectra(answer, known.has_spectra)
         keep = known.has_spectra
         auxiliary = convert_auxiliary(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
 from catalogproc.fetch.retries import Retries
-from catalogproc.fetch.tap import named_by_content, tap_query
+from catalogproc.fetch.tap import tap_query
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.readers.coerce import identifiers
 from catalogproc.readers.column_lookup import check_identifier, find_column
@@ -81,7 +81,7 @@ def selected_ids(tap: str, adql: str, folder: Path, retries: Retries) -> Ids:
             answer = scratch / "selected.vot"
             found: Ids = np.empty(0, np.int64)
             if tap_query(tap, adql, answer, retries):
-                found = read_ids(named_by_content(answer))
+                found = read_ids(answer)
             table = pa.table({"source_id": pa.array(found, pa.int64())})
             pq.write_table(table, scratch / path.name)
             publish(scratch / path.name, path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +23,7 @@ from catalogproc.readers.sorted_tables import Ids
 LONGEST_JOB = 7200.0
 """Seconds that a query may take; the archive ends its own jobs at that time."""
 _END = 4096
+_GZIP = b"\x1f\x8b"
 _SMALL = 1 << 16  # bytes; the head of an empty result is smaller
 
 
@@ -67,6 +71,7 @@ def tap_query(url: str, adql: str, path: Path, retries: Retries, ids: Ids | None
             _run(url, adql, path, retries, ids)
 
     retried(url, retries, run)
+    _decompress(path)
     content = path.read_bytes() if path.stat().st_size < 2 * _END else _ends(path)
     if b'"OVERFLOW"' in content:
         raise DownloadError(
@@ -118,17 +123,18 @@ def _pyvo() -> Any:
     return pyvo
 
 
-def named_by_content(path: Path) -> Path:
-    """Return a VOTable under a name that says whether it is compressed.
-
-    Parameters
-    ----------
-    path
-        The file, which is renamed where it is.
-    """
+def _decompress(path: Path) -> None:
+    """Replace a result that was sent compressed, also unasked, by what it holds."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return path.rename(path.with_name(path.name + ".gz")) if packed else path
+        if file.read(2) != _GZIP:
+            return
+    plain = path.with_name(f"{path.name}.plain")
+    try:
+        with gzip.open(path) as source, plain.open("wb") as sink:
+            shutil.copyfileobj(source, sink, _SMALL)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DownloadError("a result of the archive is damaged", found=error) from error
+    plain.replace(path)
 
 
 @contextlib.contextmanager

@@ -345,6 +345,11 @@ def test_a_mirror_without_head(archive, tmp_path: Path, status: int) -> None:
     assert fetch_bulk(spec(archive, tmp_path)).exit_code == 0
 
 
+def test_a_list_that_comes_compressed(archive, tmp_path: Path) -> None:
+    archive.compressing = True
+    assert len(plan_bulk(spec(archive, tmp_path)).missing) == 3
+
+
 def test_a_release_without_addresses_says_which_lines_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match=r"\[archive.tables.xp_continuous\]"):
         plan_bulk(BulkSpec(tmp_path, load_release("dr4")))

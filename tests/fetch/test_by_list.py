@@ -181,8 +181,15 @@ def test_a_wrong_condition_is_the_archive_s_to_refuse(local, tmp_path: Path) -> 
         fetch_list(spec(local, tmp_path, select="brightness < 3"))
 
 
-def test_a_result_that_was_cut_off_is_refused(local, tmp_path: Path) -> None:
-    local.overflow = True
+def test_results_may_come_compressed(local, tmp_path: Path) -> None:
+    local.compressed = True
+    done = fetch_list(spec(local, tmp_path, select="ruwe < 3"))
+    assert done.stars["found"] == 30
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_result_that_was_cut_off_is_refused(local, tmp_path: Path, compressed: bool) -> None:
+    local.overflow, local.compressed = True, compressed
     with pytest.raises(DownloadError, match="cut off"):
         fetch_list(spec(local, tmp_path, select="ruwe < 3"))
 

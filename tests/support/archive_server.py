@@ -46,6 +46,7 @@ class LocalArchive:
     url: str = ""
     most_at_once: int = 0
     head_status: int = 200
+    compressing: bool = False  # texts, also unasked
     sent: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -114,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             end = f"{begin}-{len(content) - 1}" if status == 206 else "*"
             headers["Content-Range"] = f"bytes {end}/{len(content)}"
             content = content[begin:] if status == 206 else b""
+        if self.archive.compressing and self.path.endswith(".txt"):
+            content, headers["Content-Encoding"] = gzip.compress(content), "gzip"
         self._send(status, content, headers, body, fault)
 
     def _send(

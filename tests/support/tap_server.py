@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import gzip
 import io
 import math
 import re
@@ -52,6 +53,7 @@ class LocalServices:
     answers: list[tuple[int, bytes]] = field(default_factory=list)  # of DataLink, before it works
     tap_faults: list[int] = field(default_factory=list)
     overflow: bool = False
+    compressed: bool = False
     asked: list[list[int]] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -143,7 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
         number = re.findall(r"/async/(\d+)", self.path)[0]
         job = self.services.jobs[number]
         if self.path.endswith("/results/result"):
-            self._send(200, job["result"])
+            whole = job["result"]
+            if self.services.compressed:
+                self._send(200, gzip.compress(whole), {"Content-Encoding": "gzip"})
+            else:
+                self._send(200, whole)
             return
         text = JOB.format(number=number, url=self.services.tap, phase=job["phase"],
                           error=job["error"])  # fmt: skip
