@@ -200,7 +200,10 @@ def _spoilt(
     """The columns with something that must be refused."""
     if wrong == "unit":
         columns = load_contract("gaia_source")
-        able = [c for c in plain if c.name in ("parallax", "ra", "phot_g_mean_mag", "j_m")]
+        # The position serves the zero-point of the parallax, and is not read without it.
+        position = ("ra",) if any(c.name == "parallax" for c in plain) else ()
+        wanted = ("parallax", "phot_g_mean_mag", "j_m", *position)
+        able = [c for c in plain if c.name in wanted]
         if not able:
             return spectra, plain, ""
         chosen = able[int(dice.integers(len(able)))]
