@@ -48,11 +48,11 @@ from catalogproc.network.uncertainty_calibration import (
     LEVELS,
     SIGMA,
     LabelCalibration,
-    Latent,
     Term,
     UncertaintyCalibration,
 )
 from catalogproc.simulation.simulator import Simulator
+from catalogproc.training.latent_fit import fit_latent
 
 Floats = NDArray[np.float64]
 
@@ -70,17 +70,17 @@ SMOOTHNESS, SOFTNESS = 20.0, 0.05
 """Weight of the functions' second differences, divided by the number of stars, and width of the
 rounded corner of the loss."""
 
-COMMON_LATENT, COMMON_BOX, COMMON_CHI2 = 0.99, 0.995, 0.998
+COMMON_BOX, COMMON_CHI2 = 0.995, 0.998
 """Fractions of giants within the limits of the out-of-domain checks. Most spectra of other objects
-are far beyond each limit (tests/evaluation/test_coverage.py); together the limits exclude 1 % of
-clean giants."""
+are far beyond each limit (tests/evaluation/test_coverage.py); together with that of the latent
+distance the limits exclude 1 % of clean giants."""
 
 COMMON_RESIDUAL = 0.99
 """Fraction of giants whose held-out residuals determine the covariance."""
 
-RIDGE, CHI2_RIDGE = 1e-3, 1e-2
-"""Fraction of the mean variance, of the latent space and of the held-out residuals, that is added
-in each direction: some hardly vary."""
+CHI2_RIDGE = 1e-2
+"""Fraction of the mean variance of the held-out residuals that is added in each direction: some
+hardly vary."""
 
 FEWEST = 500
 """Smallest number of stars for a calibration."""
@@ -385,29 +385,3 @@ def _roughness(sizes: Sequence[int], steps: Floats) -> Floats:
         matrix[row : row + len(block), column : column + block.shape[1]] = block
         row, column = row + len(block), column + block.shape[1]
     return matrix
-
-
-def fit_latent(summaries: NDArray[np.float32], present: NDArray[np.bool_]) -> Latent:
-    """Fit the distribution of the network's summaries of giants.
-
-    Parameters
-    ----------
-    summaries
-        (N, D) summaries.
-    present
-        (N, V) True where a star has a token.
-    """
-    s = summaries.astype(np.float64)
-    design = np.column_stack([np.ones(len(s)), present])
-    # Regularised: the shift of tokens that all stars have, or none, is not determined.
-    normal = design.T @ design + np.diag([0.0] + [0.1] * present.shape[1])
-    expected = np.linalg.solve(normal, design.T @ s)
-    residual = s - design @ expected
-    covariance = residual.T @ residual / len(s)
-    covariance += RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    factor = np.linalg.inv(np.linalg.cholesky(covariance))
-    distance = np.linalg.norm(residual @ factor.T, axis=1)
-    log_sizes = np.linalg.solve(normal, design.T @ np.log(distance))[1:]
-    latent = Latent(expected[0], expected[1:], factor, log_sizes, limit=np.inf)
-    limit = float(np.quantile(latent.distance(s, present), COMMON_LATENT))
-    return replace(latent, limit=limit)

@@ -16,9 +16,9 @@ from catalogproc.network.uncertainty_calibration import LabelCalibration
 from catalogproc.training.fit_calibration import (
     LabelPredictions,
     fit_label_calibration,
-    fit_latent,
     recalibrate,
 )
+from catalogproc.training.latent_fit import fit_latent
 
 N = 24_000
 LOW, HIGH = 0.158655, 0.841345
