@@ -186,6 +186,29 @@ def load_atmospheres() -> Atmospheres:
     return build(read_grid(), factor=table)
 
 
+def extinction_curves(wavelengths: Float) -> Float:
+    """Return the extinction per mag of true E(B-V) at the R_V_NODES (R, W), mag.
+
+    Parameters
+    ----------
+    wavelengths
+        Wavelengths (W,), nm.
+    """
+    return np.stack([curve(wavelengths, r_v) for r_v in R_V_NODES])
+
+
+def polynomial_in_r_v(curves: Float) -> Float:
+    """Return polynomials in R_V - 3.1 (3, K) through curves.
+
+    Parameters
+    ----------
+    curves
+        Values at the R_V_NODES (R, K).
+    """
+    powers = (R_V_NODES - 3.1)[:, None] ** np.arange(3)
+    return np.asarray(np.linalg.lstsq(powers, curves, rcond=None)[0])
+
+
 def build(grid: Grid, components: int = COMPONENTS, factor: Float | None = None) -> Atmospheres:
     """Fit splines to the principal components of a grid's log flux.
 
@@ -214,9 +237,7 @@ def build(grid: Grid, components: int = COMPONENTS, factor: Float | None = None)
     level = np.ones(len(mean))
     if factor is not None:
         level = np.interp(grid.wavelength, factor[:, 0], factor[:, 1], left=1.0, right=1.0)
-    curves = np.stack([curve(grid.wavelength, r_v) for r_v in R_V_NODES])
-    powers = (R_V_NODES - 3.1)[:, None] ** np.arange(3)
-    dust = np.linalg.lstsq(powers, curves, rcond=None)[0]
+    dust = polynomial_in_r_v(extinction_curves(grid.wavelength))
     return Atmospheres(
         grid.wavelength,
         (knots[0], knots[1], knots[2]),

@@ -18,21 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.features import canonical_tables
-from catalogproc.features.extinction import TRUE_PER_SFD, curve
+from catalogproc.features.extinction import TRUE_PER_SFD
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import passbands
 from catalogproc.release import load_release
 from catalogproc.resources import shipped
 from catalogproc.simulation import noise
+from catalogproc.simulation.atmospheres import extinction_curves, polynomial_in_r_v
 from catalogproc.simulation.instrument import tmass_matrix
 from catalogproc.vocabulary import BANDS
 
 Float = NDArray[np.float64]
 
 MAGNITUDES = ("g", "bp", "rp", "j", "h", "ks")
-
-R_V_NODES = np.linspace(2.6, 3.6, 11)
-"""Values of R_V at which the extinction curve is fitted by a quadratic, per wavelength."""
 
 MAGNITUDE = -0.4 * math.log(10.0)
 """Natural log of the flux per magnitude."""
@@ -198,12 +196,12 @@ def _tables() -> _Tables:
     system = passbands(load_release())
     weights = np.concatenate([system.weights[band] for band in BANDS], axis=1)
     order = [system.names.index(name) for name in ("G", "BP", "RP")]
-    modes = _modes(_curves(wavelengths))
+    modes = _modes(extinction_curves(wavelengths))
     arrays = {
         "design": design.T,
         "inverse": operator.inverse.T,
-        "dust": _polynomial(_curves(wavelengths)),
-        "tmass_dust": _polynomial(_tmass_curves()),
+        "dust": polynomial_in_r_v(extinction_curves(wavelengths)),
+        "tmass_dust": polynomial_in_r_v(_tmass_curves()),
         "passbands": weights[order].T,
         "onto": modes,
         "error_modes": _error_modes(operator, design, modes),
@@ -213,16 +211,6 @@ def _tables() -> _Tables:
     return _Tables(
         **{name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
     )
-
-
-def _polynomial(curves: Float) -> Float:
-    """Return polynomials in R_V - 3.1 (3, K) through curves at the R_V_NODES (R, K)."""
-    powers = (R_V_NODES - 3.1)[:, None] ** np.arange(3)
-    return np.asarray(np.linalg.lstsq(powers, curves, rcond=None)[0])
-
-
-def _curves(wavelengths: Float) -> Float:
-    return np.stack([curve(wavelengths, r_v) for r_v in R_V_NODES])
 
 
 def _modes(curves: Float) -> Float:
@@ -237,7 +225,7 @@ def _tmass_curves() -> Float:
     wavelengths = np.arange(1000.0, 2500.0, 2.0)
     response = tmass_matrix(wavelengths, shipped("grids") / "twomass_rsr.csv")
     weights = response * wavelengths**-4
-    return np.asarray(_curves(wavelengths) @ weights.T / weights.sum(axis=1))
+    return np.asarray(extinction_curves(wavelengths) @ weights.T / weights.sum(axis=1))
 
 
 def _error_modes(operator: canonical_tables.Operator, design: Float, modes: Float) -> Float:

@@ -2,7 +2,7 @@
 
 Half of all giants are in the clump, and few are luminous or metal-poor. A model that has seen only
 the natural mixture draws real stars towards its mean. Isochrones also tie Teff to log g and [M/H]
-more closely than real giants are, and 20 to 100 K too hot: a scatter of Teff at constant mass and
+more closely than real giants are, and are mostly hotter: a scatter of Teff at constant mass and
 luminosity makes the model read the spectrum instead.
 """
 

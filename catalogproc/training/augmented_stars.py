@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from catalogproc.datasets.star_table import StarTable
 from catalogproc.features import canonical
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.simulation.augmentation import (
-    MAGNITUDES,
     ObservedStars,
     fainter,
     photometric_errors,
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 COLUMNS = (
     "phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "j_m", "h_m", "ks_m",
 )  # fmt: skip
-"""Columns of a dataset with MAGNITUDES."""
+"""Columns of a dataset with the MAGNITUDES of simulation/augmentation.py."""
 
 COLOURS = ("bprp", "jh", "jk")
 
@@ -101,6 +101,11 @@ class AugmentedStars:
     vocabulary: Vocabulary
     options: AugmentationOptions
 
+    @cached_property
+    def with_spectrum(self) -> NDArray[np.bool_]:
+        """Which stars (N,) have a spectrum: the others stay where they are."""
+        return np.asarray(np.isfinite(self.coefficients).all(axis=1))
+
     def rows(self, which: NDArray[np.bool_]) -> AugmentedStars:
         """Return some of the stars.
 
@@ -154,7 +159,7 @@ class AugmentedStars:
         redder, further = (
             random.random(n) < x for x in (self.options.redder, self.options.fainter)
         )
-        moved = np.flatnonzero(redder | further)
+        moved = np.flatnonzero((redder | further) & self.with_spectrum[rows])
         if len(moved):
             values[moved], errors[moved], g_mag[moved] = self.moved(
                 rows[moved], values[moved], errors[moved], _Moves.draw(
@@ -287,7 +292,6 @@ def augmented_stars(
     unmasked, _ = load_dataset(folder, vocabulary, mask_irrelevant=False)
     at = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
     columns = dataset_columns(folder, TRAIN, COLUMNS)
-    assert len(COLUMNS) == len(MAGNITUDES)
     return AugmentedStars(
         table=table,
         coefficients=unmasked.values[:, at].astype(np.float64),

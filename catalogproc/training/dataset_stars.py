@@ -101,16 +101,11 @@ class DatasetStars:
 
     def sampler(self) -> StarSampler:
         """Return a sampler that takes the job's shares of giants, other stars, and labels only."""
-        groups = self._groups()
-        if len(groups) == 1 and self.moving is None:
-            return self.training.sample
-        samplers = []
-        for which, share in groups:
-            if share > 0 and which.any():
-                can_move = self.moving is not None and self._with_spectrum()[which].all()
-                stars = self.moving if can_move and self.moving is not None else self.training
-                samplers.append((stars.rows(which).sample, share))
-        return mixture(samplers)
+        stars = self.training if self.moving is None else self.moving
+        if not self.options.shares:
+            return stars.sample
+        groups = [(which, share) for which, share in self._groups() if share > 0 and which.any()]
+        return mixture([(stars.rows(which).sample, share) for which, share in groups])
 
     def holdout(self) -> Holdout:
         """Return the validation stars as they are and, if stars are moved, once more elsewhere."""
@@ -118,25 +113,18 @@ class DatasetStars:
         ids = self.validation.ids
         parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)]
         if self.moving_validation is not None:
-            rows = np.flatnonzero(np.isfinite(self.moving_validation.coefficients).all(axis=1))
+            rows = np.flatnonzero(self.moving_validation.with_spectrum)
             parts.append((*self.moving_validation.drawn(rows, random), ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
         return real_holdout(
             StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed
         )
 
-    def _with_spectrum(self) -> NDArray[np.bool_]:
-        """Return which training stars (n,) have a spectrum."""
-        at = np.concatenate([self.vocabulary.coefficient_columns(band) for band in BANDS])
-        return np.asarray(np.isfinite(self.training.values[:, at]).any(axis=1))
-
     def _groups(self) -> list[tuple[NDArray[np.bool_], float]]:
         """Return masks (n,) of the groups of training stars, and their shares of each step."""
-        spectrum, options = self._with_spectrum(), self.options
-        if not options.shares:
-            if self.moving is None:
-                return [(np.ones(len(spectrum), dtype=bool), 1.0)]
-            return [(spectrum, float(spectrum.mean())), (~spectrum, float((~spectrum).mean()))]
+        options = self.options
+        at = np.concatenate([self.vocabulary.coefficient_columns(band) for band in BANDS])
+        spectrum = np.isfinite(self.training.values[:, at]).any(axis=1)
         teff, logg, luminosity = (
             self.training.values[:, self.vocabulary.column(name)]
             for name in ("teff", "logg", "g_fakemag")

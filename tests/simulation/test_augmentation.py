@@ -12,7 +12,7 @@ import torch
 from support.paths import EXAMPLES
 
 from catalogproc.features import canonical, canonical_tables
-from catalogproc.features.extinction import TRUE_PER_SFD
+from catalogproc.features.extinction import TRUE_PER_SFD, curve
 from catalogproc.features.photometry import synthetic_photometry
 from catalogproc.features.spectra import g_flux, matrix
 from catalogproc.release import load_release
@@ -93,9 +93,7 @@ def test_the_flux_is_multiplied_by_the_extinction(
     design = torch.from_numpy(canonical_tables.designs()["both"][0])
     fading = torch.pow(10.0, -0.4 * (after.magnitudes - clear.magnitudes)[:, :1])
     ratio = (after.values @ design.T) * fading / (clear.values @ design.T)
-    curves = [
-        augmentation.curve(augmentation.calibration(DR3).wavelengths, r) for r in dust[1].tolist()
-    ]
+    curves = [curve(augmentation.calibration(DR3).wavelengths, r) for r in dust[1].tolist()]
     wanted = 10 ** (-0.4 * TRUE_PER_SFD * dust[0].numpy()[:, None] * np.stack(curves))
     red = augmentation.calibration(DR3).wavelengths > 450
     assert np.abs(ratio.numpy() / wanted - 1)[:, red].max() < 3e-3
@@ -130,8 +128,8 @@ def test_errors_behind_dust_are_those_of_the_whole_covariance(
     wavelengths = augmentation.calibration(DR3).wavelengths
     ratios = []
     for star in range(0, N, 10):
-        curve = augmentation.curve(wavelengths, float(dust[1][star]))
-        transmission = 10 ** (-0.4 * TRUE_PER_SFD * float(dust[0][star]) * curve)
+        extinction = curve(wavelengths, float(dust[1][star]))
+        transmission = 10 ** (-0.4 * TRUE_PER_SFD * float(dust[0][star]) * extinction)
         factor = operator.projection @ (published[star][:, None] * operator.factor)
         exact = operator.inverse @ (transmission[:, None] * (design @ factor)) / fading[star]
         ratios.append(after.errors[star].numpy() / np.sqrt(np.square(exact).sum(axis=1)))
