@@ -23,7 +23,7 @@ from catalogproc.errors import DownloadError, masked
 from catalogproc.fetch.retries import Passing, Retries, Stopped, passes, retried
 from catalogproc.io.atomic import write_atomic, write_error
 
-BLOCK = 1 << 16
+BLOCK = 1 << 14
 """Number of bytes that are read at once; a request to stop is heard between two of them."""
 
 Watch = Callable[[int, int | None], None]
