@@ -219,3 +219,26 @@ def crosscheck(
     say(page)
     for path in paths:
         note(str(path))
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of run, or s3://…")],
+    second: Annotated[str, typer.Argument(metavar="DIR", help="Another one, such as of DR4.")],
+    output: OutputFolder,
+    crosswalk: Annotated[
+        Path | None,
+        typer.Option(
+            "--crosswalk",
+            metavar="TABLE",
+            help="Table dr3_neighbourhood [default: identifiers are the same].",
+        ),
+    ] = None,
+) -> None:
+    """Compare the stars of two catalogs: differences over errors by label, G and flag."""
+    from catalogproc.evaluation.catalog_diff import compare_catalogs
+    from catalogproc.evaluation.diff_page import write_diff
+
+    text, paths = write_diff(compare_catalogs(first, second, crosswalk), output)
+    say(text)
+    for path in paths:
+        note(str(path))

@@ -32,7 +32,8 @@ for command in (
     catalog.verify, catalog.status, catalog.export, catalog.report, catalog.explain,
     fetch.fetch, data.convert, data.describe, data.simulate,
     training.dust, training.train,
-    evaluation.evaluate, evaluation.crosscheck, evaluation.infer, evaluation.calibrate,
+    evaluation.evaluate, evaluation.crosscheck, evaluation.diff, evaluation.infer,
+    evaluation.calibrate,
     spectra.generate, spectra.inpaint, spectra.embed,
 ):  # fmt: skip
     app.command()(command)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalogproc.datasets.table_io import read_table
+from catalogproc.datasets.crosswalk import read_crosswalk
 from catalogproc.errors import InputError, ReleaseError, plural
 from catalogproc.features import canonical
 from catalogproc.features.bridge import arrays_of, read_bridge
@@ -36,8 +36,6 @@ from catalogproc.vocabulary import BANDS, CANONICAL_RELEASE
 
 Float = NDArray[np.float64]
 
-CROSSWALK = ("dr3_source_id", "source_id")
-"""Columns of dr3_neighbourhood: identifiers in the older and in the newer release."""
 COLUMNS = tuple(f"{band}_coefficient{what}" for band in BANDS for what in ("s", "_errors"))
 FIRST = 30
 """The first coefficients of a band, for which residuals are reported."""
@@ -176,9 +174,7 @@ def read_pairs(files: PairFiles) -> tuple[Pairs, list[str]]:
     source, target = _spectra(files.source, files.release), _spectra(files.target, target_release)
     wanted = target["source_id"]
     if files.crosswalk is not None:
-        link = _crosswalk(files.crosswalk)
-        place = pc.index_in(wanted, link["dr3_source_id"])
-        wanted = link["source_id"].combine_chunks().take(place)
+        wanted = pa.array(read_crosswalk(files.crosswalk).to_newer(wanted.to_numpy()))
     at = pc.index_in(wanted, source["source_id"].combine_chunks())
     found = pc.is_valid(at)
     target = target.filter(found)
@@ -231,28 +227,3 @@ def _arrays(table: pa.Table, what: str) -> dict[str, Float]:
         count = int(pc.max(pc.list_value_length(column)).as_py() or 0)
         found[band] = np.asarray(matrix(column, count), dtype=np.float64)
     return found
-
-
-def _crosswalk(path: Path) -> pa.Table:
-    """Return identifiers of both releases, one row each: the nearest, the probable one first."""
-    table = read_table(path)
-    names = {name.lower(): name for name in table.column_names}
-    if missing := [name for name in CROSSWALK if name not in names]:
-        raise InputError(
-            "the crosswalk lacks a column", wanted=", ".join(CROSSWALK),
-            found=", ".join(table.column_names), where=path,
-            advice=f"no {', '.join(missing)}: give the table dr3_neighbourhood",
-        )  # fmt: skip
-    order: list[tuple[str, str]] = []
-    if "probable_match" in names:
-        flag = table[names["probable_match"]]
-        yes = pc.is_in(pc.utf8_lower(flag.cast(pa.string())), pa.array(["true", "t", "1"]))
-        table = table.append_column("_match", pc.cast(yes, pa.int8()))
-        order.append(("_match", "descending"))
-    order += [(names[name], "ascending") for name in ("angular_distance",) if name in names]
-    table = table.sort_by(order) if order else table
-    link = table.select([names[name] for name in CROSSWALK]).rename_columns(list(CROSSWALK))
-    for name in CROSSWALK:  # one to one
-        _, first = np.unique(link[name].to_numpy(), return_index=True)
-        link = link.take(pa.array(np.sort(first)))
-    return link.combine_chunks()

@@ -74,7 +74,7 @@ def read_tables(release: Release) -> Mapping[str, Float]:
     return tables
 
 
-def tables_for(release: Release, what: str, *names: str) -> Mapping[str, Float]:
+def tables_for(release: Release, what: str, *names: str, without: str = "") -> Mapping[str, Float]:
     """Read the tables of a release for a purpose.
 
     Parameters
@@ -85,6 +85,8 @@ def tables_for(release: Release, what: str, *names: str) -> Mapping[str, Float]:
         The purpose, for messages: what the arrays are.
     names
         Arrays that are needed.
+    without
+        What to do where they are not known, for messages.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def tables_for(release: Release, what: str, *names: str) -> Mapping[str, Float]:
             f"{release.title} is used without knowing {what}",
             wanted=", ".join(missing), found=", ".join(tables), where=release.design_file(),
             advice="write the file again with GaiaXPy's file of them: catalogproc release add "
-            "--design FILE...",
+            "--design FILE..." + without,
         )  # fmt: skip
     return tables
 

@@ -80,7 +80,7 @@ def write_report(
     receipts = list(iterate_receipts(folder))
     stars = count_stars(open_rows(folder, COLUMNS, progress=progress).stream())
     summary = summarise(identity, receipts)
-    page = _environment().get_template("report.html.jinja").render(
+    page = environment().get_template("report.html.jinja").render(
         **_run_values(identity, receipts, summary),
         **_star_values(stars),
         failures=_failures(folder),
@@ -97,11 +97,12 @@ def write_report(
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the templates of this folder, with their filters."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {
+    made.filters |= {
         "number": lambda count: f"{count:,}",
         "counted": _counted,
         "stars": lambda count: _counted(count, "star"),
@@ -109,7 +110,7 @@ def _environment() -> Environment:
         "minute": lambda moment: moment[:16].replace("T", " "),
         "excludes": _excludes,
     }
-    return environment
+    return made
 
 
 def _counted(count: int, noun: str) -> str:
