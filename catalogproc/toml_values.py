@@ -127,7 +127,7 @@ def _parsed(kind: Any, value: Any, at: str, where: object) -> Any:
         return value
     word = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     word = "a table" if hasattr(kind, "__dataclass_fields__") else word
-    raise ReleaseError("a line of the release has a wrong type", wanted=f"{at}: {word}",
+    raise ReleaseError("a line has a wrong type", wanted=f"{at}: {word}",
                        found=repr(value)[:100], where=where)  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _table(kind: type[T], value: Mapping[str, Any], at: str, where: object) -> T
     for key in value:
         if key not in known:
             raise ReleaseError(
-                "unknown line of a release",
+                "unknown line",
                 wanted=", ".join(dotted + name for name in shown), found=dotted + key, where=where,
                 advice=did_you_mean(key, shown),
             )  # fmt: skip
@@ -150,7 +150,7 @@ def _table(kind: type[T], value: Mapping[str, Any], at: str, where: object) -> T
     except TypeError:
         missing = [name for name in known if name not in value and _needed(kind, name)]
         raise ReleaseError(
-            "a line of the release is missing",
+            "a line is missing",
             wanted=", ".join(f"{dotted}{name} = …" for name in missing),
             where=where,
         ) from None

@@ -199,10 +199,26 @@ def crosscheck(
         Path | None,
         typer.Option("--again", metavar="DIR", help="A run on other spectra of the same stars."),
     ] = None,
-    masses: Annotated[
+    catalogs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="TABLE",
+            help="A published catalog by its own column names, such as Gaia's FLAME; repeatable.",
+        ),
+    ] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            help="How to read --catalog [default: recognised by its columns]; repeatable.",
+        ),
+    ] = None,
+    link: Annotated[
         Path | None,
         typer.Option(
-            "--masses", metavar="TABLE", help="Masses, such as seismic: source_id, mass, e_mass."
+            "--link", metavar="TABLE", help="Links identifiers of --catalog to Gaia's, if needed."
         ),
     ] = None,
     probability: Annotated[
@@ -210,11 +226,12 @@ def crosscheck(
         typer.Option("--probability", min=0, max=1, help="Smallest membership probability."),
     ] = 0.7,
 ) -> None:
-    """Validate a catalog against clusters, repeated spectra and external masses."""
+    """Validate a catalog against published catalogs, clusters and repeated spectra."""
     from catalogproc.evaluation.external_report import References
     from catalogproc.evaluation.external_report import crosscheck as check
 
-    references = References(members, known, again, masses, probability)
+    published, chosen = tuple(catalogs or ()), tuple(recipes or ())
+    references = References(members, known, again, published, chosen, link, probability)
     page, paths = check(catalog, output, references)
     say(page)
     for path in paths:

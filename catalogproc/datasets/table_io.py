@@ -5,12 +5,13 @@ Integers stay integers, digit by digit, and never pass through a float; text sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from catalogproc.contract import Column, Contract
 from catalogproc.errors import InputError, JobError
@@ -90,18 +91,8 @@ def read_table(path: Path) -> pa.Table:
         The file cannot be read, or a row of it is broken.
     """
     source = open_table(path)
-    # The fields of a struct are columns of their own.
-    names = [name for name, kind in source.types.items() if not _has_fields(kind)]
-    batches = []
-    for rows in source.batches(names, batch_rows=BATCH):
-        if rows.fault is not None and rows.fault.null_count < len(rows.fault):
-            at = next(i for i, fault in enumerate(rows.fault) if fault.is_valid)
-            raise InputError(
-                "a row of the table is broken",
-                found=rows.fault[at].as_py(),
-                where=f"{path}, row {rows.first + at}",
-            )
-        batches.append(rows.columns)
+    names = column_names(path)
+    batches = list(_batches(path, names))
     if not batches:
         raise InputError("a table without rows", where=path)
     table = pa.Table.from_batches(batches)
@@ -109,6 +100,76 @@ def read_table(path: Path) -> pa.Table:
     return pa.table(
         {n: _read(table.column(n), kind, f"{path}, column {n}") for n, kind in kinds.items()}
     )
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the columns that are read of a table.
+
+    Parameters
+    ----------
+    path
+        A file in any format that is read, or a folder of Parquet files.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    if path.is_dir():
+        return tuple(_folder(path).schema.names)
+    # The fields of a struct are columns of their own.
+    return tuple(name for name, kind in open_table(path).types.items() if not _has_fields(kind))
+
+
+def read_batches(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield some columns of a table, a batch of rows at a time.
+
+    A column of a text format has the type of :func:`read_table`, of the rows of one batch.
+
+    Parameters
+    ----------
+    path
+        A file in any format that is read, or a folder of Parquet files.
+    names
+        The columns.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or a row of it is broken.
+    """
+    if path.is_dir():
+        batches = _folder(path).to_batches(columns=list(names), batch_size=BATCH)
+        kinds = {name: _folder(path).schema.field(name).type for name in names}
+    else:
+        batches, types = _batches(path, names), open_table(path).types
+        kinds = {name: types[name] for name in names}
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        yield pa.table(
+            {n: _read(table.column(n), kind, f"{path}, column {n}") for n, kind in kinds.items()}
+        )
+
+
+def _folder(path: Path) -> ds.Dataset:
+    try:
+        return ds.dataset(path, format="parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            "the table cannot be read", wanted="a folder of Parquet files", found=error, where=path
+        ) from error
+
+
+def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for rows in open_table(path).batches(list(names), batch_rows=BATCH):
+        if rows.fault is not None and rows.fault.null_count < len(rows.fault):
+            at = next(i for i, fault in enumerate(rows.fault) if fault.is_valid)
+            raise InputError(
+                "a row of the table is broken",
+                found=rows.fault[at].as_py(),
+                where=f"{path}, row {rows.first + at}",
+            )
+        yield rows.columns
 
 
 def _has_fields(kind: pa.DataType) -> bool:
@@ -178,13 +239,16 @@ def read_units(path: Path) -> dict[str, str]:
     Parameters
     ----------
     path
-        A table in any format that is read.
+        A table in any format that is read, or a folder of Parquet files.
 
     Raises
     ------
     InputError
         The file cannot be read.
     """
+    if path.is_dir():
+        stated = {field.name: (field.metadata or {}).get(b"unit") for field in _folder(path).schema}
+        return {name: unit.decode() for name, unit in stated.items() if unit}
     return dict(open_table(path).units)
 
 

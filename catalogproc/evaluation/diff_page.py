@@ -16,7 +16,7 @@ from catalogproc.evaluation.catalog_diff import CatalogDiff, Difference, Members
 from catalogproc.evaluation.scorecard import figure, markdown
 from catalogproc.io.atomic import write_atomic
 from catalogproc.report.canvas import ACCENT, BLUE, LINE, LOW_HEIGHT, ORANGE, Canvas, with_style
-from catalogproc.report.html_report import POLICY, environment
+from catalogproc.report.page import POLICY, environment
 
 MOST_Z = 5.0
 """Range of the histograms of z; farther stars are counted in the outermost bins."""

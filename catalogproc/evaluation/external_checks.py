@@ -1,7 +1,7 @@
-"""External validation of a catalog: clusters by member list, repeated spectra, seismic masses.
+"""External validation of a catalog: clusters by member list, repeated spectra.
 
-No model is needed: the stars of a cluster share one age and one composition, two spectra of a
-star have one set of labels, and asteroseismology measures masses. All functions take plain
+No model is needed: the stars of a cluster share one age and one composition, and two spectra of a
+star have one set of labels. All functions take plain
 arrays, so that they work for any catalog.
 """
 
@@ -178,22 +178,6 @@ def pairs(identifier: Ids) -> tuple[Ids, Ids]:
     start = np.r_[True, ordered[1:] != ordered[:-1]]
     first = order[np.maximum.accumulate(np.where(start, np.arange(len(order)), 0))]
     return first[~start], order[~start]
-
-
-def seismic(
-    identifier: Ids, mass: Measured, seismic_id: Ids, seismic_mass: Measured
-) -> RepeatScore:
-    """Return statistics of a catalog's masses minus seismic ones, for the stars in both.
-
-    Parameters
-    ----------
-    identifier, mass
-        Identifiers and masses in Msun of the catalog (N,).
-    seismic_id, seismic_mass
-        Identifiers, of the same kind, and seismic masses in Msun (M,).
-    """
-    _, ours, theirs = np.intersect1d(identifier, seismic_id, return_indices=True)
-    return repeats("mass", mass.rows(ours), seismic_mass.rows(theirs))
 
 
 def _cluster(

@@ -1,43 +1,39 @@
-"""External validation of a catalog, written as a page and tables."""
+"""External validation of a catalog, written as text, tables and a page with pictures."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from catalogproc.errors import JobError
-from catalogproc.evaluation.external_checks import (
-    MIN_MEMBERS,
-    ClusterScore,
-    Measured,
-    RepeatScore,
-    clusters,
-    repeats,
-    seismic,
-)
+from catalogproc.datasets.table_io import column_names
+from catalogproc.errors import JobError, ReleaseError
+from catalogproc.evaluation.external_checks import MIN_MEMBERS, Measured, clusters, repeats
 from catalogproc.evaluation.external_tables import (
     SHARED,
     CatalogStars,
     read_good_stars,
     read_known,
-    read_masses,
     read_members,
 )
-from catalogproc.evaluation.scorecard import figure, markdown
-from catalogproc.evaluation.scores import DecileScore, Score, by_decile, score
+from catalogproc.evaluation.recipes import Recipe, recognise
+from catalogproc.evaluation.reference_catalog import read_reference
+from catalogproc.evaluation.reference_comparison import catalog_identifiers, compare
+from catalogproc.evaluation.reference_section import ABOUT, reference_section
+from catalogproc.evaluation.report_section import Section, csv_text, table
 from catalogproc.io.atomic import write_atomic
+from catalogproc.report.page import POLICY, environment
+from catalogproc.report.run_model import card_html
+from catalogproc.rundir.manifest import RUN_FILE, read_identity
+from catalogproc.rundir.summary import versions
 
 REPEATED = ("teff", "logg", "m_h", "mass", "log_age")
 MIN_PROBABILITY = 0.7
 """Members of a lower probability are left out."""
 
-Scores = list[ClusterScore] | list[RepeatScore] | list[Score] | list[DecileScore]
-Section = tuple[str, str, Scores]
+TEXT, PAGE = "crosscheck.md", "crosscheck.html"
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,12 @@ class References:
         A member list, and a table of literature values of its clusters.
     again
         Folder of a run on other spectra of the same stars.
-    masses
-        A table of masses from elsewhere, such as seismic ones.
+    catalogs
+        Published catalogs.
+    recipes
+        Names or files of the recipes that these are read by; () recognises them by their columns.
+    link
+        A table that links identifiers that are not Gaia's to Gaia's.
     probability
         Smallest membership probability.
     """
@@ -59,19 +59,21 @@ class References:
     members: Path | None = None
     known: Path | None = None
     again: Path | None = None
-    masses: Path | None = None
+    catalogs: tuple[Path, ...] = ()
+    recipes: tuple[str, ...] = ()
+    link: Path | None = None
     probability: float = MIN_PROBABILITY
 
 
 def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str, list[Path]]:
-    """Validate a finished catalog against clusters, repeated spectra and known masses.
+    """Validate a finished catalog against clusters, repeated spectra and published catalogs.
 
     Parameters
     ----------
     catalog
         Folder that ``run`` wrote.
     output
-        Folder to write crosscheck.md and one CSV a check.
+        Folder to write crosscheck.md, crosscheck.html and one CSV a check.
     references
         What to compare with.
 
@@ -85,28 +87,78 @@ def crosscheck(catalog: Path, output: Path, references: References) -> tuple[str
         There is nothing to compare with.
     InputError
         A table cannot be read, or lacks columns.
+    ContractError
+        No recipe fits a published catalog.
+    ReleaseError
+        The identifiers of a published catalog are those of another Gaia release.
     """
-    if references.members is None and references.again is None and references.masses is None:
+    if not (references.members or references.again or references.catalogs):
         raise JobError(
             "nothing to compare the catalog with",
-            wanted="--members, --again or --masses", found="none of them",
+            wanted="--catalog, --members or --again", found="none of them",
         )  # fmt: skip
+    sections = list(_sections(catalog, references))
+    heading = f"# External validation of {catalog.resolve().name}"
+    about = [ABOUT] if references.catalogs else []
+    text = "\n\n".join([heading, *about, *(one.markdown for one in sections)]) + "\n"
+    content = {TEXT: text, PAGE: _page(catalog, sections, about)}
+    for section in sections:
+        content |= section.files
+    for name, one in content.items():
+        write_atomic(output / name, one.encode())
+    summary = "\n\n".join([heading, *about, *(one.summary for one in sections)])
+    return summary, [output / name for name in content]
+
+
+def _sections(catalog: Path, references: References) -> Iterator[Section]:
+    if references.catalogs:
+        yield from _published(catalog, references)
+    if references.members is None and references.again is None:
+        return
     stars = read_good_stars(catalog, REPEATED)
-    sections = []
     if references.members is not None:
-        sections.append(_clusters(stars, references.members, references))
+        yield _clusters(stars, references.members, references)
     if references.again is not None:
         again = read_good_stars(references.again, REPEATED)
-        sections.append(_repeats(stars, again, references.again))
-    if references.masses is not None:
-        sections += _masses(stars, references.masses)
-    page = _page(catalog, stars, sections)
-    paths = [output / "crosscheck.md"]
-    write_atomic(paths[0], page.encode())
-    for name, _, scores in sections:
-        paths.append(output / f"{name}.csv")
-        write_atomic(paths[-1], _csv(scores).encode())
-    return page, paths
+        yield _repeats(stars, again, references.again)
+
+
+def _published(catalog: Path, references: References) -> Iterator[Section]:
+    """One section for each published catalog that the files hold."""
+    stars = catalog_identifiers(catalog)
+    read = [
+        (path, recipe)
+        for path in (_table_of(path) for path in references.catalogs)
+        for recipe in recognise(column_names(path), references.recipes, path)
+    ]
+    for path, recipe in read:
+        _check_release(catalog, recipe, path)
+    taken: list[str] = []
+    for path, recipe in read:
+        reference = read_reference(path, recipe, stars, references.link)
+        section = reference_section(compare(catalog, reference), taken)
+        taken.append(section.name)
+        yield section
+
+
+def _table_of(path: Path) -> Path:
+    """The table of a published catalog; of a run, its catalog."""
+    return path / "catalog" if (path / RUN_FILE).is_file() else path
+
+
+def _check_release(catalog: Path, recipe: Recipe, path: Path) -> None:
+    """Refuse to match identifiers of two Gaia releases, which may name different stars."""
+    if not recipe.release or not (catalog / RUN_FILE).is_file():
+        return
+    release = read_identity(catalog).data_release
+    if release.name != recipe.release:
+        raise ReleaseError(
+            "the identifiers of the published catalog are those of another Gaia release",
+            wanted=f"identifiers of {release.title}", where=path,
+            found=f"{recipe.title}: those of {recipe.release}",
+            advice="give it the new identifiers (gaiadr4.dr3_neighbourhood has both), and name a "
+            "recipe that states no release with --recipe",
+        )  # fmt: skip
 
 
 def _clusters(stars: CatalogStars, path: Path, references: References) -> Section:
@@ -128,7 +180,7 @@ def _clusters(stars: CatalogStars, path: Path, references: References) -> Sectio
         "stars of a cluster share one age and one composition. Where the uncertainties are right, "
         "chi2 is 1, the intrinsic scatter is 0, and the slope with log g is 0 within its error."
     )
-    return "clusters", text, scores
+    return _section("clusters", "Clusters", text, scores)
 
 
 def _repeats(stars: CatalogStars, repeated: CatalogStars, path: Path) -> Section:
@@ -144,70 +196,28 @@ def _repeats(stars: CatalogStars, repeated: CatalogStars, path: Path) -> Section
         "one star; they differ by the noise of two spectra. With the input uncertainty z has a "
         "scatter of 1; with the total uncertainty it is smaller."
     )
-    return "repeats", text, scores
+    return _section("repeats", "Repeated spectra", text, scores)
 
 
-def _masses(stars: CatalogStars, path: Path) -> list[Section]:
-    ids, mass, error = read_masses(path)
-    ours = Measured(stars.value["mass"], stars.error["mass"])
-    differences = seismic(stars.source_id, ours, ids, Measured(mass, error))
-    text = (
-        f"{path.name} lists {len(ids):,} stars; {np.isin(ids, stars.source_id).sum():,} are "
-        f"good stars of the catalog, {differences.pairs:,} with good masses. Catalog minus "
-        "reference, over their joint uncertainty."
-    )
-    _, one, two = np.intersect1d(stars.source_id, ids, return_indices=True)
-    pairs = (ours.value[one], mass[two], ours.error[one], error[two])
-    return [
-        ("masses", text, [differences]),
-        ("mass_skill", SKILL, [score("mass", *pairs)]),
-        ("mass_by_decile", DECILES, list(by_decile("mass", *pairs))),
-    ]
+def _section(name: str, title: str, text: str, scores: Sequence[object]) -> Section:
+    lines = list(table(scores)) if scores else ["Nothing to compare."]
+    rows = [asdict(one) for one in scores]  # type: ignore[call-overload]
+    return Section(name, title, (text, "", *lines), {f"{name}.csv": csv_text(rows)})
 
 
-SKILL = (
-    "A small scatter is no skill where the masses themselves are alike: spread is the scatter of "
-    "the reference masses, r2 is 1 minus the mean square difference over their variance, slope "
-    "that of the catalog's masses on them, slope of truth that of them on the catalog's."
-)
-DECILES = "The same stars in ten ranges of the reference mass, Msun."
-
-TITLES = {
-    "clusters": "Clusters", "repeats": "Repeated spectra", "masses": "Masses",
-    "mass_skill": "Masses: skill", "mass_by_decile": "Masses: by reference mass",
-}  # fmt: skip
-
-
-def _page(catalog: Path, stars: CatalogStars, sections: Iterable[Section]) -> str:
-    lines = [f"# External validation of {catalog.name}", "",
-             f"{len(stars.source_id):,} stars with good_params (good stars)."]  # fmt: skip
-    for name, text, scores in sections:
-        lines += ["", f"## {TITLES[name]}", "", text, ""]
-        lines += _table(scores) if scores else ["Nothing to compare."]
-    return "\n".join(lines) + "\n"
-
-
-def _table(scores: Scores) -> Iterator[str]:
-    names = [field.name for field in fields(scores[0])]
-    header = tuple(name.replace("_", " ") for name in names)
-    cells = [
-        tuple(
-            value if isinstance(value, str) else f"{value:,}" if isinstance(value, int)
-            else figure(value)
-            for value in asdict(score).values()
-        )
-        for score in scores
+def _page(catalog: Path, sections: Sequence[Section], about: Sequence[str]) -> str:
+    """Return the HTML page."""
+    shown = [
+        {
+            "name": section.name, "title": section.title, "caution": section.caution,
+            "figures": section.figures,
+            "html": card_html("\n".join([*section.lines, *section.more])),
+        }
+        for section in sections
     ]  # fmt: skip
-    return markdown(header, cells)
-
-
-def _csv(scores: Scores) -> str:
-    out = io.StringIO()
-    if scores:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(field.name for field in fields(scores[0]))
-        for score in scores:
-            writer.writerow(
-                f"{x:.6g}" if isinstance(x, float) else x for x in asdict(score).values()
-            )
-    return out.getvalue()
+    page: str = environment().get_template("crosscheck.html.jinja").render(
+        title=f"External validation of {catalog.resolve().name}",
+        about=" ".join(about),
+        sections=shown, policy=POLICY, generator=f"catalogproc {versions()['catalogproc']}",
+    )  # fmt: skip
+    return page

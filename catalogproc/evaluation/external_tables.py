@@ -1,4 +1,4 @@
-"""Tables for external validation: a catalog's good stars, member lists, clusters, masses."""
+"""Tables for external validation: a catalog's good stars, member lists, clusters."""
 
 from __future__ import annotations
 
@@ -177,36 +177,6 @@ def read_known(path: Path | str) -> dict[str, dict[str, float]]:
         str(cluster).strip(): {label: float(values[row]) for label, values in columns.items()}
         for row, cluster in enumerate(table[name].to_pylist())
     }
-
-
-def read_masses(path: Path | str) -> tuple[Ids, Floats, Floats]:
-    """Read masses from elsewhere, such as of asteroseismology.
-
-    Parameters
-    ----------
-    path
-        A table with ``source_id``, ``mass`` and ``e_mass`` or ``mass_error``, in any case, in
-        the units that the file states, else in solar masses.
-
-    Returns
-    -------
-    source_id, mass, error
-        Identifiers, and masses and their errors in solar masses (M,).
-
-    Raises
-    ------
-    InputError
-        The table cannot be read, or lacks columns.
-    ContractError
-        A column does not hold numbers, or its unit cannot be converted.
-    """
-    what, columns = "the table of masses", "source_id, mass, e_mass"
-    table = _table(path, what)
-    name = _named(table, "source_id")
-    mass, error = _given(path, table, what, ("mass",), columns)["mass"]
-    if name is None or np.isnan(error).all():
-        raise _unusable(path, what, table, columns)
-    return _identifiers(path, table, name), mass, error
 
 
 def _given(

@@ -43,7 +43,7 @@ class Quantity:
         """
         value = np.asarray(token, dtype=np.float64)
         with np.errstate(over="ignore", divide="ignore"):
-            if self.name == "age":
+            if self.name in ("age", "age_percent"):
                 return np.asarray(10.0 ** (value - 9.0))
             if self.name == "ebv":
                 return np.exp(value)
@@ -74,10 +74,15 @@ QUANTITIES = {
         Quantity("mass", "mass", "Msun", "mass"),
         Quantity("age", "log_age", "Gyr", "age"),
         Quantity("log_age", "log_age", "dex", "log age"),
+        Quantity("mass_percent", "mass", "%", "mass, relative", relative=True),
+        Quantity("age_percent", "log_age", "%", "age, relative", relative=True),
         Quantity("ebv", "logebv", "mag", "E(B-V)"),
         Quantity("dist", "g_fakemag", "%", "distance", relative=True),
     )
 }
+
+RELATIVE = {"mass": "mass_percent", "log_age": "age_percent"}
+"""By label, the quantity with relative residuals: those that the seismic floor is given in."""
 
 
 def label_of(name: str) -> str:

@@ -18,7 +18,8 @@ from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns
 from catalogproc.datasets.giant_labels import HASSELQUIST, SOURCE_COLUMNS, TAUGHT_BY, TEACHER
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.datasets.teacher import Measured, Teacher, fit_teacher
-from catalogproc.evaluation.scores import Score, bootstrap, robust_spread, score
+from catalogproc.evaluation.quantities import RELATIVE
+from catalogproc.evaluation.scores import Score, bootstrap, score
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -95,18 +96,11 @@ def seismic_scores(
         SeismicScore(
             one.method,
             score(label, one.mean, true, one.sigma, true_error),
-            _per_cent(label, one.mean, true),
+            score(RELATIVE[label], one.mean, true).scatter,
             bootstrap(label, one.mean, true),
         )
         for one in values
     ]
-
-
-def _per_cent(label: str, predicted: Floats, true: Floats) -> float:
-    """Scatter of predicted over true mass or age, per cent; NaN without stars."""
-    ratio = 10.0 ** (predicted - true) if label == "log_age" else predicted / true
-    ratio = ratio[np.isfinite(ratio)]
-    return 100.0 * robust_spread(ratio) if len(ratio) else float("nan")
 
 
 def teacher_values(folder: Path, label: str, stars: Floats) -> MethodValues:

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from catalogproc.export.reader import Progress, open_rows
 from catalogproc.flags import Flag, load_flags, load_input_flags
 from catalogproc.io.atomic import write_atomic
@@ -27,6 +25,7 @@ from catalogproc.report.histograms import (
     count_stars,
     measure_throughput,
 )
+from catalogproc.report.page import POLICY, Figure, counted, environment
 from catalogproc.report.provenance_diagram import provenance_diagram
 from catalogproc.report.run_model import model_card
 from catalogproc.rundir.manifest import RunIdentity, read_identity
@@ -34,15 +33,10 @@ from catalogproc.rundir.receipts import Receipt, iterate_receipts
 from catalogproc.rundir.summary import REFERENCES, read_summary, summarise, versions
 
 REPORT_FILE = "report.html"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Content security policy of the page: load nothing, run no script."""
 SHOWN = 50
 """How many failures and input files are listed."""
 _STAGE_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999",
                   "#F0E442")  # fmt: skip
-
-Figure = tuple[str, str, str, str]
-"""Identifier, title, SVG and caption."""
 
 
 def write_report(
@@ -80,7 +74,7 @@ def write_report(
     receipts = list(iterate_receipts(folder))
     stars = count_stars(open_rows(folder, COLUMNS, progress=progress).stream())
     summary = summarise(identity, receipts)
-    page = environment().get_template("report.html.jinja").render(
+    page = environment(excludes=_excludes).get_template("report.html.jinja").render(
         **_run_values(identity, receipts, summary),
         **_star_values(stars),
         failures=_failures(folder),
@@ -95,26 +89,6 @@ def write_report(
     path = folder / REPORT_FILE if output is None else Path(output)
     write_atomic(path, page.encode())
     return path
-
-
-def environment() -> Environment:
-    """Return the templates of this folder, with their filters."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    made.filters |= {
-        "number": lambda count: f"{count:,}",
-        "counted": _counted,
-        "stars": lambda count: _counted(count, "star"),
-        "percent": lambda part, total: f"{100 * part / total:.1f} %" if total else "none",
-        "minute": lambda moment: moment[:16].replace("T", " "),
-        "excludes": _excludes,
-    }
-    return made
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _excludes(flag: Flag) -> str:
@@ -236,7 +210,7 @@ def _star_figures(stars: Histograms) -> Iterator[Figure]:
     yield ("age", "Ages", figures.ages(stars), f"Ages: {both}.")
     if stars.with_position:
         caption = (
-            f"{_counted(stars.with_position, 'star')} in Galactic coordinates, centred on the "
+            f"{counted(stars.with_position, 'star')} in Galactic coordinates, centred on the "
             "Galactic centre, longitude increasing to the left; equal-area projection."
         )
         yield ("sky", "Sky map", figures.sky(stars), caption)
