@@ -24,6 +24,7 @@ T = TypeVar("T")
 DUST_MAPS = ("combined19",)
 PROPAGATIONS = ("auto", "network", "first_order", "sampled", "none")
 MIN_DRAWS = 16
+MIN_POSTERIOR, MAX_POSTERIOR = 8, 1024
 LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
 
@@ -64,6 +65,9 @@ class Job:
         the work.
     dust
         Dust map for ``logebv`` where no E(B-V) is given, one of DUST_MAPS; empty for none.
+    posterior
+        Number of equally probable values of mass, log_age and m_h that are written for each star
+        beside the catalog; 0 for none.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Job:
     correlations: bool = False
     check_spectrum: bool = False
     split_errors: bool = False
+    posterior: int = 0
 
     def __post_init__(self) -> None:
         for name in ("labels", "inputs"):
@@ -107,6 +112,12 @@ class Job:
                 "too few draws to measure a scatter",
                 wanted=f"{MIN_DRAWS} or more", found=self.draws, where="job.draws",
             )  # fmt: skip
+        if self.posterior and not MIN_POSTERIOR <= self.posterior <= MAX_POSTERIOR:
+            raise JobError(
+                "a posterior cannot have so many values",
+                wanted=f"{MIN_POSTERIOR} to {MAX_POSTERIOR}, or 0 for none", found=self.posterior,
+                where="job.posterior",
+            )  # fmt: skip
         for name in ("coefficients", "chunk_rows"):
             if getattr(self, name) < 1:
                 raise JobError(
@@ -118,7 +129,7 @@ class Job:
         """Return every setting that can change a number, for the hash and for provenance."""
         content = asdict(self)
         del content["name"], content["description"]
-        for name in ("dust", "split_errors"):
+        for name in ("dust", "split_errors", "posterior"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there was such
         return content

@@ -48,6 +48,10 @@ BridgeFile = Annotated[
     Path | None,
     typer.Option("--bridge", metavar="FILE", help="Map of another release, of `bridge fit`."),
 ]
+Posterior = Annotated[
+    int | None,
+    typer.Option("--posterior", metavar="N", help="Also write N posterior values a star."),
+]
 DustName = Annotated[
     DustChoice | None,
     typer.Option("--dust", help="A map to read E(B-V) from, by parallax [default: the job's]."),
@@ -68,6 +72,7 @@ def _run_spec(
     strict: Strict = False,
     release: ReleaseName = None,
     bridge: BridgeFile = None,
+    posterior: Posterior = None,
 ) -> RunSpec:
     """Return the run that the options describe; they are those of run, check and plan."""
     from catalogproc.cluster.spec import ClusterConfig, RunSpec
@@ -75,8 +80,9 @@ def _run_spec(
     cluster = ClusterConfig(scheduler, workers, device.value, cpu_workers=cpu_workers)
     dust_map = None if dust is None else dust.value
     return RunSpec(
-        input, output, gaia_source or (), model, job, dust_map, cluster, strict, release, bridge
-    )
+        input, output, gaia_source or (), model, job, dust_map, cluster, strict, release, bridge,
+        posterior,
+    )  # fmt: skip
 
 
 def _run_options(verb: Callable[..., None]) -> Callable[..., None]:

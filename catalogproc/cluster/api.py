@@ -27,6 +27,7 @@ def run(
     strict: bool = False,
     release: str | Path | None = None,
     bridge: str | Path | None = None,
+    posterior: int | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> RunResult:
@@ -56,6 +57,8 @@ def run(
         The Gaia release of the spectra, "dr3", "dr4" or a TOML file; by default the model's.
     bridge
         File of a map of another release, of ``catalogproc bridge fit``.
+    posterior
+        Number of values of each star's posterior that are written beside the catalog.
     progress
         Called with (stars done, stars in all or None, a note).
     announce
@@ -91,6 +94,7 @@ def run(
         strict=strict,
         release=release,
         bridge=bridge,
+        posterior=posterior,
     )
     with synced(spec.output, announce) as folder:
         plan = make_plan(spec.with_output(folder), announce)

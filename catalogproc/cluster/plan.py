@@ -257,6 +257,8 @@ def _release_of(spec: RunSpec) -> Release | str | Path | None:
 
 def _job_of(spec: RunSpec) -> Job:
     job = spec.job if isinstance(spec.job, Job) else load_job(spec.job)
+    if spec.posterior is not None:
+        job = replace(job, posterior=spec.posterior)
     if spec.dust is None:
         return job
     return replace(job, dust="" if spec.dust == "none" else spec.dust)

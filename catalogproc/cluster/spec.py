@@ -67,6 +67,8 @@ class RunSpec:
     bridge
         The file of a bridge, by which a model of canonical coefficients reads the spectra; with
         ``release``, all else is of that release.
+    posterior
+        Number of values of each star's posterior that replaces the job's; None keeps it.
     """
 
     input: Paths
@@ -79,6 +81,7 @@ class RunSpec:
     strict: bool = False
     release: str | Path | None = None
     bridge: str | Path | None = None
+    posterior: int | None = None
 
     @property
     def input_paths(self) -> tuple[str | Path, ...]:

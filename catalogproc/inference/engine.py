@@ -38,7 +38,8 @@ from catalogproc.inference.catalog_columns import (
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
 from catalogproc.inference.input_flags import input_flags
-from catalogproc.inference.label_distribution import PropagatedPrediction
+from catalogproc.inference.label_distribution import LabelDistribution, PropagatedPrediction
+from catalogproc.inference.posterior import posterior_rows
 from catalogproc.inference.table_prediction import propagate
 from catalogproc.io.hashes import sha256
 
@@ -191,13 +192,12 @@ class Engine:
         tokens, output
             As :meth:`features` and :meth:`predict` return them.
         """
-        calibration = self.bundle.calibration.by_label
         beyond = beyond_box(self.bundle, tokens.values, self.job.coefficients)
         # Far from the training stars predictions may overflow: NaN, without a warning.
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             columns = observed(tokens)
             columns |= label_columns(output.prediction)
-            distributions = label_distributions(output, calibration, columns)
+            distributions = self._distributions(output, columns)
             columns |= predicted_labels(output, distributions)
             columns |= evolution(columns, distributions) | reddening(columns, distributions)
             columns |= luminosity(without_parallax(output, columns), tokens, distributions)
@@ -221,6 +221,28 @@ class Engine:
             "run_id": pa.repeat(pa.scalar(self.run_id), count),
         }
         return load_contract("catalog").assemble(content, count)
+
+    def to_posterior(
+        self, source_ids: pa.Array | pa.ChunkedArray, tokens: Tokens, output: ModelOutput
+    ) -> pa.Table | None:
+        """Return the rows of the posterior; None where the job asks for none.
+
+        Parameters
+        ----------
+        source_ids, tokens, output
+            As for :meth:`to_catalog`.
+        """
+        if not self.job.posterior:
+            return None
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            columns = observed(tokens) | label_columns(output.prediction)
+            distributions = self._distributions(output, columns)
+            return posterior_rows(source_ids, distributions, self.job.posterior)
+
+    def _distributions(
+        self, output: ModelOutput, columns: dict[str, NDArray[Any]]
+    ) -> dict[str, LabelDistribution]:
+        return label_distributions(output, self.bundle.calibration.by_label, columns)
 
     def _evidence(
         self, tokens: Tokens, output: ModelOutput, beyond: NDArray[np.float64]

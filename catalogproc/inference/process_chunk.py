@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -87,8 +88,9 @@ def process_chunk(
     gaia_source
         The gaia_source table; None if the run has none.
     output
-        The run folder. Written are ``catalog/<file>-<chunk>.parquet``, and ``rejected/`` of
-        the same name if any row is rejected, then the receipt.
+        The run folder. Written are ``catalog/<file>-<chunk>.parquet``, of the same name
+        ``posterior/`` if the job asks for it and ``rejected/`` if any row is rejected, then the
+        receipt.
     worker
         Who processes the chunk.
 
@@ -102,7 +104,7 @@ def process_chunk(
     watch, parts = Stopwatch(), _Parts(engine, chunk, output)
     _check_fingerprints(chunk.pieces, "is not the one that the run was planned with")
     try:
-        with parts.catalog, parts.rejected:
+        with parts.catalog, parts.rejected, parts.posterior or nullcontext():
             for batch in _stream(engine, chunk, gaia_source or NO_TABLES, watch):
                 with watch.time("write"):
                     parts.write(batch)
@@ -124,12 +126,14 @@ def process_chunk(
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch that is done: its rows, auxiliary columns, tokens, rows of the catalog."""
+    """A batch that is done: its rows, auxiliary columns, tokens, rows of the catalog and of the
+    posterior, if there is one."""
 
     rows: ChunkRows
     joined: Joined | None
     tokens: Tokens
     catalog: pa.Table
+    posterior: pa.Table | None
 
 
 class _Parts:
@@ -153,11 +157,18 @@ class _Parts:
         self.rejected = PartWriter(
             output, stem, load_contract("rejected"), metadata, allow_empty=False
         )
+        self.posterior = (
+            PartWriter(output, stem, load_contract("posterior"), metadata)
+            if engine.job.posterior
+            else None
+        )
 
     def write(self, batch: _Batch) -> None:
         """Write a batch, and add up its counts."""
         rows = batch.rows
         self.catalog.write(batch.catalog)
+        if self.posterior is not None and batch.posterior is not None:
+            self.posterior.write(batch.posterior)
         if rows.rejected.num_rows:
             self.rejected.write(rows.rejected)
             self.reasons.update(_counts(rows.rejected.column("reason")))
@@ -169,9 +180,14 @@ class _Parts:
             for table, counts in batch.joined.account.items():
                 self.auxiliary.setdefault(table, Counter()).update(counts)
 
+    @property
+    def posterior_part(self) -> Part | None:
+        """The finished part of the posterior, if the job asks for one."""
+        return None if self.posterior is None else self.posterior.part
+
     def remove(self) -> None:
         """Remove the files that have their final names."""
-        for part in (self.catalog.part, self.rejected.part):
+        for part in (self.catalog.part, self.rejected.part, self.posterior_part):
             if part is not None:
                 (self.output / part.path).unlink(missing_ok=True)
 
@@ -195,7 +211,8 @@ def _stream(
             output = engine.predict(tokens)
         with watch.time("rows"):
             catalog = engine.to_catalog(rows.good.column("source_id"), tokens, output)
-        yield _Batch(rows, joined, tokens, catalog)
+            posterior = engine.to_posterior(rows.good.column("source_id"), tokens, output)
+        yield _Batch(rows, joined, tokens, catalog, posterior)
 
 
 def _auxiliary(gaia_source: AuxiliaryTable, spectra: pa.RecordBatch) -> Joined | None:
@@ -273,7 +290,8 @@ def _check_counts(chunk: Chunk, parts: _Parts) -> None:
                 where=f"{piece.file}, chunk {chunk.id[:8]} from row {piece.first_row}",
             )
     read, written, rejected = parts.read.sum(), parts.catalog.rows, parts.rejected.rows
-    if written + rejected != read or written != parts.written.sum():
+    posterior = written if parts.posterior is None else parts.posterior.rows
+    if written + rejected != read or not written == parts.written.sum() == posterior:
         raise CountError(
             "rows in and rows out disagree",
             wanted=f"{read} rows of the input",
@@ -319,6 +337,8 @@ def _receipt(
         seconds=watch.elapsed(),
         stage_seconds=watch.seconds,
         files=files if len(files) > 1 else (),
+        posterior_part=_path(parts.posterior_part),
+        posterior_sha256=_sha256(parts.posterior_part),
     )
 
 

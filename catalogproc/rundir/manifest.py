@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
 RUN_FILE = "run.json"
-CATALOG, REJECTED, RECEIPTS = "catalog", "rejected", "receipts"
-FOLDERS = (CATALOG, REJECTED, RECEIPTS)
+CATALOG, POSTERIOR, REJECTED, RECEIPTS = "catalog", "posterior", "rejected", "receipts"
+FOLDERS = (CATALOG, POSTERIOR, REJECTED, RECEIPTS)
+"""All folders of a run; POSTERIOR exists where the job asks for it."""
 CONTRACTS = ("catalog", "rejected", "receipt")
 SHOWN = 5
 """Number of files that a message names; the others are counted."""
@@ -95,9 +96,7 @@ class RunIdentity:
     release: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
     auxiliary: tuple[InputFile, ...] = ()
-    contracts: Mapping[str, int] = field(
-        default_factory=lambda: {name: load_contract(name).version for name in CONTRACTS}
-    )
+    contracts: Mapping[str, int] = field(default_factory=lambda: _versions(CONTRACTS))
 
     @classmethod
     def of(
@@ -128,6 +127,7 @@ class RunIdentity:
             release=bundle.release.to_dict(),
             inputs=tuple(inputs),
             auxiliary=tuple(auxiliary),
+            contracts=_versions((*CONTRACTS, POSTERIOR) if job.posterior else CONTRACTS),
         )
 
     @cached_property
@@ -190,6 +190,10 @@ class RunIdentity:
         if identity.hash != content["hash"]:
             raise ValueError("its content does not have its hash")
         return identity
+
+
+def _versions(names: Sequence[str]) -> dict[str, int]:
+    return {name: load_contract(name).version for name in names}
 
 
 def _check_file(name: str, file: InputFile) -> None:
@@ -299,7 +303,8 @@ def _start(folder: Path, identity: RunIdentity) -> None:
         )  # fmt: skip
     try:
         for name in FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            if name != POSTERIOR or POSTERIOR in identity.contracts:
+                (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal.of(write_error(error, folder)) from None
     try:

@@ -17,7 +17,14 @@ from typing import Any
 
 from catalogproc.io.atomic import as_json, write_atomic
 from catalogproc.io.hashes import sha256
-from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RunIdentity, read_identity
+from catalogproc.rundir.manifest import (
+    CATALOG,
+    POSTERIOR,
+    RECEIPTS,
+    REJECTED,
+    RunIdentity,
+    read_identity,
+)
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 from catalogproc.rundir.summary import read_json, versions
 
@@ -130,10 +137,13 @@ def _add_run(
         document.used("run:run", entity, other_attributes={"prov:role": role})
     for agent in agents.values():
         document.wasAssociatedWith("run:run", agent, plan="run:job")
-    products = (
-        ("catalog", CATALOG, "rows_written", sum(r.rows_written for r in receipts)),
+    written = sum(r.rows_written for r in receipts)
+    products = [
+        ("catalog", CATALOG, "rows_written", written),
         ("rejected", REJECTED, "rows_rejected", sum(r.rows_rejected for r in receipts)),
-    )
+    ]
+    if POSTERIOR in identity.contracts:
+        products.append(("posterior", POSTERIOR, "rows_written", written))
     for name, location, counted, rows in products:
         _dataset(document, f"run:{name}", location, {f"cp:{counted}": rows}, collection=True)
         document.wasGeneratedBy(f"run:{name}", "run:run")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from catalogproc.errors import InputError
 from catalogproc.io.atomic import as_json, write_atomic
 from catalogproc.io.temporary_files import is_temporary
-from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED
+from catalogproc.rundir.manifest import CATALOG, POSTERIOR, RECEIPTS, REJECTED
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Receipt:
     seconds: float
     stage_seconds: Mapping[str, float]
     files: tuple[FileRows, ...] = ()
+    posterior_part: str = ""
+    posterior_sha256: str = ""
 
     @classmethod
     def from_dict(cls, content: Any) -> Self:
@@ -101,7 +103,7 @@ class Receipt:
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
         # Receipts of runs that were begun when a chunk had one file have no list.
-        content = {"files": [], **content}
+        content = {"files": [], "posterior_part": "", "posterior_sha256": "", **content}
         _check_values(content, _TYPES)
         _check_hash("input_fingerprint", content["input_fingerprint"])
         content["files"] = tuple(_file_rows(item) for item in content["files"])
@@ -110,7 +112,11 @@ class Receipt:
         for name in ("started", "finished"):
             if datetime.fromisoformat(content[name]).tzinfo is None:
                 raise ValueError(f"field {name} has no time zone")
-        for name, folder in (("catalog_part", CATALOG), ("rejected_part", REJECTED)):
+        for name, folder in (
+            ("catalog_part", CATALOG),
+            ("rejected_part", REJECTED),
+            ("posterior_part", POSTERIOR),
+        ):
             if content[name] and not re.fullmatch(rf"{folder}/[^/]+\.parquet", content[name]):
                 raise ValueError(f"field {name} names no part: {content[name][:SHOWN]!r}")
         receipt = cls(**content)
@@ -144,11 +150,12 @@ class Receipt:
 
     def parts(self) -> tuple[tuple[str, str, int], ...]:
         """Return path, SHA-256 and number of rows of each part that the chunk wrote."""
-        both = (
+        every = (
             (self.catalog_part, self.catalog_sha256, self.rows_written),
             (self.rejected_part, self.rejected_sha256, self.rows_rejected),
+            (self.posterior_part, self.posterior_sha256, self.rows_written),
         )
-        return tuple(part for part in both if part[0])
+        return tuple(part for part in every if part[0])
 
 
 SHOWN = 80

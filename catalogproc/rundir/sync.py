@@ -19,10 +19,12 @@ from catalogproc.errors import CatalogprocError, InputError, LockedError, Refusa
 from catalogproc.io.processes import describe_process, has_ended, this_process
 from catalogproc.io.remote import Address, Entry, is_address
 from catalogproc.io.staging import fetch, is_current, staged_folder
-from catalogproc.rundir.manifest import CATALOG, RECEIPTS, REJECTED, RUN_FILE
+from catalogproc.rundir.manifest import CATALOG, POSTERIOR, RECEIPTS, REJECTED, RUN_FILE
 from catalogproc.rundir.receipts import read_receipt, receipt_files
 
 LOCK = ".lock"
+PARTS = (CATALOG, POSTERIOR, REJECTED)
+"""Folders of a run's parts."""
 PACE = 5.0
 """Seconds between two looks for new receipts."""
 RENEWED = 30.0
@@ -128,7 +130,7 @@ class Mirror:
             return self.folder
         wanted = [
             entry for name, entry in self._remote.items()
-            if (parts or not name.startswith((f"{CATALOG}/", f"{REJECTED}/")))
+            if (parts or name.split("/")[0] not in PARTS)
             # A newer local file was not uploaded in time.
             and not _newer(self.folder / name, entry)
         ]  # fmt: skip
@@ -273,6 +275,6 @@ def _newer(path: Path, entry: Entry) -> bool:
 
 def _order(name: str) -> tuple[int, str]:
     """Return the sort key of the order in which files are uploaded."""
-    order = (RUN_FILE, CATALOG, REJECTED, RECEIPTS)
+    order = (RUN_FILE, *PARTS, RECEIPTS)
     top = name.split("/")[0]
     return (order.index(top) if top in order else len(order)), name

@@ -18,7 +18,14 @@ from catalogproc.errors import CatalogprocError, VerifyError, masked, plural
 from catalogproc.io.hashes import file_sha256
 from catalogproc.io.temporary_files import is_temporary
 from catalogproc.rundir.duplicate_ids import DuplicateSearch
-from catalogproc.rundir.manifest import CATALOG, REJECTED, RunIdentity, read_identity
+from catalogproc.rundir.manifest import (
+    CATALOG,
+    POSTERIOR,
+    REJECTED,
+    RunIdentity,
+    read_identity,
+)
+from catalogproc.rundir.posterior_check import check_posterior
 from catalogproc.rundir.provenance import check_provenance
 from catalogproc.rundir.receipts import Receipt, read_receipt, receipt_files
 from catalogproc.rundir.summary import read_summary, summarise
@@ -143,9 +150,12 @@ class _Verification:
             part = self.folder / name
             self._bytes += part.stat().st_size if part.is_file() else 0
             # Rows are read only from a part that has the hash of its receipt.
-            self.findings += _check_bytes(part, name, sha256) or self._check_rows(
-                name, rows, receipt
-            )
+            changed = _check_bytes(part, name, sha256)
+            if not changed and name == receipt.posterior_part:
+                changed = check_posterior(self.folder, receipt)
+            elif not changed:
+                changed = self._check_rows(name, rows, receipt)
+            self.findings += changed
 
     def check_run(self) -> None:
         """Check what all chunks together must satisfy."""
@@ -238,7 +248,7 @@ def _parts_without_receipt(folder: Path, receipts: Sequence[Receipt]) -> list[st
     known = {path for receipt in receipts for path, _, _ in receipt.parts()}
     return [
         f"{name} has no receipt"
-        for subfolder in (CATALOG, REJECTED)
+        for subfolder in (CATALOG, POSTERIOR, REJECTED)
         for path in sorted((folder / subfolder).rglob("*"))
         if path.is_file()
         and not is_temporary(path)
@@ -265,6 +275,12 @@ def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
         ),
         (receipt.rows_written and not receipt.catalog_part, "names no part of the catalog"),
         (receipt.rows_rejected and not receipt.rejected_part, "names no part of rejected rows"),
+        (
+            (POSTERIOR in identity.contracts) != bool(receipt.posterior_part),
+            "names a posterior that the job does not ask for"
+            if receipt.posterior_part
+            else "names no posterior",
+        ),
     )
     return [f"receipt {receipt.chunk_id} {finding}" for wrong, finding in checks if wrong]
 
