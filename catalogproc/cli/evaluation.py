@@ -221,6 +221,14 @@ def crosscheck(
             "--link", metavar="TABLE", help="Links identifiers of --catalog to Gaia's, if needed."
         ),
     ] = None,
+    crosswalk: Annotated[
+        Path | None,
+        typer.Option(
+            "--crosswalk",
+            metavar="TABLE",
+            help="dr3_neighbourhood, for a run of DR4 and --catalog with identifiers of DR3.",
+        ),
+    ] = None,
     probability: Annotated[
         float,
         typer.Option("--probability", min=0, max=1, help="Smallest membership probability."),
@@ -229,9 +237,11 @@ def crosscheck(
     """Validate a catalog against published catalogs, clusters and repeated spectra."""
     from catalogproc.evaluation.external_report import References
     from catalogproc.evaluation.external_report import crosscheck as check
+    from catalogproc.evaluation.reference_catalog import IdentifierTables
 
     published, chosen = tuple(catalogs or ()), tuple(recipes or ())
-    references = References(members, known, again, published, chosen, link, probability)
+    tables = IdentifierTables(link, crosswalk)
+    references = References(members, known, again, published, chosen, tables, probability)
     page, paths = check(catalog, output, references)
     say(page)
     for path in paths:

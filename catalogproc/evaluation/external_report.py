@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from catalogproc.evaluation.external_tables import (
     read_members,
 )
 from catalogproc.evaluation.recipes import Recipe, recognise
-from catalogproc.evaluation.reference_catalog import read_reference
+from catalogproc.evaluation.reference_catalog import IdentifierTables, read_reference
 from catalogproc.evaluation.reference_comparison import catalog_identifiers, compare
 from catalogproc.evaluation.reference_section import ABOUT, reference_section
 from catalogproc.evaluation.report_section import Section, csv_text, table
@@ -50,8 +50,8 @@ class References:
         Published catalogs.
     recipes
         Names or files of the recipes that these are read by; () recognises them by their columns.
-    link
-        A table that links identifiers that are not Gaia's to Gaia's.
+    tables
+        How their identifiers become those of the run, where they are others.
     probability
         Smallest membership probability.
     """
@@ -61,7 +61,7 @@ class References:
     again: Path | None = None
     catalogs: tuple[Path, ...] = ()
     recipes: tuple[str, ...] = ()
-    link: Path | None = None
+    tables: IdentifierTables = field(default_factory=IdentifierTables)
     probability: float = MIN_PROBABILITY
 
 
@@ -131,11 +131,10 @@ def _published(catalog: Path, references: References) -> Iterator[Section]:
         for path in (_table_of(path) for path in references.catalogs)
         for recipe in recognise(column_names(path), references.recipes, path)
     ]
-    for path, recipe in read:
-        _check_release(catalog, recipe, path)
+    needed = [_tables(catalog, recipe, path, references.tables) for path, recipe in read]
     taken: list[str] = []
-    for path, recipe in read:
-        reference = read_reference(path, recipe, stars, references.link)
+    for (path, recipe), tables in zip(read, needed, strict=True):
+        reference = read_reference(path, recipe, stars, tables)
         section = reference_section(compare(catalog, reference), taken)
         taken.append(section.name)
         yield section
@@ -146,19 +145,25 @@ def _table_of(path: Path) -> Path:
     return path / "catalog" if (path / RUN_FILE).is_file() else path
 
 
-def _check_release(catalog: Path, recipe: Recipe, path: Path) -> None:
-    """Refuse to match identifiers of two Gaia releases, which may name different stars."""
+def _tables(catalog: Path, recipe: Recipe, path: Path, given: IdentifierTables) -> IdentifierTables:
+    """Return the tables that a catalog needs.
+
+    Identifiers of two Gaia releases may name different stars. Raises ReleaseError.
+    """
+    same = replace(given, crosswalk=None)
     if not recipe.release or not (catalog / RUN_FILE).is_file():
-        return
+        return same
     release = read_identity(catalog).data_release
-    if release.name != recipe.release:
-        raise ReleaseError(
-            "the identifiers of the published catalog are those of another Gaia release",
-            wanted=f"identifiers of {release.title}", where=path,
-            found=f"{recipe.title}: those of {recipe.release}",
-            advice="give it the new identifiers (gaiadr4.dr3_neighbourhood has both), and name a "
-            "recipe that states no release with --recipe",
-        )  # fmt: skip
+    if release.name == recipe.release:
+        return same
+    if given.crosswalk is not None and (recipe.release, release.name) == ("dr3", "dr4"):
+        return given
+    raise ReleaseError(
+        "the identifiers of the published catalog are those of another Gaia release",
+        wanted=f"identifiers of {release.title}", where=path,
+        found=f"{recipe.title}: those of {recipe.release}",
+        advice="name the table that has both: --crosswalk dr3_neighbourhood",
+    )  # fmt: skip
 
 
 def _clusters(stars: CatalogStars, path: Path, references: References) -> Section:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.evaluation.quantities import label_of, labels_of
-from catalogproc.evaluation.scores import Score, score
+from catalogproc.evaluation.quantities import QUANTITIES, label_of, labels_of
+from catalogproc.evaluation.scores import DecileScore, Score, by_decile, score
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import Vocabulary
@@ -125,6 +125,27 @@ class Predictions:
             found.append(score(name, self.mean[:, k], true, sigma, error))
         return found
 
+    def deciles(
+        self, truth: StarTokens, vocabulary: Vocabulary, names: Sequence[str]
+    ) -> dict[str, tuple[DecileScore, ...]]:
+        """Return the scores in ten ranges of the true value, by label or quantity.
+
+        Parameters
+        ----------
+        truth, vocabulary, names
+            As for :meth:`scores`.
+        """
+        found = {}
+        for name in names:
+            label = label_of(name)
+            if label not in self.labels or label not in vocabulary:
+                continue
+            k, column = self.labels.index(label), vocabulary.column(label)
+            sigma = None if self.sigma is None else self.sigma[:, k]
+            true, error = truth.values[:, column], truth.errors[:, column]
+            found[name] = by_decile(name, self.mean[:, k], true, sigma, error)
+        return found
+
     def rows(self, which: slice) -> Predictions:
         """Return the predictions of some of the stars.
 
@@ -219,7 +240,7 @@ def select_inputs(
 
 
 def markdown(scores: dict[str, list[Score]]) -> str:
-    """Return scores as a Markdown table, one row a label and input set.
+    """Return scores as a Markdown table, one row a quantity and input set.
 
     Parameters
     ----------
@@ -227,16 +248,38 @@ def markdown(scores: dict[str, list[Score]]) -> str:
         By key of INPUT_SETS, as :func:`evaluate_input_sets` returns them.
     """
     lines = [
-        "| inputs | label | scatter | bias | 16 % | 84 % | z's sd | within 1 σ "
-        "| spread | R2 | slope |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| inputs | quantity | unit | scatter | spread | R2 | slope | slope of truth | bias | 16 % "
+        "| 84 % | z's sd | within 1 σ |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in scores.items():
         for row in rows:
             numbers = (
-                row.scatter, row.bias, row.p16, row.p84, row.z_std, row.within_1_sigma,
-                row.spread, row.r2, row.slope,
+                row.scatter, row.spread, row.r2, row.slope, row.slope_of_truth, row.bias, row.p16,
+                row.p84, row.z_std, row.within_1_sigma,
             )  # fmt: skip
+            item = QUANTITIES[row.label]
             cells = " | ".join(f"{number:.3g}" for number in numbers)
-            lines.append(f"| {INPUT_SETS[name].name} | {row.label} | {cells} |")
+            lines.append(f"| {INPUT_SETS[name].name} | {item.text} | {item.unit} | {cells} |")
+    return "\n".join(lines)
+
+
+def decile_markdown(deciles: Mapping[str, tuple[DecileScore, ...]]) -> str:
+    """Return bias, scatter and coverage along the true values as a Markdown table.
+
+    Parameters
+    ----------
+    deciles
+        By quantity, as :meth:`Predictions.deciles` returns them.
+    """
+    lines = [
+        "| quantity | unit | true value | stars | bias | scatter | within 1 σ |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in deciles.items():
+        item = QUANTITIES[name]
+        for row in rows:
+            cells = " | ".join(f"{x:.3g}" for x in (row.bias, row.scatter, row.within_1_sigma))
+            edges = f"{row.low:.4g} to {row.high:.4g}"
+            lines.append(f"| {item.text} | {item.unit} | {edges} | {row.stars:,} | {cells} |")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from catalogproc.datasets.crosswalk import read_crosswalk
 from catalogproc.datasets.table_io import column_names, read_batches, read_units
 from catalogproc.errors import InputError
 from catalogproc.evaluation.external_checks import Measured
@@ -33,6 +34,9 @@ Mask = NDArray[np.bool_]
 
 GAIA = ("source_id", "gaia_dr3_source_id", "dr3_source_id", "gdr3_source_id", "GaiaDR3")
 """Names of Gaia's identifiers in a table that links others to them."""
+
+NOT_MATCHED = "not in the catalog"
+"""Rows of stars that the run does not have."""
 
 ENCLOSED = 0.9
 """Percentiles that enclose the value for a smaller share of stars are not percentiles."""
@@ -71,6 +75,22 @@ class ReferenceStars:
     def title(self) -> str:
         """Name of the catalog; of the file where no recipe of its own recognises it."""
         return self.path.name if self.recipe.name == PLAIN else self.recipe.title
+
+
+@dataclass(frozen=True)
+class IdentifierTables:
+    """Tables by which the identifiers of a published catalog become those of the run.
+
+    Attributes
+    ----------
+    link
+        Has both Gaia's identifiers and those of a catalog that has none of Gaia's.
+    crosswalk
+        Identifiers of the same stars in the catalog's Gaia release and in the run's.
+    """
+
+    link: Path | None = None
+    crosswalk: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +177,7 @@ def identifiers(column: pa.ChunkedArray | pa.Array, where: str) -> pa.Array:
 
 
 def read_reference(
-    path: Path, recipe: Recipe, stars: Ids, link: Path | None = None
+    path: Path, recipe: Recipe, stars: Ids, tables: IdentifierTables | None = None
 ) -> ReferenceStars:
     """Read the stars of a published catalog that are among those of a run.
 
@@ -171,8 +191,8 @@ def read_reference(
         How to read it.
     stars
         Gaia identifiers of the run, ascending.
-    link
-        A table that links its identifiers to Gaia's, where it has none of Gaia's.
+    tables
+        How its identifiers become those of the run, where they are others.
 
     Raises
     ------
@@ -181,17 +201,24 @@ def read_reference(
     ContractError
         A column does not hold numbers, or its unit cannot be converted.
     """
-    reader = _Reader.of(path, recipe, link)
-    rows = {"without a Gaia identifier": 0, "not selected": 0, "not in the catalog": 0}
+    tables = tables or IdentifierTables()
+    reader = _Reader.of(path, recipe, tables.link)
+    crosswalk = None if tables.crosswalk is None else read_crosswalk(tables.crosswalk)
+    what = ("without a Gaia identifier", "not in the crosswalk", "not selected", NOT_MATCHED)
+    rows = dict.fromkeys(what, 0)
     parts: list[tuple[Ids, dict[str, dict[str, Floats]]]] = []
     for batch in read_batches(path, reader.columns):
         ids, known = reader.identified(batch)
+        rows["without a Gaia identifier"] += int((~known).sum())
+        if crosswalk is not None:
+            ids = crosswalk.to_newer(ids)
+            rows["not in the crosswalk"] += int((known & (ids == 0)).sum())
+            known &= ids != 0
         selected = known & reader.selected(batch)
         place = np.minimum(np.searchsorted(stars, ids), max(len(stars) - 1, 0))
         matched = selected & (stars[place] == ids) if len(stars) else np.zeros(len(ids), bool)
-        rows["without a Gaia identifier"] += int((~known).sum())
         rows["not selected"] += int((known & ~selected).sum())
-        rows["not in the catalog"] += int((selected & ~matched).sum())
+        rows[NOT_MATCHED] += int((selected & ~matched).sum())
         if matched.any() or not parts:
             parts.append((ids[matched], reader.numbers(batch.filter(pa.array(matched)))))
     ids = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)

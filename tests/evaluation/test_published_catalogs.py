@@ -27,7 +27,7 @@ from catalogproc.evaluation.recipes import (
     recognise,
     shipped_recipes,
 )
-from catalogproc.evaluation.reference_catalog import read_reference
+from catalogproc.evaluation.reference_catalog import IdentifierTables, read_reference
 from catalogproc.evaluation.reference_comparison import catalog_identifiers, compare
 from catalogproc.flags import load_flags
 from catalogproc.release import load_release
@@ -224,17 +224,18 @@ def test_a_catalog_by_its_own_column_names(
     """It is recognised; biases are those that were put in; z is that of both errors."""
     suffix, layout = LAYOUTS[name]
     path = written(tmp_path / f"table.{suffix}", layout(published))
-    link = None
+    tables = IdentifierTables()
     if name == "starflow":
         link = written(tmp_path / "mwm.csv", {
             "sdss_id": np.arange(len(published["mass"])) + 54_000_000,
             "gaia_dr3_source_id": published["source_id"],
         })  # fmt: skip
+        tables = IdentifierTables(link)
     recipes = {recipe.name: recipe for recipe in recognise(column_names(path), (), path)}
     # One table of APOKASC-3 has stars of the branch and of the clump.
     assert {*recipes} == ({"apokasc3-rgb", "apokasc3-rc"} if "apokasc3" in name else {name})
     recipe = recipes[name]
-    reference = read_reference(path, recipe, catalog_identifiers(run), link)
+    reference = read_reference(path, recipe, catalog_identifiers(run), tables)
     assert reference.rows["not in the catalog"] == 20
     assert reference.rows["in the catalog"] == 300
     found = compare(run, reference)
@@ -268,8 +269,21 @@ def test_two_catalogs_in_one_file_of_gaia_dr4(published: Values, tmp_path: Path)
         assert labels <= {one.quantity for one in found.parts}
     dr3 = written(tmp_path / "dr3.parquet", {"source_id": published["source_id"]}
                   | flame(published))  # fmt: skip
-    with pytest.raises(ReleaseError, match=r"another Gaia release(.|\n)*Gaia DR4"):
+    with pytest.raises(
+        ReleaseError, match=r"another Gaia release(.|\n)*Gaia DR4(.|\n)*--crosswalk"
+    ):
         crosscheck(tmp_path / "run", tmp_path / "out", References(catalogs=(dr3,)))
+    # DR3's identifiers, made into those of DR4 by dr3_neighbourhood, which lacks the first star.
+    old = published["source_id"] - 1
+    written(dr3, {"source_id": old} | flame(published))
+    crosswalk = written(tmp_path / "neighbourhood.parquet", {
+        "dr3_source_id": old[1:], "source_id": published["source_id"][1:],
+    })  # fmt: skip
+    tables = IdentifierTables(crosswalk=crosswalk)
+    text, _ = crosscheck(
+        tmp_path / "run", tmp_path / "out", References(catalogs=(dr3,), tables=tables)
+    )
+    assert "320 rows of the reference = 1 not in the crosswalk, 20 not in the catalog, 299" in text
 
 
 def test_rows_are_counted_on_both_sides(run: Path, published: Values, tmp_path: Path) -> None:
@@ -370,7 +384,9 @@ def test_identifiers_of_others_need_a_link(run: Path, published: Values, tmp_pat
         crosscheck(run, tmp_path / "out", References(catalogs=(path,)))
     link = written(tmp_path / "link.csv", {"sdss_id": np.arange(3), "other": np.arange(3)})
     with pytest.raises(InputError, match=r"does not link StarFlow to Gaia(.|\n)*sdss_id"):
-        crosscheck(run, tmp_path / "out", References(catalogs=(path,), link=link))
+        crosscheck(
+            run, tmp_path / "out", References(catalogs=(path,), tables=IdentifierTables(link))
+        )
 
 
 def test_columns_are_found_in_any_case_where_that_is_unambiguous() -> None:

@@ -44,6 +44,18 @@ def test_a_card_has_all_sections_and_pictures(bundle: Bundle) -> None:
     teff = next(score for score in scores["b"] if score.label == "teff")
     assert teff.stars == 400
     assert teff.scatter < 150
+    # Skill beside scatter, and along the true values.
+    table, along = text.split("## Skill along the true values")
+    assert "| R2 | slope | slope of truth |" in table
+    assert "3.8 % in mass and 11 % in age" in table
+    assert "0.114 Msun and 1.334 Gyr" in table
+    for name in ("mass, relative | %", "age, relative | %", "age | Gyr"):
+        assert f"3 colours | {name}" in table, name
+    rows = [line.split(" | ") for line in along.splitlines() if line.startswith("| mass |")]
+    assert len(rows) == 10
+    assert sum(int(row[3]) for row in rows) == 400
+    # Pulled towards the mean: light stars too heavy, heavy ones too light.
+    assert float(rows[0][4]) > 0 > float(rows[-1][4])
 
 
 def test_a_card_has_no_section_on_real_stars_without_them(bundle: Bundle) -> None:
