@@ -86,13 +86,22 @@ def simulate(
     stars: Annotated[int, typer.Option("--stars", min=1, help="Number of stars.")],
     seed: Seed,
     output: OutputFolder,
+    release: Annotated[
+        str,
+        typer.Option(
+            "--release", metavar="NAME|FILE", help="Gaia release of the spectra, with matrices."
+        ),
+    ] = "dr3",
 ) -> None:
     """Draw giants with known truth: spectra, photometry and a truth table."""
+    from catalogproc.release import load_release
     from catalogproc.simulation.simulator import Simulator, write_stars
 
+    wanted = load_release(release)
+    wanted.design_file()  # refused before anything is drawn
     with show_progress("stars") as progress:
         drawn = Simulator().draw(stars, seed, progress)
-    for path in write_stars(drawn, output):
+    for path in write_stars(drawn.in_release(wanted), output):
         say(str(path))
 
 

@@ -41,6 +41,13 @@ class DustChoice(StrEnum):
     none = "none"
 
 
+class BasisChoice(StrEnum):
+    """Basis of the coefficients of a dataset."""
+
+    archive = "archive"
+    canonical = "canonical"
+
+
 # --- dust ---------------------------------------------------------------------------------------
 DustSource = Annotated[
     Path | None,
@@ -94,6 +101,33 @@ Tmass = Annotated[
 ]
 DustOption = Annotated[DustChoice, typer.Option("--dust", help="Dust map that gives E(B-V).")]
 
+SpectraRelease = Annotated[
+    str,
+    typer.Option("--release", metavar="NAME|FILE", help="Gaia release of spectra and tables."),
+]
+Basis = Annotated[
+    BasisChoice, typer.Option("--basis", help="Basis of the coefficients in the dataset.")
+]
+Crosswalk = Annotated[
+    Path | None,
+    typer.Option(
+        "--crosswalk",
+        metavar="TABLE",
+        help="Table dr3_neighbourhood, from the labels' identifiers to those of --release.",
+    ),
+]
+
+GaiaTables = Annotated[
+    list[str] | None,
+    typer.Option("--gaia-source", metavar="FILE...", help="gaia_source tables of --release."),
+]
+BridgeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bridge", metavar="FILE", help="Map to canonical coefficients, of `bridge fit`."
+    ),
+]
+
 Library = Annotated[
     Path | None,
     typer.Option(
@@ -131,6 +165,14 @@ Spectra = Annotated[
     list[Path] | None,
     typer.Option(
         "--spectra", metavar="FILE", help="Real spectra, for jobs that use some; repeatable."
+    ),
+]
+TrainRelease = Annotated[
+    str | None,
+    typer.Option(
+        "--release",
+        metavar="NAME|FILE",
+        help="Gaia release to train for: dr3, dr4 or a file [default: that of --from, or dr3].",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint.")]
@@ -209,6 +251,9 @@ def build(
     distmass_column: DistMassNames = None,
     fraction: Fraction = 0.1,
     seed: Seed = 0,
+    release: SpectraRelease = "dr3",
+    basis: Basis = BasisChoice.archive,
+    crosswalk: Crosswalk = None,
 ) -> None:
     """Join the surveys: APOGEE, DistMass, Gaia, 2MASS, and a dust map."""
     from catalogproc.datasets.cuts import Cuts
@@ -216,6 +261,8 @@ def build(
     from catalogproc.datasets.writer import Selection, Split
     from catalogproc.readers.chunks import expand
     from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, renamed
+    from catalogproc.release import load_release
+    from catalogproc.vocabulary import load_vocabulary
 
     files = SurveyFiles(
         apogee,
@@ -223,6 +270,8 @@ def build(
         tuple(expand(gaia_source)),
         tuple(expand(xp)),
         tuple(expand(tmass)) if tmass else (),
+        crosswalk,
+        load_vocabulary(release=load_release(release), basis=basis.value),
         apogee_columns=renamed(ApogeeColumns(), apogee_column or []),
         distmass_columns=renamed(DistMassColumns(), distmass_column or []),
     )
@@ -234,6 +283,35 @@ def build(
     _print_lines(report.lines(), output)
 
 
+@dataset.command()
+def carry(
+    data: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Labelled dataset of another release.")
+    ],
+    xp: Xp,
+    output: OutputFolder,
+    gaia_source: GaiaTables = None,
+    crosswalk: Crosswalk = None,
+    release: SpectraRelease = "dr4",
+    bridge: BridgeOption = None,
+    basis: Basis = BasisChoice.canonical,
+) -> None:
+    """Give the labels of a dataset the spectra of another Gaia release, by dr3_neighbourhood."""
+    from catalogproc.datasets.carried import CarriedFiles
+    from catalogproc.datasets.carried import carry as carry_dataset
+    from catalogproc.datasets.star_reader import StarFiles
+    from catalogproc.features.bridge import load_bridged
+    from catalogproc.readers.chunks import expand
+    from catalogproc.release import load_release
+    from catalogproc.vocabulary import load_vocabulary
+
+    known = load_release(release) if bridge is None else load_bridged(bridge)
+    vocabulary = load_vocabulary(basis=basis.value, release=known)
+    stars = StarFiles(expand(xp), expand(gaia_source) if gaia_source else ())
+    report = carry_dataset(CarriedFiles(data, stars, crosswalk, vocabulary), output)
+    _print_lines(report.lines(None), output)
+
+
 def train(
     output: OutputFolder,
     job: TrainingJobName = None,
@@ -243,10 +321,12 @@ def train(
     resume: Resume = False,
     device: DeviceName = Device.auto,
     processes: Processes = 1,
+    release: TrainRelease = None,
 ) -> None:
     """Train a model by a training job, on simulated stars or on a dataset; write a bundle."""
     from catalogproc.job import load_training_job
     from catalogproc.readers.chunks import expand
+    from catalogproc.release import load_release
     from catalogproc.training.config import TrainSpec
     from catalogproc.training.distributed import is_first, is_launched, launch
     from catalogproc.training.train_bundle import train_bundle
@@ -260,6 +340,7 @@ def train(
         resume=resume,
         device=device.value,
         processes=processes,
+        release=None if release is None else load_release(release),
     )
     if spec.processes > 1 and not is_launched():
         raise typer.Exit(launch(spec.processes, sys.argv[1:]))

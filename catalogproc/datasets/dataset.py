@@ -28,7 +28,7 @@ from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, ReleaseError
 from catalogproc.features import canonical, spectra
 from catalogproc.io.hashes import file_blocks, sha256
-from catalogproc.release import DEFAULT
+from catalogproc.release import DEFAULT, Release, load_release, shipped_releases
 from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
 
 TRAIN, TEST = "train", "test"
@@ -149,7 +149,7 @@ def load_dataset(
             wanted=facts["sha256"], found=fingerprint(folder), where=folder,
             advice="make it again with catalogproc dataset",
         )  # fmt: skip
-    vocabulary = vocabulary or load_vocabulary(basis=basis_of(facts))
+    vocabulary = vocabulary or vocabulary_of(facts)
     _check_spectra(folder, facts, vocabulary)
     train, test = (
         read_part(folder / f"{name}.parquet", vocabulary, mask_irrelevant, with_repeats)
@@ -174,7 +174,8 @@ def _check_spectra(folder: Path, facts: Mapping[str, Any], vocabulary: Vocabular
             wanted=wanted.title,
             found=facts.get("release_title", name),
             where=folder,
-            advice="make the dataset from spectra of that release, or train for the dataset's",
+            advice="name the release to train for: --release NAME|FILE; or make the dataset from "
+            "spectra of that release",
         )
 
 
@@ -223,6 +224,38 @@ def basis_of(facts: Mapping[str, Any]) -> str:
         As :func:`dataset_facts` returns them.
     """
     return "canonical" if facts.get("basis") == canonical.BASIS_ID else "archive"
+
+
+def spectra_facts(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the facts of a dataset about its spectra: release and basis.
+
+    Parameters
+    ----------
+    vocabulary
+        The tokens that were made.
+    """
+    release = vocabulary.data_release
+    facts: dict[str, Any] = dict(release.facts)
+    if release.name not in shipped_releases() or release != load_release(release.name):
+        facts["release_declared"] = release.to_dict()
+    if vocabulary.basis == "canonical":
+        facts["basis"] = canonical.BASIS_ID
+    return facts
+
+
+def vocabulary_of(facts: Mapping[str, Any]) -> Vocabulary:
+    """Return the vocabulary of a dataset: its tokens in its release and basis.
+
+    Parameters
+    ----------
+    facts
+        As :func:`dataset_facts` returns them.
+    """
+    declared = facts.get("release_declared")
+    release = load_release(facts.get("release", DEFAULT)) if declared is None else (
+        Release.from_dict(declared)
+    )  # fmt: skip
+    return load_vocabulary(release=release, basis=basis_of(facts))
 
 
 def dataset_facts(folder: Path | str) -> dict[str, Any]:
@@ -322,8 +355,10 @@ def _dense(
         if masked:
             number = table[f"{band}_n_relevant_bases"].to_numpy()
             relevant = spectra.relevance(number, count)
-            in_basis = canonical.relevance(band, value, error)
-            present &= np.where(is_canonical[:, None], in_basis, relevant)
+            if is_canonical.any():  # the number of an archive's coefficients may be another
+                in_basis = canonical.relevance(band, value, error)
+                relevant = np.where(is_canonical[:, None], in_basis, relevant)
+            present &= relevant
         values[:, at] = np.where(present, value, np.nan)
         errors[:, at] = np.where(present, error, np.nan)
     for token in vocabulary.tokens:

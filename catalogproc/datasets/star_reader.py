@@ -117,6 +117,35 @@ def screened(
                 yield good
 
 
+def batches(
+    files: StarFiles,
+    vocabulary: Vocabulary,
+    count: RowCount | None = None,
+    batch_rows: int = ROWS,
+) -> Iterator[tuple[pa.RecordBatch, pa.Table | None]]:
+    """Yield screened batches with the gaia_source columns of the same stars; None without any.
+
+    Parameters
+    ----------
+    files
+        Spectra and auxiliary tables.
+    vocabulary
+        Of the model.
+    count
+        Counts the rows that are read and rejected.
+    batch_rows
+        Rows per batch that is read.
+    """
+    with tempfile.TemporaryDirectory() as staging:
+        auxiliary = open_auxiliary(files.auxiliary, Path(staging), vocabulary.data_release)
+        for batch in screened(files.spectra, vocabulary, count, batch_rows):
+            good, own = split_own(batch)
+            match = None
+            if own is not None or files.auxiliary:
+                match = auxiliary.join(good.column("source_id"), own).rows
+            yield good, match
+
+
 def read_stars(
     files: StarFiles,
     vocabulary: Vocabulary,
@@ -137,11 +166,5 @@ def read_stars(
     batch_rows
         Rows per batch that is read.
     """
-    with tempfile.TemporaryDirectory() as staging:
-        auxiliary = open_auxiliary(files.auxiliary, Path(staging), vocabulary.data_release)
-        for batch in screened(files.spectra, vocabulary, count, batch_rows):
-            good, own = split_own(batch)
-            match = None
-            if own is not None or files.auxiliary:
-                match = auxiliary.join(good.column("source_id"), own).rows
-            yield good, tokens(good, match, vocabulary, job)
+    for good, match in batches(files, vocabulary, count, batch_rows):
+        yield good, tokens(good, match, vocabulary, job)

@@ -7,7 +7,7 @@ features), so that a model is trained on the same inputs that it will get.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from catalogproc.datasets.crosswalk import read_crosswalk
 from catalogproc.datasets.cuts import Cuts, has_bits
-from catalogproc.datasets.dataset import Report
+from catalogproc.datasets.dataset import Report, spectra_facts
 from catalogproc.datasets.labels import Masses
+from catalogproc.datasets.token_rows import every_token, token_rows, tokens_for_labels
 from catalogproc.datasets.writer import Selection, Split, candidate_batch, write_dataset
 from catalogproc.errors import InputError
 from catalogproc.features.dust_map import DustMap, reddened
-from catalogproc.features.tokens import READABLE, Tokens, tokens
+from catalogproc.features.star_batch import read
+from catalogproc.features.tokens import Tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.atomic import scratch_folder
-from catalogproc.job import Job
-from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.readers.release_check import check_release
 from catalogproc.readers.surveys import ApogeeColumns, DistMassColumns, read_apogee
 from catalogproc.readers.xp import read_spectra
 from catalogproc.rundir.manifest import shown_path
-from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
+from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 CREDIT = (
     "ESA/Gaia/DPAC, APOGEE DR17 (Abdurro'uf et al. 2022), DistMass (Stone-Martinez et al. 2024), "
@@ -62,6 +63,11 @@ class SurveyFiles:
     tmass
         Tables of 2MASS by source_id (Gaia's tmass_psc_xsc_best_neighbour joined with the
         catalog). Without them J, H and Ks are those of allStar, as in Leung & Bovy's sets.
+    crosswalk
+        Table dr3_neighbourhood, where spectra and gaia_source are of a later release than DR3,
+        whose identifiers allStar has; None where these are the same.
+    vocabulary
+        The release of the spectra, and the basis in which the dataset has them.
     apogee_columns, distmass_columns
         Column names of allStar and DistMass.
     """
@@ -71,11 +77,15 @@ class SurveyFiles:
     gaia_source: tuple[Path, ...]
     xp: tuple[Path, ...]
     tmass: tuple[Path, ...] = ()
+    crosswalk: Path | None = None
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     apogee_columns: ApogeeColumns = field(default_factory=ApogeeColumns)
     distmass_columns: DistMassColumns = field(default_factory=DistMassColumns)
 
     def __iter__(self) -> Iterator[Path]:
-        return iter((self.apogee, self.distmass, *self.gaia_source, *self.xp, *self.tmass))
+        crosswalk = () if self.crosswalk is None else (self.crosswalk,)
+        tables = (*self.gaia_source, *self.xp, *self.tmass, *crosswalk)
+        return iter((self.apogee, self.distmass, *tables))
 
 
 @dataclass(frozen=True)
@@ -138,8 +148,8 @@ def dataset_from_surveys(
     masses = Masses.read(files.distmass, files.distmass_columns)
     notes = {"rows of DistMass": len(masses)}
     labels, without_id = _labels(files, masses, selection.cuts, notes)
-    vocabulary = load_vocabulary()
-    about = _facts(files, dust_map) | vocabulary.data_release.facts
+    vocabulary = files.vocabulary
+    about = _facts(files, dust_map) | spectra_facts(vocabulary)
     with scratch_folder(Path(output).parent, "auxiliary") as staging:
         gaia = open_auxiliary(files.gaia_source, staging, vocabulary.data_release)
         tmass = open_auxiliary(files.tmass, staging) if files.tmass else None
@@ -187,7 +197,12 @@ def _labels(
     contaminated = has_bits(star, cuts.bad_star)
     content["reason"] = np.where(contaminated, "a neighbour in the fibre", "").astype(object)
     tmass = {name: table[name].to_numpy() for name in TMASS}
-    labels = _Labels(pc.fill_null(table["source_id"], 0).to_numpy(), content, tmass)
+    ids = pc.fill_null(table["source_id"], 0).to_numpy()
+    if files.crosswalk is not None:
+        newer = read_crosswalk(files.crosswalk).to_newer(ids)
+        notes["of APOGEE's rows, not in the crosswalk"] = int(((ids > 0) & (newer == 0)).sum())
+        ids = newer
+    labels = _Labels(ids, content, tmass)
     order = np.argsort(labels.source_id, kind="stable")
     order = order[labels.source_id[order] > 0]
     return labels.rows(order), len(table) - len(order)
@@ -211,18 +226,21 @@ class _Join:
         first = np.searchsorted(self.labels.source_id, ids)
         count = np.searchsorted(self.labels.source_id, ids, side="right") - first
         auxiliary = self._auxiliary(good["source_id"], first)
-        job = _job(self.vocabulary)
-        star_tokens = _label_parallaxes(tokens(good, auxiliary, self.vocabulary, job))
+        batch = read(good, auxiliary, self.vocabulary)
+        star_tokens = tokens_for_labels(batch, self.vocabulary)
         if self.dust_map is not None:
+            job = every_token(self.vocabulary)
             star_tokens = reddened(star_tokens, self.dust_map, self.vocabulary, job)
-        stars = self._stars(star_tokens)
+        stars = token_rows(batch, star_tokens, self.vocabulary)
+        stars["reason"] = self._reason(star_tokens)
         star = np.repeat(np.arange(len(ids)), count)
         nth = np.arange(len(star)) - np.repeat(np.cumsum(count) - count, count)
         row = np.repeat(first, count) + nth
         values = {
-            name: value.take(pa.array(star)) if isinstance(value, pa.Array) else value[star]
+            name: value.take(pa.array(star)) if isinstance(value, pa.Array)
+            else np.asarray(value)[star]
             for name, value in stars.items()
-        }
+        }  # fmt: skip
         labels = self.labels.take(row)
         reason = np.where(labels["reason"] == "", values["reason"], labels["reason"])
         values |= labels | {"source_id": ids[star], "reason": pa.array(reason, pa.string())}
@@ -245,53 +263,15 @@ class _Join:
             table = table.set_column(place, table.field(place), column)
         return table
 
-    def _stars(self, found: Tokens) -> dict[str, Any]:
-        """Return columns of the contract ``training`` (N,), and the reason for rejection or ""."""
-        stars: dict[str, Any] = {}
-        for name in _job(self.vocabulary).inputs:
-            column = self.vocabulary.column(name)
-            stars[name] = found.values[:, column].copy()
-            stars[f"e_{name}"] = found.errors[:, column].copy()
-        if "g_fakemag" in stars:
-            for name in ("g_fakemag", "e_g_fakemag"):
-                stars[name][~found.parallax_usable] = np.nan
-        for band in BANDS:
-            columns = self.vocabulary.coefficient_columns(band)
-            for what, matrix in (
-                ("coefficients", found.values), ("coefficient_errors", found.errors),
-            ):  # fmt: skip
-                part = np.ascontiguousarray(matrix[:, columns], dtype=np.float32)
-                absent = np.asarray(~np.isfinite(found.values[:, columns]).any(axis=1))
-                stars[f"{band}_{what}"] = matrix_lists(part, pa.float32(), absent)
-        stars["bp_n_relevant_bases"] = found.n_bp_relevant
-        stars["rp_n_relevant_bases"] = found.n_rp_relevant
-        usable = found.parallax_usable
-        stars["parallax_zpc"] = np.where(usable, found.parallax_zpc, np.nan)
-        stars["e_parallax"] = np.where(usable, found.e_parallax, np.nan)
-        stars["phot_g_mean_mag"] = found.g_mag
+    def _reason(self, found: Tokens) -> NDArray[np.object_]:
+        """Return why stars are rejected (N,), or ""."""
         reason: NDArray[np.object_] = np.full(len(found), "", dtype=object)
         with np.errstate(invalid="ignore"):
             reason[found.excess_factor >= self.cuts.excess] = (
                 f"excess factor {self.cuts.excess:g} or more"
             )
             reason[found.ruwe >= self.cuts.ruwe] = f"ruwe {self.cuts.ruwe:g} or more"
-        stars["reason"] = reason
-        return stars
-
-
-def _label_parallaxes(found: Tokens) -> Tokens:
-    """Return the same stars, without the parallaxes that are too uncertain for labels.
-
-    A mean zero-point is good enough for an input with its error, and not for a label.
-    """
-    return replace(found, parallax_usable=found.parallax_usable & ~found.zero_point_assumed)
-
-
-def _job(vocabulary: Vocabulary) -> Job:
-    """Return a job that reads every token: a training selects from them later."""
-    inputs = tuple(name for name in READABLE if name in vocabulary)
-    count = max(vocabulary.coefficients(band) for band in BANDS)
-    return Job("dataset", inputs=inputs, coefficients=count, mask_irrelevant=False)
+        return reason
 
 
 def _candidates(

@@ -33,13 +33,14 @@ from catalogproc.datasets.dataset import (
     fingerprint,
     outside_domain,
     read_part,
+    vocabulary_of,
 )
 from catalogproc.datasets.star_table import StarTable, fit_standardisation
 from catalogproc.errors import JobError
 from catalogproc.features import spectra
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
-from catalogproc.vocabulary import BANDS, load_vocabulary
+from catalogproc.vocabulary import BANDS
 
 _BATCH = 16_384
 
@@ -155,7 +156,7 @@ def write_dataset(
             _write_part(spool, folder / f"{name}.parquet", name, parts)
         report = _report(spool, parts, notes or {})
         _refuse_empty(report)
-        _write_statistics(folder)
+        _write_statistics(folder, about)
         _write_facts(folder, selection, report, about)
         publish(folder, output)
     return report
@@ -317,9 +318,9 @@ def _report(spool: Path, parts: _Parts, notes: Mapping[str, int]) -> Report:
     )
 
 
-def _write_statistics(folder: Path) -> None:
+def _write_statistics(folder: Path, about: Mapping[str, Any]) -> None:
     """Write centre, scale and limits of each token over the training part."""
-    vocabulary = load_vocabulary()
+    vocabulary = vocabulary_of(about)
     train = read_part(folder / f"{TRAIN}.parquet", vocabulary, masked=True, repeats=True)
     labels = np.array([token.kind == "label" for token in vocabulary.tokens])
     standardisation, domain = fit_standardisation(train.values, labels)

@@ -311,6 +311,10 @@ def _facts(
     missing = sum(counts) - read if len(counts) == len(identity.inputs) else 0
     if missing:
         facts.append(Fact("NMISSING", "rows_missing", missing, "input rows of failed chunks"))
+    if release.bridge is not None:
+        bridge, pairs = release.bridge.sha256, release.bridge.pairs
+        facts.append(Fact("BRIDGE", "release_bridge", bridge, "map that read the spectra"))
+        facts.append(Fact("NPAIRS", "bridge_pairs", pairs, "stars that it was learned from"))
     if condition is not None:
         facts.append(Fact("WHERE", "where", condition.text, "condition on the rows"))
     return tuple(facts)

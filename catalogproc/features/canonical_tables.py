@@ -196,26 +196,52 @@ def check_wavelengths(found: Float, title: str) -> None:
 def _mean_errors(release: Release) -> tuple[Float, Float]:
     """Return T (m, m), T T^T the mean correlations of real spectra, and the errors' shape (m,).
 
-    They were measured on coefficients of one release. Those of another one are taken to be
-    M c, where M is the smallest change of c that gives the same flux: nothing is
-    changed in directions of which the flux tells nothing.
+    They were measured on coefficients of one release, and are carried over by
+    :func:`carried_over`.
     """
     triangle = np.asarray(_arrays(NOISE_FILE)["factor"], dtype=np.float64)
     shape = read_arrays()["error_shape"]
-    own = load_release(CANONICAL_RELEASE)
-    if release.same_basis(own):
+    if release.same_basis(load_release(CANONICAL_RELEASE)):
         return triangle, shape
     moved = np.zeros((columns("both", release).stop, len(shape)))
-    old, new = calibration(own).weights, calibration(release).weights
-    for band in BANDS:
-        kept = np.eye(new[band].shape[1], old[band].shape[1])
-        change = np.linalg.pinv(new[band], rcond=VISIBLE) @ (old[band] - new[band] @ kept)
-        moved[columns(band, release), columns(band)] = kept + change
+    for band, matrix in carried_over(release).items():
+        moved[columns(band, release), columns(band)] = matrix
     spread = moved @ (shape[:, None] * triangle)
     deviations = np.sqrt(np.square(spread).sum(axis=1))
     correlations = (spread @ spread.T) / np.outer(deviations, deviations)
     factor = np.linalg.cholesky(correlations + FLOOR * np.eye(len(moved)))
     return np.asarray(factor, dtype=np.float64), np.asarray(deviations, dtype=np.float64)
+
+
+@cache
+def carried_over(release: Release) -> dict[str, Float]:
+    """Return by band M (m, n): coefficients of a release from those of CANONICAL_RELEASE.
+
+    M c is the smallest change of c that gives the same flux: nothing is changed in directions of
+    which the flux tells nothing.
+
+    Parameters
+    ----------
+    release
+        The release.
+
+    Raises
+    ------
+    ReleaseError
+        Its design matrices are not known.
+    """
+    old, new = (calibration(x).weights for x in (load_release(CANONICAL_RELEASE), release))
+    found = {}
+    for band in BANDS:
+        kept = np.eye(new[band].shape[1], old[band].shape[1])
+        change = np.linalg.pinv(new[band], rcond=VISIBLE) @ (old[band] - new[band] @ kept)
+        found[band] = kept + change
+    return found
+
+
+def mean_factor() -> Float:
+    """Return T (n, n) with T T^T the mean correlations of real spectra, of CANONICAL_RELEASE."""
+    return operators()["both"].factor
 
 
 def inverse_of(design: Float, prior_factor: Float, rank: int) -> Float:

@@ -31,7 +31,8 @@ from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
-from catalogproc.resources import optional_module
+from catalogproc.release import Release
+from catalogproc.resources import optional_module, shipped
 from catalogproc.vocabulary import Token, Vocabulary
 
 Floats = NDArray[np.float64]
@@ -136,8 +137,16 @@ def write_bundle(
     (folder / LATENT).unlink(missing_ok=True)
     if calibration is not None and (latent := calibration.arrays()) is not None:
         write_atomic(folder / LATENT, latent)
+    _write_matrices(content.vocabulary.data_release, folder)
     write_atomic(folder / DECLARATION, first_line(digest) + body)
     return load_bundle(folder)
+
+
+def _write_matrices(release: Release, folder: Path) -> None:
+    """Write the matrices of a user's release beside the weights, where the bundle looks first."""
+    for path in release.matrices:
+        if path.parent.resolve() not in (folder.resolve(), shipped("grids").resolve()):
+            write_atomic(folder / path.name, path.read_bytes())
 
 
 def rewrite_bundle(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import ReleaseError
 from catalogproc.features import astrometry, canonical, photometry
 from catalogproc.features.spectra import TAIL
 from catalogproc.io.atomic import AtomicFile
 from catalogproc.io.parquet_writer import parquet_writer
 from catalogproc.release import Release, load_release
+from catalogproc.simulation.other_release import spectra_of
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 FILE_STARS = 100_000
@@ -68,11 +68,14 @@ class SimulatedStars:
         Number of BP coefficients; the others are of RP.
     seed
         Seed of the simulation.
+    release
+        The release of the spectra; by default that of the simulated instrument.
     """
 
     columns: dict[str, Tensor]
     n_bp_coefficients: int
     seed: int
+    release: Release = field(default_factory=load_release)
 
     def __len__(self) -> int:
         return len(self.columns["teff"])
@@ -94,6 +97,27 @@ class SimulatedStars:
         n = self.n_bp_coefficients
         return both[:, :n] if band == "bp" else both[:, n:]
 
+    def in_release(self, release: Release) -> SimulatedStars:
+        """Return the same stars with spectra of another release (other_release.py).
+
+        Parameters
+        ----------
+        release
+            The release; its design matrices must be known.
+        """
+        if self.release.same_spectra(release):
+            return replace(self, release=release)
+        values, errors = (
+            {band: self.coefficients(band, quantity) for band in BANDS}
+            for quantity in ("coefficients", "coefficient_errors")
+        )
+        return replace(
+            self,
+            columns=self.columns | spectra_of(values, errors, release),
+            n_bp_coefficients=release.coefficients("bp"),
+            release=release,
+        )
+
     def tokens(self, vocabulary: Vocabulary, *, hidden: str = "") -> tuple[Tensor, Tensor]:
         """Return dense values and errors (N, V) in physical units; NaN is an absent token.
 
@@ -110,12 +134,13 @@ class SimulatedStars:
         hidden
             A band of which nothing is read: canonical coefficients are of the other alone.
         """
-        _check_release(vocabulary)
+        if vocabulary.basis == "archive" and not self.release.same_spectra(vocabulary.data_release):
+            return self.in_release(vocabulary.data_release).tokens(vocabulary, hidden=hidden)
         c = self.columns
         shape = (len(self), len(vocabulary))
         values = torch.full(shape, torch.nan, device=c["teff"].device)
         errors = torch.full_like(values, torch.nan)
-        zero_point = vocabulary.data_release.magnitude("G").zero_point
+        zero_point = vocabulary.basis_release.magnitude("G").zero_point
         flux = 10 ** (0.4 * (zero_point - c["g_mag"][:, None]))
         for band, (value, error, relevant) in self._spectra(vocabulary.basis, hidden).items():
             at = torch.from_numpy(vocabulary.coefficient_columns(band)).to(values.device)
@@ -146,7 +171,9 @@ class SimulatedStars:
                 )
                 for band in BANDS
             }
-        made = canonical.from_coefficients(_as_numpy(values), _as_numpy(errors))
+        made = canonical.from_coefficients(
+            _as_numpy(values), _as_numpy(errors), release=self.release
+        )
         relevant = made.relevant()
         device, dtype = values["bp"].device, values["bp"].dtype
         return {
@@ -161,19 +188,6 @@ class SimulatedStars:
 
 def _as_numpy(by_band: dict[str, Tensor]) -> dict[str, NDArray[np.floating]]:
     return {band: value.cpu().numpy() for band, value in by_band.items()}
-
-
-def _check_release(vocabulary: Vocabulary) -> None:
-    """Raise ReleaseError unless the tokens are coefficients of the simulated instrument."""
-    simulated, wanted = load_release(), vocabulary.data_release
-    if vocabulary.basis == "archive" and not simulated.same_spectra(wanted):
-        raise ReleaseError(
-            f"the simulated instrument is that of {simulated.title}",
-            wanted=f"a vocabulary of {simulated.title}: {simulated.spectra_text()}",
-            found=f"{wanted.title}: {wanted.spectra_text()}",
-            advice=f"train on a dataset of real spectra of {wanted.title}, or on canonical "
-            "coefficients",
-        )
 
 
 def _relevance(number: Tensor, count: int) -> Tensor:
@@ -231,8 +245,8 @@ def write_stars(stars: SimulatedStars, folder: Path | str) -> list[Path]:
     source_id = source_ids(columns["ra"], columns["dec"], stars.seed)
     tables = {
         "xp_continuous": _spectra_table(stars, columns, source_id),
-        "gaia_source": _source_table(columns, source_id, stars.seed),
-        "truth": _truth_table(columns, source_id, stars.seed),
+        "gaia_source": _source_table(stars, columns, source_id),
+        "truth": _truth_table(stars, columns, source_id),
     }
     paths = []
     for name, table in tables.items():
@@ -273,13 +287,18 @@ def _spectra_table(
             element = contract[name].arrow_type.value_type
             flat = pa.array(matrix.ravel()).cast(element)
             columns[name] = pa.ListArray.from_arrays(pa.array(offsets), flat)
-    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(stars.seed))
+        number = stars.release.basis_function_id(band)
+        if number is not None:
+            columns[f"{band}_basis_function_id"] = np.full(len(stars), number)
+    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(stars))
     return pa.table(columns, schema=schema)
 
 
-def _source_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed: int) -> pa.Table:
+def _source_table(
+    stars: SimulatedStars, c: dict[str, NDArray[Any]], source_id: NDArray[np.int64]
+) -> pa.Table:
     size = len(source_id)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(stars.seed)
     bp_rp = (c["bp_mag"] - c["rp_mag"]).astype(np.float64)
     # The published relation of astrometry's effective wavenumber and colour (Lindegren et al.
     # 2021, eq. 3).
@@ -309,6 +328,8 @@ def _source_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed
         "ebv": np.exp(c["ln_ebv_seen"]),
         "e_ln_ebv": c["e_ln_ebv"],
     }
+    if stars.release.parallax.zero_point == "tentative_parallax_bias":
+        columns["tentative_parallax_bias"] = np.where(solved, zero_point, np.nan)
     contract = load_contract("gaia_source")
     arrays = {
         name: (pa.array(value, from_pandas=True) if isinstance(value, np.ndarray) else value).cast(
@@ -316,11 +337,13 @@ def _source_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed
         )
         for name, value in columns.items()
     }
-    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(seed))
+    schema = pa.schema([contract[name].arrow_field() for name in columns], _metadata(stars))
     return pa.table(arrays, schema=schema)
 
 
-def _truth_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed: int) -> pa.Table:
+def _truth_table(
+    stars: SimulatedStars, c: dict[str, NDArray[Any]], source_id: NDArray[np.int64]
+) -> pa.Table:
     values = c | {"g_fakemag": 10 ** (0.2 * c["mg"] + 2)}
     fields = [pa.field("source_id", pa.int64(), nullable=False)]
     arrays = [pa.array(source_id)]
@@ -328,13 +351,14 @@ def _truth_table(c: dict[str, NDArray[Any]], source_id: NDArray[np.int64], seed:
         arrays.append(pa.array(values[name]))
         stated = {"unit": unit, "description": meaning}
         fields.append(pa.field(name, arrays[-1].type, nullable=False, metadata=stated))
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=_metadata(seed)))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=_metadata(stars)))
 
 
-def _metadata(seed: int) -> dict[str, str]:
+def _metadata(stars: SimulatedStars) -> dict[str, str]:
     return {
         "simulated": "catalogproc.simulation.simulator: not real stars",
-        "seed": str(seed),
+        "seed": str(stars.seed),
+        **stars.release.facts,
     }
 
 

@@ -12,6 +12,7 @@ import torch
 
 from catalogproc.errors import JobError
 from catalogproc.job import TrainingJob
+from catalogproc.release import Release
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,6 +39,9 @@ class TrainSpec:
         auto, cpu or cuda.
     processes
         Number of processes on this host that train together.
+    release
+        The Gaia release whose spectra the model is to read; None for that of ``base``, or of the
+        shipped vocabulary.
     """
 
     job: TrainingJob
@@ -48,6 +52,7 @@ class TrainSpec:
     resume: bool = False
     device: str = "auto"
     processes: int = 1
+    release: Release | None = None
 
     @property
     def bundle_folder(self) -> Path:

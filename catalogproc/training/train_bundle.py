@@ -22,6 +22,7 @@ from catalogproc.training.checkpoint import CURVE, read_curve
 from catalogproc.training.config import Settings, TrainSpec
 from catalogproc.training.distributed import is_first, local_device
 from catalogproc.training.fit_calibration import fit_uncertainties
+from catalogproc.training.inherited_tokens import inherited, left_behind
 from catalogproc.training.model_card import write_card
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
@@ -126,6 +127,8 @@ def train_bundle(
         raise BundleError("the folder holds a bundle already", where=spec.bundle_folder)
     device = _device(spec.device)
     base = None if spec.base is None else load_bundle(spec.base)
+    if base is not None:
+        base = inherited(base, spec.release, spec.job.basis)
     data = load_training_data(spec, base, device)
     settings = settings_for(spec.job.training, data.star_count)
     _check_recipe(spec, data, base)
@@ -133,6 +136,9 @@ def train_bundle(
     if announce is not None:
         estimate = estimate_time(trainer, data.star_count)
         announce(replace(estimate, done=_steps_done(spec)).text())
+        if lost := left_behind(base):
+            announce(f"{len(lost)} coefficients of the model mean something else in "
+                     f"{data.vocabulary.data_release.title}, and are trained anew")  # fmt: skip
     trained = trainer.fit(spec.output, resume=spec.resume, progress=_loss_note(progress))
     if not trained.is_first:
         return None
@@ -240,6 +246,7 @@ def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> N
         "errors": dict(spec.job.errors),
         "augmentation": dict(spec.job.augmentation),
         "spectra": data.facts.get("real_spectra_sha256", ""),
+        "release": "" if spec.release is None else spec.release.hash,
     }
     path = spec.output / RECIPE
     if not is_first():
@@ -308,6 +315,8 @@ def _facts(
     if base is not None:
         facts["from"] = f"{base.name} ({base.hash})"
         facts["from_data"] = str(base.training.get("data", ""))
+        if lost := left_behind(base):
+            facts["not_inherited"] = f"{len(lost)} coefficients of {base.name}: trained anew"
     return facts
 
 

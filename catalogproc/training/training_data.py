@@ -27,7 +27,7 @@ from catalogproc.errors import JobError
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
 from catalogproc.network.transformer import Shape
-from catalogproc.release import load_release
+from catalogproc.release import Release, load_release
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.config import JobTable, TrainSpec
 from catalogproc.training.dataset_stars import DatasetOptions, read_stars
@@ -194,7 +194,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
     """Return simulated giants, mixed with the real stars of the job's table ``real``."""
     options = SimulationOptions.from_dict(spec.job.simulation)
     simulator = Simulator(device, options.corrected)
-    vocabulary = _vocabulary(base, spec.job.basis)
+    vocabulary = _vocabulary(base, spec.job.basis, spec.release)
     real = load_real_stars(RealOptions.from_dict(spec.job.real), spec.spectra, vocabulary)
 
     def table(purpose: str, n: int) -> StarTable:
@@ -239,7 +239,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
 def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: str) -> TrainingData:
     """Return the real stars of a dataset, by the job's table ``data``."""
     options, about = DatasetOptions.from_dict(spec.job.data), dataset_facts(folder)
-    vocabulary = _vocabulary(base, spec.job.basis or basis_of(about))
+    vocabulary = _vocabulary(base, spec.job.basis or basis_of(about), spec.release)
     stars = read_stars(folder, vocabulary, options, spec.job.augmentation)
     ids = np.unique(stars.training.ids)
     facts = {
@@ -296,13 +296,14 @@ def _refuse_forgetting(base: Bundle, training: StarTable) -> None:
         )
 
 
-def _vocabulary(base: Bundle | None, basis: str) -> Vocabulary:
+def _vocabulary(base: Bundle | None, basis: str, release: Release | None) -> Vocabulary:
     """Return the shipped vocabulary, or that of the base model with the new tokens.
 
-    ``basis`` is that of the coefficients; "" for that of the base model, or the archive's.
+    ``basis`` is that of the coefficients; "" for that of the base model, or the archive's. The
+    release is that of the spectra; the base model, if there is one, is for it.
     """
     if base is None:
-        return load_vocabulary(basis=basis or "archive")
+        return load_vocabulary(release=release, basis=basis or "archive")
     own = base.vocabulary
     return extended_vocabulary(own, load_vocabulary(release=base.release, basis=basis or own.basis))
 

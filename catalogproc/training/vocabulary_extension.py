@@ -56,7 +56,8 @@ def extended_vocabulary(old: Vocabulary, wanted: Vocabulary) -> Vocabulary:
             "the coefficients of the model mean something else",
             wanted=f"release {old.release}, {old.basis} basis",
             found=f"release {wanted.release}, {wanted.basis} basis",
-            advice="train a new model for that release, without --from",
+            advice="name the release to train for (--release NAME|FILE): what means the same is "
+            "inherited",
         )
     for token in wanted.tokens:
         if token.name in old:
