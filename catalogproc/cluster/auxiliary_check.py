@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalogproc.cluster.remote_input import looked_at
 from catalogproc.errors import InputError, Refusal, plural
+from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.io.staging import named
 from catalogproc.readers.auxiliary_account import account_lines
 from catalogproc.readers.auxiliary_columns import (
@@ -28,9 +29,11 @@ from catalogproc.release import Release
 
 SAMPLE_FILES, SAMPLE_ROWS = 20, 1000
 """Input files, and rows of each, whose stars are looked up."""
+SAMPLE_REMOTE = 3
+"""Number of files at addresses that are opened to see their columns."""
 
 
-def columns_of(files: Sequence[Path], release: Release) -> tuple[AuxiliaryColumns, ...]:
+def columns_of(files: Sequence[File], release: Release) -> tuple[AuxiliaryColumns, ...]:
     """Return which columns of each auxiliary table are used.
 
     Parameters
@@ -52,7 +55,7 @@ def columns_of(files: Sequence[Path], release: Release) -> tuple[AuxiliaryColumn
 
 
 def column_lines(
-    inputs: Sequence[Path], columns: Sequence[AuxiliaryColumns], release: Release
+    inputs: Sequence[File], columns: Sequence[AuxiliaryColumns], release: Release
 ) -> Iterator[str]:
     """Yield which columns stand in the spectra's own files, and which are given nowhere.
 
@@ -65,7 +68,7 @@ def column_lines(
     release
         The release of the spectra.
     """
-    kinds: dict[tuple[UsedColumn, ...], list[Path]] = {}
+    kinds: dict[tuple[UsedColumn, ...], list[File]] = {}
     for path, used in _own_columns(inputs, release):
         if used:
             kinds.setdefault(used, []).append(path)
@@ -79,7 +82,7 @@ def column_lines(
         yield from absent_lines(present, release)
 
 
-def has_own_columns(inputs: Sequence[Path], release: Release) -> bool:
+def has_own_columns(inputs: Sequence[File], release: Release) -> bool:
     """Return whether columns of gaia_source stand in the first files of spectra.
 
     Parameters
@@ -93,10 +96,12 @@ def has_own_columns(inputs: Sequence[Path], release: Release) -> bool:
 
 
 def _own_columns(
-    inputs: Sequence[Path], release: Release | None
-) -> Iterator[tuple[Path, tuple[UsedColumn, ...]]]:
+    inputs: Sequence[File], release: Release | None
+) -> Iterator[tuple[File, tuple[UsedColumn, ...]]]:
     """Yield the first files that can be opened, with the columns beside their spectra."""
-    for path in inputs[:SAMPLE_FILES]:
+    remote = [path for path in inputs if isinstance(path, RemoteFile)]
+    rest = set(remote[SAMPLE_REMOTE:])
+    for path in [path for path in inputs if path not in rest][:SAMPLE_FILES]:
         try:
             used = own_columns(open_table(path), release)
         except InputError:
@@ -105,7 +110,7 @@ def _own_columns(
 
 
 def matched_lines(
-    inputs: Sequence[Path],
+    inputs: Sequence[File],
     tables: AuxiliaryTable,
     columns: Sequence[AuxiliaryColumns],
     *,
@@ -116,7 +121,8 @@ def matched_lines(
     Parameters
     ----------
     inputs
-        Spectra. The stars in the first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up.
+        Spectra. The stars in the first SAMPLE_ROWS rows of up to SAMPLE_FILES files are looked up;
+        of files at addresses see :func:`~catalogproc.cluster.remote_input.looked_at`.
     tables
         The auxiliary tables, opened without a folder for staging.
     columns
@@ -180,10 +186,10 @@ class _Sample:
     own: pa.Table | None
 
 
-def _sample(inputs: Sequence[Path], tables: AuxiliaryTable) -> _Sample | None:
+def _sample(inputs: Sequence[File], tables: AuxiliaryTable) -> _Sample | None:
     """Return the first stars; None where none is needed and no file has columns of its own."""
     batches: list[pa.Table] = []
-    for path, used in _own_columns(inputs, tables.release):
+    for path, used in _own_columns(looked_at(inputs), tables.release):
         try:
             if tables.files or used:
                 batches += [_stars(batch) for batch in _head(path, tables.release)]
@@ -197,7 +203,7 @@ def _sample(inputs: Sequence[Path], tables: AuxiliaryTable) -> _Sample | None:
     return _Sample(ids, own if FAULT in own.column_names else None)
 
 
-def _head(path: Path, release: Release | None) -> Iterator[pa.RecordBatch]:
+def _head(path: File, release: Release | None) -> Iterator[pa.RecordBatch]:
     return read_spectra(path, rows=SAMPLE_ROWS, own=True, release=release)
 
 

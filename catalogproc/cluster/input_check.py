@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from catalogproc.cluster.remote_input import looked_at
 from catalogproc.errors import InputError, Refusal, plural
 from catalogproc.inference.screening import Duplicates, screen
+from catalogproc.io.remote_file import File
 from catalogproc.io.staging import named
 from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import assumed_units, read_spectra
@@ -19,8 +20,10 @@ SHOWN = 10
 """Number of lines about single files."""
 
 
-def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
+def input_lines(inputs: Sequence[File], vocabulary: Vocabulary) -> list[str]:
     """Screen the first rows of each file, and say what is not accepted.
+
+    Files at addresses are left to the workers (:func:`looked_at`).
 
     Parameters
     ----------
@@ -45,7 +48,10 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
     faults: list[InputError] = []
     assumed: Counter[str] = Counter()
     read = accepted = 0
-    for path in inputs:
+    read_now = looked_at(inputs)
+    if apart := len(inputs) - len(read_now):
+        lines.append(f"not looked at before the run: {plural(apart, 'file')} at addresses")
+    for path in read_now:
         try:
             reasons = _screened(path, vocabulary)
             lines += [f"{named(path)}: not read: {other}" for other in open_spectra(path).unread]
@@ -61,7 +67,7 @@ def input_lines(inputs: Sequence[Path], vocabulary: Vocabulary) -> list[str]:
             lines.append(f"{named(path)}: every one of the first rows is rejected: {why}")
     if len(inputs) == len(faults) == 1:
         raise Refusal.of(faults[0])
-    if not accepted:
+    if not accepted and read_now:
         raise Refusal(
             "no star of the input would be in the catalog",
             wanted="spectra with coefficients and a source_id",
@@ -84,12 +90,12 @@ def _in_a_line(error: InputError) -> str:
     return f"{error.message}{found}"
 
 
-def _screened(path: Path, vocabulary: Vocabulary) -> Counter[str]:
+def _screened(path: File, vocabulary: Vocabulary) -> Counter[str]:
     """Number of the first rows by the reason of their rejection; accepted ones have none."""
     return Counter(_reasons(path, vocabulary))
 
 
-def _reasons(path: Path, vocabulary: Vocabulary) -> Iterator[str]:
+def _reasons(path: File, vocabulary: Vocabulary) -> Iterator[str]:
     seen = Duplicates()
     for batch in read_spectra(path, rows=SAMPLE_ROWS, release=vocabulary.data_release):
         good, rejected = screen(batch, vocabulary, seen, named(path))

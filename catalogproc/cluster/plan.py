@@ -19,6 +19,7 @@ from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.done_chunks import chunk_states
 from catalogproc.cluster.input_check import input_lines
 from catalogproc.cluster.parallel import map_parallel
+from catalogproc.cluster.remote_input import looked_at
 from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
 from catalogproc.errors import InputError, ResumeError, plural
@@ -29,6 +30,7 @@ from catalogproc.features.tokens import reads_parallax
 from catalogproc.inference.engine import check_job
 from catalogproc.io.free_space import format_bytes
 from catalogproc.io.output import check_output_folder
+from catalogproc.io.remote_file import File
 from catalogproc.io.staging import named
 from catalogproc.io.temporary_files import is_temporary
 from catalogproc.job import Job, load_job
@@ -91,8 +93,8 @@ class Plan:
     spec: RunSpec
     job: Job
     bundle: Bundle
-    inputs: tuple[Path, ...]
-    gaia_source: tuple[Path, ...]
+    inputs: tuple[File, ...]
+    gaia_source: tuple[File, ...]
     output: Path
     identity: RunIdentity
     chunks: tuple[Chunk, ...]
@@ -206,7 +208,7 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     spec
         What the user asked for, with a local output folder.
     announce
-        Called with a line when files are downloaded from an address.
+        Called with a line about files at an address.
 
     Raises
     ------
@@ -225,10 +227,11 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     columns = columns_of(gaia_source, bundle.release)
     check_job(job, bundle)
     dust_map = open_dust_map() if job.dust else None
-    joined = [InputFile(named(path), fingerprint(path)) for path in gaia_source]
+    joined = [InputFile(named(path), fingerprint(path, now=False)) for path in gaia_source]
     if dust_map is not None:
         joined.append(InputFile(shown_path(dust_map.folder / FACTS), dust_map.hash))
-    found = map_parallel(lambda path: _fault(path, bundle.vocabulary), files)
+    read = set(looked_at(files))
+    found = map_parallel(lambda path: _fault(path, bundle.vocabulary, path in read), files)
     faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
     chunks = cut(files, job.chunk_rows, faults)
     if not gaia_source and not has_own_columns(files, bundle.release):
@@ -264,10 +267,13 @@ def _job_of(spec: RunSpec) -> Job:
     return replace(job, dust="" if spec.dust == "none" else spec.dust)
 
 
-def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
-    """Return why a file cannot be read. Raise ReleaseError if it is of another release."""
+def _fault(path: File, vocabulary: Vocabulary, rows: bool) -> Failure | None:
+    """Return why a file cannot be read. Raise ReleaseError if it is of another release.
+
+    Without ``rows`` only what the head of the file states is looked at.
+    """
     try:
-        check_release(path, vocabulary)
+        check_release(path, vocabulary, rows=rows)
     except InputError as error:
         return Failure.of_file(path, error)
     return None
@@ -275,7 +281,7 @@ def _fault(path: Path, vocabulary: Vocabulary) -> Failure | None:
 
 def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:
     """Return each file with its fingerprint and rows; every file has at least one piece."""
-    by_file: dict[Path, list[Piece]] = {}
+    by_file: dict[File, list[Piece]] = {}
     for piece in (piece for chunk in chunks for piece in chunk.pieces):
         by_file.setdefault(piece.file, []).append(piece)
     return [

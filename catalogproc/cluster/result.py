@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogproc.errors import CatalogprocError, TransientError, plural
+from catalogproc.io.remote_file import File
 from catalogproc.readers.auxiliary_account import account_lines, zero_point_lines
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Failure:
     advice: str
 
     @classmethod
-    def of_file(cls, file: Path, error: BaseException) -> Failure:
+    def of_file(cls, file: File, error: BaseException) -> Failure:
         """Return the failure of a file that cannot be read.
 
         Parameters

@@ -239,7 +239,10 @@ def _check_shared_folders(client: Client, plan: Plan) -> None:
     try:
         probe.write_text(token, encoding="utf-8")
         needed = [plan.bundle.path / DECLARATION, *plan.gaia_source, *plan.inputs]
-        files = [path.absolute() for path in needed if path.exists()][:SAMPLE]
+        present = [path.absolute() for path in needed if path.exists()]
+        local = [path for path in present if isinstance(path, Path)]
+        remote = [path for path in present if not isinstance(path, Path)]
+        files = [*local[:SAMPLE], *remote[:1]]
         answers = client.run(shared_folder_error, probe, token, files, on_error="return")
     finally:
         probe.unlink(missing_ok=True)

@@ -23,7 +23,8 @@ from catalogproc import __version__
 from catalogproc.cluster.device_memory import DEVICE_MEMORY, device_memory
 from catalogproc.cluster.gpu_claim import Claim, pin
 from catalogproc.cluster.result import describe_error
-from catalogproc.errors import WorkerError
+from catalogproc.errors import CatalogprocError, WorkerError
+from catalogproc.io.remote_file import File
 from catalogproc.job import Job
 from catalogproc.rundir.manifest import RUN_FILE
 
@@ -285,7 +286,7 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def shared_folder_error(probe: Path, token: str, files: Sequence[Path]) -> str:
+def shared_folder_error(probe: Path, token: str, files: Sequence[File]) -> str:
     """Return why a worker does not see the folders of the run, or an empty string if it does.
 
     Parameters
@@ -295,14 +296,19 @@ def shared_folder_error(probe: Path, token: str, files: Sequence[Path]) -> str:
     token
         What the probe must contain.
     files
-        Input files that must exist.
+        Input files that must exist; one at an address must be readable from here.
     """
     try:
         found = probe.read_text(encoding="utf-8")
         for file in files:
-            file.stat()
+            if isinstance(file, Path):
+                file.stat()
+            else:
+                file.now()
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
+    except CatalogprocError as error:
+        return error.text(advice=False)
     if found != token:
         return f"{probe} has other content there"
     return "" if os.access(probe.parent, os.W_OK | os.X_OK) else f"{probe.parent} is not writable"

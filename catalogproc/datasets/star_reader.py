@@ -12,6 +12,7 @@ import pyarrow as pa
 from catalogproc.errors import CountError
 from catalogproc.features.tokens import READABLE, Tokens, tokens
 from catalogproc.inference.screening import Duplicates, screen
+from catalogproc.io.remote_file import File
 from catalogproc.job import Job
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.readers.release_check import check_release
@@ -26,8 +27,8 @@ ROWS = 8_192
 class StarFiles:
     """Files of spectra, and of gaia_source and auxiliary tables joined by source_id."""
 
-    spectra: Sequence[Path]
-    auxiliary: Sequence[Path] = ()
+    spectra: Sequence[File]
+    auxiliary: Sequence[File] = ()
 
 
 def all_inputs_job(vocabulary: Vocabulary, *, labels: bool = False) -> Job:
@@ -79,7 +80,7 @@ class RowCount:
 
 
 def screened(
-    files: Sequence[Path],
+    files: Sequence[File],
     vocabulary: Vocabulary,
     count: RowCount | None = None,
     batch_rows: int = ROWS,

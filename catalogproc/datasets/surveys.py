@@ -28,6 +28,7 @@ from catalogproc.features.star_batch import read
 from catalogproc.features.tokens import Tokens
 from catalogproc.inference.screening import Duplicates, screen
 from catalogproc.io.atomic import scratch_folder
+from catalogproc.io.remote_file import File
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.readers.release_check import check_release
@@ -74,15 +75,15 @@ class SurveyFiles:
 
     apogee: Path
     distmass: Path
-    gaia_source: tuple[Path, ...]
-    xp: tuple[Path, ...]
-    tmass: tuple[Path, ...] = ()
+    gaia_source: tuple[File, ...]
+    xp: tuple[File, ...]
+    tmass: tuple[File, ...] = ()
     crosswalk: Path | None = None
     vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     apogee_columns: ApogeeColumns = field(default_factory=ApogeeColumns)
     distmass_columns: DistMassColumns = field(default_factory=DistMassColumns)
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[File]:
         crosswalk = () if self.crosswalk is None else (self.crosswalk,)
         tables = (*self.gaia_source, *self.xp, *self.tmass, *crosswalk)
         return iter((self.apogee, self.distmass, *tables))
@@ -164,10 +165,14 @@ def _facts(files: SurveyFiles, dust_map: DustMap | None) -> dict[str, Any]:
         "made from": "APOGEE, DistMass, Gaia and 2MASS",
         "credit": f"{CREDIT}; {dust_map.facts['credit']}" if dust_map else CREDIT,
         "dust map": dust_map.hash if dust_map else None,
-        "files": {shown_path(path): fingerprint(path) for path in files},
+        "files": {_shown(path): fingerprint(path) for path in files},
         "APOGEE's columns": vars(files.apogee_columns),
         "DistMass's columns": vars(files.distmass_columns),
     }
+
+
+def _shown(path: File) -> str:
+    return shown_path(path) if isinstance(path, Path) else str(path)
 
 
 def _labels(

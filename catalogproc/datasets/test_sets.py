@@ -158,7 +158,8 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
 
 def _files(folder: Path, required: Sequence[str]) -> dict[str, list[Path]]:
     """Return the files of a test set by prefix; raise JobError where a required one is missing."""
-    files = {name: [p for p in expand([folder]) if p.name.startswith(name)] for name in PREFIXES}
+    found = [path for path in expand([folder]) if isinstance(path, Path)]
+    files = {name: [p for p in found if p.name.startswith(name)] for name in PREFIXES}
     for name in required:
         if not files[name]:
             raise JobError(

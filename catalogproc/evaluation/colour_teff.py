@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets.star_reader import screened
 from catalogproc.inference.engine import Engine
+from catalogproc.io.remote_file import File
 from catalogproc.job import Job
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ColourCheck:
         return ColourCheck(*(column[which] for column in vars(self).values()))
 
 
-def colour_check(bundle: Bundle, files: Sequence[Path]) -> ColourCheck:
+def colour_check(bundle: Bundle, files: Sequence[File]) -> ColourCheck:
     """Return the check of the real giants with clean flags in files of spectra.
 
     The colour is dereddened with the model's E(B - V).

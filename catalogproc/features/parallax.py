@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 ASSUMED_ZERO_POINT, ASSUMED_ERROR = -0.04, 0.02
 """Zero-point and its 1-sigma uncertainty where it cannot be computed, mas."""
 
-SOURCES = (
+SOURCES: tuple[str, ...] = (
     "parallax", "parallax_error", "nu_eff_used_in_astrometry", "pseudocolour", "ecl_lat",
     "astrometric_params_solved", "tentative_parallax_bias", "ra", "dec",
 )  # fmt: skip

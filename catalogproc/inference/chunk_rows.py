@@ -23,6 +23,7 @@ from catalogproc.readers.xp import BATCH_ROWS, CORRELATED_ROWS
 if TYPE_CHECKING:
     from catalogproc.inference.stopwatch import Stopwatch
     from catalogproc.readers.chunks import Chunk
+    from catalogproc.readers.content_hash import ContentHash
     from catalogproc.readers.pieces import Piece
     from catalogproc.vocabulary import Vocabulary
 
@@ -111,7 +112,11 @@ class _Held:
 
 
 def screened_rows(
-    chunk: Chunk, vocabulary: Vocabulary, correlations: bool, watch: Stopwatch
+    chunk: Chunk,
+    vocabulary: Vocabulary,
+    correlations: bool,
+    watch: Stopwatch,
+    content: ContentHash,
 ) -> Iterator[ChunkRows]:
     """Yield the rows of a chunk in batches, in the order of its files.
 
@@ -125,6 +130,8 @@ def screened_rows(
         Whether the correlations of coefficients are read.
     watch
         Measures the stages ``read`` and ``screen``.
+    content
+        Hashes what is read.
 
     Raises
     ------
@@ -137,7 +144,7 @@ def screened_rows(
         with watch.time("read"):
             seen = Duplicates(_identifiers_before(piece))
             drawn = spectra(
-                piece,
+                content.hearing(piece),
                 correlations=correlations,
                 batch_rows=limit,
                 own=True,
@@ -156,6 +163,8 @@ def screened_rows(
             held.add(number, batch.num_rows, good, rejected)
             if held.rows >= limit:
                 yield held.take()
+        with watch.time("read"):
+            content.finish(piece)
     if held.parts:
         yield held.take()
 

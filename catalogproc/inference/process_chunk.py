@@ -35,8 +35,8 @@ from catalogproc.inference.stopwatch import Stopwatch
 from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.io.staging import named
 from catalogproc.readers.chunks import fingerprint
+from catalogproc.readers.content_hash import ContentHash
 from catalogproc.readers.gaia_source import NO_TABLES
-from catalogproc.readers.pieces import content_sha256
 from catalogproc.readers.xp import split_own
 from catalogproc.rundir.receipts import FileRows, Receipt, write_receipt
 
@@ -105,14 +105,12 @@ def process_chunk(
     _check_fingerprints(chunk.pieces, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected, parts.posterior or nullcontext():
-            for batch in _stream(engine, chunk, gaia_source or NO_TABLES, watch):
+            for batch in _stream(engine, parts, gaia_source or NO_TABLES, watch):
                 with watch.time("write"):
                     parts.write(batch)
                 if worker.progress is not None:
                     worker.progress(int(batch.rows.read.sum()))
             _check_fingerprints(chunk.pieces, "was changed while it was read")
-            with watch.time("read"):
-                parts.input_sha256 = content_sha256(chunk.pieces)
             _check_counts(chunk, parts)
             closing = time.perf_counter()
         watch.seconds["write"] += time.perf_counter() - closing
@@ -145,14 +143,14 @@ class _Parts:
     def __init__(self, engine: Engine, chunk: Chunk, output: Path) -> None:
         stem = f"{chunk.pieces[0].file.name.split('.')[0]}-{chunk.id[:8]}"
         metadata = _metadata(engine, chunk)
-        self.output = output
+        self.output, self.chunk = output, chunk
         self.rows_matched = 0
         self.read = np.zeros(len(chunk.pieces), np.int64)
         self.written = np.zeros(len(chunk.pieces), np.int64)
         self.reasons: Counter[str] = Counter()
         self.auxiliary: dict[str, Counter[str]] = {}
         self.zero_points: Counter[str] = Counter()
-        self.input_sha256 = ""
+        self.content = ContentHash()
         self.catalog = PartWriter(output, stem, load_contract("catalog"), metadata)
         self.rejected = PartWriter(
             output, stem, load_contract("rejected"), metadata, allow_empty=False
@@ -193,10 +191,13 @@ class _Parts:
 
 
 def _stream(
-    engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable, watch: Stopwatch
+    engine: Engine, parts: _Parts, gaia_source: AuxiliaryTable, watch: Stopwatch
 ) -> Iterator[_Batch]:
     """Yield the batches of a chunk, done but not written."""
-    batches = screened_rows(chunk, engine.bundle.vocabulary, _reads_correlations(engine), watch)
+    correlations = _reads_correlations(engine)
+    batches = screened_rows(
+        parts.chunk, engine.bundle.vocabulary, correlations, watch, parts.content
+    )
     for rows in batches:
         with watch.time("match"):
             joined = _auxiliary(gaia_source, rows.good)
@@ -323,7 +324,7 @@ def _receipt(
         job_hash=engine.job.hash,
         bundle_hash=engine.bundle.hash,
         input_fingerprint=files[0].fingerprint,
-        input_sha256=parts.input_sha256,
+        input_sha256=parts.content.hexdigest(),
         catalog_part=_path(catalog.part),
         catalog_sha256=_sha256(catalog.part),
         rejected_part=_path(rejected.part),

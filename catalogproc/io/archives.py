@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from catalogproc.errors import InputError
 from catalogproc.io.atomic import publish, scratch_folder
@@ -16,7 +16,7 @@ _MEMBERS = "members"
 _BLOCK = 1 << 20
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Return whether a file's name is that of a ZIP archive.
 
     Parameters

@@ -1,7 +1,7 @@
-"""Local copies of files at addresses: readers and writers use local files only.
+"""The folder of local copies, $CATALOGPROC_STAGE: runs at addresses, and unpacked ZIP archives.
 
-A file at an address (``s3://bucket/xp/*.parquet``) is fetched completely before it is read, into
-the folder $CATALOGPROC_STAGE. Unpacked ZIP archives are there too.
+A run whose output is at an address is written here and uploaded. Input at an address is read where
+it lies (remote_file.py), except for ZIP archives.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from catalogproc.errors import InputError
 from catalogproc.io.archives import SCHEME, is_archive, unpack
 from catalogproc.io.free_space import require_space
 from catalogproc.io.remote import Address, Entry, is_address
+from catalogproc.io.remote_file import File, RemoteFile
 
 STAGE = "CATALOGPROC_STAGE"
 THREADS = 8
@@ -29,22 +30,22 @@ def stage() -> Path:
     return Path(os.environ.get(STAGE) or f"{caches}/catalogproc").expanduser()
 
 
-def named(path: Path) -> str:
-    """Return a file's name as the user gave it: for a staged file, its address.
+def named(path: File) -> str:
+    """Return a file's name as the user gave it: for one at an address or a staged one, the address.
 
     Parameters
     ----------
     path
-        A local file.
+        The file.
     """
-    if not path.is_relative_to(stage()):
+    if isinstance(path, RemoteFile) or not path.is_relative_to(stage()):
         return str(path)
     scheme, *rest = path.relative_to(stage()).parts
     return f"{scheme}://{'/'.join(rest)}"
 
 
-def local(name: str | Path) -> Path:
-    """Return the local file of a name; that of an address is staged first.
+def located(name: str | Path) -> File:
+    """Return the file of a name, as :func:`named` gives it.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def local(name: str | Path) -> Path:
     found = address.files()
     if len(found) != 1:
         raise InputError("no such file at an address", found=f"{len(found)} files", where=name)
-    return fetch(address, found)[0]
+    return RemoteFile.of(address, found[0])
 
 
 def _member(name: str) -> Path:

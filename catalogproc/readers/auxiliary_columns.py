@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import did_you_mean
 from catalogproc.flags import Flag, load_flags
+from catalogproc.io.remote_file import File, as_file
 from catalogproc.readers import coerce
 from catalogproc.readers.auxiliary_rows import UsedColumn, used_columns
 from catalogproc.readers.formats import Table, open_table
@@ -39,7 +39,7 @@ class AuxiliaryColumns:
         The name of its table, which several files of the same columns may be.
     """
 
-    path: Path
+    path: File
     used: tuple[UsedColumn, ...]
     ignored: tuple[str, ...]
     unread: tuple[str, ...]
@@ -73,7 +73,7 @@ class AuxiliaryColumns:
         return f"{name} ({near})" if near else name
 
 
-def auxiliary_columns(path: str | Path, release: Release | None = None) -> AuxiliaryColumns:
+def auxiliary_columns(path: str | File, release: Release | None = None) -> AuxiliaryColumns:
     """Look which columns of an auxiliary table are used.
 
     Parameters
@@ -88,11 +88,11 @@ def auxiliary_columns(path: str | Path, release: Release | None = None) -> Auxil
     InputError
         The file cannot be read, or is not an auxiliary table.
     """
-    table = open_table(Path(path))
+    table = open_table(as_file(path))
     used = used_columns(table, release)
     stored = {column.stored for column in used}
     ignored = tuple(name for name in table.types if name not in stored)
-    return AuxiliaryColumns(Path(path), used, ignored, table.unread, _is_rounded(table, used[0]))
+    return AuxiliaryColumns(as_file(path), used, ignored, table.unread, _is_rounded(table, used[0]))
 
 
 def _is_rounded(table: Table, source_id: UsedColumn) -> bool:

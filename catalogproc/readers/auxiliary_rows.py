@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 
 from catalogproc.contract import Column, load_contract
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import Mask
 from catalogproc.readers.column_lookup import (
@@ -161,7 +161,7 @@ def read_column(column: UsedColumn, held: pa.Array) -> tuple[pa.Array, Mask]:
     return array, bad
 
 
-def conform(part: Rows, columns: Sequence[UsedColumn], path: Path) -> pa.Table:
+def conform(part: Rows, columns: Sequence[UsedColumn], path: File) -> pa.Table:
     """Return the rows of an auxiliary table that have a source_id, in types and units of ours.
 
     Parameters
@@ -201,7 +201,7 @@ def conform(part: Rows, columns: Sequence[UsedColumn], path: Path) -> pa.Table:
     return table.filter(pc.is_valid(table.column("source_id"))) if nameless else table
 
 
-def _unreadable(path: Path, column: str, row: int, wanted: str, found: object) -> InputError:
+def _unreadable(path: File, column: str, row: int, wanted: str, found: object) -> InputError:
     return InputError(
         "a value of the auxiliary table cannot be read",
         wanted=wanted,

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
-from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.errors import InputError, JobError, Refusal, plural
 from catalogproc.io.archives import is_archive
 from catalogproc.io.hashes import file_blocks, sha256
-from catalogproc.io.remote import Address, is_address
-from catalogproc.io.staging import fetch, stage
+from catalogproc.io.remote import Address, Entry, is_address
+from catalogproc.io.remote_file import File, RemoteFile, as_file
+from catalogproc.io.staging import fetch
 from catalogproc.readers.datalink import not_read, spectra_in
-from catalogproc.readers.formats import READ_FILES, advice_for, has_known_suffix
+from catalogproc.readers.formats import READ_FILES, SUFFIXES, advice_for, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_files
 from catalogproc.readers.pieces import Piece, pieces_of
@@ -31,6 +33,7 @@ GROUP_FILES = 500
 """Number of files that share a chunk at most; they have at most half of a chunk's rows."""
 
 _ENDS = 64 << 10
+_THREADS = 16
 
 # Bytes by which a file and a compressed one are compared.
 _COMPARED = 1 << 20
@@ -74,12 +77,17 @@ class Chunk:
         folder
             The folder.
         """
-        return Chunk(tuple(replace(piece, file=folder / piece.file) for piece in self.pieces))
+        return Chunk(
+            tuple(
+                replace(piece, file=folder / piece.file) if isinstance(piece.file, Path) else piece
+                for piece in self.pieces
+            )
+        )
 
 
 def expand(
     inputs: Iterable[str | Path], announce: Callable[[str], None] | None = None
-) -> list[Path]:
+) -> list[File]:
     """Return the files that paths, quoted globs (``**`` too), folders and addresses stand for.
 
     Parameters
@@ -87,14 +95,14 @@ def expand(
     inputs
         A folder stands for the files in it with a known ending, without those whose names begin
         with a dot or an underscore; a HATS catalog or collection for the files of its
-        partitions; a ZIP archive for its spectra. Files at an address (``s3://…``) are staged
-        first.
+        partitions; a ZIP archive for its spectra. Files at an address (``s3://…``) are read where
+        they lie; ZIP archives there are fetched.
     announce
-        Is told of what is staged, and of whatever part of the input is not read.
+        Is told of what is at an address, and of whatever part of the input is not read.
 
     Returns
     -------
-    list of Path
+    list of Path or RemoteFile
         In the order of the inputs; within a glob or folder by name, within HATS by pixel. A file
         that is named twice is kept once; so is one that is there with and without .gz.
 
@@ -106,62 +114,80 @@ def expand(
         An address or an archive cannot be read.
     """
     say = announce or (lambda line: None)
-    found: dict[tuple[int, int] | Path, Path] = {}
+    found: dict[tuple[int, int] | File, File] = {}
     for word in inputs:
         far = is_address(word)
-        matches = _staged(Address(str(word)), announce) if far else _matches(Path(word), say)
+        matches = _at_address(Address(str(word)), say) if far else _matches(Path(word), say)
         for path in matches:
-            for file in spectra_in(path, say) if is_archive(path) else [path]:
+            inside = isinstance(path, Path) and is_archive(path) and spectra_in(path, say)
+            files: Sequence[File] = inside or [path]
+            for file in files:
                 found.setdefault(_identity(file), file)
     return _without_copies(_without_sampling(list(found.values()), say), say)
 
 
-def _without_sampling(files: list[Path], say: Callable[[str], None]) -> list[Path]:
+def _without_sampling(files: list[File], say: Callable[[str], None]) -> list[File]:
     """The files without those that hold the wavelengths of another one."""
-    kept = [path for path in files if not is_sampling_file(path)]
+    names = {str(path) for path in files}
+    kept = [path for path in files if not _is_sampling_file(path, names)]
     for path in files:
         if path not in kept:
             say(f"{path}: the wavelengths of the sampled spectra beside it")
     return kept
 
 
-def _without_copies(files: list[Path], say: Callable[[str], None]) -> list[Path]:
+def _is_sampling_file(path: File, names: Container[str]) -> bool:
+    if isinstance(path, Path):
+        return is_sampling_file(path)
+    stem = str(path).removesuffix("_sampling.csv")
+    return stem != str(path) and any(f"{stem}{suffix}" in names for suffix in SUFFIXES)
+
+
+def _without_copies(files: list[File], say: Callable[[str], None]) -> list[File]:
     """The files without each NAME.gz whose content is that of NAME, which is there too."""
-    plain = {path for path in files if path.suffix != ".gz"}
+    plain = {str(path): path for path in files if path.suffix != ".gz"}
     kept = []
     for path in files:
-        other = path.with_suffix("")
-        if path.suffix == ".gz" and other in plain and _same_start(path, other):
+        other = plain.get(str(path).removesuffix(".gz"))
+        if path.suffix == ".gz" and other is not None and _same_start(path, other):
             say(f"{path}: not read, it is {other.name}, compressed")
         else:
             kept.append(path)
     return kept
 
 
-def _same_start(one: Path, other: Path) -> bool:
+def _same_start(one: File, other: File) -> bool:
     try:
         return head(one, _COMPARED) == head(other, _COMPARED)
     except Exception:  # a damaged file is read, and fails by its own name
         return False
 
 
-def fingerprint(path: str | Path) -> str:
-    """Return the SHA-256 (hex) of a file's size, its first and its last 64 KiB.
+def fingerprint(path: str | File, *, now: bool = True) -> str:
+    """Return a hash (hex) that changes with a file: of its size and its content or version.
+
+    Of a local file its size, its first and its last 64 KiB are hashed; of a file at an address its
+    size and what the store says of its version.
 
     Parameters
     ----------
     path
         The file.
+    now
+        Whether a store is asked again, or the file is as it was when it was listed.
 
     Raises
     ------
     InputError
         The file cannot be read.
     """
+    file = as_file(path)
+    if isinstance(file, RemoteFile):
+        return (file.now() if now else file).fingerprint
     try:
-        size = Path(path).stat().st_size
+        size = file.stat().st_size
         ends = [(start, start + _ENDS) for start in (0, max(size - _ENDS, 0))]
-        return sha256([f"{size}\n".encode(), *file_blocks(Path(path), ends)])
+        return sha256([f"{size}\n".encode(), *file_blocks(file, ends)])
     except OSError as error:
         raise InputError(
             "the file cannot be read", wanted="a file", found=error, where=path
@@ -169,7 +195,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def cut(
-    files: Sequence[str | Path], chunk_rows: int, unreadable: Container[Path] = ()
+    files: Sequence[str | File], chunk_rows: int, unreadable: Container[File] = ()
 ) -> list[Chunk]:
     """Cut input files into chunks, in their order.
 
@@ -211,33 +237,44 @@ def cut(
     return [Chunk(tuple(pieces)) for pieces in groups]
 
 
-def _pieces(files: Sequence[str | Path], chunk_rows: int) -> Iterator[tuple[Path, list[Piece]]]:
+def _pieces(files: Sequence[str | File], chunk_rows: int) -> Iterator[tuple[File, list[Piece]]]:
     """Yield each file with its pieces. Raise Refusal where two have the same content."""
-    seen: dict[str, Path] = {}
-    for path in map(Path, files):
-        try:
-            mark = fingerprint(path)
-            empty = path.stat().st_size == 0
-        except (InputError, OSError):
-            mark, empty = "", True
-        # Empty files have the same content; each of them fails by its own name.
-        unique = mark if not empty else f"{mark} {path.resolve()}"
-        if unique in seen:
-            raise Refusal(
-                "two input files have the same content: each star would be in the catalog twice",
-                wanted="each file once",
-                found=f"{seen[unique]} and {path}",
-                advice="leave one of them out",
-            )
-        seen[unique] = path
-        yield path, pieces_of(path, mark, unique, chunk_rows)
+    seen: dict[str, File] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        paths = [as_file(path) for path in files]
+        for path, (unique, pieces) in zip(
+            paths, pool.map(lambda path: _divided(path, chunk_rows), paths), strict=True
+        ):
+            if unique in seen:
+                raise Refusal(
+                    "two input files have the same content: each star would be in the catalog "
+                    "twice",
+                    wanted="each file once",
+                    found=f"{seen[unique]} and {path}",
+                    advice="leave one of them out",
+                )
+            seen[unique] = path
+            yield path, pieces
 
 
-def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Path]:
-    """Return the staged files of an address."""
+def _divided(path: File, chunk_rows: int) -> tuple[str, list[Piece]]:
+    """Return what identifies a file by its content, and its pieces."""
+    try:
+        mark = fingerprint(path, now=False)
+        empty = path.stat().st_size == 0
+    except (InputError, OSError):
+        mark, empty = "", True
+    # Empty files have the same content; each of them fails by its own name.
+    place = path.resolve() if isinstance(path, Path) else path
+    unique = mark if not empty else f"{mark} {place}"
+    return unique, pieces_of(path, mark, unique, chunk_rows)
+
+
+def _at_address(address: Address, say: Callable[[str], None]) -> list[File]:
+    """Return the files of an address; ZIP archives among them are fetched."""
     files = address.files()
     if [entry.path for entry in files] != [address.path]:
-        files = [entry for entry in files if _has_input_name(Path(entry.path))]
+        files = [entry for entry in files if _has_input_name(PurePosixPath(entry.path))]
     if not files:
         raise JobError(
             "no file at the address can be read",
@@ -245,13 +282,19 @@ def _staged(address: Address, announce: Callable[[str], None] | None) -> list[Pa
             found="none",
             where=address,
         )
-    if announce is not None:
-        size = sum(entry.size for entry in files) / 1e6
-        announce(f"{address}: {len(files)} files, {size:,.1f} MB, staged in {stage()}")
-    return fetch(address, files)
+    size = sum(entry.size for entry in files) / 1e6
+    say(f"{address}: {plural(len(files), 'file')}, {size:,.1f} MB, read where they lie")
+
+    def opened(entry: Entry) -> File:
+        if is_archive(PurePosixPath(entry.path)):
+            return fetch(address, [entry])[0]
+        return RemoteFile.of(address, entry)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(opened, files))
 
 
-def _matches(word: Path, say: Callable[[str], None]) -> list[Path]:
+def _matches(word: Path, say: Callable[[str], None]) -> Sequence[File]:
     """The local files that one input stands for."""
     if word.is_dir():
         found = hats_files(word)
@@ -303,12 +346,14 @@ def _is_input(path: Path) -> bool:
     return _has_input_name(path) and not path.is_dir()
 
 
-def _has_input_name(path: Path) -> bool:
+def _has_input_name(path: PurePath) -> bool:
     return path.name[0] not in "._" and (has_known_suffix(path) or is_archive(path))
 
 
-def _identity(path: Path) -> tuple[int, int] | Path:
+def _identity(path: File) -> tuple[int, int] | File:
     """Return what identifies a file, by whatever path it is named."""
+    if isinstance(path, RemoteFile):
+        return path
     try:
         status = path.stat()
     except OSError:

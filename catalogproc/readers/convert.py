@@ -16,6 +16,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, JobError
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
+from catalogproc.io.remote_file import File, as_file
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.release_check import release_of, row_faults
 from catalogproc.readers.star_rows import open_spectra
@@ -37,7 +38,7 @@ class Converted:
     where there are none.
     """
 
-    file: Path
+    file: File
     parts: tuple[Path, ...]
     rejected: Path | None
     rows_read: int
@@ -46,7 +47,7 @@ class Converted:
 
 
 def convert(
-    files: Iterable[str | Path],
+    files: Iterable[str | File],
     folder: str | Path,
     *,
     correlations: bool = False,
@@ -92,7 +93,7 @@ def convert(
         Rows read and rows written disagree; nothing of this input is written.
     """
     written: list[Path] = []
-    for path in map(Path, files):
+    for path in map(as_file, files):
         account = convert_file(
             path,
             Path(folder),
@@ -108,7 +109,7 @@ def convert(
 
 
 def convert_file(
-    path: Path,
+    path: File,
     folder: Path,
     *,
     correlations: bool = False,
@@ -156,7 +157,7 @@ def convert_file(
     return Converted(path, tuple(reversed(parts)), place, read, kept, rejected)
 
 
-def _check_counts(path: Path, promised: int | None, read: int, kept: int, rejected: int) -> None:
+def _check_counts(path: File, promised: int | None, read: int, kept: int, rejected: int) -> None:
     """Raise CountError unless every row, as many as the file promised, is accounted for."""
     if kept + rejected != read or (promised is not None and read != promised):
         raise CountError(
@@ -208,7 +209,7 @@ def _schema(names: Sequence[str], described: dict[str, str]) -> pa.Schema:
     return pa.schema([contract.field(name) for name in names], metadata=contract.metadata)
 
 
-def _parted(batch: pa.RecordBatch, path: Path, release: Release) -> tuple[pa.RecordBatch, pa.Table]:
+def _parted(batch: pa.RecordBatch, path: File, release: Release) -> tuple[pa.RecordBatch, pa.Table]:
     """Rows to write, and the others as the contract rejected has them."""
     nameless = np.asarray(pc.is_null(batch.column("source_id")))
     faulty = np.asarray(pc.is_valid(batch.column("fault")))
@@ -236,7 +237,7 @@ def _parted(batch: pa.RecordBatch, path: Path, release: Release) -> tuple[pa.Rec
     return batch.filter(pa.array(~bad)), rejected
 
 
-def _done(path: Path, folder: Path, stem: str, described: dict[str, str]) -> Converted | None:
+def _done(path: File, folder: Path, stem: str, described: dict[str, str]) -> Converted | None:
     """The account of an earlier conversion of the same input, if it stands there whole."""
     if not (folder / f"{stem}-000.parquet").exists():
         return None

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError, JobError, masked
+from catalogproc.io.remote_file import File, as_file
 from catalogproc.io.staging import named
 from catalogproc.readers import coerce
 from catalogproc.readers.auxiliary_rows import UsedColumn, conform, used_columns
@@ -64,9 +65,9 @@ class AuxiliaryTable:
         What columns are called comes from here first.
     """
 
-    files: tuple[Path, ...] = ()
+    files: tuple[File, ...] = ()
     parts: tuple[SortedPart, ...] = ()
-    unready: tuple[Path, ...] = ()
+    unready: tuple[File, ...] = ()
     tables: tuple[str, ...] = ()
     release: Release | None = None
 
@@ -164,7 +165,7 @@ def _rows_of(rows: pa.Table, wanted: Ids) -> pa.Table:
 
 
 def open_auxiliary(
-    files: Sequence[str | Path], staging: str | Path | None, release: Release | None = None
+    files: Sequence[str | File], staging: str | Path | None, release: Release | None = None
 ) -> AuxiliaryTable:
     """Open auxiliary tables, and write sorted copies of those that are not sorted.
 
@@ -185,9 +186,9 @@ def open_auxiliary(
         A file cannot be read, lacks source_id or anything else that is of use, or keeps
         its source_id as a float.
     """
-    paths = tuple(dict.fromkeys(map(Path, files)))
+    paths = tuple(dict.fromkeys(map(as_file, files)))
     parts: list[SortedPart] = []
-    unready: list[Path] = []
+    unready: list[File] = []
     read: list[Sequence[UsedColumn]] = []
     for path in paths:
         table = open_table(path)
@@ -203,7 +204,7 @@ def open_auxiliary(
     return AuxiliaryTable(paths, tuple(parts), tuple(unready), table_names(paths, read), release)
 
 
-def table_names(files: Sequence[Path], columns: Sequence[Sequence[UsedColumn]]) -> tuple[str, ...]:
+def table_names(files: Sequence[File], columns: Sequence[Sequence[UsedColumn]]) -> tuple[str, ...]:
     """Return a name of each file's table: files of one folder with the same columns are one.
 
     Parameters
@@ -217,7 +218,7 @@ def table_names(files: Sequence[Path], columns: Sequence[Sequence[UsedColumn]]) 
         (path.parent, tuple(column.stored for column in used))
         for path, used in zip(files, columns, strict=True)
     ]
-    members: dict[object, list[Path]] = {}
+    members: dict[object, list[File]] = {}
     for path, kind in zip(files, kinds, strict=True):
         members.setdefault(kind, []).append(path)
     names = {
@@ -227,7 +228,7 @@ def table_names(files: Sequence[Path], columns: Sequence[Sequence[UsedColumn]]) 
     return tuple(names[kind] for kind in kinds)
 
 
-def _scanned(path: Path, wanted: Ids, release: Release | None) -> pa.Table:
+def _scanned(path: File, wanted: Ids, release: Release | None) -> pa.Table:
     """Return the rows of the wanted stars that are among the first SCANNED rows of a table."""
     table = open_table(path)
     columns = used_columns(table, release)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File, RemoteFile
 
 Mask = NDArray[np.bool_]
 Account = Mapping[str, Mapping[str, int]]
@@ -194,7 +195,7 @@ def _layers(pieces: Sequence[Piece]) -> Iterator[_Layer]:
         yield _Layer(rows.filter(pa.array(some)), tables[some])
 
 
-def distinct_rows(rows: pa.Table, first: Mask, files: NDArray[np.object_] | Path) -> pa.Table:
+def distinct_rows(rows: pa.Table, first: Mask, files: NDArray[np.object_] | File) -> pa.Table:
     """Merge rows that repeat the one before in every column, and add up their COPIES.
 
     Parameters
@@ -222,7 +223,7 @@ def distinct_rows(rows: pa.Table, first: Mask, files: NDArray[np.object_] | Path
     if not same.all():
         differing = np.unique(rows.column("source_id").to_numpy()[again[~same]])
         wrong = again[~same]
-        if isinstance(files, Path):
+        if isinstance(files, Path | RemoteFile):
             files = np.full(len(first), str(files), dtype=object)
         where = " and ".join(sorted({*files[wrong], *files[wrong - 1]}))
         raise _twice(int(differing[0]), len(differing), where)

@@ -6,20 +6,19 @@ can only be read from its start, and is one piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from catalogproc.errors import InputError
-from catalogproc.io.hashes import file_blocks, sha256
+from catalogproc.io.hashes import sha256
+from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import source_id_column
-from catalogproc.readers.formats import ParquetTable, Table
-from catalogproc.readers.formats.parquet import byte_range
+from catalogproc.readers.formats import ParquetTable, Table, is_named_parquet
 from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.xp import BATCH_ROWS, read_spectra
 from catalogproc.release import Release
@@ -49,7 +48,7 @@ class Piece:
     """
 
     id: str
-    file: Path
+    file: File
     fingerprint: str
     first_row: int
     rows: int | None
@@ -67,14 +66,14 @@ class Piece:
             return 0
 
 
-def pieces_of(path: Path, mark: str, named: str, rows: int) -> list[Piece]:
+def pieces_of(path: File, mark: str, named: str, rows: int) -> list[Piece]:
     """Divide a file into pieces, in their order.
 
     Parameters
     ----------
     path, mark
         The file and its fingerprint. One that cannot be opened is one piece, which fails with
-        its cause when it is read.
+        its cause when it is read. Of a file at an address that is not Parquet nothing is read.
     named
         What the identifiers are made of in place of the path; it depends on the content.
     rows
@@ -91,6 +90,8 @@ def pieces_of(path: Path, mark: str, named: str, rows: int) -> list[Piece]:
         name = sha256(f"{named}\n{first}\n{count}".encode())[:16]
         return Piece(name, path, mark, first, count, *more)
 
+    if isinstance(path, RemoteFile) and not is_named_parquet(path):
+        return [piece(0, None)]
     try:
         table = open_spectra(path)
     except InputError:
@@ -112,31 +113,6 @@ def _spans(table: Table, rows: int) -> Iterator[tuple[int, int | None, tuple[int
         end = min(max(end, begin + 1), len(table.row_groups))
         yield int(ends[begin]), int(ends[end] - ends[begin]), (begin, end)
         begin = max(end, begin + 1)
-
-
-def content_sha256(pieces: Sequence[Piece]) -> str:
-    """Return the SHA-256 (hex) of the bytes of pieces, one after the other.
-
-    Parameters
-    ----------
-    pieces
-        Of a Parquet file, the footer and the piece's row groups are hashed; of any other, all.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read.
-    """
-    return sha256(block for piece in pieces for block in _blocks(piece))
-
-
-def _blocks(piece: Piece) -> Iterator[bytes]:
-    try:
-        groups = piece.row_groups
-        spans = None if groups is None else byte_range(piece.file, *groups)
-        yield from file_blocks(piece.file, spans)
-    except OSError as error:
-        raise InputError("the file cannot be read", found=error, where=piece.file) from error
 
 
 def spectra(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogproc.errors import ReleaseError
+from catalogproc.io.remote_file import File, as_file
+from catalogproc.readers.formats import is_named_parquet
 from catalogproc.readers.star_rows import open_spectra
 from catalogproc.readers.stated_release import is_named, stated_release
 from catalogproc.readers.xp import read_spectra, spectra_columns
@@ -110,7 +111,7 @@ def same_basis(release: Release, band: str, found: int | None) -> bool:
     return wanted is None or found is None or wanted == found
 
 
-def file_spectra(path: str | Path, release: Release | None = None) -> FileSpectra:
+def file_spectra(path: str | File, release: Release | None = None) -> FileSpectra:
     """Return what the first spectra of a file are.
 
     Parameters
@@ -129,10 +130,10 @@ def file_spectra(path: str | Path, release: Release | None = None) -> FileSpectr
     for batch in read_spectra(path, batch_rows=LOOK, rows=LOOK, release=release):
         for band, found in bands.items():
             found.update(_kinds(batch, band))
-    return FileSpectra(bands, stated_release(open_spectra(Path(path))))
+    return FileSpectra(bands, stated_release(open_spectra(as_file(path))))
 
 
-def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
+def check_release(path: str | File, vocabulary: Vocabulary, *, rows: bool = True) -> None:
     """Check that a file's spectra are of the release that the model reads.
 
     Parameters
@@ -141,6 +142,9 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
         The file. Single rows of another kind are rejected later, one by one.
     vocabulary
         The model's tokens.
+    rows
+        Whether the first rows are read, or only what the head of the file states. Of text at an
+        address that is nothing.
 
     Raises
     ------
@@ -150,7 +154,12 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
     InputError
         The file cannot be read.
     """
+    if not rows and not is_named_parquet(as_file(path)):
+        return
     _check_columns(path, vocabulary)
+    if not rows:
+        spectra_columns(path, release=vocabulary.data_release)
+        return
     found = file_spectra(path, vocabulary.data_release)
     if found.stated and not is_named(vocabulary.data_release, found.stated):
         raise _named_otherwise(found.stated, vocabulary.data_release, path)
@@ -158,7 +167,7 @@ def check_release(path: str | Path, vocabulary: Vocabulary) -> None:
         raise _not_read(found, vocabulary, path)
 
 
-def _check_columns(path: str | Path, vocabulary: Vocabulary) -> None:
+def _check_columns(path: str | File, vocabulary: Vocabulary) -> None:
     """Raise ReleaseError for sampled or canonical spectra that the model does not read."""
     own, release = vocabulary.basis_release, vocabulary.data_release
     if vocabulary.basis == "canonical" and release.same_basis(own):
@@ -304,7 +313,7 @@ def _other_release(vocabulary: Vocabulary, titles: str) -> str:
     return f"name the release of the spectra with --release; where it has no [design], {DESIGN}"
 
 
-def release_of(path: str | Path, release: Release | None = None) -> Release:
+def release_of(path: str | File, release: Release | None = None) -> Release:
     """Return the release of a file's spectra.
 
     Parameters

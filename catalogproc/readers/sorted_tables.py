@@ -20,6 +20,7 @@ from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
 from catalogproc.io.atomic import publish, scratch_folder
 from catalogproc.io.parquet_writer import parquet_writer
+from catalogproc.io.remote_file import File
 from catalogproc.readers.auxiliary_rows import UsedColumn, conform
 from catalogproc.readers.chunks import fingerprint
 from catalogproc.readers.formats import ParquetTable, Rows, Table, open_table
@@ -57,18 +58,18 @@ class SortedPart:
     """
 
     table: ParquetTable = field(compare=False)
-    origin: Path  # the file that the user named
+    origin: File  # the file that the user named
     columns: tuple[UsedColumn, ...]
     low: Ids = field(compare=False)
     high: Ids = field(compare=False)
     staged: bool = False
 
     @property
-    def path(self) -> Path:
+    def path(self) -> File:
         return self.table.path
 
 
-def as_sorted(table: Table, origin: Path, columns: tuple[UsedColumn, ...]) -> SortedPart | None:
+def as_sorted(table: Table, origin: File, columns: tuple[UsedColumn, ...]) -> SortedPart | None:
     """Return the table as a sorted part, if it is Parquet whose row groups have distinct ranges.
 
     Parameters
@@ -158,7 +159,7 @@ def _runs(table: Table, columns: tuple[UsedColumn, ...]) -> Iterator[pa.Table]:
         yield sort_rows(pa.concat_tables(held), table.path)
 
 
-def sort_rows(rows: pa.Table, origin: Path) -> pa.Table:
+def sort_rows(rows: pa.Table, origin: File) -> pa.Table:
     """Return rows by source_id, each star once, in one piece.
 
     Parameters

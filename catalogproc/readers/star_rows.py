@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File
 from catalogproc.readers import coerce
 from catalogproc.readers.column_lookup import check_identifier, find_column, named
 from catalogproc.readers.formats import Rows, Table, open_table
@@ -29,7 +29,7 @@ _PIECE = 1 << 16
 _IDENTIFIER = re.compile(r"(?<!\d)\d{9,19}(?!\d)")
 
 
-def open_spectra(path: Path) -> Table:
+def open_spectra(path: File) -> Table:
     """Open a file of spectra as a table of one row per star.
 
     Parameters
@@ -71,7 +71,7 @@ class StarRows(Table):
     identifier: str | None
 
     @property
-    def path(self) -> Path:  # type: ignore[override]
+    def path(self) -> File:  # type: ignore[override]
         return self.table.path
 
     @property

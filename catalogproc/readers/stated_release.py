@@ -8,10 +8,10 @@ release. A header that names several releases says nothing.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 
+from catalogproc.io.remote_file import as_file
 from catalogproc.readers.column_lookup import source_id_column
 from catalogproc.readers.formats import Table
 from catalogproc.readers.formats.parquet import ParquetTable
@@ -64,7 +64,7 @@ def is_named(release: Release, stated: str) -> bool:
 
 def _header(table: Table) -> str:
     """Return the part of a header that is about the whole table."""
-    text = head(Path(table.path), HEAD).decode("latin-1")
+    text = head(as_file(table.path), HEAD).decode("latin-1")
     if table.kind == "FITS":
         cards = (text[at : at + 80] for at in range(0, len(text), 80))
         kept: list[str] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File, as_file
 from catalogproc.readers import coerce
 from catalogproc.readers.arrow_lists import scaled
 from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns, read_column
@@ -41,7 +41,7 @@ CORRELATED_ROWS = 1024
 
 
 def read_spectra(
-    path: str | Path,
+    path: str | File,
     *,
     correlations: bool = False,
     batch_rows: int = BATCH_ROWS,
@@ -86,7 +86,7 @@ def read_spectra(
         The file is missing, damaged, empty, not a table, lacks a column, or keeps its
         source_id as a float, which cannot hold it.
     """
-    table = open_spectra(Path(path))
+    table = open_spectra(as_file(path))
     layout = _layout(table, correlations, own, release)
     if correlations:
         batch_rows = min(batch_rows, CORRELATED_ROWS)
@@ -96,7 +96,7 @@ def read_spectra(
 
 
 def spectra_columns(
-    path: str | Path, *, correlations: bool = False, release: Release | None = None
+    path: str | File, *, correlations: bool = False, release: Release | None = None
 ) -> tuple[str, ...]:
     """Return the columns of the contract that a file has: of coefficients, or of sampled flux.
 
@@ -112,7 +112,7 @@ def spectra_columns(
     InputError
         The file cannot be read.
     """
-    layout = _layout(open_spectra(Path(path)), correlations, False, release)
+    layout = _layout(open_spectra(as_file(path)), correlations, False, release)
     contract = load_contract("xp_continuous")
     return tuple(
         name
@@ -195,7 +195,7 @@ class _Layout:
         yield _joined(faults, count, ";")
 
 
-def assumed_units(path: str | Path, release: Release | None = None) -> str:
+def assumed_units(path: str | File, release: Release | None = None) -> str:
     """Return the columns of the spectra whose unit a file does not state.
 
     Parameters
@@ -216,7 +216,7 @@ def assumed_units(path: str | Path, release: Release | None = None) -> str:
     InputError
         The file cannot be read.
     """
-    table = open_spectra(Path(path))
+    table = open_spectra(as_file(path))
     holders = _layout(table, False, False, release).holders
     by_unit: dict[str, list[str]] = {}
     for column in load_contract("xp_continuous").columns:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File
 
 Float = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ def is_sampling_file(path: Path) -> bool:
     return stem != path.name and any(path.parent.glob(f"{_escaped(stem)}.*"))
 
 
-def wavelengths_beside(path: Path) -> Float | None:
+def wavelengths_beside(path: File) -> Float | None:
     """Return the wavelengths (L,) in nm of the file beside a file of spectra; None without one.
 
     Parameters
@@ -64,11 +65,16 @@ def wavelengths_beside(path: Path) -> Float | None:
     InputError
         The file of wavelengths cannot be read.
     """
-    beside = sampling_file(path)
-    if not beside.is_file():
+    beside: File | None
+    if isinstance(path, Path):
+        beside = sampling_file(path) if sampling_file(path).is_file() else None
+    else:
+        beside = path.beside(sampling_file(Path(path.name)).name)
+    if beside is None:
         return None
     try:
-        found = _NUMBER.findall(beside.read_text(encoding="utf-8"))
+        with beside.open("rb") as file:
+            found = _NUMBER.findall(file.read().decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the wavelengths cannot be read", found=error, where=beside) from None
     return np.array([float(number) for number in found])

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, InputError, JobError, VerifyError
-from catalogproc.io.staging import local
+from catalogproc.io.remote_file import File
+from catalogproc.io.staging import located
 from catalogproc.job import Job
 from catalogproc.report.run_model import find_bundle
 from catalogproc.rundir.manifest import RunIdentity, read_identity
@@ -107,7 +108,7 @@ class Explanation:
     source_id: int
     row: Mapping[str, Any]
     rejected: Mapping[str, Any]
-    file: Path
+    file: File
     row_number: int
     identity: RunIdentity
     receipt: Receipt
@@ -166,7 +167,7 @@ def explain(
     found = min(rows, key=lambda one: one.is_rejected)
     receipt, row, duplicates = found.receipt, found.values, len(rows) - 1
     source = found.source()
-    file = local(spectra or source.file)
+    file = located(spectra or source.file)
     _check_file(file, source)
     if found.is_rejected:
         return Explanation(source_id, {}, row, file, int(row["row"]), identity, receipt, duplicates)
@@ -180,7 +181,7 @@ def explain(
     return _with_predictions(star, engine, spectrum, tokens)
 
 
-def _check_file(file: Path, source: FileRows) -> None:
+def _check_file(file: File, source: FileRows) -> None:
     from catalogproc.readers.chunks import fingerprint
 
     if not file.is_file():
@@ -223,7 +224,7 @@ def _engine(identity: RunIdentity, bundle: Bundle) -> Engine:
 
 
 def _spectrum(
-    file: Path, source: FileRows, source_id: int, vocabulary: Vocabulary
+    file: File, source: FileRows, source_id: int, vocabulary: Vocabulary
 ) -> tuple[int, pa.RecordBatch, pa.Table | None]:
     """Return the number of the star's row, its spectrum after screening, and columns beside it."""
     from catalogproc.inference.screening import Duplicates, screen
@@ -252,7 +253,7 @@ def _auxiliary_tables(
     from catalogproc.readers.gaia_source import open_auxiliary
 
     paths = [file.path for file in identity.auxiliary if not file.path.endswith(FACTS)]
-    files = [local(path) for path in moved_to or paths] if paths else []
+    files = [located(path) for path in moved_to or paths] if paths else []
     for path in files:
         if not path.is_file():
             raise InputError(

@@ -11,6 +11,7 @@ import json
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ RENEWED = 30.0
 """Seconds between two renewals of the lock."""
 STALE = 180.0
 """Seconds without renewal after which a lock is that of a run that died."""
+SETTLE = 2.0
+"""Seconds in which the claim of another start is written, before it is decided who goes on."""
 
 Announce = Callable[[str], None]
 
@@ -186,30 +189,44 @@ class Mirror:
     def exclusive(self) -> Iterator[None]:
         """Allow no other run at the address during the block.
 
-        Object storage has no locks, so the library's cannot be used: a file there names the
-        process, and is renewed while the run lasts.
+        Object storage has no locks, and Arrow no conditional writes. Each start therefore writes a
+        claim of its own name, waits, and looks at all claims: it goes on if no other one is held
+        and its own has the least token of those that were written in the last seconds. Of two
+        starts in the same second one goes on, unless a claim takes longer than SETTLE to be
+        written. A claim is renewed while the run lasts.
 
         Raises
         ------
         LockedError
             Another run is using the address.
         """
-        lock = self.address.read(LOCK)
-        # The times compared are of one clock, that of the storage.
-        now = self._write_lock(f"{LOCK}.{self._token}")
-        self.address.remove(f"{LOCK}.{self._token}")
-        fresh = lock is not None and (now.changed - lock[1].changed) / 1e9 < STALE
-        if lock is not None and fresh and not has_ended(lock[0]):
-            self._refuse(lock[0])
-        self._write_lock(LOCK)
-        written = self.address.read(LOCK)
-        if written is not None and self._token.encode() not in written[0]:
-            self._refuse(written[0])
+        own = f"{LOCK}.{self._token}"
+        claim = self._write_claim(held=False)
         try:
+            self._refuse_others(claim, waited=False)
+            time.sleep(SETTLE)
+            self._refuse_others(claim, waited=True)
+            self._write_claim(held=True)
             yield
         finally:
             with suppress(CatalogprocError):
-                self.address.remove(LOCK)
+                self.address.remove(own)
+
+    def _refuse_others(self, own: Entry, *, waited: bool) -> None:
+        """Raise LockedError if the claim of another run comes before that of this one."""
+        for entry in self.address.files():
+            name = entry.path.rpartition("/")[2]
+            if not name.startswith(f"{LOCK}.") or name == f"{LOCK}.{self._token}":
+                continue
+            found = self.address.read(name)
+            if found is None:
+                continue
+            # The times compared are of one clock, that of the storage.
+            if (own.changed - entry.changed) / 1e9 >= STALE or has_ended(found[0]):
+                with suppress(CatalogprocError):
+                    self.address.remove(name)
+            elif _is_held(found[0]) or (waited and name < f"{LOCK}.{self._token}"):
+                self._refuse(found[0])
 
     def _upload_until(self, stop: threading.Event) -> None:
         since_renewal = 0.0
@@ -217,7 +234,7 @@ class Mirror:
             since_renewal += PACE
             with suppress(CatalogprocError):
                 if since_renewal >= RENEWED:
-                    self._write_lock(LOCK)
+                    self._write_claim(held=True)
                     since_renewal = 0.0
                 if (self.folder / RUN_FILE).exists():
                     self._upload(RUN_FILE)
@@ -250,9 +267,9 @@ class Mirror:
         self._remote[name] = self.address.put(self.folder / name, name)
         return True
 
-    def _write_lock(self, name: str) -> Entry:
-        content = this_process() | {"token": self._token}
-        return self.address.write(name, json.dumps(content).encode())
+    def _write_claim(self, *, held: bool) -> Entry:
+        content = this_process() | {"token": self._token, "held": held}
+        return self.address.write(f"{LOCK}.{self._token}", json.dumps(content).encode())
 
     def _refuse(self, lock: bytes) -> None:
         raise LockedError(
@@ -262,6 +279,14 @@ class Mirror:
             where=self.address,
             advice=f"wait for it to end; the lock of a run that died expires after {STALE:.0f} s",
         )
+
+
+def _is_held(claim: bytes) -> bool:
+    """Return whether the run of a claim goes on; one that cannot be read is taken for such."""
+    try:
+        return bool(json.loads(claim)["held"])
+    except (ValueError, KeyError, TypeError):
+        return True
 
 
 def _is_of_run(name: str) -> bool:

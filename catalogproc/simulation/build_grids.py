@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from catalogproc.features import spectra
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.photometry import synthetic_photometry
+from catalogproc.io.remote_file import File
 from catalogproc.readers.xp import read_spectra
 from catalogproc.release import load_release
 from catalogproc.simulation import instrument_fit, noise
@@ -96,7 +97,7 @@ class FittedInstrument:
     matched_flux: Float
 
 
-def read_real(files: Sequence[Path]) -> RealSpectra:
+def read_real(files: Sequence[File]) -> RealSpectra:
     """Read real spectra.
 
     Parameters
@@ -225,7 +226,7 @@ def fit_instrument(real: RealSpectra, grids: Path) -> FittedInstrument:
     return FittedInstrument(wavelength[used], matrix[:, used], factor[used], stars, flux[:, used])
 
 
-def write_grids(grids: Path, files: Sequence[Path], correlated: Path) -> None:
+def write_grids(grids: Path, files: Sequence[File], correlated: Path) -> None:
     """Write xp_instrument.npz, flux_correction.csv and xp_noise.npz.
 
     Parameters

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from catalogproc.errors import JobError
+from catalogproc.io.remote_file import File
 from catalogproc.job import TrainingJob
 from catalogproc.release import Release
 
@@ -48,7 +49,7 @@ class TrainSpec:
     output: Path
     data: Path | None = None
     base: str | Path | None = None
-    spectra: tuple[Path, ...] = ()
+    spectra: tuple[File, ...] = ()
     resume: bool = False
     device: str = "auto"
     processes: int = 1

@@ -25,6 +25,7 @@ from catalogproc.evaluation.metrics import (
 from catalogproc.evaluation.quantities import label_of
 from catalogproc.evaluation.scores import DecileScore, Score
 from catalogproc.io.atomic import write_atomic
+from catalogproc.io.remote_file import File
 from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
@@ -49,7 +50,7 @@ def write_card(
     job: TrainingJob,
     test: StarTable,
     intended_use: str = SIMULATED_USE,
-    spectra: Sequence[Path] = (),
+    spectra: Sequence[File] = (),
 ) -> dict[str, list[Score]]:
     """Evaluate a bundle and write CARD.md, scores.json and pictures into its folder.
 
@@ -203,7 +204,7 @@ The standard deviation of z, with the errors of the seismic masses, is {mass.z_s
 """
 
 
-def _colours(bundle: Bundle, spectra: Sequence[Path]) -> str:
+def _colours(bundle: Bundle, spectra: Sequence[File]) -> str:
     stars = colour_check(bundle, spectra)
     known = bundle.calibration.trained_on
     unseen = stars if known is None else stars.rows(~np.isin(stars.source_id, known))
@@ -221,7 +222,7 @@ scatter is {RELATION_SCATTER:.0f} K), BP - RP corrected for the predicted redden
 """
 
 
-def _comparison(folder: Path, spectra: Sequence[Path]) -> str:
+def _comparison(folder: Path, spectra: Sequence[File]) -> str:
     from catalogproc.simulation.build_grids import read_real
     from catalogproc.simulation.compare_with_real import compare, field
     from catalogproc.simulation.simulator import Simulator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from catalogproc.datasets.star_table import StarSampler, StarTable
 from catalogproc.datasets.test_sets import read_stars_of
 from catalogproc.errors import JobError
 from catalogproc.io.hashes import sha256
+from catalogproc.io.remote_file import File
 from catalogproc.training.config import JobTable
 from catalogproc.vocabulary import Vocabulary
 
@@ -77,7 +77,7 @@ class RealStars:
 
 
 def load_real_stars(
-    options: RealOptions, files: Sequence[Path], vocabulary: Vocabulary
+    options: RealOptions, files: Sequence[File], vocabulary: Vocabulary
 ) -> RealStars:
     """Return the real stars that a job asks for.
 
@@ -128,7 +128,7 @@ def load_real_stars(
 
 
 def split_spectra(
-    files: Sequence[Path], vocabulary: Vocabulary, options: RealOptions
+    files: Sequence[File], vocabulary: Vocabulary, options: RealOptions
 ) -> tuple[StarTable, StarTable]:
     """Return real spectra as tokens: those to train on, and those held out.
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +23,13 @@ import pytest
 from pyarrow import fs
 from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same
 
-from catalogproc.errors import CatalogprocError, JobError, Refusal
+from catalogproc.errors import CatalogprocError, JobError, LockedError, Refusal
 from catalogproc.export.open_catalog import open_catalog
 from catalogproc.io import remote, staging
 from catalogproc.io.remote import Address, Entry
+from catalogproc.io.remote_file import RemoteFile
 from catalogproc.io.staging import named, stage, staged_folder
-from catalogproc.readers.chunks import expand
+from catalogproc.readers.chunks import expand, fingerprint
 from catalogproc.report.explain import explain
 from catalogproc.rundir import sync
 from catalogproc.rundir.sync import Mirror, pull, synced
@@ -75,7 +80,7 @@ class Bucket:
         )  # fmt: skip
 
     def put(self, file: Path, key: str) -> None:
-        with self.files.open_output_stream(f"gaia/{key}") as sink:
+        with self.files.open_output_stream(f"gaia/{key}", compression=None) as sink:
             sink.write(file.read_bytes())
 
     def names(self, prefix: str) -> list[str]:
@@ -88,7 +93,7 @@ class Bucket:
         return {name: self._read(f"gaia/{prefix}/{name}") for name in self.names(prefix)}
 
     def _read(self, path: str) -> bytes:
-        with self.files.open_input_stream(path) as source:
+        with self.files.open_input_stream(path, compression=None) as source:
             return bytes(source.read())
 
 
@@ -142,7 +147,7 @@ def test_a_run_from_bucket_to_bucket_resumes_after_the_loss_of_the_machine(
     bucket.put(kit.gaia_source, "gaia.csv")
 
     first = command(kit, "s3://gaia/out")
-    wait_for(lambda: ".lock" in bucket.names("out"), first)
+    wait_for(lambda: _held(bucket), first)
     # Another start, as from another machine, is refused.
     second = command(kit, "s3://gaia/out")
     _, refused = second.communicate(timeout=100)
@@ -174,7 +179,8 @@ def test_a_run_from_bucket_to_bucket_resumes_after_the_loss_of_the_machine(
     for name, data in after.items():
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy" / name).write_bytes(data)
-    assert_same(tmp_path / "copy", uninterrupted.output)
+    # A run over objects is another one than over local files: its inputs are known by their ETags.
+    assert_same(tmp_path / "copy", uninterrupted.output, differing={"run_id"})
     assert verify(tmp_path / "copy")
     assert {"run.json", "summary.json", "provenance.json", "report.html"} <= after.keys()
     assert not [name for name in after if name.startswith(".") or name.endswith(".tmp")]
@@ -188,8 +194,12 @@ def test_a_run_from_bucket_to_bucket_resumes_after_the_loss_of_the_machine(
     catalog = open_catalog("s3://gaia/out")
     assert len(catalog) == result["rows_written"]
     star = explain(catalog.folder, catalog.to_arrow(["source_id"])[0][7].as_py(), model=kit.bundle)
+    assert isinstance(star.file, RemoteFile)
     assert star.receipt.file.startswith("s3://gaia/xp/")
-    assert star.file.read_bytes() == (kit.inputs / star.file.name).read_bytes()
+    assert star.file.read(0, star.file.size) == (kit.inputs / star.file.name).read_bytes()
+    # Nothing of the input was copied: the folder of copies holds the run alone.
+    copies = {path.relative_to(stage()).parts[:3] for path in stage().rglob("*") if path.is_file()}
+    assert copies == {("s3", "gaia", "out")}
 
 
 def test_files_are_uploaded_later_if_the_server_is_down_at_the_end(
@@ -280,8 +290,8 @@ def test_file_systems_in_which_incomplete_files_are_visible(
     monkeypatch.setenv(staging.STAGE, str(tmp_path / "stage"))
     spectra = sorted(kit.inputs.glob("*.parquet"))
     found = expand([f"{scheme}://{kit.inputs}/*.parquet"])
-    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in spectra]
-    assert named(found[0]) == f"{scheme}://{spectra[0]}".replace(":///", "://")
+    assert [content_of(file) for file in found] == [path.read_bytes() for path in spectra]
+    assert named(found[0]) == f"{scheme}://{spectra[0]}"
     there = tmp_path / "far" / "out"
     with synced(f"{scheme}://{there}") as folder:
         for name in ("run.json", "catalog/a.parquet", "receipts/1.json"):
@@ -293,7 +303,7 @@ def test_file_systems_in_which_incomplete_files_are_visible(
     assert (pull(f"{scheme}://{there}") / "receipts/1.json").read_text() == "receipts/1.json"
 
 
-def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) -> None:
+def test_addresses_are_expanded_and_read_where_they_lie(bucket: Bucket, kit: Kit) -> None:
     spectra = sorted(kit.inputs.glob("*.parquet"))
     for path in spectra:
         bucket.put(path, f"xp/deep/{path.name}")
@@ -309,21 +319,42 @@ def test_addresses_are_expanded_and_downloaded_once(bucket: Bucket, kit: Kit) ->
     ):
         found = expand([word], message.append)
         assert len(found) == count, word
-        assert all(path.is_relative_to(stage()) for path in found)
+        assert all(isinstance(path, RemoteFile) for path in found)
     assert named(found[0]) == "s3://gaia/xp/odd [1] name.parquet"
-    assert found[0].read_bytes() == spectra[0].read_bytes()
+    assert content_of(found[0]) == spectra[0].read_bytes()
     assert message[0].startswith("s3://gaia/xp/deep/*.parquet: 3 files,")
-    # A local copy is not downloaded again, a changed object is.
-    fetched = found[0].stat().st_ino
-    assert expand(["s3://gaia/xp/*.parquet"])[0].stat().st_ino == fetched
+    assert not stage().exists()
+    # The fingerprint is of size and ETag: copies have the same one, a changed object another.
+    (copy,) = expand([f"s3://gaia/xp/deep/{spectra[0].name}"])
+    assert fingerprint(found[0]) == fingerprint(copy)
     bucket.put(spectra[1], "xp/odd [1] name.parquet")
-    assert expand(["s3://gaia/xp/*.parquet"])[0].read_bytes() == spectra[1].read_bytes()
+    assert fingerprint(found[0]) != fingerprint(copy)
+    (changed,) = expand(["s3://gaia/xp/*.parquet"])
+    assert content_of(changed) == spectra[1].read_bytes()
+    assert KEY.encode() not in pickle.dumps(changed)
     with pytest.raises(
         JobError, match=r"(?s)no file at the address can be read.*s3://gaia/none/\*"
     ):
         expand(["s3://gaia/none/*.parquet"])
     with pytest.raises(CatalogprocError, match=r"(?s)too little space to stage.*s3://gaia/xp"):
         staging._check_space(Address("s3://gaia/xp"), 1 << 60)
+
+
+def test_a_zip_archive_at_an_address_is_fetched_and_unpacked(
+    bucket: Bucket, kit: Kit, tmp_path: Path
+) -> None:
+    first = min(kit.inputs.glob("*.parquet"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(first, "XP_CONTINUOUS_RAW.parquet")
+    bucket.put(tmp_path / "a.zip", "zip/a.zip")
+    (member,) = expand(["s3://gaia/zip/a.zip"])
+    assert isinstance(member, Path)
+    assert member.read_bytes() == first.read_bytes()
+
+
+def content_of(file: Path | RemoteFile) -> bytes:
+    assert isinstance(file, RemoteFile)
+    return file.read(0, file.size)
 
 
 @pytest.mark.parametrize(
@@ -341,16 +372,48 @@ def test_addresses_that_are_refused(word: str, message: str) -> None:
     assert "secret@" not in str(caught.value)
 
 
+def test_of_starts_in_the_same_second_one_goes_on(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "SETTLE", 1.0)
+    for starts in (2, 4):
+        together, ready = threading.Barrier(starts), threading.Barrier(starts)
+
+        def start(together: threading.Barrier = together, ready: threading.Barrier = ready) -> str:
+            mirror = Mirror(Address("s3://gaia/out"))
+            together.wait()
+            try:
+                with mirror.exclusive():
+                    ready.wait()
+                    return "went on"
+            except LockedError as error:
+                ready.wait()
+                return error.message
+
+        with ThreadPoolExecutor(starts) as pool:
+            ends = [one.result() for one in [pool.submit(start) for _ in range(starts)]]
+        refused = "another run is using the output's address"
+        assert sorted(ends) == [refused] * (starts - 1) + ["went on"]
+        assert bucket.names("out") == []
+
+
+def _held(bucket: Bucket) -> bool:
+    locks = [name for name in bucket.names("out") if name.startswith(sync.LOCK)]
+    return any(b'"held": true' in bucket._read(f"gaia/out/{name}") for name in locks)
+
+
 def test_the_lock_of_a_dead_run_on_this_host_is_ignored(bucket: Bucket) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0"}
+    stated = {"pid": ended.pid, "host": socket.gethostname(), "token": "0", "held": True}
     address = Address("s3://gaia/out")
-    address.write(sync.LOCK, json.dumps(stated).encode())
+    address.write(f"{sync.LOCK}.0", json.dumps(stated).encode())
     with synced("s3://gaia/out"):
-        assert bucket.content("out").keys() == {sync.LOCK}
+        (own,) = bucket.names("out")
+        assert own.startswith(f"{sync.LOCK}.")
+        assert own != f"{sync.LOCK}.0"
     assert bucket.content("out") == {}
-    address.write(sync.LOCK, json.dumps(stated | {"host": "elsewhere"}).encode())
+    address.write(f"{sync.LOCK}.0", json.dumps(stated | {"host": "elsewhere"}).encode())
     with (
         pytest.raises(Refusal, match=rf"process {ended.pid} on elsewhere"),
         synced("s3://gaia/out"),

@@ -22,7 +22,8 @@ from catalogproc.readers.chunks import (
     expand,
     fingerprint,
 )
-from catalogproc.readers.pieces import Piece, content_sha256, source_ids_before, spectra
+from catalogproc.readers.content_hash import ContentHash
+from catalogproc.readers.pieces import Piece, source_ids_before, spectra
 from catalogproc.readers.xp import read_spectra
 
 
@@ -31,6 +32,13 @@ def cut_pieces(files: list[Path], rows: int) -> list[Piece]:
     chunks = cut(files, rows)
     assert all(len(chunk.pieces) == 1 and chunk.id == chunk.pieces[0].id for chunk in chunks)
     return [chunk.pieces[0] for chunk in chunks]
+
+
+def content_sha256(pieces):
+    content = ContentHash()
+    for piece in pieces:
+        content.finish(content.hearing(piece))
+    return content.hexdigest()
 
 
 def put(path: Path, content: bytes) -> Path:

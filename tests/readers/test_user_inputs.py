@@ -18,7 +18,7 @@ from support.paths import DATA
 from support.xp_files import ARCHIVE, ARRAYS, COLUMNS, csv_bytes, fits_bytes, plain_csv, votable
 
 from catalogproc.errors import InputError
-from catalogproc.io.staging import local, named
+from catalogproc.io.staging import located, named
 from catalogproc.readers import joined_rows
 from catalogproc.readers.chunks import expand
 from catalogproc.readers.gaia_source import open_auxiliary
@@ -315,7 +315,7 @@ def test_the_spectra_in_a_zip_archive_are_read_and_the_rest_is_named(
         (file,) = expand([word], told.append)
         assert spectra(file).equals(spectra(INPUTS / "xp6.parquet"))
         assert named(file) == f"zip:/{path}/XP_CONTINUOUS-Gaia DR3.parquet"
-        assert local(named(file)) == file
+        assert located(named(file)) == file
     assert "1 of 3 files are read; not read: RVS-Gaia DR3.csv, readme.txt" in told[0]
 
 

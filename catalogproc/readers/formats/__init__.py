@@ -7,23 +7,24 @@ says another one is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.readers.formats.base import Rows, Table, check_regular, reading
 from catalogproc.readers.formats.fits import open_fits
-from catalogproc.readers.formats.parquet import ParquetTable, open_parquet
-from catalogproc.readers.formats.recognise import FITS, PARQUET, TEXT, VOTABLE, recognise
+from catalogproc.readers.formats.parquet import ParquetTable, is_remote_parquet, open_parquet
+from catalogproc.readers.formats.recognise import FITS, PARQUET, TEXT, VOTABLE, Content, recognise
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.formats.text import open_text
 from catalogproc.readers.formats.votable import open_votable
 
 __all__ = [
     "READ_FILES", "SUFFIXES", "ParquetTable", "Rows", "Table", "advice_for", "has_known_suffix",
-    "open_table",
+    "is_named_parquet", "open_table",
 ]  # fmt: skip
 
-_OPENERS: dict[str, Callable[[Path], Table]] = {
+_OPENERS: dict[str, Callable[[File], Table]] = {
     PARQUET: open_parquet,
     TEXT: open_text,
     FITS: open_fits,
@@ -41,7 +42,7 @@ READ_FILES = f"files that end in {', '.join(SUFFIXES)}, or in one of them and .g
 """These endings in words."""
 
 
-def has_known_suffix(path: Path) -> bool:
+def has_known_suffix(path: PurePath | RemoteFile) -> bool:
     """Return whether the name of a file has an ending of a format that is read.
 
     Parameters
@@ -52,7 +53,7 @@ def has_known_suffix(path: Path) -> bool:
     return _promised(path) is not None
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: File) -> Table:
     """Open the table in a file of any format that is read.
 
     Parameters
@@ -69,7 +70,8 @@ def open_table(path: Path) -> Table:
     check_regular(path)
     promised = _promised(path)
     with reading(path, promised or "a table"):
-        found = recognise(head(path))
+        known = promised == PARQUET and is_remote_parquet(path)
+        found = Content(PARQUET) if known else recognise(head(path))
     if found.kind not in _OPENERS or (promised is not None and found.kind != promised):
         raise InputError(
             "the file is not what its name says" if promised else "the format is not read",
@@ -81,7 +83,18 @@ def open_table(path: Path) -> Table:
     return _OPENERS[found.kind](path)
 
 
-def advice_for(path: Path) -> str | None:
+def is_named_parquet(path: PurePath | RemoteFile) -> bool:
+    """Return whether the name of a file says that it is Parquet.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist.
+    """
+    return _promised(path) == PARQUET
+
+
+def advice_for(path: File) -> str | None:
     """Return what to do about a file of a format that is not read; None where that is unknown.
 
     Parameters
@@ -98,7 +111,7 @@ def advice_for(path: Path) -> str | None:
     return f"{path.name} is {found.kind}: {found.advice}"
 
 
-def _promised(path: Path) -> str | None:
+def _promised(path: PurePath | RemoteFile) -> str | None:
     """Return the format that the name says; None where it says none."""
     name = path.name.lower()
     plain = name.removesuffix(".gz")

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from catalogproc.errors import CatalogprocError, InputError
+from catalogproc.io.remote_file import File
 from catalogproc.readers.formats.masks import mask_columns, masked
 
 
@@ -57,7 +57,7 @@ class Table(ABC):
         What the file holds besides, in words, that is not read.
     """
 
-    path: Path
+    path: File
     kind: str
     units: Mapping[str, str]
     unread: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class Table(ABC):
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: File, kind: str) -> Iterator[None]:
     """Turn any exception that a library raises on a broken file into an InputError.
 
     Corrupt bytes make pyarrow, astropy, zlib, expat and struct raise dozens of kinds of
@@ -152,7 +152,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         ) from error
 
 
-def unique_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
+def unique_names(names: Sequence[str], path: File) -> tuple[str, ...]:
     """Return the column names as a tuple. Raises InputError where a name is used twice."""
     seen: set[str] = set()
     for name in names:
@@ -164,7 +164,7 @@ def unique_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: File) -> None:
     """Raise InputError unless the path is a regular file that is not empty."""
     try:
         if path.is_dir():

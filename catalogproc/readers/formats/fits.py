@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError, plural
+from catalogproc.io.remote_file import File
 from catalogproc.readers.formats.base import Rows, Table, reading
 from catalogproc.readers.formats.fits_ascii import AsciiPart, ascii_part
 from catalogproc.readers.formats.fits_binary import BinaryPart, binary_part
@@ -36,7 +37,7 @@ Part = BinaryPart | AsciiPart
 class FitsTable(Table):
     """The tables of a FITS file, one after the other; all have the same columns."""
 
-    path: Path
+    path: File
     parts: tuple[Part, ...]
     units: Mapping[str, str]
     unread: tuple[str, ...]
@@ -69,7 +70,7 @@ class FitsTable(Table):
                 begin += part.rows
 
 
-def open_fits(path: Path) -> FitsTable:
+def open_fits(path: File) -> FitsTable:
     """Read the headers of a FITS file.
 
     Parameters
@@ -110,7 +111,7 @@ def open_fits(path: Path) -> FitsTable:
         return FitsTable(path, tuple(parts), units, tuple(unread))
 
 
-def _part(header: Mapping[str, Any], path: Path, start: int) -> Part | None:
+def _part(header: Mapping[str, Any], path: File, start: int) -> Part | None:
     """The table of an extension; None where it is none."""
     kind = header.get("XTENSION")
     if kind == "TABLE":
@@ -181,15 +182,15 @@ def _data_size(header: Mapping[str, Any]) -> int:
     return int(size)
 
 
-def _content(path: Path) -> NDArray[np.uint8]:
-    """The bytes of the file: mapped, or read whole where it is compressed."""
-    if not is_gzip(path):
+def _content(path: File) -> NDArray[np.uint8]:
+    """The bytes of the file: mapped, or read whole where it is compressed or at an address."""
+    if isinstance(path, Path) and not is_gzip(path):
         return np.memmap(path, np.uint8, mode="r")
-    with open_bytes(path) as file:
+    with open_bytes(path, whole=True) as file:
         return np.frombuffer(file.read(), np.uint8)
 
 
-def _truncated(path: Path, wanted: int, found: int) -> InputError:
+def _truncated(path: File, wanted: int, found: int) -> InputError:
     return InputError(
         "the file is truncated",
         wanted=f"{wanted} bytes, as its header says",

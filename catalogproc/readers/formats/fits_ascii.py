@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from catalogproc.io.remote_file import File
 from catalogproc.readers.formats.base import unique_names
 
 _FORMAT = re.compile(r"([AIFED])(\d+)(?:\.(\d+))?")
@@ -90,7 +90,7 @@ class AsciiPart:
             yield low, [_column(by_name[name], rows) for name in names]
 
 
-def ascii_part(header: Mapping[str, Any], path: Path, start: int) -> AsciiPart:
+def ascii_part(header: Mapping[str, Any], path: File, start: int) -> AsciiPart:
     """Return the ASCII table that a header describes.
 
     Parameters

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from catalogproc.io.remote_file import File
 from catalogproc.readers.arrow_lists import list_array, matrix_lists
 from catalogproc.readers.formats.base import unique_names
 from catalogproc.readers.formats.binary import gather, native
@@ -147,7 +147,7 @@ class BinaryPart:
         return rows[:, field.offset : field.offset + field.width]
 
 
-def binary_part(header: Mapping[str, Any], path: Path, start: int) -> BinaryPart:
+def binary_part(header: Mapping[str, Any], path: File, start: int) -> BinaryPart:
     """Return the binary table that a header describes.
 
     Parameters
@@ -199,7 +199,7 @@ def _by_column(part: BinaryPart, stars: int) -> BinaryPart:
     return replace(part, fields=tuple(fields), rows=stars, width=offset, by_column=True)
 
 
-def _fields(header: Any, path: Path) -> tuple[Field, ...]:
+def _fields(header: Any, path: File) -> tuple[Field, ...]:
     fields, offset = [], 0
     for number in range(1, min(header["TFIELDS"], 999) + 1):
         form = str(header[f"TFORM{number}"]).strip()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +17,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
+from catalogproc.io.range_reader import Span
+from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.nested import nested_fields
 from catalogproc.readers.formats.stated_units import schema_units
 from catalogproc.readers.formats.stream import is_gzip
+
+_MAGIC = b"PAR1"
+# Row groups are fetched from an address in windows of at least so many bytes.
+_WINDOW = 4 << 20
+_KEPT_FOOTERS = 4096
 
 
 @dataclass(frozen=True)
 class ParquetTable(Table):
     """A Parquet file; ``row_groups`` holds the number of rows of each of its row groups."""
 
-    path: Path
+    path: File
     schema: pa.Schema
     row_groups: tuple[int, ...]
     units: Mapping[str, str]
@@ -57,12 +67,10 @@ class ParquetTable(Table):
         row = int(ends[low - 1]) if low else 0
         with reading(self.path, self.kind):
             if first < stop:
-                with open_parquet_file(self.path) as file:
-                    stored = [".".join(self.nested.get(name, (name,))) for name in names]
-                    drawn = file.iter_batches(
-                        batch_rows, range(low, high), stored, use_threads=False
-                    )
-                    for batch in drawn:
+                stored = [".".join(self.nested.get(name, (name,))) for name in names]
+                groups = range(low, high)
+                with open_parquet_file(self.path, groups, stored) as file:
+                    for batch in _batches(file, groups, stored, batch_rows):
                         begin, end = max(first - row, 0), min(len(batch), stop - row)
                         if begin < end:
                             inside = self._selected(batch, names).slice(begin, end - begin)
@@ -81,18 +89,79 @@ class ParquetTable(Table):
         return pa.RecordBatch.from_arrays(arrays, names=list(names))
 
 
-def open_parquet_file(path: Path) -> pq.ParquetFile:
+def _batches(
+    file: pq.ParquetFile, groups: range, columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of one row group after the other, as they are fetched from an address."""
+    for group in groups:
+        yield from file.iter_batches(batch_rows, [group], columns, use_threads=False)
+
+
+@contextmanager
+def open_parquet_file(
+    path: File, groups: range = range(0), columns: Sequence[str] = ()
+) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file for streaming, with checks of the pages' checksums.
 
     Parameters
     ----------
     path
         The file.
+    groups, columns
+        The row groups and the columns that will be read, in this order; of a file at an address
+        nothing else is fetched.
     """
-    return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+    checked = {"pre_buffer": False, "page_checksum_verification": True}
+    if isinstance(path, Path):
+        with pq.ParquetFile(path, **checked) as file:
+            yield file
+        return
+    with path.searched() as reader, pq.ParquetFile(reader, **checked) as file:
+        reader.expect(_windows(file.metadata, groups, columns))
+        yield file
 
 
-def open_parquet(path: Path) -> ParquetTable:
+def _windows(footer: Any, groups: range, columns: Sequence[str]) -> Iterator[list[Span]]:
+    """Yield the bytes of columns by row group; small row groups are fetched together."""
+    window: list[Span] = []
+    size = 0
+    for number in groups:
+        group = footer.row_group(number)
+        for index in range(group.num_columns):
+            column = group.column(index)
+            path = column.path_in_schema
+            if any(path == name or path.startswith(f"{name}.") for name in columns):
+                window.append(_span(column))
+                size += column.total_compressed_size
+        if size >= _WINDOW or number == groups[-1]:
+            yield window
+            window, size = [], 0
+
+
+def _span(column: Any) -> Span:
+    """Return the bytes of a column in a row group."""
+    start = column.data_page_offset
+    if column.has_dictionary_page:
+        start = min(start, column.dictionary_page_offset)
+    return start, start + column.total_compressed_size
+
+
+def is_remote_parquet(path: File) -> bool:
+    """Return whether a file at an address ends as Parquet does: its end is needed anyhow.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+    if isinstance(path, Path) or path.size < len(_MAGIC):
+        return False
+    with path.searched() as reader:
+        reader.seek(-len(_MAGIC), os.SEEK_END)
+        return reader.read(len(_MAGIC)) == _MAGIC
+
+
+def open_parquet(path: File) -> ParquetTable:
     """Read the footer of a Parquet file.
 
     Parameters
@@ -105,7 +174,13 @@ def open_parquet(path: Path) -> ParquetTable:
     InputError
         The file is damaged.
     """
-    if is_gzip(path):
+    if isinstance(path, Path):
+        return _open_parquet(path)
+    return replace(_open_remote(path), path=path)  # the file may be told of what is read
+
+
+def _open_parquet(path: File) -> ParquetTable:
+    if not is_remote_parquet(path) and is_gzip(path):
         raise InputError(
             "a Parquet file is compressed as a whole", wanted="Parquet", found="gzip", where=path,
             advice="decompress it: gunzip FILE; Parquet is compressed inside",
@@ -120,7 +195,13 @@ def open_parquet(path: Path) -> ParquetTable:
         return ParquetTable(path, schema, groups, schema_units(schema))
 
 
-def ranges(path: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+@lru_cache(maxsize=_KEPT_FOOTERS)
+def _open_remote(path: RemoteFile) -> ParquetTable:
+    """Read the footer of a file at an address, once: a plan looks at every file several times."""
+    return _open_parquet(path)
+
+
+def ranges(path: File, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Return the least and greatest value of an integer column in each row group.
 
     Parameters
@@ -176,16 +257,24 @@ def byte_range(path: Path, begin: int, end: int) -> list[tuple[int, int]]:
         for number in range(begin, end):
             group = footer.row_group(number)
             for index in range(group.num_columns):
-                column = group.column(index)
-                start = column.data_page_offset
-                if column.has_dictionary_page:
-                    start = min(start, column.dictionary_page_offset)
-                low = min(low, start)
-                high = max(high, start + column.total_compressed_size)
+                begin_of, end_of = _span(group.column(index))
+                low, high = min(low, begin_of), max(high, end_of)
         return [(max(low, 0), min(high, size)), *spans] if low < high else spans
 
 
-def _check_count(path: Path, wanted: int, found: int) -> None:
+def footer_range(path: RemoteFile) -> Span:
+    """Return the bytes of the footer of a file at an address.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+    with reading(path, "Parquet"), open_parquet_file(path) as file:
+        return path.size - file.metadata.serialized_size - 8, path.size
+
+
+def _check_count(path: File, wanted: int, found: int) -> None:
     if wanted != found:
         raise InputError(
             "the file does not hold as many rows as it says",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File, RemoteFile
 
 Bytes = NDArray[np.uint8]
 
@@ -24,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 _NEWLINE = 10
 
 
-def is_gzip(path: Path) -> bool:
+def is_gzip(path: File) -> bool:
     """Return whether the content is gzip.
 
     Parameters
@@ -36,26 +37,32 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == _GZIP
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: File, *, whole: bool = False) -> BinaryIO:
     """Open a file for reading, decompressed where its content is gzip.
 
     Parameters
     ----------
     path
         The file.
+    whole
+        Whether the content will be read, and not only looked at.
     """
-    file = path.open("rb")
-    if file.read(2) != _GZIP:
-        file.seek(0)
+    file = path.stream() if whole and isinstance(path, RemoteFile) else path.open("rb")
+    compressed = file.read(2) == _GZIP
+    file.seek(0)
+    if not compressed:
         return file
-    file.close()
     from isal import igzip
 
-    # igzip reads all members of a file and checks each one's length and CRC.
-    return cast(BinaryIO, igzip.open(path, "rb"))
+    # igzip reads all members of a file and checks each one's length and CRC. It closes only what it
+    # has opened itself; a file at an address holds nothing open.
+    if isinstance(path, Path):
+        file.close()
+        return cast(BinaryIO, igzip.open(path, "rb"))
+    return cast(BinaryIO, igzip.open(file, "rb"))
 
 
-def head(path: Path, size: int = 4096) -> bytes:
+def head(path: File, size: int = 4096) -> bytes:
     """Return the first bytes of the decompressed content.
 
     Parameters
@@ -69,7 +76,7 @@ def head(path: Path, size: int = 4096) -> bytes:
         return file.read(size)
 
 
-def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
+def blocks(path: File, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
     """Yield the decompressed content in blocks.
 
     The next block is read and decompressed meanwhile, in a thread; a small file is read at once.
@@ -92,7 +99,7 @@ def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
         yield from _small_blocks(path, size, room)
         return
     buffers = [np.zeros(room + size, np.uint8) for _ in range(2)]
-    with open_bytes(path) as file, ThreadPoolExecutor(1, "catalogproc-read") as pool:
+    with open_bytes(path, whole=True) as file, ThreadPoolExecutor(1, "catalogproc-read") as pool:
 
         def fill(buffer: Bytes) -> int:
             return cast(int, file.readinto(buffer[room:]))  # type: ignore[attr-defined]
@@ -105,16 +112,16 @@ def blocks(path: Path, size: int = BLOCK, room: int = 0) -> Iterator[Bytes]:
             yield full[: room + length]
 
 
-def _small_blocks(path: Path, size: int, room: int) -> Iterator[Bytes]:
+def _small_blocks(path: File, size: int, room: int) -> Iterator[Bytes]:
     """Yield the content of a small file, which may be large when decompressed, in blocks."""
-    with open_bytes(path) as file:
+    with open_bytes(path, whole=True) as file:
         while content := file.read(size):
             block = np.empty(room + len(content), np.uint8)
             block[room:] = np.frombuffer(content, np.uint8)
             yield block
 
 
-def lines(path: Path, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
+def lines(path: File, start: int = 0) -> Iterator[tuple[Bytes, bool]]:
     """Yield complete lines as blocks that end in a newline.
 
     Parameters

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.stated_units import yaml_units
 from catalogproc.readers.formats.stream import LONGEST_ROW, Bytes, lines, open_bytes
@@ -39,7 +39,7 @@ _OTHER_DELIMITERS = (b"\t", b";")
 class TextTable(Table):
     """A text table: comment lines, a line of names, a line a row. Fields come as bytes."""
 
-    path: Path
+    path: File
     names: tuple[str, ...]
     delimiter: int
     start: int  # of the first row, in decompressed bytes
@@ -86,7 +86,7 @@ class TextTable(Table):
         return _whole_rows(blocks, self.path) if self.multiline else blocks
 
 
-def open_text(path: Path) -> TextTable:
+def open_text(path: File) -> TextTable:
     """Read the head of a text table: comments, delimiter, names, units.
 
     Parameters
@@ -147,7 +147,7 @@ class _Head:
     ecsv: tuple[str, ...]
 
 
-def _read_head(path: Path) -> _Head:
+def _read_head(path: File) -> _Head:
     text, end, delimiter, is_ecsv = b"", 0, b",", False
     comments: list[str] = []
     with open_bytes(path) as file:
@@ -175,7 +175,7 @@ def _read_head(path: Path) -> _Head:
     return _Head(text, end, delimiter, tuple(comments))
 
 
-def _is_multiline(path: Path, start: int, columns: int, delimiter: int) -> bool:
+def _is_multiline(path: File, start: int, columns: int, delimiter: int) -> bool:
     """Whether more of a file's first rows are whole with line breaks inside of quotes."""
     with open_bytes(path) as file:
         file.seek(start)
@@ -199,7 +199,7 @@ def _last_row_end(block: Bytes) -> int:
     return int(outside[-1]) + 1 if len(outside) else 0
 
 
-def _whole_rows(blocks: Iterator[tuple[Bytes, bool]], path: Path) -> Iterator[tuple[Bytes, bool]]:
+def _whole_rows(blocks: Iterator[tuple[Bytes, bool]], path: File) -> Iterator[tuple[Bytes, bool]]:
     """The same bytes in blocks that end where a row does, outside of quotation marks."""
     rest, whole = np.empty(0, np.uint8), True
     for block, whole in blocks:

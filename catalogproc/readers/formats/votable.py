@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
 import pyarrow as pa
 
 from catalogproc.errors import InputError
+from catalogproc.io.remote_file import File
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.binary import Decoder, Field
 from catalogproc.readers.formats.stream import blocks
@@ -32,7 +32,7 @@ _BLANKS = re.compile(r"\s+")
 class VOTable(Table):
     """The tables of a VOTable document, one after the other; all have the same columns."""
 
-    path: Path
+    path: File
     fields: tuple[Field, ...]
     data: str  # TABLEDATA, BINARY or BINARY2
     units: Mapping[str, str]
@@ -101,7 +101,7 @@ def _feed(decoder: Decoder, text: str) -> None:
     decoder.feed(base64.b64decode(text, validate=True))
 
 
-def open_votable(path: Path) -> VOTable:
+def open_votable(path: File) -> VOTable:
     """Read a VOTable document up to the data of its first table.
 
     Parameters
@@ -141,7 +141,7 @@ class _Parser:
         Numbers of the columns of which TABLEDATA's cells are kept.
     """
 
-    def __init__(self, path: Path, wanted: frozenset[int] = frozenset()) -> None:
+    def __init__(self, path: File, wanted: frozenset[int] = frozenset()) -> None:
         self.path = path
         self.fields: list[Field] = []
         self.units: dict[str, str] = {}
