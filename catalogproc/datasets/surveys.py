@@ -165,14 +165,10 @@ def _facts(files: SurveyFiles, dust_map: DustMap | None) -> dict[str, Any]:
         "made from": "APOGEE, DistMass, Gaia and 2MASS",
         "credit": f"{CREDIT}; {dust_map.facts['credit']}" if dust_map else CREDIT,
         "dust map": dust_map.hash if dust_map else None,
-        "files": {_shown(path): fingerprint(path) for path in files},
+        "files": {shown_path(path): fingerprint(path) for path in files},
         "APOGEE's columns": vars(files.apogee_columns),
         "DistMass's columns": vars(files.distmass_columns),
     }
-
-
-def _shown(path: File) -> str:
-    return shown_path(path) if isinstance(path, Path) else str(path)
 
 
 def _labels(

@@ -15,6 +15,7 @@ from catalogproc.errors import CatalogprocError, Refusal, ReleaseError, ResumeEr
 from catalogproc.io.atomic import as_json, write_atomic, write_error
 from catalogproc.io.hashes import sha256
 from catalogproc.io.output import check_output_folder
+from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.io.temporary_files import remove_stale
 from catalogproc.release import Release
 
@@ -50,7 +51,7 @@ class InputFile:
     rows: int | None = None
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: File) -> str:
     """Return a path without the user's name, for run.json and provenance.json.
 
     Parameters
@@ -59,6 +60,8 @@ def shown_path(path: Path) -> str:
         The path. Below the working folder it is shown relative to it, below the home folder
         it begins with ``~``.
     """
+    if isinstance(path, RemoteFile):
+        return str(path)
     path = Path(path)
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.is_absolute() and path.is_relative_to(base) and base != Path("/"):
