@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
 RUN_FILE = "run.json"
-CATALOG, POSTERIOR, REJECTED, RECEIPTS = "catalog", "posterior", "rejected", "receipts"
+CATALOG = "catalog"
+POSTERIOR = "posterior"
+REJECTED = "rejected"
+RECEIPTS = "receipts"
 FOLDERS = (CATALOG, POSTERIOR, REJECTED, RECEIPTS)
 """All folders of a run; POSTERIOR exists where the job asks for it."""
 CONTRACTS = ("catalog", "rejected", "receipt")
