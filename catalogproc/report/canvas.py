@@ -22,7 +22,9 @@ Float = NDArray[np.float64]
 INK, LINE, ACCENT = "#010203", "#040506", "#070809"
 """Placeholders of the page's colours of text, lines and data, which differ in dark mode."""
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
-MAP = "viridis"
+GREY = "#999999"
+MAP, OTHERS = "viridis", "Greys"
+"""Colour maps, of good stars and of others."""
 WIDTH, HEIGHT, LOW_HEIGHT = 4.4, 3.5, 2.5
 """Inches, at 72 points: the width suits a phone."""
 
@@ -102,7 +104,7 @@ class Canvas:
         return text
 
 
-def show_grid(axes: Any, values: Float, x: Axis, y: Axis) -> Any:
+def show_grid(axes: Any, values: Float, x: Axis, y: Axis, colours: str = MAP) -> Any:
     """Draw values on a grid as an image, and return it.
 
     Parameters
@@ -113,10 +115,12 @@ def show_grid(axes: Any, values: Float, x: Axis, y: Axis) -> Any:
         Values (x.bins, y.bins); NaN is left blank.
     x, y
         The bins.
+    colours
+        Name of the colour map.
     """
     return axes.imshow(
         np.ma.masked_invalid(values.T), extent=(x.low, x.high, y.low, y.high), origin="lower",
-        aspect="auto", cmap=MAP, interpolation="nearest",
+        aspect="auto", cmap=colours, interpolation="nearest",
     )  # fmt: skip
 
 

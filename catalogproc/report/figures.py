@@ -6,6 +6,7 @@ stars.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from catalogproc.report import histograms
 from catalogproc.report.canvas import (
     ACCENT,
     BLUE,
+    GREY,
     LINE,
     LOW_HEIGHT,
     MAP,
     ORANGE,
+    OTHERS,
     SKY,
     Canvas,
     Float,
@@ -33,44 +36,66 @@ from catalogproc.report.canvas import (
     with_style,
 )
 from catalogproc.report.histograms import Axis, Histograms, Throughput
-
-MIN_GOOD_STARS = 200
-"""With at least so many stars in the good sample, only these are drawn."""
+from catalogproc.report.trust import MIN_GOOD_STARS, RangeRow
 
 
 @with_style
 def kiel(stars: Histograms) -> str:
-    """Draw log g against Teff, coloured by mean [M/H]; good_params only if there are enough.
+    """Draw log g against Teff of stars with good_params, coloured by mean [M/H].
+
+    If they are fewer than MIN_GOOD_STARS, the other stars are drawn too, in grey.
 
     Parameters
     ----------
     stars
         The histograms of the catalog.
     """
-    canvas, good = Canvas("kiel"), stars.good_params >= MIN_GOOD_STARS
+    canvas, few = Canvas("kiel"), stars.good_params < MIN_GOOD_STARS
     axes = canvas.axes
     if len(stars.points["teff"]):
-        selected = stars.points["good_params"] if good else slice(None)
-        shown = {name: stars.points[name][selected] for name in ("teff", "logg", "m_h")}
-        low, high = finite_range(shown["m_h"], 0.02)
-        drawn = axes.scatter(
-            shown["teff"], shown["logg"], c=shown["m_h"], s=7, cmap=MAP, vmin=low, vmax=high,
-            linewidths=0, alpha=0.85, rasterized=True,
-        )  # fmt: skip
-        axes.set_xlim(*finite_range(shown["teff"], 0.002, 0.05))
-        axes.set_ylim(*finite_range(shown["logg"], 0.002, 0.05))
+        drawn = _points(axes, stars.points, ("teff", "logg", "m_h"), ("good_params", few))
     else:
-        number = stars.kiel_good if good else stars.kiel
-        total_m_h = stars.kiel_good_m_h if good else stars.kiel_m_h
-        mean = np.where(number > 0, total_m_h / np.maximum(number, 1), np.nan)
+        if few:
+            show_grid(axes, positive_or_nan(stars.kiel), histograms.TEFF, histograms.LOGG, OTHERS)
+        number = stars.kiel_good
+        mean = np.where(number > 0, stars.kiel_good_m_h / np.maximum(number, 1), np.nan)
         drawn = show_grid(axes, mean, histograms.TEFF, histograms.LOGG)
         drawn.set_clim(*finite_range(mean, 0.02))
-        crop(axes, number, histograms.TEFF, histograms.LOGG)
+        crop(axes, stars.kiel if few else number, histograms.TEFF, histograms.LOGG)
     axes.invert_xaxis()
     axes.invert_yaxis()
     axes.set(xlabel="effective temperature [K]", ylabel="log g [dex]")
+    _say_few(axes, few, stars.good_params, "good_params")
     add_colour_bar(canvas, drawn, "[M/H] [dex]")
     return canvas.svg()
+
+
+def _points(
+    axes: Any, points: Mapping[str, NDArray[Any]], names: tuple[str, ...], sample: tuple[str, bool]
+) -> Any:
+    """Draw stars of a sample, coloured by the third name, and the others in grey if asked."""
+    good, others = points[sample[0]].astype(bool), sample[1]
+    shown = np.ones(len(good), dtype=bool) if others else good
+    x, y = points[names[0]], points[names[1]]
+    if others:
+        axes.scatter(x[~good], y[~good], s=6, c=GREY, alpha=0.6, linewidths=0, rasterized=True)
+    colour: dict[str, Any] = {"c": BLUE, "alpha": 0.7}
+    if len(names) > 2:
+        low, high = finite_range(points[names[2]][good], 0.02)
+        colour = {"c": points[names[2]][good], "cmap": MAP, "vmin": low, "vmax": high}
+    drawn = axes.scatter(
+        x[good], y[good], s=14 if others else 8, linewidths=0, rasterized=True, **colour
+    )
+    axes.set_xlim(*finite_range(x[shown], 0.002, 0.05))
+    axes.set_ylim(*finite_range(y[shown], 0.002, 0.05))
+    return drawn
+
+
+def _say_few(axes: Any, few: bool, number: int, sample: str) -> None:
+    """Write above a picture that most of its stars are not good ones, where that is so."""
+    if few:
+        words = f"grey: without {sample}; {number:,} stars have it"
+        axes.set_title(words, fontsize=9, color=ORANGE, loc="left")
 
 
 @with_style
@@ -99,28 +124,54 @@ def ages(stars: Histograms) -> str:
 
 @with_style
 def age_metallicity(stars: Histograms) -> str:
-    """Draw [M/H] against age; good_mass_age only if there are enough.
+    """Draw [M/H] against age of stars with good_mass_age.
+
+    If they are fewer than MIN_GOOD_STARS, the other stars are drawn too, in grey.
 
     Parameters
     ----------
     stars
         The histograms of the catalog.
     """
-    canvas, good = Canvas("agemh"), stars.good_mass_age >= MIN_GOOD_STARS
-    axes = canvas.axes
+    canvas, few = Canvas("agemh"), stars.good_mass_age < MIN_GOOD_STARS
+    axes, place = canvas.axes, (histograms.AGE, histograms.METALLICITY)
     if len(stars.points["age"]):
-        selected = stars.points["good_mass_age"] if good else slice(None)
-        age, m_h = (stars.points[name][selected] for name in ("age", "m_h"))
-        axes.scatter(age, m_h, s=7, c=BLUE, alpha=0.5, linewidths=0, rasterized=True)
-        axes.set_xlim(*finite_range(age, 0.002, 0.05))
-        axes.set_ylim(*finite_range(m_h, 0.002, 0.05))
+        _points(axes, stars.points, ("age", "m_h"), ("good_mass_age", few))
     else:
-        grid = stars.age_m_h_good if good else stars.age_m_h
-        drawn = show_grid(axes, positive_or_nan(grid), histograms.AGE, histograms.METALLICITY)
+        if few:
+            show_grid(axes, positive_or_nan(stars.age_m_h), *place, OTHERS)
+        grid = stars.age_m_h_good
+        drawn = show_grid(axes, positive_or_nan(grid), *place)
         drawn.set_norm(log_norm(grid))
-        crop(axes, grid, histograms.AGE, histograms.METALLICITY)
+        crop(axes, stars.age_m_h if few else grid, *place)
         add_colour_bar(canvas, drawn, "stars per cell")
     axes.set(xlabel="age [Gyr]", ylabel="[M/H] [dex]")
+    _say_few(axes, few, stars.good_mass_age, "good_mass_age")
+    return canvas.svg()
+
+
+@with_style
+def training_ranges(rows: Sequence[RangeRow]) -> str:
+    """Draw where the run's stars lie in the range of the training stars, a bar a quantity.
+
+    Parameters
+    ----------
+    rows
+        The quantities; those without a range of the training are left out.
+    """
+    shown = [row for row in rows if np.isfinite(row.scaled).all()][::-1]
+    canvas = Canvas("ranges", 0.42 * max(len(shown), 2) + 0.6)
+    axes = canvas.axes
+    axes.axvspan(0.0, 1.0, color=SKY, alpha=0.3, linewidth=0)
+    for place, row in enumerate(shown):
+        p1, p16, p50, p84, p99 = np.clip(row.scaled, -0.75, 1.75)
+        axes.plot((p1, p99), (place, place), color=ACCENT, linewidth=1.2)
+        axes.plot((p16, p84), (place, place), color=ACCENT, linewidth=5, solid_capstyle="butt")
+        axes.plot(p50, place, "o", color=ORANGE, markersize=5)
+    axes.set_yticks(range(len(shown)), [row.name for row in shown])
+    axes.set(xlim=(-0.8, 1.8), ylim=(-0.6, max(len(shown), 1) - 0.4))
+    axes.set_xticks((0.0, 1.0), ("lowest", "highest"))
+    axes.set_xlabel("value of the training stars")
     return canvas.svg()
 
 

@@ -76,9 +76,24 @@ UNCERTAINTIES = {
 """Column: (name of the quantity, label of the axis)."""
 RELATIVE_TO = {"e_mass": "mass", "e_age": "age"}
 
+RANGES = {
+    "phot_g_mean_mag": Axis(2.0, 22.0, 400),
+    "bp_rp": Axis(-1.0, 7.0, 400),
+    "n_tokens": Axis(0.0, 200.0, 200),
+    "ebv": Axis(0.0, 5.0, 500),
+    "teff": Axis(2_500.0, 10_000.0, 375),
+    "logg": Axis(-1.0, 6.0, 350),
+    "m_h": Axis(-4.0, 1.5, 275),
+    "mass": Axis(0.0, 8.0, 320),
+    "log_age": Axis(7.0, 11.0, 400),
+}
+"""Columns that are compared with the model's training; outermost bins count all beyond them."""
+MOST_BINS = max(axis.bins for axis in RANGES.values())
+
 COLUMNS = (
     "teff", "logg", "m_h", "mass", "age", *UNCERTAINTIES, "phot_g_mean_mag",
-    "quality_flags", "input_flags", "good_params", "good_mass_age", "_healpix_29",
+    "quality_flags", "input_flags", "good_params", "good_mass_age", "_healpix_29", "bp_rp",
+    "n_tokens", "ebv", "log_age",
 )  # fmt: skip
 """The columns of the catalog that are read."""
 
@@ -102,8 +117,12 @@ class Histograms:
         In each nested HEALPix pixel of order :data:`SKY_ORDER`, ICRS.
     uncertainties
         For each of :data:`UNCERTAINTIES`, in cells of (G, log10 of the uncertainty).
+    ranges
+        For each of :data:`RANGES`, in bins of its axis.
     flags
         Stars with each bit of quality_flags, by its name; ``input_flags`` likewise.
+    alone_params, alone_mass_age
+        Stars that each flag alone excludes from good_params and from good_mass_age.
     points
         The columns :data:`POINT_COLUMNS` of all stars if there are at most
         :data:`MAX_POINTS`, else empty arrays.
@@ -124,7 +143,10 @@ class Histograms:
     age_m_h_good: Counts
     sky: Counts
     uncertainties: Mapping[str, Counts]
+    ranges: Mapping[str, Counts]
     flags: Mapping[str, int]
+    alone_params: Mapping[str, int]
+    alone_mass_age: Mapping[str, int]
     input_flags: Mapping[str, int]
     points: Mapping[str, NDArray[Any]]
 
@@ -150,13 +172,17 @@ def count_stars(batches: Iterable[pa.RecordBatch]) -> Histograms:
         # Beyond the limit none is kept, or memory would grow with the catalog.
         few = int(total["stars"]) <= MAX_POINTS
         points = [*points, _points(batch)] if few else [_points(_empty_batch())]
-    uncertainties = total.pop("uncertainties")
+    uncertainties, ranges = total.pop("uncertainties"), total.pop("ranges")
     flags, facts = total.pop("flags"), total.pop("input_flags")
+    alone = {name: total.pop(name) for name in ("alone_params", "alone_mass_age")}
     scalars = ("stars", "good_params", "good_mass_age")
     fields: dict[str, Any] = {name: int(total.pop(name)) for name in scalars} | total
     return Histograms(
         **fields,
         flags=_by_name(load_flags(), flags),
+        ranges={n: row[: a.bins] for (n, a), row in zip(RANGES.items(), ranges, strict=True)},
+        alone_params=_by_name(load_flags(), alone["alone_params"]),
+        alone_mass_age=_by_name(load_flags(), alone["alone_mass_age"]),
         input_flags=_by_name(load_input_flags(), facts),
         uncertainties=dict(zip(UNCERTAINTIES, uncertainties, strict=True)),
         points={name: np.concatenate([part[name] for part in points]) for name in POINT_COLUMNS},
@@ -224,7 +250,10 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
         "age_m_h_good": _grid((age, metal), (AGE.bins, METALLICITY.bins), good_mass_age),
         "sky": _grid((pixel,), (12 << 2 * SKY_ORDER,)),
         "uncertainties": np.stack([_uncertainties(name, values, g) for name in UNCERTAINTIES]),
+        "ranges": np.array([_clipped(values[name], axis) for name, axis in RANGES.items()]),
         "flags": _bits(load_flags(), values["quality_flags"]),
+        "alone_params": _alone(values["quality_flags"], load_flags().good_params),
+        "alone_mass_age": _alone(values["quality_flags"], load_flags().good_mass_age),
         "input_flags": _bits(load_input_flags(), values["input_flags"]),
     }
 
@@ -232,6 +261,19 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
 def _bits(declared: FlagSet, values: NDArray[Any]) -> Counts:
     """Return the number of stars with each bit of a column of flags."""
     return np.array([np.count_nonzero(values & flag.value) for flag in declared.flags])
+
+
+def _alone(values: NDArray[Any], mask: int) -> Counts:
+    """Return the number of stars for which each flag is the only one of a mask."""
+    found = values & mask
+    return np.array([np.count_nonzero(found == flag.value) for flag in load_flags().flags])
+
+
+def _clipped(values: NDArray[Any], axis: Axis) -> Counts:
+    """Return a histogram (MOST_BINS,) whose outermost bins count all that is beyond them."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    place = ((known - axis.low) * (axis.bins / (axis.high - axis.low))).astype(np.int64)
+    return np.bincount(np.clip(place, 0, axis.bins - 1), minlength=MOST_BINS)
 
 
 def _by_name(declared: FlagSet, counts: Counts) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalogproc.export.reader import Progress, open_rows
 from catalogproc.flags import Flag, load_flags, load_input_flags
@@ -27,10 +27,14 @@ from catalogproc.report.histograms import (
 )
 from catalogproc.report.page import POLICY, Figure, counted, environment
 from catalogproc.report.provenance_diagram import provenance_diagram
-from catalogproc.report.run_model import model_card
+from catalogproc.report.run_model import find_bundle, model_card
+from catalogproc.report.trust import MIN_GOOD_STARS, domain_flags, ranges, samples, unlike
 from catalogproc.rundir.manifest import RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 from catalogproc.rundir.summary import REFERENCES, read_summary, summarise, versions
+
+if TYPE_CHECKING:
+    from catalogproc.network.bundle import Bundle
 
 REPORT_FILE = "report.html"
 SHOWN = 50
@@ -74,11 +78,13 @@ def write_report(
     receipts = list(iterate_receipts(folder))
     stars = count_stars(open_rows(folder, COLUMNS, progress=progress).stream())
     summary = summarise(identity, receipts)
+    bundle = find_bundle(identity, model)
     page = environment(excludes=_excludes).get_template("report.html.jinja").render(
         **_run_values(identity, receipts, summary),
         **_star_values(stars),
+        **_trust_values(stars, bundle),
         failures=_failures(folder),
-        card=model_card(identity, model),
+        card=model_card(bundle),
         diagram=provenance_diagram(identity, receipts),
         folder_name=folder.resolve().name,
         generator=f"catalogproc {versions()['catalogproc']}",
@@ -191,21 +197,36 @@ def _star_values(stars: Histograms) -> dict[str, Any]:
     }
 
 
-def _star_figures(stars: Histograms) -> Iterator[Figure]:
-    params = "good_params" if stars.good_params >= figures.MIN_GOOD_STARS else "all"
-    mass_age = "good_mass_age" if stars.good_mass_age >= figures.MIN_GOOD_STARS else "all"
-    sample = {
-        "all": "all stars",
-        "good_params": "stars with good_params",
-        "good_mass_age": "stars with good_mass_age",
+def _trust_values(stars: Histograms, bundle: Bundle | None) -> dict[str, Any]:
+    """Return what the template says about how far the run can be trusted."""
+    if not stars.stars:
+        return dict.fromkeys(
+            ("samples", "few", "unlike", "ranges", "domain_flags", "ranges_figure")
+        )
+    rows, found = ranges(stars, bundle), samples(stars)
+    caption = (
+        "Stars of this run in the range of the training stars (blue): median, central 68 % and "
+        "98 %. What lies beyond was not trained."
+    )
+    figure = ("ranges", "Range of the training", figures.training_ranges(rows), caption)
+    return {
+        "samples": found,
+        "few": [one for one in found if one.few],
+        "unlike": unlike(stars),
+        "ranges": [row.cells() for row in rows],
+        "domain_flags": domain_flags(stars),
+        "ranges_figure": figure if bundle is not None else None,
     }
+
+
+def _star_figures(stars: Histograms) -> Iterator[Figure]:
     drawn_as = "one point per star" if stars.stars <= MAX_POINTS else "mean of each cell"
     both = "all stars, and stars with good_mass_age"
     yield ("kiel", "Kiel diagram", figures.kiel(stars),
-           f"Surface gravity against effective temperature, {sample[params]}, {drawn_as}; "
-           "colour: [M/H].")  # fmt: skip
+           f"Surface gravity against effective temperature, {_sample(stars, 'good_params')}, "
+           f"{drawn_as}; colour: [M/H].")  # fmt: skip
     yield ("age-metallicity", "Age and metallicity", figures.age_metallicity(stars),
-           f"Metallicity against age, {sample[mass_age]}.")  # fmt: skip
+           f"Metallicity against age, {_sample(stars, 'good_mass_age')}.")  # fmt: skip
     yield ("mass", "Masses", figures.masses(stars), f"Present-day masses: {both}.")
     yield ("age", "Ages", figures.ages(stars), f"Ages: {both}.")
     if stars.with_position:
@@ -222,3 +243,11 @@ def _error_figures(stars: Histograms) -> Iterator[Figure]:
         yield (identifier, f"Uncertainty of {quantity}", figures.uncertainty(stars, column),
                "Median, and the central 68 % of the stars.")  # fmt: skip
     yield ("magnitudes", "Magnitudes", figures.magnitudes(stars), "Number of stars against G.")
+
+
+def _sample(stars: Histograms, name: str) -> str:
+    """Return which stars a picture shows."""
+    good = getattr(stars, name)
+    if good >= MIN_GOOD_STARS:
+        return f"stars with {name}"
+    return f"{counted(good, 'star')} with {name}, and in grey {stars.stars - good:,} without it"

@@ -47,17 +47,14 @@ def find_bundle(
     return None
 
 
-def model_card(identity: RunIdentity, model: str | Path | None) -> str:
+def model_card(bundle: Bundle | None) -> str:
     """Return the card of a run's model as HTML, or "" where the model or its card is missing.
 
     Parameters
     ----------
-    identity
-        The run.
-    model
-        Folder or shipped name of the model, tried first.
+    bundle
+        The model, as :func:`find_bundle` returns it.
     """
-    bundle = find_bundle(identity, model)
     return card_html(_read_card(bundle.path)) if bundle is not None else ""
 
 

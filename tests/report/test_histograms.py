@@ -15,6 +15,7 @@ from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.report import histograms as module
 from catalogproc.report.histograms import (
     COLUMNS,
+    RANGES,
     RELATIVE_TO,
     UNCERTAINTIES,
     count_stars,
@@ -84,6 +85,28 @@ def test_flags_are_counted_bit_by_bit(counted: module.Histograms) -> None:
     value = STARS["quality_flags"].to_pylist()
     for flag in load_flags().flags:
         assert counted.flags[flag.name] == sum(bool(v >> flag.bit & 1) for v in value)
+
+
+def test_flags_that_alone_exclude_a_star(counted: module.Histograms) -> None:
+    """By hand: of the flags of a sample a star has this one and no other."""
+    flags, value = load_flags(), STARS["quality_flags"].to_pylist()
+    for mask, found in (
+        (flags.good_params, counted.alone_params), (flags.good_mass_age, counted.alone_mass_age),
+    ):  # fmt: skip
+        names = {flag.name for flag in flags.flags if flag.value & mask}
+        have = [names & set(flags.words(v)) for v in value]
+        for flag in flags.flags:
+            assert found[flag.name] == sum(one == {flag.name} for one in have)
+
+
+def test_ranges_count_every_known_star(counted: module.Histograms) -> None:
+    for name, axis in RANGES.items():
+        known = STARS[name].to_numpy().astype(float)
+        known = known[np.isfinite(known)]
+        inside = np.clip(known, axis.low, np.nextafter(axis.high, axis.low))
+        wanted = np.histogram(inside, axis.edges)[0]
+        assert counted.ranges[name].sum() == len(known)
+        assert np.abs(counted.ranges[name] - wanted).sum() <= 4, name  # on an edge of two bins
 
 
 def test_the_sky_counts_stars_with_a_position(counted: module.Histograms) -> None:

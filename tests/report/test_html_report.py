@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.catalogs import catalog_table, finished_run, identity, write_chunk
 from support.paths import ROOT
@@ -73,7 +74,7 @@ def page(run: Path) -> Page:
 
 def test_every_section_is_present(run: Path, page: Page) -> None:
     assert (run / "report.html").is_file()
-    parts = "counts stars kiel age-metallicity mass age sky errors error-teff error-logg error-m_h "
+    parts = "counts trust training stars kiel age-metallicity mass age sky errors error-teff error-logg error-m_h "
     parts += "error-mass error-age magnitudes flags run throughput stages rejected failures model "
     parts += "provenance use"
     for part in parts.split():
@@ -150,6 +151,63 @@ def test_runs_without_stars_or_positions_have_a_page(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
 
 
+def with_good(rows: int, params: int, mass_age: int) -> pa.Table:
+    """A catalog of which the first rows are good; the others have UNC_AGE and RUWE."""
+    table, flags = catalog_table(rows), load_flags()
+    number = np.arange(rows)
+    value = np.where(number < params, 0, flags["RUWE"].value)
+    value = value | np.where(number < mass_age, 0, flags["UNC_AGE"].value)
+    for name, column in (
+        ("quality_flags", value.astype(np.int32)), ("good_params", number < params),
+        ("good_mass_age", number < mass_age),
+    ):  # fmt: skip
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(column))
+    return table
+
+
+def test_few_good_stars_get_a_banner_and_pictures_say_so(tmp_path: Path) -> None:
+    """No picture shows bad stars without a word."""
+    finished_run(tmp_path / "few", files=1, chunks=1, tables=[with_good(363, 300, 12)])
+    few = Page(write_report(tmp_path / "few").read_text())
+    assert few.text.count("Few good stars.") == 1
+    assert "12 of 363 stars (3.3 %) are good for masses and ages (good_mass_age)." in few.text
+    assert "UNC_AGE removes most: 351 stars, 288 of them alone." in few.text
+    assert "grey: without good_mass_age; 12 stars have it" in few.text  # in the picture itself
+    assert "12 stars with good_mass_age, and in grey 351 without it" in few.text
+    assert "grey: without good_params" not in few.text
+    assert "stars with good_params, one point per star" in few.text
+    finished_run(tmp_path / "none", files=1, chunks=1, tables=[with_good(40, 0, 0)])
+    none = Page(write_report(tmp_path / "none").read_text())
+    assert none.text.count("Few good stars.") == 2
+    assert "grey: without good_params; 0 stars have it" in none.text
+    finished_run(tmp_path / "many", files=1, chunks=1, tables=[with_good(400, 390, 380)])
+    many = Page(write_report(tmp_path / "many").read_text())
+    assert "Few good stars." not in many.text
+    assert "in grey" not in many.text
+
+
+def test_few_good_stars_among_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalogproc.report import histograms
+
+    monkeypatch.setattr(histograms, "MAX_POINTS", 100)
+    for good in (0, 12):
+        folder = tmp_path / str(good)
+        finished_run(folder, files=1, chunks=1, tables=[with_good(363, good, good)])
+        page = Page(write_report(folder).read_text())
+        assert f"grey: without good_params; {good} stars have it" in page.text
+
+
+def test_stars_unlike_the_training_get_a_banner(tmp_path: Path) -> None:
+    table, flags = with_good(300, 300, 300), load_flags()
+    place = table.schema.get_field_index("quality_flags")
+    box = np.where(np.arange(300) < 60, flags["XP_BOX"].value, 0).astype(np.int32)
+    table = table.set_column(place, table.schema.field(place), pa.array(box))
+    finished_run(tmp_path / "run", files=1, chunks=1, tables=[table])
+    page = Page(write_report(tmp_path / "run").read_text())
+    assert "Many stars are unlike the training. XP_BOX 20.0 % (training: 0.5 %)." in page.text
+
+
 def test_many_stars_are_drawn_as_cells_and_the_page_stays_small(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,8 +241,13 @@ def test_card_is_shown_only_for_the_model_of_the_run(tmp_path: Path) -> None:
     write_chunk(tmp_path / "run", run, 0, run.inputs[0], 0, catalog_table(50), 3)
     page = Page(write_report(tmp_path / "run", model=tmp_path / "model").read_text())
     assert "What it is not for: science." in page.text
+    # The ranges of the training are known with the model, as numbers and as a picture.
+    assert page.ids["ranges"] == 1
+    assert "The model of this run was not found" not in page.text
     other = Page(write_report(tmp_path / "run").read_text())
     assert "What it is not for" not in other.text
+    assert "The model of this run was not found" in other.text
+    assert other.ids["ranges"] == 0
     assert bundle.hash in other.text
 
 
