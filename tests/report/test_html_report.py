@@ -74,9 +74,9 @@ def page(run: Path) -> Page:
 
 def test_every_section_is_present(run: Path, page: Page) -> None:
     assert (run / "report.html").is_file()
-    parts = "counts trust training stars kiel age-metallicity mass age sky errors error-teff error-logg error-m_h "
-    parts += "error-mass error-age magnitudes flags run throughput stages rejected failures model "
-    parts += "provenance use"
+    parts = "counts trust training stars kiel age-metallicity mass age sky errors error-teff "
+    parts += "error-logg error-m_h error-mass error-age magnitudes flags run throughput stages "
+    parts += "rejected failures model provenance use"
     for part in parts.split():
         assert page.ids[part] == 1, part
     assert page.tags["svg"] == 13
