@@ -55,8 +55,8 @@ class BridgeMap:
     floor
         Error of each over the band's first canonical coefficient (n,).
     noise
-        By band: scatter of canonical coefficients without signal over their errors. The map does
-        not follow noise of which the pairs tell nothing.
+        By band: smallest scatter of canonical coefficients without signal over their errors. The
+        map does not follow noise of which the pairs tell nothing.
     """
 
     matrix: Float

@@ -36,10 +36,12 @@ OUTLIER = 5.0
 """Pairs are left out whose squared residuals are so many times the median: variables, say."""
 BRIGHTEST = 0.3
 """Weights do not grow below this share of the median noise, so that no few stars decide alone."""
-NORMAL = 0.6745
-"""Median of the absolute value of a normal variable of unit variance."""
-BEYOND = 15
-"""So many coefficients past the end of the signal are noise alone."""
+SHORT = 12
+"""Stars with a signal shorter than this, both bands together, have the flag FEW_TOKENS."""
+LEAST = np.linspace(0.2, 1.0, 33)
+"""Candidates for the smallest scatter of noise over its errors."""
+NEIGHBOURS = 21
+"""Smallest number of stars of the same errors over the flux."""
 
 
 @dataclass(frozen=True)
@@ -294,13 +296,43 @@ def _floor(problem: _Problem, name: str, held_out: Float) -> Float:
 
 
 def _noise(pairs: Pairs, name: str, values: Float, errors: Float) -> dict[str, float]:
-    found, start = {}, columns(name).start
-    for band in BANDS if name == "both" else (name,):
-        part = slice(columns(band).start - start, columns(band).stop - start)
-        end = canonical.relevant_number(band, pairs.values[band], pairs.value_errors[band])
-        order = np.arange(part.stop - part.start)
-        quiet = (order >= end[:, None] + BEYOND) & measured()[columns(band)]
-        ratio = (values[:, part] / errors[:, part])[quiet]
-        # By the median: some have signal all the same.
-        found[band] = min(1.0, float(np.median(np.abs(ratio))) / NORMAL) if len(ratio) else 1.0
-    return found
+    """Return the smallest scatter of noise over its errors, by band.
+
+    With it as many stars have a short signal as among those stars of the release that is known
+    whose errors over the flux are the same.
+    """
+    bands, start = BANDS if name == "both" else (name,), columns(name).start
+    own = {b: slice(columns(b).start - start, columns(b).stop - start) for b in bands}
+    number = np.sum(
+        [canonical.relevant_number(b, pairs.values[b], pairs.value_errors[b]) for b in bands],
+        axis=0,
+    )
+    known = _relative_level({b: (pairs.values[b], pairs.value_errors[b]) for b in bands})
+    level = _relative_level({b: (values[:, own[b]], errors[:, own[b]]) for b in bands})
+    order, width = np.argsort(known), max(NEIGHBOURS, len(known) // 20)
+    window = np.ones(width) / width
+    at = np.convolve(known[order], window, "valid")
+    wanted = np.convolve((number < SHORT)[order], window, "valid")
+    inside = (level >= at[0]) & (level <= at[-1])
+    if not inside.any():
+        return dict.fromkeys(bands, 1.0)
+    shares = []
+    for least in LEAST:
+        short = np.zeros(len(values), dtype=np.int64)
+        for band in bands:
+            value, error = values[:, own[band]], errors[:, own[band]]
+            noise = canonical.followed_noise(band, value, error, least)
+            short += canonical.relevant_number(band, value, error * noise[:, None])
+        shares.append(np.mean(short[inside] < SHORT))
+    goal = np.mean(np.interp(level[inside], at, wanted))
+    found = float(np.interp(goal, np.maximum.accumulate(shares), LEAST))
+    return dict.fromkeys(bands, found)
+
+
+def _relative_level(bands: Mapping[str, tuple[Float, Float]]) -> Float:
+    """Return the natural log of errors over the flux (N,), the mean of the bands."""
+    found = [
+        np.log(error_level(errors[:, measured()[columns(band)]]) / np.abs(values[:, 0]))
+        for band, (values, errors) in bands.items()
+    ]
+    return np.asarray(np.mean(found, axis=0))

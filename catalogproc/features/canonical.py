@@ -41,6 +41,9 @@ TAIL_RMS = 1.2
 """Coefficients past n carry no signal where the rms of value over error is below this; noise
 alone gives 1, and 1.2 allows for errors that are known to 20 %."""
 
+LAST = 25
+"""So many measured coefficients at the end of a band are noise alone in most stars."""
+
 _BLOCK = 512  # stars whose covariances are made at a time
 
 
@@ -54,8 +57,8 @@ class CanonicalSpectra:
         By band (N, n), all coefficients, none masked; a row of NaN where the band is missing,
         or the error is unknown.
     noise
-        By band: scatter of coefficients without signal over their errors (N,); empty where it is 1.
-        A bridge does not follow all noise.
+        By band: smallest scatter of coefficients without signal over their errors (N,); empty where
+        it is 1. A bridge does not follow all noise.
     """
 
     values: Mapping[str, Float]
@@ -68,13 +71,14 @@ class CanonicalSpectra:
 
     def relevant_numbers(self) -> dict[str, NDArray[np.int16]]:
         """Return by band the number of coefficients up to the end of the signal (N,)."""
-        return {
-            band: relevant_number(
-                band, self.values[band],
-                self.errors[band] * self.noise[band][:, None] if self.noise else self.errors[band],
-            )
-            for band in self.values
-        }  # fmt: skip
+        found = {}
+        for band, errors in self.errors.items():
+            values = self.values[band]
+            if self.noise:
+                noise = followed_noise(band, values, errors, self.noise[band])
+                errors = errors * noise[:, None]
+            found[band] = relevant_number(band, values, errors)
+        return found
 
 
 def from_coefficients(
@@ -302,6 +306,32 @@ def relevant_number(
         quiet = tail < TAIL_RMS**2 * left
     number = np.where(quiet.any(axis=1), quiet.argmax(axis=1), count)
     return np.where(np.isfinite(values).all(axis=1), number, 0).astype(np.int16)
+
+
+def followed_noise(
+    band: str,
+    values: NDArray[np.floating],
+    errors: NDArray[np.floating],
+    least: NDArray[np.floating] | float,
+) -> Float:
+    """Return the scatter of a band's noise over its errors (N,), where a map follows part of it.
+
+    It is the rms of the last coefficients, where few stars have signal, from ``least`` to 1.
+    What a map follows of the noise are few directions, so that it differs from star to star.
+
+    Parameters
+    ----------
+    band
+        "bp" or "rp".
+    values, errors
+        Canonical coefficients and errors (N, n), of any common unit.
+    least
+        Smallest scatter.
+    """
+    last = np.flatnonzero(measured()[columns(band)])[-LAST:]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        rms = np.sqrt(np.mean(np.square(values[:, last] / errors[:, last]), axis=1))
+    return np.asarray(np.clip(np.nan_to_num(rms, nan=1.0), least, 1.0))
 
 
 def _checked(

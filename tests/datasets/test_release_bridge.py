@@ -126,9 +126,8 @@ def test_a_thousand_pairs_are_as_good_as_the_matrices(fitted: Fitted) -> None:
         z = (found.values[band] - true[band])[:, used] / found.errors[band][:, used]
         assert 0.6 < np.sqrt(np.mean(z**2)) < 1.1
         number, same = found.relevant_numbers()[band], wanted.relevant_numbers()[band]
-        assert abs(number.mean() - same.mean()) < 4
         assert abs(np.median(number) - np.median(same)) <= 1
-        assert np.mean(np.abs(number - same) <= 3) > 0.7
+        assert np.mean(np.abs(number - same) <= 3) > 0.65
     z = (found.values["bp"] - wanted.values["bp"])[:, 0] / wanted.errors["bp"][:, 0]
     assert abs(np.median(z)) < 0.3
 
@@ -253,18 +252,48 @@ def test_what_cannot_be_a_bridge_is_refused(fitted: Fitted, tmp_path: Path) -> N
         read_bridge(load_release(moved))
 
 
+def test_as_many_stars_have_a_short_signal_as_with_matrices_and_correlations(
+    fitted: Fitted,
+) -> None:
+    """Errors with the published correlations are right; with mean ones noise passes for signal."""
+    exact = load_release(
+        add_release([design_file(fitted.folder)], fitted.folder / "few.toml",
+                    str(fitted.folder / "own.toml")).path
+    )  # fmt: skip
+    rest = slice(PAIRS, 1500)
+    whole = rotated(denoised(real(1500)), noise=0.7, seed=2, correlations=True).slice(PAIRS)
+    known = canonical.from_coefficients(
+        arrays(whole, "coefficients"), arrays(whole, "coefficient_errors"),
+        arrays(whole, "coefficient_correlations"), release=exact,
+    )  # fmt: skip
+    made = {
+        "correlations": known,
+        "mean": fitted.canonical(exact, rest),
+        "bridge": fitted.canonical(load_bridged(fitted.bridge), rest),
+    }
+    true = arrays(denoised(real(1500)).slice(PAIRS), "coefficients")
+    short, scatter = {}, {}
+    for name, one in made.items():
+        numbers = one.relevant_numbers()
+        short[name] = np.mean(numbers["bp"] + numbers["rp"] < 12)
+        z = (one.values["bp"] - true["bp"])[:, 10:40] / one.errors["bp"][:, 10:40]
+        scatter[name] = np.sqrt(np.mean(z**2))
+    assert abs(short["bridge"] - short["correlations"]) < 0.04
+    assert short["mean"] < short["correlations"] - 0.04
+    assert 1.0 < scatter["correlations"] < scatter["mean"]
+
+
 @pytest.mark.slow
 def test_answers_by_a_bridge_are_those_by_matrices(fitted: Fitted) -> None:
     bundle = load_bundle("default")
     if bundle.vocabulary.basis != "canonical":
         pytest.skip("the default model reads the coefficients of the archive")
     labels = ("teff", "logg", "m_h", "mass", "log_age")
-    job = Job("bridge", labels=labels, inputs=("bprp",), inflate_errors=False)
+    job = Job("bridge", labels=labels, inputs=("bprp",), inflate_errors=False, correlations=True)
     exact = add_release([design_file(fitted.folder)], fitted.folder / "labels.toml",
                         str(fitted.folder / "own.toml")).release  # fmt: skip
-    (batch,) = (
-        pq.read_table(fitted.folder / "new.parquet").slice(PAIRS).combine_chunks().to_batches()
-    )
+    table = rotated(denoised(real(1500)), noise=0.7, seed=2, correlations=True).slice(PAIRS)
+    (batch,) = table.combine_chunks().to_batches()
     wanted, found = (
         Engine(bundle.for_release(release), job).process(batch)
         for release in (exact, load_bridged(fitted.bridge))
@@ -272,8 +301,8 @@ def test_answers_by_a_bridge_are_those_by_matrices(fitted: Fitted) -> None:
     for label in ("teff", "logg", "m_h", "mass", "age"):
         shift = found[label].to_numpy() - wanted[label].to_numpy()
         assert np.nanmedian(np.abs(shift) / wanted[f"e_{label}"].to_numpy()) < 0.3
-    # Some noise is not followed, which flags of the faintest stars show.
+    # 3 points, and the sampling of 500 stars.
     for flag in load_flags().flags:
         rates = [np.mean(one["quality_flags"].to_numpy() & flag.value > 0)
                  for one in (wanted, found)]  # fmt: skip
-        assert abs(rates[1] - rates[0]) < 0.12, flag.name
+        assert abs(rates[1] - rates[0]) < 0.045, flag.name
