@@ -36,7 +36,7 @@ ABOUT = (
     "of this catalog."
 )
 
-FLOOR = {f"{name}_percent": 100.0 * floor for name, floor in SEISMIC_FLOOR.items()}
+FLOOR = {f"{name}_percent": f"{100 * floor:.3g}" for name, floor in SEISMIC_FLOOR.items()}
 """Per cent: the errors of the best seismic masses and ages."""
 
 _SKILL = (
@@ -117,10 +117,7 @@ def _samples(found: Comparison) -> Iterator[str]:
     rows = [one for one in found.of("sample") if one.score.stars]
     yield from markdown(
         ("quantity", "unit", "sample", *_SKILL, "seismic floor"),
-        [
-            (*_named(one), one.sample, *_skill(one), figure(FLOOR.get(one.quantity, NAN)))
-            for one in rows
-        ],
+        [(*_named(one), one.sample, *_skill(one), FLOOR.get(one.quantity, "")) for one in rows],
     )
 
 

@@ -158,11 +158,15 @@ class RangeRow:
         known = np.isfinite(self.low + self.high)
         return (
             f"{self.name}{unit}",
-            f"{self.run[0]:.4g} to {self.run[-1]:.4g}",
-            f"{self.run[2]:.4g}",
-            f"{self.low:.4g} to {self.high:.4g}" if known else "not known",
+            f"{_number(self.run[0])} to {_number(self.run[-1])}",
+            _number(self.run[2]),
+            f"{_number(self.low)} to {_number(self.high)}" if known else "not known",
             f"{100 * self.outside:.1f} %" if known else "",
         )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def ranges(stars: Histograms, bundle: Bundle | None) -> tuple[RangeRow, ...]:

@@ -194,13 +194,16 @@ biased by the whole distance to the mean; uncertainties that are right for every
 def _kepler(bundle: Bundle) -> str:
     test = kepler.parts(bundle.vocabulary)[1]
     predictions = predict(Predictor(bundle), test.inputs, ("mass",))
-    [mass] = predictions.scores(test.labels, bundle.vocabulary, ("mass",))
+    names = ("mass", "mass_percent")
+    mass, relative = predictions.scores(test.labels, bundle.vocabulary, names)
     return f"""## Real red giants, held out by KIC
 
 Mass from three colours, Teff, log g, [M/H] and pseudo-luminosity, compared with asteroseismic
-masses (scaling relations; Li et al. 2024): scatter {mass.scatter:.3f}, bias {mass.bias:+.3f} Msun,
-R2 {mass.r2:.2f} for {mass.stars:,} stars, whose masses have a spread of {mass.spread:.2f} Msun.
-The standard deviation of z, with the errors of the seismic masses, is {mass.z_std:.1f}.
+masses (scaling relations; Li et al. 2024): scatter {mass.scatter:.3f} Msun ({relative.scatter:.1f}
+%), bias {mass.bias:+.3f} Msun, R2 {mass.r2:.2f}, slope of predicted on seismic {mass.slope:.2f} and
+of seismic on predicted {mass.slope_of_truth:.2f} for {mass.stars:,} stars, whose masses have a
+spread of {mass.spread:.2f} Msun. The standard deviation of z, with the errors of the seismic
+masses, is {mass.z_std:.1f}.
 """
 
 
