@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.evaluation.quantities import QUANTITIES, label_of
-from catalogproc.evaluation.reference_comparison import ALL, SHOWN, Comparison
+from catalogproc.evaluation.reference_comparison import ALL, SHOWN, Comparison, PartScore
 from catalogproc.evaluation.scores import DecileScore
 from catalogproc.report.canvas import (
     ACCENT,
@@ -18,6 +18,7 @@ from catalogproc.report.canvas import (
     LOW_HEIGHT,
     MAP,
     ORANGE,
+    SKY,
     Canvas,
     finite_range,
     with_style,
@@ -61,6 +62,13 @@ def figures(found: Comparison, prefix: str) -> Iterator[Figure]:
                 _bias(f"{prefix}-{name}-bias", found.deciles[name], item.text, unit),
                 f"{len(true):,} {kind}. Median of this catalog minus the reference in ten ranges "
                 "of the reference, bars: scatter; dashed: a catalog that knows nothing.",
+            )  # fmt: skip
+        bins = [one for one in found.of("G") if one.quantity == name]
+        if len(bins) > 1:
+            yield (
+                f"{prefix}-{name}-g", f"{item.text}: magnitude",
+                _magnitudes(f"{prefix}-{name}-g", bins, unit),
+                f"Bias (points; bars: scatter) and spread of the reference (band) by G, {kind}.",
             )  # fmt: skip
 
 
@@ -112,4 +120,24 @@ def _bias(name: str, deciles: tuple[DecileScore, ...], text: str, unit: str) -> 
     axes.errorbar(middle, bias, scatter, fmt="o", color=ACCENT, markersize=3.5, elinewidth=1)
     largest = 1.15 * float(np.max(np.abs(bias) + scatter)) or 1.0
     axes.set(xlabel=f"reference {text} {unit}", ylabel=f"bias {unit}", ylim=(-largest, largest))
+    return canvas.svg()
+
+
+@with_style
+def _magnitudes(name: str, bins: Sequence[PartScore], unit: str) -> str:
+    canvas = Canvas(name, LOW_HEIGHT)
+    axes: Any = canvas.axes
+    edges = np.array([[one.low, one.high] for one in bins])
+    scores = [one.score for one in bins]
+    bias, scatter, spread = (
+        np.array([getattr(score, field) for score in scores])
+        for field in ("bias", "scatter", "spread")
+    )
+    for (low, high), width in zip(edges, spread, strict=True):
+        axes.fill_between((low, high), -width, width, color=SKY, alpha=0.3, linewidth=0)
+    axes.axhline(0.0, color=INK, linewidth=0.8)
+    axes.errorbar(
+        edges.mean(axis=1), bias, scatter, fmt="o", color=ACCENT, markersize=3.5, elinewidth=1
+    )
+    axes.set(xlabel="G [mag]", ylabel=f"bias {unit}")
     return canvas.svg()

@@ -416,6 +416,7 @@ def test_the_page_shows_pictures_and_loads_nothing(
     assert "Fewer than 50 good stars are in both catalogs" in page
     assert "matched stars, good and bad" in page
     assert text.count("**Caution.**") == 1
+    assert page.count(": magnitude</h3>") == 3  # Teff, mass and age; not of 30 stars
     ages = [line for line in text.splitlines() if line.startswith("| age, relative")]
     assert ages
     assert all(line.endswith(" 11 |") for line in ages)  # the seismic floor
