@@ -20,10 +20,11 @@ from support.xp_files import (
     spectra,
 )
 
-from catalogproc.errors import ReleaseError
+from catalogproc.errors import InputError, ReleaseError
 from catalogproc.readers.formats import open_table
 from catalogproc.readers.release_check import check_release, file_spectra, release_of
 from catalogproc.readers.stated_release import stated_release
+from catalogproc.readers.xp import read_spectra
 from catalogproc.release import load_release
 from catalogproc.vocabulary import load_vocabulary
 
@@ -121,6 +122,19 @@ def test_names_of_columns_come_from_the_release(tmp_path: Path) -> None:
     names = ["c_of_bp" if n == "bp_coefficients" else n for n in table.column_names]
     path = written(tmp_path, table.rename_columns(names))
     assert file_spectra(path, own).usual["bp"] == (51, IDS["bp"])
+
+
+def test_a_column_of_another_name_is_named_with_the_line_to_write(tmp_path: Path) -> None:
+    table = next_spectra(3)
+    names = ["bp_mean_coefficients" if n == "bp_coefficients" else n for n in table.column_names]
+    path = put(tmp_path, "a.parquet", parquet_bytes(table.rename_columns(names)))
+    with pytest.raises(InputError, match=r"xp_continuous_mean_spectrum\] bp_coefficients = "):
+        list(read_spectra(path))
+    # A table of something else is no matter of names.
+    other = put(tmp_path, "b.parquet", parquet_bytes(table.select(["source_id"])))
+    with pytest.raises(InputError) as caught:
+        list(read_spectra(other))
+    assert "ITS NAME" not in (caught.value.advice or "")
 
 
 def test_spectra_of_no_known_release(tmp_path: Path) -> None:
