@@ -50,9 +50,11 @@ fuzz: $(STAMP)
 	CATALOGPROC_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz.py tests/readers/test_formats.py -k "fuzz or damaged"
 	CATALOGPROC_FUZZ=$(TABLES) $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz_inputs.py
 
-# Two thousand chunks: is memory flat, are files closed, what does a chunk cost besides the work?
+# Two thousand chunks, then a whole sky of 3,386 tiny partitions through fetch and run: is memory flat, are
+# files closed, what does a chunk cost besides the work?
 soak: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/soak.py
+	$(BIN)/python -m pytest --timeout=7200 -m slow -s tests/test_whole_sky.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ _HOME = {
     "verify": "catalogproc.rundir.verify",
     "export_catalog": "catalogproc.export.export",
     "load_model": "catalogproc.inference.model",
+    "map_partition": "catalogproc.inference.partition",
     "read_spectra": "catalogproc.readers.xp",
     "Simulator": "catalogproc.simulation.simulator",
     "load_contract": "catalogproc.contract",

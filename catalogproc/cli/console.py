@@ -1,16 +1,17 @@
 """What commands print: notes, results, and the progress of long work.
 
-On a terminal progress is a bar, elsewhere a line now and then.
+On a terminal progress is a bar, elsewhere a line a minute.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+from catalogproc.cluster.progress import ProgressBar
 
 
 class Voice:
@@ -21,9 +22,6 @@ class Voice:
 
 VOICE = Voice()
 """Set once, before a command starts."""
-
-QUIET_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
 
 
 def note(line: str) -> None:
@@ -101,77 +99,31 @@ def progress(unit: str) -> Iterator[Progress]:
     unit
         What is counted: stars, steps.
     """
-    shown = Progress(unit)
+    shown = Progress(unit, console(stderr=True))
     try:
         yield shown
     finally:
         shown.close()
 
 
-class Progress:
-    """Shows the progress of long work, called as ``progress(done, total, note)``."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._console = console(stderr=True)
-        self._bar: Any = None
-        self._start = self._last = time.monotonic()
+class Progress(ProgressBar):
+    """Shows the progress of long work, called as ``progress(done, total, note)``; not --quiet."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        if VOICE.quiet:
-            return
-        now = time.monotonic()
-        if self._console.is_terminal:
-            self._show(done, total, now, note)
-        elif now - self._last >= QUIET_SECONDS:
-            self._last = now
-            of = f" of {total:,}" if total else ""
-            rate = done / (now - self._start)
-            line = f"{done:,}{of} {self._unit}, {rate:,.0f}/s, {note}".rstrip(", ")
-            self._console.print(line, highlight=False, markup=False)
+        if not VOICE.quiet:
+            super().__call__(done, total, note)
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar.
+
+        Parameters
+        ----------
+        line
+            The text.
+        """
         if VOICE.quiet:
             return
         if self._bar is None:
             print(line, flush=True)
         else:
             self._bar.console.print(line, highlight=False, markup=False)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _show(self, done: int, total: int | None, now: float, note: str) -> None:
-        if self._bar is None:
-            self._start = now
-            self._bar = self._make()
-            self._task = self._bar.add_task("", total=total, counted="", rate="", note="")
-            self._bar.start()
-        rate = done / max(now - self._start, 1e-9)
-        self._bar.update(
-            self._task,
-            completed=done,
-            total=total,
-            counted=f"{done:,}" + (f" of {total:,}" if total else ""),
-            rate=f"{rate:,.0f}/s" if done else "",
-            note=note,
-        )
-
-    def _make(self) -> Any:
-        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        return Bar(
-            SpinnerColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[counted]} " + self._unit),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from catalogproc.cluster.plan import make_plan
+from catalogproc.cluster.progress import ProgressBar
 from catalogproc.cluster.result import RunResult
 from catalogproc.cluster.run import Announce, Progress
 from catalogproc.cluster.run import run as run_plan
@@ -28,7 +31,7 @@ def run(
     release: str | Path | None = None,
     bridge: str | Path | None = None,
     posterior: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
     announce: Announce | None = None,
 ) -> RunResult:
     """Turn XP spectra into a catalog. Calling it again resumes; finished chunks are skipped.
@@ -60,7 +63,9 @@ def run(
     posterior
         Number of values of each star's posterior that are written beside the catalog.
     progress
-        Called with (stars done, stars in all or None, a note).
+        True shows a bar in a terminal, a line that changes in a notebook, and a line a minute
+        elsewhere; False nothing. A function is called with (stars done, stars in all or None, a
+        note).
     announce
         Called with a line for the user.
 
@@ -96,9 +101,23 @@ def run(
         bridge=bridge,
         posterior=posterior,
     )
-    with synced(spec.output, announce) as folder:
+    with synced(spec.output, announce) as folder, _shown(progress) as report:
         plan = make_plan(spec.with_output(folder), announce)
-        result = run_plan(plan, progress=progress, announce=announce)
+        result = run_plan(plan, progress=report, announce=announce)
         if result.chunks_run or not (folder / REPORT_FILE).is_file():
             write_report(folder, model=plan.bundle.path)
     return result
+
+
+@contextmanager
+def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
+    """Yield what is called with the progress; a bar is removed at the end."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    bar = ProgressBar("stars") if progress else None
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            bar.close()

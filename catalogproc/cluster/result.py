@@ -129,7 +129,7 @@ class RunResult:
     workers
         The device of each worker at the start.
     notes
-        Workers that are not used, and why.
+        Workers that are not used, and why; chunks for which memory did not suffice.
     """
 
     output: Path

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from distributed import Client
 
+from catalogproc.cluster.chunk_on_worker import process_on_worker
 from catalogproc.cluster.dask_cluster import (
     WorkerSpec,
     connect,
@@ -32,7 +33,7 @@ from catalogproc.cluster.event_log import EventLog
 from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_output
 from catalogproc.cluster.prometheus import served_metrics
 from catalogproc.cluster.result import RunResult
-from catalogproc.cluster.scheduler import ChunkScheduler, process_on_worker
+from catalogproc.cluster.scheduler import ChunkScheduler
 from catalogproc.cluster.worker_plugin import (
     ModelPlugin,
     WorkerSetup,
@@ -277,7 +278,7 @@ def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
             failed = f", {len(scheduler.failures)} failed" if scheduler.failures else ""
             done = f"chunk {len(scheduler.receipts)} of {scheduler.total}{failed}"
             note = f"{done}, {len(scheduler.workers)} workers"
-            start.progress(scheduler.rows, start.plan.rows_todo, note)
+            start.progress(scheduler.rows_now, start.plan.rows_todo, note)
 
     return report
 

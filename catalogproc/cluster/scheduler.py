@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import queue
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distributed import Client, Future, KilledWorker, get_worker
-from distributed.metrics import context_meter
+from distributed import Client, Future, KilledWorker
 
 from catalogproc.cluster.device_memory import memory_by_worker
-from catalogproc.cluster.gpu import device_error
-from catalogproc.cluster.result import WORKER_DIED, Failure, describe_error
-from catalogproc.cluster.worker_plugin import (
-    WorkerStatus,
-    context_of,
-    use_threads,
-    worker_statuses,
-)
-from catalogproc.errors import CatalogprocError, DiskFullError, TransientError, WorkerError
+from catalogproc.cluster.progress import rows_in_flight
+from catalogproc.cluster.result import WORKER_DIED, Failure, describe_error, files_in
+from catalogproc.cluster.worker_plugin import WorkerStatus, worker_statuses
+from catalogproc.errors import DiskFullError, TransientError, WorkerError
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -37,83 +27,16 @@ CHUNKS_PER_WORKER = 2
 """Chunks submitted per worker: one that is processed and one that waits for it."""
 TRIES = 3
 """How often a chunk is tried if its files could not be read or written."""
-TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
-"""System errors of shared disks that may be gone at the next try."""
+BATCH_ROWS = 8192
+"""Rows of the largest batch that a worker takes."""
+SMALLEST_BATCH = 64
+"""A chunk of at most so many rows is neither divided nor given smaller batches."""
 WORKER_TIMEOUT = 60.0
 """Seconds to wait for a worker if there is none."""
 ANSWER_TIMEOUT = 30.0
 """Seconds to wait for the scheduler's list of workers."""
 INTERVAL = 0.5
 """Seconds between two requests for the list of workers."""
-
-
-def process_on_worker(name: str, output: Path, chunk: Chunk) -> Receipt:
-    """Process one chunk on a Dask worker. Only paths are sent there, and only counts return.
-
-    Parameters
-    ----------
-    name
-        The name of the run's plugin.
-    output
-        The run's folder.
-    chunk
-        The chunk.
-
-    Raises
-    ------
-    WorkerError
-        This worker has no working model.
-    TransientError
-        A disk or file server failed.
-    CatalogprocError
-        As :func:`catalogproc.inference.process_chunk.process_chunk`.
-    """
-    from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
-
-    worker = get_worker()
-    context = context_of(worker, name)
-    with context.turn:
-        use_threads(context.threads)
-        try:
-            receipt = process_chunk(
-                context.engine,
-                chunk,
-                context.auxiliary,
-                output,
-                ChunkWorker(str(worker.name), context.device),
-            )
-        except CatalogprocError as error:
-            raise as_transient(error) or error from None
-        except RuntimeError as error:
-            if device_error(error, context.device) is not None:
-                # Its nanny restarts it: on its GPU, or without a model if the GPU is lost.
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise
-    for stage, seconds in receipt.stage_seconds.items():
-        # Shown on the dashboard's page "Fine performance metrics".
-        context_meter.digest_metric(stage, seconds, "seconds")
-    return receipt
-
-
-def as_transient(error: CatalogprocError) -> TransientError | None:
-    """Return a TransientError if a system error behind this one is of that kind, else None.
-
-    This is decided on the worker because Dask sends errors without their causes.
-
-    Parameters
-    ----------
-    error
-        An error with its causes.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in TRANSIENT:
-            found = f"[Errno {cause.errno}] {os.strerror(cause.errno)}"
-            return TransientError(
-                error.message, wanted=error.wanted, found=error.found or found, where=error.where
-            )
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 @dataclass(frozen=True)
@@ -131,12 +54,25 @@ class ChunkTask:
         one dies again, it was because of this chunk.
     workers
         Addresses of the workers that may process it; empty means any.
+    halvings
+        How often its batch is halved before it begins, because a worker died with it.
     """
 
     chunk: Chunk
     tries: int = 0
     quarantined: bool = False
     workers: frozenset[str] = frozenset()
+    halvings: int = 0
+
+    def with_smaller_batch(self) -> ChunkTask | None:
+        """Return the task with half the batch; None where that is the smallest one already."""
+        rows = self.chunk.rows
+        halvings = self.halvings + 1
+        while rows is not None and BATCH_ROWS >> halvings >= rows > SMALLEST_BATCH:
+            halvings += 1  # the chunk has fewer rows
+        if BATCH_ROWS >> halvings < SMALLEST_BATCH or (rows or BATCH_ROWS) <= SMALLEST_BATCH:
+            return None
+        return replace(self, halvings=halvings)
 
 
 class ChunkScheduler:
@@ -151,7 +87,7 @@ class ChunkScheduler:
     chunks
         The chunks to process.
     process
-        Processes one chunk on a worker; sent there by pickle.
+        Processes one chunk on a worker, with its batch halved so often; sent there by pickle.
     report
         Called with this object about twice per second and after each chunk.
 
@@ -168,14 +104,14 @@ class ChunkScheduler:
     retries
         What happened to chunks that were then tried again.
     divided
-        Identifiers of the chunks of several files that failed and were divided, so that only
-        the file that is to blame fails.
+        Identifiers of the chunks that failed and were divided: those of several files, so that
+        only the file that is to blame fails, and those for which memory did not suffice.
     rows
         Rows read by the chunks that are done.
     memory
         Bytes of its device that each worker uses; of the host's memory on the CPU.
     notes
-        Workers that are not used, and why, in order.
+        For the user: workers that are not used, chunks for which memory did not suffice.
     stopped
         Why the run stopped before the last chunk; empty if it did not.
     """
@@ -185,7 +121,7 @@ class ChunkScheduler:
         client: Client,
         name: str,
         chunks: Iterable[Chunk],
-        process: Callable[[Chunk], Receipt],
+        process: Callable[[Chunk, int], Receipt],
         report: Callable[[ChunkScheduler], None] | None = None,
     ) -> None:
         self.client, self.name = client, name
@@ -202,6 +138,7 @@ class ChunkScheduler:
         self.notes: dict[str, None] = {}
         self.stopped = ""
         self.rows = 0
+        self._rows_in_flight: dict[str, int] = {}
         self._process = process
         self._report = report or (lambda _: None)
         self._finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -214,6 +151,12 @@ class ChunkScheduler:
         """Number of chunks, those that are done among them."""
         remaining = len(self.waiting) + len(self.quarantined) + len(self.in_flight)
         return len(self.receipts) + len(self.failures) + remaining
+
+    @property
+    def rows_now(self) -> int:
+        """Rows done now: those of chunks that are done, and of batches of the others."""
+        chunks = (task.chunk.id for task in self.in_flight.values())
+        return self.rows + sum(self._rows_in_flight.get(chunk, 0) for chunk in chunks)
 
     def run(self) -> None:
         """Process until every chunk is done or has failed, or the run must stop."""
@@ -261,6 +204,7 @@ class ChunkScheduler:
         present = answer["workers"]
         self.workers = frozenset(present) - self.refused
         self.memory = memory_by_worker(present)
+        self._rows_in_flight = rows_in_flight(present)
         if self.workers:
             self._last_worker = self._last_update
         elif self._last_update - self._last_worker > WORKER_TIMEOUT:
@@ -285,7 +229,7 @@ class ChunkScheduler:
         task = replace(task, workers=self.workers if self.refused else frozenset())
         self._submitted += 1
         future = self.client.submit(
-            self._process, task.chunk,
+            self._process, task.chunk, task.halvings,
             key=f"chunk-{task.chunk.id}-{self._submitted}",
             pure=False,
             workers=sorted(task.workers) or None,
@@ -313,6 +257,8 @@ class ChunkScheduler:
             except Exception as error:
                 self._handle_error(error, task)
                 return
+            if receipt.memory_halvings > task.halvings:
+                self._note(task, "memory did not suffice for a batch of stars: it was halved")
             self.receipts.append(receipt)
             self.rows += receipt.rows_read
         elif future.status == "error":
@@ -331,18 +277,37 @@ class ChunkScheduler:
         elif isinstance(error, KilledWorker | MemoryError) and not task.quarantined:
             self.retries.append(Failure.of_chunk(task.chunk, error))
             self.quarantined.append(replace(task, quarantined=True))
-        elif isinstance(error, KilledWorker):
-            cause = (
-                "its worker process died twice, the second time with no other chunk running: out "
-                "of memory, a crash, or a GPU failure"
-            )
-            self._fail(task, Failure.of_chunk(task.chunk, error, WORKER_DIED, cause))
+        elif isinstance(error, KilledWorker | MemoryError):
+            self._retry_smaller(error, task)
         elif isinstance(error, DiskFullError):
             self._stop(str(error))
         elif isinstance(error, TransientError | OSError):
             self._retry(task, error)
         else:
-            self._fail(task, Failure.of_chunk(task.chunk, error))
+            self._fail(task, Failure.of_chunk(task.chunk, error), task.chunk.divided())
+
+    def _retry_smaller(self, error: BaseException, task: ChunkTask) -> None:
+        """Try a chunk with half the batch, then its halves, and count it as failed at last."""
+        smaller = task.with_smaller_batch()
+        if smaller is not None:
+            words = "its worker died" if isinstance(error, KilledWorker) else "out of memory"
+            self._note(task, f"{words}: the batch is halved")
+            self.retries.append(Failure.of_chunk(task.chunk, error))
+            self.quarantined.appendleft(smaller)
+            return
+        failure = Failure.of_chunk(task.chunk, error)
+        if isinstance(error, KilledWorker):
+            cause = (
+                "its worker process died twice, the second time with no other chunk running: out "
+                "of memory, a crash, or a GPU failure"
+            )
+            failure = Failure.of_chunk(task.chunk, error, WORKER_DIED, cause)
+        parts = task.chunk.divided()
+        if len(parts) == 1:
+            parts = task.chunk.halved(SMALLEST_BATCH)
+        if len(parts) > 1:
+            self._note(task, "it is divided")
+        self._fail(task, failure, parts)
 
     def _retry(self, task: ChunkTask, error: BaseException) -> None:
         if task.tries + 1 < TRIES:
@@ -350,18 +315,21 @@ class ChunkScheduler:
             self.waiting.append(replace(task, tries=task.tries + 1))
         else:
             cause = f"{describe_error(error)} (tried {TRIES} times)"
-            self._fail(task, Failure.of_chunk(task.chunk, error, cause=cause))
+            failure = Failure.of_chunk(task.chunk, error, cause=cause)
+            self._fail(task, failure, task.chunk.divided())
 
-    def _fail(self, task: ChunkTask, failure: Failure) -> None:
-        """Count a chunk as failed; one of several files is divided and tried again."""
-        halves = task.chunk.divided()
+    def _fail(self, task: ChunkTask, failure: Failure, halves: Sequence[Chunk]) -> None:
+        """Count a chunk as failed, or try its parts if it has several."""
         if len(halves) == 1:
             self.failures.append(failure)
             return
         self.retries.append(failure)
         self.divided.add(task.chunk.id)
-        tasks = [ChunkTask(half, quarantined=task.quarantined) for half in halves]
+        tasks = [ChunkTask(half, 0, task.quarantined, halvings=task.halvings) for half in halves]
         (self.quarantined if task.quarantined else self.waiting).extend(tasks)
+
+    def _note(self, task: ChunkTask, words: str) -> None:
+        self.notes[f"chunk {task.chunk.id[:8]} of {files_in(task.chunk)}: {words}"] = None
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason

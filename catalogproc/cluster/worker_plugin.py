@@ -22,6 +22,7 @@ from distributed import Client, WorkerPlugin
 from catalogproc import __version__
 from catalogproc.cluster.device_memory import DEVICE_MEMORY, device_memory
 from catalogproc.cluster.gpu_claim import Claim, pin
+from catalogproc.cluster.progress import ROWS_DONE
 from catalogproc.cluster.result import describe_error
 from catalogproc.errors import CatalogprocError, WorkerError
 from catalogproc.io.remote_file import File
@@ -50,6 +51,8 @@ class WorkerContext:
     turn
         Held during a chunk: a worker with several slots still processes one at a time, since
         the network uses all threads.
+    rows_done
+        Rows that are done of the chunk that is processed, by the chunk's identifier.
     """
 
     engine: Engine
@@ -57,6 +60,7 @@ class WorkerContext:
     device: str
     threads: int
     turn: threading.Lock = field(default_factory=threading.Lock)
+    rows_done: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class ModelPlugin(WorkerPlugin):
             # In a thread, because the worker must go on answering its scheduler.
             self.context = await asyncio.to_thread(self._make, int(worker.state.nthreads))
             worker.metrics[DEVICE_MEMORY] = device_memory
+            worker.metrics[ROWS_DONE] = rows_done
         except Exception as error:
             self.error = error
             self._release()
@@ -210,6 +215,21 @@ class ModelPlugin(WorkerPlugin):
         if self._claim is not None:
             self._claim.release()
             self._claim = None
+
+
+async def rows_done(worker: Any) -> dict[str, int]:
+    """Return the rows that are done of the chunks that a worker processes, of all runs.
+
+    Parameters
+    ----------
+    worker
+        The Dask worker, given by Dask.
+    """
+    rows: dict[str, int] = {}
+    for plugin in list(worker.plugins.values()):
+        if isinstance(plugin, ModelPlugin) and plugin.context is not None:
+            rows |= plugin.context.rows_done
+    return rows
 
 
 def context_of(worker: Any, name: str) -> WorkerContext:

@@ -54,7 +54,8 @@ def write_hats(rows: Rows, output: Path, overwrite: bool, *, max_rows: int = MAX
     overwrite
         Whether a HATS collection of that name may be replaced.
     max_rows
-        Limit of stars per partition; only pixels of the highest order may exceed it.
+        Limit of stars per partition; only pixels of the highest order may exceed it. Of a run over
+        a HATS catalog the partitions are those of its input, whatever their size.
 
     Raises
     ------
@@ -63,8 +64,8 @@ def write_hats(rows: Rows, output: Path, overwrite: bool, *, max_rows: int = MAX
     CatalogprocError
         The folder exists already, or cannot be written.
     """
-    counts = hats_partitions.count_stars(_indices(rows))
-    partitions = hats_partitions.choose_partitions(counts, max_rows)
+    counts, given = _count(rows)
+    partitions = given or hats_partitions.choose_partitions(counts, max_rows)
     name = re.sub(r"[^\w.-]", "_", output.resolve().name)
     with _new_folder(output, overwrite) as folder:
         scratch = folder / "scratch"
@@ -88,6 +89,26 @@ def write_hats(rows: Rows, output: Path, overwrite: bool, *, max_rows: int = MAX
             properties |= {"all_margins": f"{name}_5arcs", "default_margin": f"{name}_5arcs"}
         _write_properties(folder / "collection.properties", properties | common)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _count(rows: Rows) -> tuple[Pixels, Partitions | None]:
+    """Return the stars of each pixel, and the partitions of the input if they hold all stars."""
+    if not rows.partitions:
+        return hats_partitions.count_stars(_indices(rows)), None
+    orders, pixels = (np.array(side, np.int64) for side in zip(*rows.partitions, strict=True))
+    given = Partitions(orders, pixels)
+    stars = np.zeros(len(given) + 1, np.int64)  # the last place is for those in none
+
+    def counted() -> Iterator[Pixels]:
+        for index in _indices(rows):
+            np.add.at(stars, given.partition_of(index), 1)
+            yield index
+
+    counts = hats_partitions.count_stars(counted())
+    if stars[-1]:
+        return counts, None  # positions of another table
+    held = stars[:-1] > 0
+    return counts, Partitions(orders[held], pixels[held])
 
 
 def _indices(rows: Rows) -> Iterator[Pixels]:

@@ -18,6 +18,7 @@ from catalogproc.errors import JobError
 from catalogproc.export.binary_rows import string_widths
 from catalogproc.export.part_check import PartCheck, other_contract, unreadable_part
 from catalogproc.export.where import Condition, parse
+from catalogproc.readers.hats import disjoint_partitions
 from catalogproc.rundir.manifest import CATALOG, RECEIPTS, RUN_FILE, RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
 from catalogproc.rundir.summary import REFERENCES, versions
@@ -67,6 +68,8 @@ class Rows:
         Which stars are selected; all where None.
     progress
         Called by :meth:`stream` with (rows read, total, "").
+    partitions
+        HEALPix order and pixel of each input file, where the input was a HATS catalog.
     """
 
     contract: Contract
@@ -75,6 +78,7 @@ class Rows:
     facts: tuple[Fact, ...]
     condition: Condition | None = None
     progress: Progress | None = None
+    partitions: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -169,7 +173,8 @@ class CatalogScan:
         selected = _selected(contract, columns)
         condition = None if where is None else parse(where, contract)
         facts = _facts(self.identity, self.receipts, condition)
-        return Rows(selected, self.parts, self.total, facts, condition, progress)
+        partitions = disjoint_partitions([file.path for file in self.identity.inputs])
+        return Rows(selected, self.parts, self.total, facts, condition, progress, tuple(partitions))
 
 
 def scan_catalog(folder: Path) -> CatalogScan:

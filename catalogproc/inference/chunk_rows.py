@@ -18,7 +18,6 @@ from catalogproc.errors import masked
 from catalogproc.inference.screening import Duplicates, Mask, screen, screen_tokens
 from catalogproc.io.staging import named
 from catalogproc.readers.pieces import source_ids_before, spectra
-from catalogproc.readers.xp import BATCH_ROWS, CORRELATED_ROWS
 
 if TYPE_CHECKING:
     from catalogproc.inference.stopwatch import Stopwatch
@@ -53,6 +52,23 @@ class ChunkRows:
     rejected: pa.Table
     rejected_pieces: Index
 
+    def halves(self) -> tuple[ChunkRows, ChunkRows]:
+        """Return the rows as two batches of half of the accepted ones.
+
+        What was read and rejected is counted with the first half.
+        """
+        half = len(self.good_pieces) // 2
+        first = replace(self, good=self.good.slice(0, half), good_pieces=self.good_pieces[:half])
+        second = replace(
+            self,
+            read=np.zeros_like(self.read),
+            good=self.good.slice(half),
+            good_pieces=self.good_pieces[half:],
+            rejected=self.rejected.slice(0, 0),
+            rejected_pieces=self.rejected_pieces[:0],
+        )
+        return first, second
+
     def without_tokens(self, readable: Mask, g_known: Mask) -> ChunkRows:
         """Return the rows, those without any token among the rejected ones.
 
@@ -73,6 +89,22 @@ class ChunkRows:
             rejected=rejected.take(pa.array(order)),
             rejected_pieces=pieces[order],
         )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read.
+
+    Attributes
+    ----------
+    correlations
+        Whether the correlations of coefficients are read.
+    batch_rows
+        Rows of a batch.
+    """
+
+    correlations: bool
+    batch_rows: int
 
 
 @dataclass
@@ -114,7 +146,7 @@ class _Held:
 def screened_rows(
     chunk: Chunk,
     vocabulary: Vocabulary,
-    correlations: bool,
+    reading: Reading,
     watch: Stopwatch,
     content: ContentHash,
 ) -> Iterator[ChunkRows]:
@@ -126,8 +158,8 @@ def screened_rows(
         Which rows of which files.
     vocabulary
         It defines how many coefficients a band has.
-    correlations
-        Whether the correlations of coefficients are read.
+    reading
+        How many rows are read at once, and whether with correlations.
     watch
         Measures the stages ``read`` and ``screen``.
     content
@@ -138,14 +170,14 @@ def screened_rows(
     InputError
         A file cannot be read.
     """
-    limit = CORRELATED_ROWS if correlations else BATCH_ROWS
+    limit = reading.batch_rows
     held = _Held([masked(named(piece.file)) for piece in chunk.pieces])
     for number, piece in enumerate(chunk.pieces):
         with watch.time("read"):
             seen = Duplicates(_identifiers_before(piece))
             drawn = spectra(
                 content.hearing(piece),
-                correlations=correlations,
+                correlations=reading.correlations,
                 batch_rows=limit,
                 own=True,
                 release=vocabulary.data_release,

@@ -12,7 +12,7 @@ import platform
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,24 +28,19 @@ from catalogproc import __version__
 from catalogproc.contract import load_contract
 from catalogproc.errors import CountError, InputError
 from catalogproc.features.tokens import reads_parallax
+from catalogproc.inference.batches import Batch, Work, chunk_batches
 from catalogproc.inference.catalog_columns import INDEPENDENT
-from catalogproc.inference.chunk_rows import ChunkRows, screened_rows
 from catalogproc.inference.input_flags import zero_point_differences
-from catalogproc.inference.stopwatch import Stopwatch
 from catalogproc.io.parquet_writer import Part, PartWriter
 from catalogproc.io.staging import named
 from catalogproc.readers.chunks import fingerprint
-from catalogproc.readers.content_hash import ContentHash
 from catalogproc.readers.gaia_source import NO_TABLES
-from catalogproc.readers.xp import split_own
 from catalogproc.rundir.receipts import FileRows, Receipt, write_receipt
 
 if TYPE_CHECKING:
-    from catalogproc.features.tokens import Tokens
     from catalogproc.inference.engine import Engine
     from catalogproc.readers.chunks import Chunk
     from catalogproc.readers.gaia_source import AuxiliaryTable
-    from catalogproc.readers.joined_rows import Joined
     from catalogproc.readers.pieces import Piece
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
@@ -61,11 +56,14 @@ class ChunkWorker:
         For the receipt; the device is the engine's if empty.
     progress
         Called with the number of rows of each batch when it is done.
+    halvings
+        How often the batch is halved before the chunk begins.
     """
 
     name: str = ""
     device: str = ""
     progress: Callable[[int], None] | None = None
+    halvings: int = 0
 
 
 CALLER = ChunkWorker()
@@ -101,11 +99,12 @@ def process_chunk(
     CountError, CatalogprocError
         Rows read and rows written disagree; the parts cannot be written.
     """
-    watch, parts = Stopwatch(), _Parts(engine, chunk, output)
+    work, parts = Work(halvings=worker.halvings), _Parts(engine, chunk, output)
+    watch = work.watch
     _check_fingerprints(chunk.pieces, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected, parts.posterior or nullcontext():
-            for batch in _stream(engine, parts, gaia_source or NO_TABLES, watch):
+            for batch in chunk_batches(engine, chunk, gaia_source or NO_TABLES, work):
                 with watch.time("write"):
                     parts.write(batch)
                 if worker.progress is not None:
@@ -114,24 +113,12 @@ def process_chunk(
             _check_counts(chunk, parts)
             closing = time.perf_counter()
         watch.seconds["write"] += time.perf_counter() - closing
-        receipt = _receipt(engine, chunk, parts, worker, watch)
+        receipt = _receipt(engine, chunk, parts, worker, work)
         write_receipt(output, receipt)
         return receipt
     except BaseException:
         parts.remove()
         raise
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """A batch that is done: its rows, auxiliary columns, tokens, rows of the catalog and of the
-    posterior, if there is one."""
-
-    rows: ChunkRows
-    joined: Joined | None
-    tokens: Tokens
-    catalog: pa.Table
-    posterior: pa.Table | None
 
 
 class _Parts:
@@ -143,14 +130,13 @@ class _Parts:
     def __init__(self, engine: Engine, chunk: Chunk, output: Path) -> None:
         stem = f"{chunk.pieces[0].file.name.split('.')[0]}-{chunk.id[:8]}"
         metadata = _metadata(engine, chunk)
-        self.output, self.chunk = output, chunk
+        self.output = output
         self.rows_matched = 0
         self.read = np.zeros(len(chunk.pieces), np.int64)
         self.written = np.zeros(len(chunk.pieces), np.int64)
         self.reasons: Counter[str] = Counter()
         self.auxiliary: dict[str, Counter[str]] = {}
         self.zero_points: Counter[str] = Counter()
-        self.content = ContentHash()
         self.catalog = PartWriter(output, stem, load_contract("catalog"), metadata)
         self.rejected = PartWriter(
             output, stem, load_contract("rejected"), metadata, allow_empty=False
@@ -161,7 +147,7 @@ class _Parts:
             else None
         )
 
-    def write(self, batch: _Batch) -> None:
+    def write(self, batch: Batch) -> None:
         """Write a batch, and add up its counts."""
         rows = batch.rows
         self.catalog.write(batch.catalog)
@@ -188,50 +174,6 @@ class _Parts:
         for part in (self.catalog.part, self.rejected.part, self.posterior_part):
             if part is not None:
                 (self.output / part.path).unlink(missing_ok=True)
-
-
-def _stream(
-    engine: Engine, parts: _Parts, gaia_source: AuxiliaryTable, watch: Stopwatch
-) -> Iterator[_Batch]:
-    """Yield the batches of a chunk, done but not written."""
-    correlations = _reads_correlations(engine)
-    batches = screened_rows(
-        parts.chunk, engine.bundle.vocabulary, correlations, watch, parts.content
-    )
-    for rows in batches:
-        with watch.time("match"):
-            joined = _auxiliary(gaia_source, rows.good)
-        with watch.time("features"):
-            tokens = _features(engine, rows.good, joined)
-            readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
-            if not readable.all():
-                rows = rows.without_tokens(readable, np.isfinite(tokens.g_flux))
-                joined = _auxiliary(gaia_source, rows.good)  # counts what is written
-                tokens = _features(engine, rows.good, joined)
-        with watch.time("predict"):
-            output = engine.predict(tokens)
-        with watch.time("rows"):
-            catalog = engine.to_catalog(rows.good.column("source_id"), tokens, output)
-            posterior = engine.to_posterior(rows.good.column("source_id"), tokens, output)
-        yield _Batch(rows, joined, tokens, catalog, posterior)
-
-
-def _auxiliary(gaia_source: AuxiliaryTable, spectra: pa.RecordBatch) -> Joined | None:
-    """Return the auxiliary columns of the stars; None where there are none at all."""
-    _, own = split_own(spectra)
-    if own is None and not gaia_source.files:
-        return None
-    return gaia_source.join(spectra.column("source_id"), own)
-
-
-def _features(engine: Engine, spectra: pa.RecordBatch, joined: Joined | None) -> Tokens:
-    return engine.features(split_own(spectra)[0], None if joined is None else joined.rows)
-
-
-def _reads_correlations(engine: Engine) -> bool:
-    """Return whether the correlations of coefficients are needed."""
-    method = engine.job.propagation_of(engine.bundle.reads_errors)
-    return engine.job.correlations and method in ("first_order", "sampled")
 
 
 @lru_cache(maxsize=1)
@@ -302,7 +244,7 @@ def _check_counts(chunk: Chunk, parts: _Parts) -> None:
 
 
 def _receipt(
-    engine: Engine, chunk: Chunk, parts: _Parts, worker: ChunkWorker, watch: Stopwatch
+    engine: Engine, chunk: Chunk, parts: _Parts, worker: ChunkWorker, work: Work
 ) -> Receipt:
     counts = zip(parts.read.tolist(), parts.written.tolist(), strict=True)
     files = tuple(
@@ -324,7 +266,7 @@ def _receipt(
         job_hash=engine.job.hash,
         bundle_hash=engine.bundle.hash,
         input_fingerprint=files[0].fingerprint,
-        input_sha256=parts.content.hexdigest(),
+        input_sha256=work.content.hexdigest(),
         catalog_part=_path(catalog.part),
         catalog_sha256=_sha256(catalog.part),
         rejected_part=_path(rejected.part),
@@ -333,11 +275,12 @@ def _receipt(
         worker=worker.name,
         host=socket.gethostname(),
         versions=versions(),
-        started=watch.started.isoformat(),
+        started=work.watch.started.isoformat(),
         finished=datetime.now(UTC).isoformat(),
-        seconds=watch.elapsed(),
-        stage_seconds=watch.seconds,
+        seconds=work.watch.elapsed(),
+        stage_seconds=work.watch.seconds,
         files=files if len(files) > 1 else (),
+        memory_halvings=work.halvings,
         posterior_part=_path(parts.posterior_part),
         posterior_sha256=_sha256(parts.posterior_part),
     )

@@ -34,3 +34,26 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(TRIM_THRESHOLD, FREE_AT_TOP))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory did not suffice, of the host or of a GPU.
+
+    Parameters
+    ----------
+    error
+        Raised by Python, numpy, Arrow or torch.
+    """
+    import torch
+
+    # torch has a class for GPUs; of the CPU its text is all there is.
+    of_host = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or of_host
+
+
+def release_device_memory() -> None:
+    """Return memory of a GPU that torch keeps for later to the device; nothing without a GPU."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

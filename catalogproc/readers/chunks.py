@@ -23,7 +23,7 @@ from catalogproc.io.staging import fetch
 from catalogproc.readers.datalink import not_read, spectra_in
 from catalogproc.readers.formats import READ_FILES, SUFFIXES, advice_for, has_known_suffix
 from catalogproc.readers.formats.stream import head
-from catalogproc.readers.hats import beside_partitions, hats_files
+from catalogproc.readers.hats import beside_partitions, hats_entries, hats_files, partition_of
 from catalogproc.readers.pieces import Piece, pieces_of
 from catalogproc.readers.xp_sampled import is_sampling_file
 
@@ -34,6 +34,7 @@ GROUP_FILES = 500
 
 _ENDS = 64 << 10
 _THREADS = 16
+_ALL = 1 << 62
 
 # Bytes by which a file and a compressed one are compared.
 _COMPARED = 1 << 20
@@ -68,6 +69,21 @@ class Chunk:
         """Return the chunk as two of half of its files; a chunk of one file is not divided."""
         half = len(self.pieces) // 2
         return (Chunk(self.pieces[:half]), Chunk(self.pieces[half:])) if half else (self,)
+
+    def halved(self, smallest: int) -> tuple[Chunk, ...]:
+        """Return a chunk of one file as two of half of its rows.
+
+        Parameters
+        ----------
+        smallest
+            A chunk of at most so many rows, or of an unknown number, is not halved.
+        """
+        piece = self.pieces[0]
+        if len(self.pieces) > 1 or piece.rows is None or piece.rows <= smallest:
+            return (self,)
+        first, half = piece.first_row, piece.rows // 2
+        parts = piece.part(first, half), piece.part(first + half, piece.rows - half)
+        return tuple(Chunk((part,)) for part in parts)
 
     def below(self, folder: Path) -> Chunk:
         """Return the chunk with its relative paths below a folder.
@@ -114,7 +130,7 @@ def expand(
         An address or an archive cannot be read.
     """
     say = announce or (lambda line: None)
-    found: dict[tuple[int, int] | File, File] = {}
+    found: dict[tuple[int, int] | str, File] = {}
     for word in inputs:
         far = is_address(word)
         matches = _at_address(Address(str(word)), say) if far else _matches(Path(word), say)
@@ -201,7 +217,8 @@ def cut(
 
     A large file is divided, and small ones that follow each other share a chunk: to start a
     task and to write its part takes much longer than to process a star. How files are
-    grouped depends on nothing but the files and ``chunk_rows``.
+    grouped depends on nothing but the files and ``chunk_rows``. A partition of a HATS catalog is
+    a chunk, whatever its size.
 
     Parameters
     ----------
@@ -221,8 +238,15 @@ def cut(
     """
     groups: list[list[Piece]] = []
     group: list[Piece] = []
-    size = 0
+    size, last = 0, None
     for path, pieces in _pieces(files, chunk_rows):
+        partition = _partition(path)
+        if partition is not None:
+            groups += [[]] if partition != last else []
+            groups[-1] += pieces
+            group, last = [], partition
+            continue
+        last = None
         rows = pieces[0].probable_rows
         fails = path in unreadable or not pieces[0].opened
         if fails or len(pieces) > 1 or rows > SMALL * chunk_rows:
@@ -267,13 +291,24 @@ def _divided(path: File, chunk_rows: int) -> tuple[str, list[Piece]]:
     # Empty files have the same content; each of them fails by its own name.
     place = path.resolve() if isinstance(path, Path) else path
     unique = mark if not empty else f"{mark} {place}"
-    return unique, pieces_of(path, mark, unique, chunk_rows)
+    rows = chunk_rows if _partition(path) is None else _ALL
+    return unique, pieces_of(path, mark, unique, rows)
+
+
+def _partition(path: File) -> str | None:
+    """Return what names the partition of a HATS catalog that a file is of; None for another."""
+    text = path.as_posix()
+    if partition_of(text) is None:
+        return None
+    return text[: text.rindex("/Npix=")] + "/" + text[text.rindex("/Npix=") + 1 :].split("/")[0]
 
 
 def _at_address(address: Address, say: Callable[[str], None]) -> list[File]:
     """Return the files of an address; ZIP archives among them are fetched."""
-    files = address.files()
-    if [entry.path for entry in files] != [address.path]:
+    single = _has_input_name(PurePosixPath(address.path)) or glob.has_magic(address.path)
+    partitions = None if single else hats_entries(address)
+    files = address.files() if partitions is None else partitions
+    if partitions is None and [entry.path for entry in files] != [address.path]:
         files = [entry for entry in files if _has_input_name(PurePosixPath(entry.path))]
     if not files:
         raise JobError(
@@ -282,8 +317,6 @@ def _at_address(address: Address, say: Callable[[str], None]) -> list[File]:
             found="none",
             where=address,
         )
-    size = sum(entry.size for entry in files) / 1e6
-    say(f"{address}: {plural(len(files), 'file')}, {size:,.1f} MB, read where they lie")
 
     def opened(entry: Entry) -> File:
         if is_archive(PurePosixPath(entry.path)):
@@ -291,7 +324,10 @@ def _at_address(address: Address, say: Callable[[str], None]) -> list[File]:
         return RemoteFile.of(address, entry)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(opened, files))
+        found = list(pool.map(opened, files))
+    size = sum(file.stat().st_size for file in found) / 1e6
+    say(f"{address}: {plural(len(found), 'file')}, {size:,.1f} MB, read where they lie")
+    return found
 
 
 def _matches(word: Path, say: Callable[[str], None]) -> Sequence[File]:
@@ -350,12 +386,12 @@ def _has_input_name(path: PurePath) -> bool:
     return path.name[0] not in "._" and (has_known_suffix(path) or is_archive(path))
 
 
-def _identity(path: File) -> tuple[int, int] | File:
+def _identity(path: File) -> tuple[int, int] | str:
     """Return what identifies a file, by whatever path it is named."""
     if isinstance(path, RemoteFile):
-        return path
+        return str(path)
     try:
         status = path.stat()
     except OSError:
-        return path.absolute()
+        return str(path.absolute())
     return status.st_dev, status.st_ino

@@ -7,7 +7,7 @@ can only be read from its start, and is one piece.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,22 @@ class Piece:
         except OSError:
             return 0
 
+    def part(self, first: int, count: int) -> Piece:
+        """Return a part of the rows; its identifier is that of these rows of the file.
+
+        Parameters
+        ----------
+        first, count
+            Its first row in the file, and its number of rows.
+        """
+        if (first, count) == (self.first_row, self.rows):
+            return self
+        return replace(self, id=_id(self.fingerprint, first, count), first_row=first, rows=count)
+
+
+def _id(named: str, first: int, count: int | None) -> str:
+    return sha256(f"{named}\n{first}\n{count}".encode())[:16]
+
 
 def pieces_of(path: File, mark: str, named: str, rows: int) -> list[Piece]:
     """Divide a file into pieces, in their order.
@@ -87,8 +103,7 @@ def pieces_of(path: File, mark: str, named: str, rows: int) -> list[Piece]:
     """
 
     def piece(first: int, count: int | None, *more: Any) -> Piece:
-        name = sha256(f"{named}\n{first}\n{count}".encode())[:16]
-        return Piece(name, path, mark, first, count, *more)
+        return Piece(_id(named, first, count), path, mark, first, count, *more)
 
     if isinstance(path, RemoteFile) and not is_named_parquet(path):
         return [piece(0, None)]

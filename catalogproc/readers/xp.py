@@ -95,6 +95,29 @@ def read_spectra(
     yield from _rebatched((layout.conform(part) for part in drawn), batch_rows)
 
 
+def table_spectra(
+    table: Table, *, correlations: bool = False, release: Release | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the spectra of an open table, with the columns beside them; see :func:`read_spectra`.
+
+    Parameters
+    ----------
+    table
+        A table of one row per star.
+    correlations, release
+        As of ``read_spectra``.
+
+    Raises
+    ------
+    InputError
+        As of ``read_spectra``.
+    """
+    layout = _layout(table, correlations, True, release)
+    limit = CORRELATED_ROWS if correlations else BATCH_ROWS
+    drawn = table.batches(layout.names, batch_rows=limit)
+    yield from _rebatched((layout.conform(part) for part in drawn), limit)
+
+
 def spectra_columns(
     path: str | File, *, correlations: bool = False, release: Release | None = None
 ) -> tuple[str, ...]:

@@ -85,6 +85,7 @@ class Receipt:
     files: tuple[FileRows, ...] = ()
     posterior_part: str = ""
     posterior_sha256: str = ""
+    memory_halvings: int = 0
 
     @classmethod
     def from_dict(cls, content: Any) -> Self:
@@ -103,7 +104,8 @@ class Receipt:
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
         # Receipts of runs that were begun when a chunk had one file have no list.
-        content = {"files": [], "posterior_part": "", "posterior_sha256": "", **content}
+        later = {"posterior_part": "", "posterior_sha256": "", "memory_halvings": 0}
+        content = {"files": [], **later, **content}
         _check_values(content, _TYPES)
         _check_hash("input_fingerprint", content["input_fingerprint"])
         content["files"] = tuple(_file_rows(item) for item in content["files"])

@@ -27,9 +27,9 @@ from support.runs import (
     workers_of,
 )
 
+from catalogproc.cluster.chunk_on_worker import process_on_worker
 from catalogproc.cluster.dask_cluster import cores
 from catalogproc.cluster.run import _sigterm_as_interrupt, run
-from catalogproc.cluster.scheduler import process_on_worker
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.cluster.worker_plugin import worker_statuses
 from catalogproc.errors import ResumeError, VerifyError, WorkerError

@@ -14,9 +14,10 @@ from distributed import Client
 from support import tasks
 
 from catalogproc.cluster import scheduler as module
+from catalogproc.cluster.chunk_on_worker import as_transient
 from catalogproc.cluster.dask_cluster import WorkerSpec, local_cluster
 from catalogproc.cluster.gpu import CPU
-from catalogproc.cluster.scheduler import ChunkScheduler, as_transient
+from catalogproc.cluster.scheduler import ChunkScheduler
 from catalogproc.cluster.worker_plugin import WorkerStatus
 from catalogproc.errors import InputError
 
@@ -125,6 +126,48 @@ def test_a_chunk_that_kills_its_workers_costs_only_itself(client: Client, tmp_pa
     assert len(made.receipts) == 10
     # Twice, the second time alone; once if its worker died of another chunk before it began.
     assert len(list(tmp_path.glob("*-large.*"))) in (1, 2)
+
+
+def of_rows(client: Client, folder: Path, kind: str, rows: int) -> ChunkScheduler:
+    """A finished scheduler of one chunk of so many rows."""
+    chunks = [tasks.fake_chunk("chunk", kind, rows=rows)]
+    made = ChunkScheduler(client, "test", chunks, partial(tasks.process, folder))
+    made.run()
+    return made
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(client: Client, tmp_path: Path) -> None:
+    made = of_rows(client, tmp_path, "large batch", 20_000)
+    assert not made.failures
+    (receipt,) = made.receipts
+    assert receipt.rows_read == made.rows == 20_000
+    assert len(made.retries) == 4  # among others, alone, with 1/2 and with 1/4 of the batch
+    assert list(made.notes) == ["chunk chunk of large batch: out of memory: the batch is halved"]
+
+
+def test_then_the_chunk_is_halved(client: Client, tmp_path: Path) -> None:
+    made = of_rows(client, tmp_path, "many rows", 1000)
+    assert not made.failures
+    rows = sorted((receipt.first_row, receipt.rows_read) for receipt in made.receipts)
+    assert rows == [(0, 250), (250, 250), (500, 250), (750, 250)]
+    assert len(made.divided) == 3
+    assert any(note.endswith("it is divided") for note in made.notes)
+
+
+def test_rows_that_never_fit_fail_alone(client: Client, tmp_path: Path) -> None:
+    made = of_rows(client, tmp_path, "bad row", 1000)
+    (failure,) = made.failures
+    assert made.rows == 1000 - 62
+    assert failure.rows == "rows 500 to 561"
+    assert "memory" in failure.advice
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_batch_kills_is_given_half(client: Client, tmp_path: Path) -> None:
+    made = of_rows(client, tmp_path, "hungry batch", 20_000)
+    assert not made.failures
+    assert made.rows == 20_000
+    assert any("its worker died: the batch is halved" in note for note in made.notes)
 
 
 def exclude_worker_0(made: ChunkScheduler) -> None:

@@ -215,6 +215,36 @@ def test_files_done_one_by_one_are_done(kit: Kit, tmp_path: Path) -> None:
     assert verify(plan.output).chunks == 8
 
 
+def test_halves_of_a_chunk_are_done(kit: Kit, tmp_path: Path) -> None:
+    """As where memory did not suffice for the chunk; what remains is found by the receipts."""
+    pq.write_table(real().slice(0, 400), tmp_path / "xp.parquet", row_group_size=150)
+    plan = plan_of(kit, tmp_path, tmp_path / "xp.parquet")
+    (chunk,) = plan.chunks
+    first, second = chunk.halved(64)
+    quarters = second.halved(64)
+    assert [(one.pieces[0].first_row, one.rows) for one in (first, *quarters)] == [
+        (0, 200), (200, 100), (300, 100),
+    ]  # fmt: skip
+    processed(plan, [quarters[0]])
+    now = plan.with_receipts()
+    assert [(one.pieces[0].first_row, one.rows) for one in now.chunks] == [
+        (0, 200), (200, 100), (300, 100),
+    ]  # fmt: skip
+    assert now.done == {quarters[0].id}
+    assert [one.id for one in now.todo] == [first.id, quarters[1].id]
+    # In the same start they are listed as they were divided, whether they are done or not.
+    listed = plan.with_receipts({chunk.id, second.id})
+    assert [one.id for one in listed.chunks] == [first.id, *(one.id for one in quarters)]
+    processed(plan, list(now.todo))
+    assert not plan.with_receipts().todo
+    assert verify(plan.output).rows_written + verify(plan.output).rows_rejected == 400
+    # The whole chunk, by a worker that was believed dead, counts in place of its parts.
+    processed(plan, [chunk])
+    assert plan.with_receipts().done == {chunk.id}
+    remove_leftovers(plan.output, plan.with_receipts().chunks)
+    assert [receipt.chunk_id for receipt in iterate_receipts(plan.output)] == [chunk.id]
+
+
 def test_a_group_finished_twice_in_different_chunks_is_counted_once(
     kit: Kit, tmp_path: Path
 ) -> None:

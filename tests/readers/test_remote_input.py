@@ -269,3 +269,52 @@ def test_a_reader_gives_any_bytes(served: RangeServer, tmp_path: Path) -> None:
                 place > len(data)
             )
         reader.close()
+
+
+def hats_of(folder: Path, table: pa.Table, order: int = 7) -> Path:
+    """Write spectra as a HATS collection by its definition, with nested columns as LSDB's."""
+    pixels = np.asarray(table["source_id"].to_numpy()) // 2**35 >> 2 * (12 - order)
+    catalog = folder / "xp"
+    lines = ["Norder,Npix"]
+    arrays = [name for name in table.column_names if name != "source_id"]
+    for pixel in np.unique(pixels):
+        part = table.filter(pa.array(pixels == pixel)).combine_chunks()
+        nested = pa.StructArray.from_arrays(
+            [part[name].combine_chunks() for name in arrays], names=arrays
+        )
+        path = (
+            catalog / f"dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = part["source_id"].combine_chunks()
+        pq.write_table(pa.table({"source_id": ids, "spectrum": nested}), path, row_group_size=20)
+        lines.append(f"{order},{pixel}")
+    pq.write_metadata(pq.read_schema(path), catalog / "dataset" / "_metadata")
+    (catalog / "partition_info.csv").write_text("\n".join(lines) + "\n")
+    (catalog / "hats.properties").write_text("#HATS\nobs_collection=xp\n")
+    (folder / "collection.properties").write_text("#HATS\nhats_primary_table_url=xp\n")
+    return folder
+
+
+def test_a_hats_catalog_is_read_by_its_partitions(served: RangeServer, tmp_path: Path) -> None:
+    folder = hats_of(tmp_path / "sky", real())
+    local = expand([folder])
+    assert len(local) > 5
+    for path in folder.rglob("*"):
+        if path.is_file():
+            served.put(path, f"/sky/{path.relative_to(folder)}")
+    told: list[str] = []
+    remote_files = expand([f"{served.url}/sky"], told.append)
+    assert [file.name for file in remote_files] == [file.name for file in local]
+    assert f"{served.url}/sky: {len(local)} files" in told[0]
+    again = expand([f"{served.url}/sky/xp", f"{served.url}/sky"])  # each file once
+    assert [str(file) for file in again] == [str(file) for file in remote_files]
+    # A partition is a chunk, however large or small.
+    for rows_of_a_chunk in (10, 10**6):
+        for files in (local, remote_files):
+            chunks = cut(files, rows_of_a_chunk)
+            assert [[piece.file for piece in chunk.pieces] for chunk in chunks] == [
+                [file] for file in files
+            ]
+    assert sum(chunk.rows or 0 for chunk in chunks) == 1500
+    assert rows(remote_files[2]).equals(rows(local[2]))

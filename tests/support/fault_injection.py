@@ -1,7 +1,7 @@
 """Fault injection: real faults on workers that otherwise run unchanged code.
 
-A :class:`FaultInjection` replaces ``scheduler.process_on_worker``. It is sent to the worker, and
-there injects a fault into the first tries of chosen chunks: the process is killed at a step of
+A :class:`FaultInjection` replaces ``process_on_worker``. It is sent to the worker, and there
+injects a fault into the first tries of chosen chunks: the process is killed at a step of
 writing, or a system call fails as the operating system would let it fail.
 """
 
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from support.tasks import attempt
 
-from catalogproc.cluster.scheduler import process_on_worker
+from catalogproc.cluster.chunk_on_worker import process_on_worker
 from catalogproc.io import atomic
 from catalogproc.network.predictor import Predictor
 from catalogproc.rundir.receipts import Receipt
@@ -57,13 +57,13 @@ class FaultInjection:
     faults: Mapping[str, tuple[str, int]]
     tries: Path
 
-    def __call__(self, name: str, output: Path, chunk: Any) -> Receipt:
+    def __call__(self, name: str, output: Path, chunk: Any, halvings: int = 0) -> Receipt:
         fault, times = self.faults.get(chunk.id, ("", 0))
         with _TURN:  # chunks in several slots of a worker must not share a fault
             if not times or attempt(self.tries, chunk.id) >= times:
-                return process_on_worker(name, output, chunk)
+                return process_on_worker(name, output, chunk, halvings)
             with _FAULTS[fault](chunk.pieces[0].file):
-                return process_on_worker(name, output, chunk)
+                return process_on_worker(name, output, chunk, halvings)
 
     def injected(self) -> set[str]:
         """Return the chunks that were tried with their fault."""

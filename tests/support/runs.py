@@ -190,7 +190,7 @@ def at_first_chunk(action: Callable[[], None]) -> Callable[[int, int | None, str
     done: list[int] = []
 
     def progress(rows: int, total: int | None, note: str) -> None:
-        if rows and not done:
+        if not note.startswith("chunk 0 ") and not done:
             done.append(rows)
             action()
 

@@ -17,12 +17,12 @@ from catalogproc.readers.pieces import Piece
 from catalogproc.rundir.receipts import Receipt
 
 
-def fake_chunk(name: str, *kinds: str) -> Chunk:
+def fake_chunk(name: str, *kinds: str, rows: int = 10) -> Chunk:
     """Return a chunk of one file, or several, each named after what happens to it."""
     numbers = range(len(kinds))
     names = [name] if len(kinds) == 1 else [f"{name}.{number}" for number in numbers]
     pieces = zip(names, kinds, strict=True)
-    return Chunk(tuple(Piece(one, Path(kind), one, 0, 10) for one, kind in pieces))
+    return Chunk(tuple(Piece(one, Path(kind), one, 0, rows) for one, kind in pieces))
 
 
 def attempt(output: Path, name: str) -> int:
@@ -39,8 +39,13 @@ def attempt(output: Path, name: str) -> int:
 
 def receipt(chunk: Any) -> Receipt:
     """Return a receipt that names the chunk and this worker."""
-    numbers = {"first_row": 0, "rows_read": chunk.rows, "rows_written": 0, "rows_rejected": 0}
-    numbers["rows_matched"] = 0
+    numbers = {
+        "first_row": chunk.pieces[0].first_row,
+        "rows_read": chunk.rows,
+        "rows_written": 0,
+        "rows_rejected": 0,
+    }
+    numbers |= {"rows_matched": 0, "memory_halvings": 0}
     more = {"seconds": 0.0, "stage_seconds": {}, "rejected_by_reason": {}, "versions": {}}
     more |= {"auxiliary": {}, "zero_point_differences": {}, "files": ()}
     words = dict.fromkeys(set(Receipt.__dataclass_fields__) - set(numbers) - set(more), "")
@@ -48,7 +53,11 @@ def receipt(chunk: Any) -> Receipt:
     return Receipt(**(words | numbers | more))
 
 
-def process(output: Path, chunk: Any) -> Receipt:
+def _end(piece: Piece) -> int:
+    return piece.first_row + (piece.rows or 0)
+
+
+def process(output: Path, chunk: Any, halvings: int = 0) -> Receipt:
     """Fail in the way that the chunk's file names, or return a receipt."""
     kinds = [piece.file.name for piece in chunk.pieces if piece.file.name != "good"]
     kind = kinds[0] if kinds else "good"
@@ -69,6 +78,16 @@ def process(output: Path, chunk: Any) -> Receipt:
         time.sleep(60)
     if kind == "large":
         raise MemoryError
+    if kind == "large batch" and halvings < 3:
+        raise MemoryError
+    if kind == "many rows" and chunk.rows > 300:
+        raise MemoryError
+    if kind == "bad row" and chunk.pieces[0].first_row <= 555 < _end(chunk.pieces[0]):
+        raise MemoryError
+    if kind == "hungry batch":
+        memory = bytearray(800_000_000 >> halvings)
+        memory[::4096] = b"x" * len(memory[::4096])
+        time.sleep(3)  # until the nanny looks
     if kind == "killed once" and number == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return receipt(chunk)

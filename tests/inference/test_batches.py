@@ -1,0 +1,134 @@
+"""A batch that does not fit into memory is halved, and the catalog is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support.bundles import tiny_bundle
+from support.paths import EXAMPLES
+
+from catalogproc.inference.batches import SMALLEST
+from catalogproc.inference.engine import Engine
+from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
+from catalogproc.job import Job
+from catalogproc.network.memory import is_out_of_memory
+from catalogproc.readers.chunks import Chunk, cut
+from catalogproc.rundir.receipts import Receipt
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    bundle = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+    return Engine(bundle, Job("batches", labels=("teff", "logg", "m_h", "mass", "log_age")))
+
+
+def chunk() -> Chunk:
+    (found,) = cut([EXAMPLES / "xp_continuous_000.parquet"], 10**6)
+    return found
+
+
+def processed(engine: Engine, output: Path, **worker: Any) -> Receipt:
+    for name in ("catalog", "rejected", "receipts"):
+        (output / name).mkdir(parents=True)
+    return process_chunk(engine, chunk(), None, output, ChunkWorker(**worker))
+
+
+def assert_same_catalog(one: Path, other: Path) -> None:
+    first, second = (pq.read_table(path / "catalog") for path in (one, other))
+    assert first["source_id"].equals(second["source_id"])
+    for name in ("teff", "logg", "mass", "log_age"):
+        difference = np.abs(first[name].to_numpy() - second[name].to_numpy())
+        assert np.nanmax(difference / first[f"e_{name}"].to_numpy()) < 1e-3
+
+
+def of_host() -> Exception:
+    """What torch raises on the CPU: a real one, of a petabyte."""
+    try:
+        torch.empty(1 << 50, dtype=torch.uint8).zero_()
+    except RuntimeError as error:
+        return RuntimeError(str(error))
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "fault", [MemoryError, lambda: torch.OutOfMemoryError("CUDA out of memory"), of_host]
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    fault: Callable[[], Exception], engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = processed(engine, tmp_path / "whole")
+    predict, tried = engine.predict, []
+
+    def small(tokens: Any) -> Any:
+        tried.append(len(tokens))
+        if len(tokens) > 150:
+            raise fault()
+        return predict(tokens)
+
+    monkeypatch.setattr(engine, "predict", small)
+    steps: list[int] = []
+    found = processed(engine, tmp_path / "halved", progress=steps.append)
+    assert max(tried[2:]) <= 150  # 500 and 250 are tried once each
+    assert tried[:2] == [500, 250]
+    assert sum(steps) == found.rows_read == whole.rows_read == 500
+    assert (whole.memory_halvings, found.memory_halvings) == (0, 4)  # 2,048 to 128
+    assert (found.rows_written, found.input_sha256) == (whole.rows_written, whole.input_sha256)
+    assert_same_catalog(tmp_path / "whole", tmp_path / "halved")
+
+
+def test_what_never_fits_is_an_error(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def never(tokens: Any) -> Any:
+        tried.append(len(tokens))
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr(engine, "predict", never)
+    with pytest.raises(MemoryError, match=r"for \d+ stars: nothing left"):
+        processed(engine, tmp_path / "out")
+    assert tried[-1] <= SMALLEST
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_a_chunk_may_begin_with_small_batches(engine: Engine, tmp_path: Path) -> None:
+    steps: list[int] = []
+    found = processed(engine, tmp_path / "out", progress=steps.append, halvings=4)
+    assert steps == [128, 128, 128, 116]
+    assert found.memory_halvings == 4
+
+
+def test_a_real_lack_of_memory_is_recognised(tmp_path: Path) -> None:
+    for make in (
+        lambda: np.ones(1 << 55),
+        lambda: bytearray(1 << 60),
+        lambda: torch.empty(1 << 50, dtype=torch.uint8).zero_(),
+    ):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            make()
+        assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("something else"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_that_is_full_takes_smaller_batches(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    engine = Engine(bundle, Job("batches"), "cuda:0")
+    whole = processed(engine, tmp_path / "whole")
+    free, _total = torch.cuda.mem_get_info()
+    held = torch.empty(max(free - (48 << 20), 0), dtype=torch.uint8, device="cuda")
+    try:
+        found = processed(engine, tmp_path / "full")
+    finally:
+        del held
+    assert found.rows_written == whole.rows_written
+    assert_same_catalog(tmp_path / "whole", tmp_path / "full")

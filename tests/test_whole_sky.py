@@ -1,0 +1,116 @@
+"""A whole sky of tiny partitions, as many as the archive has, through fetch and run.
+
+Memory and open files of the processes are measured twice a second, and may not grow. Set
+CATALOGPROC_SKY to the number of partitions; ``make soak`` takes all 3,386.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
+import pytest
+from support.archive_server import PREFIXES, XP, LocalArchive, serving
+from support.bundles import tiny_bundle
+from support.xp_files import COLUMNS, csv_bytes, real
+
+from catalogproc.rundir.verify import verify
+
+PARTITIONS = int(os.environ.get("CATALOGPROC_SKY", "3386"))
+STARS = 2
+"""Of each partition."""
+PIXELS = 12 << 16
+GROWTH, FILES = 1.1, 4
+"""Memory of the last quarter may be that of the second times GROWTH; FILES more may be open."""
+JOB = "kind = 'run'\ndescription = 'sky'\nchunk_rows = 200\npropagation = 'none'\n"
+
+Samples = dict[str, list[tuple[int, int]]]
+
+
+def whole_sky() -> LocalArchive:
+    """The archive's layout with real spectra under made-up identifiers of each pixel range."""
+    archive = LocalArchive()
+    kinds = real(50).to_pylist()
+    cuts = np.linspace(0, PIXELS, PARTITIONS + 1).astype(int)
+    for number, (low, high) in enumerate(pairwise(cuts)):
+        stars = [
+            kinds[(number * STARS + k) % len(kinds)] | {"source_id": (int(low) << 43) + 7 * k + 1}
+            for k in range(STARS)
+        ]
+        name = f"{PREFIXES[XP]}{low:06d}-{high - 1:06d}.csv.gz"
+        archive.put(XP, name, gzip.compress(csv_bytes(stars, COLUMNS, ecsv=True), 1))
+    archive.publish(XP)
+    return archive
+
+
+def watched(*words: str) -> tuple[str, Samples]:
+    """Run a command of catalogproc; return its output, and memory and open files by process."""
+    samples: Samples = defaultdict(list)
+    with subprocess.Popen(
+        [sys.executable, "-m", "catalogproc", *words], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        main = psutil.Process(process.pid)
+        while process.poll() is None:
+            for one in (main, *main.children(recursive=True)):
+                try:
+                    state = one.memory_info().rss, one.num_fds()
+                    name = "main" if one == main else f"{one.pid}"
+                except psutil.Error:
+                    continue
+                samples[name].append(state)
+            time.sleep(0.5)
+        output = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, output
+    return output, samples
+
+
+def assert_flat(what: str, samples: Samples) -> None:
+    for name, states in samples.items():
+        step = len(states) // 4
+        if step < 20:
+            continue  # its start is most of its life
+        for place, unit in ((0, "bytes"), (1, "open files")):
+            before = fmean(state[place] for state in states[step : 2 * step])
+            after = fmean(state[place] for state in states[-step:])
+            print(f"{what}, {name}: {before:,.0f} {unit}, then {after:,.0f}")
+            assert after <= (before * GROWTH if place == 0 else before + FILES), (what, name, unit)
+
+
+@pytest.mark.slow
+def test_a_whole_sky_passes_with_flat_memory_and_files(tmp_path: Path) -> None:
+    total = PARTITIONS * STARS
+    with serving(whole_sky()) as archive:
+        fetch = ("fetch", "--base-url", archive.url, "--output", str(tmp_path / "xp"))
+        _, samples = watched(*fetch)
+        assert_flat("fetch", samples)
+        before = len(archive.asked)
+        watched(*fetch)  # nothing is missing: only the list is asked for
+        assert len(archive.asked) - before < 5
+    assert len(list((tmp_path / "xp").glob("*.parquet"))) == PARTITIONS
+    (tmp_path / "job.toml").write_text(JOB)
+    model = tiny_bundle(tmp_path / "bundle").path
+    output = tmp_path / "catalog"
+    told, samples = watched(
+        "run", "--input", str(tmp_path / "xp"), "--output", str(output), "--workers", "2",
+        "--job", str(tmp_path / "job.toml"), "--model", str(model), "--device", "cpu",
+    )  # fmt: skip
+    assert_flat("run", samples)
+    assert f"{total:,} stars" in told
+    assert verify(output).rows_written + verify(output).rows_rejected == total
+    ids = [pq.read_table(path, columns=["source_id"])["source_id"].to_numpy()
+           for path in (output / "catalog").glob("*.parquet")]  # fmt: skip
+    pixels = np.concatenate(ids) >> 43
+    cuts = np.linspace(0, PIXELS, PARTITIONS + 1).astype(int)[:-1]
+    assert set(cuts) >= set(pixels.tolist())
+    assert len(pixels) == verify(output).rows_written
