@@ -260,12 +260,16 @@ def diff(
             help="Table dr3_neighbourhood [default: identifiers are the same].",
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="EXPR", help="Compare these stars alone: 'good_params'."),
+    ] = None,
 ) -> None:
     """Compare the stars of two catalogs: differences over errors by label, G and flag."""
     from catalogproc.evaluation.catalog_diff import compare_catalogs
     from catalogproc.evaluation.diff_page import write_diff
 
-    text, paths = write_diff(compare_catalogs(first, second, crosswalk), output)
+    text, paths = write_diff(compare_catalogs(first, second, crosswalk, where), output)
     say(text)
     for path in paths:
         note(str(path))

@@ -224,7 +224,10 @@ class _Pairs:
 
 
 def compare_catalogs(
-    first: str | Path, second: str | Path, crosswalk: Path | None = None
+    first: str | Path,
+    second: str | Path,
+    crosswalk: Path | None = None,
+    where: str | None = None,
 ) -> CatalogDiff:
     """Compare two catalogs star by star.
 
@@ -234,6 +237,9 @@ def compare_catalogs(
         Folders of ``run``, or their addresses.
     crosswalk
         Table dr3_neighbourhood, where one of the catalogs is of DR3 and identifiers changed.
+    where
+        Which stars of both catalogs are compared, as ``--where`` of ``export``; all by default.
+        Other stars are not read, which saves memory.
 
     Raises
     ------
@@ -243,7 +249,7 @@ def compare_catalogs(
         A folder holds no run, or is damaged.
     """
     labels = _labels(first, second)
-    sides = (_read(first, labels), _read(second, labels))
+    sides = (_read(first, labels, where), _read(second, labels, where))
     link = None if crosswalk is None else read_crosswalk(crosswalk)
     ids = _common_ids(sides, link, crosswalk)
     known = ids > 0
@@ -274,13 +280,13 @@ def _labels(*folders: str | Path) -> tuple[str, ...]:
     return tuple(name for name in LABELS if all({name, f"e_{name}"} <= names for names in held))
 
 
-def _read(folder: str | Path, labels: Sequence[str]) -> Side:
+def _read(folder: str | Path, labels: Sequence[str], where: str | None) -> Side:
     catalog = open_catalog(folder)
     columns = ["source_id", "phot_g_mean_mag", *SAMPLES, *FLAG_COLUMNS]
     for label in labels:
         columns += [label, f"e_{label}", f"e_{label}_input"]
     name = catalog.folder.resolve().name
-    return Side(name, catalog.identity, catalog.to_arrow(columns).combine_chunks())
+    return Side(name, catalog.identity, catalog.to_arrow(columns, where).combine_chunks())
 
 
 def _common_ids(sides: Sequence[Side], link: Crosswalk | None, path: Path | None) -> Ids:

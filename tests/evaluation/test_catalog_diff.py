@@ -124,6 +124,9 @@ def test_the_direction_of_the_crosswalk_follows_from_the_releases(runs: Path) ->
     assert any("taken to be the same" in line for line in without.lines())
     same = compare_catalogs(runs / "old", runs / "old")
     assert same.group("all")[0].scatter == 0.0
+    bright = compare_catalogs(runs / "old", runs / "new", where="phot_g_mean_mag < 13")
+    assert {one.name for one in bright.group("G")} == {"12 to 13"}
+    assert 0 < bright.in_both < without.in_both / 2
     with pytest.raises(InputError, match="same release"):
         compare_catalogs(runs / "old", runs / "old", runs / "link.parquet")
 
