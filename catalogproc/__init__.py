@@ -19,6 +19,7 @@ _HOME = {
     "export_catalog": "catalogproc.export.export",
     "load_model": "catalogproc.inference.model",
     "map_partition": "catalogproc.inference.partition",
+    "population": "catalogproc.evaluation.population",
     "read_spectra": "catalogproc.readers.xp",
     "Simulator": "catalogproc.simulation.simulator",
     "load_contract": "catalogproc.contract",

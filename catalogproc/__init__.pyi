@@ -2,6 +2,7 @@
 from catalogproc.cluster.api import run as run
 from catalogproc.contract import load_contract as load_contract
 from catalogproc.errors import CatalogprocError as CatalogprocError
+from catalogproc.evaluation.population import population as population
 from catalogproc.export.export import export_catalog as export_catalog
 from catalogproc.export.open_catalog import open_catalog as open_catalog
 from catalogproc.inference.model import load_model as load_model

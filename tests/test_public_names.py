@@ -23,6 +23,7 @@ def test_public_names_are_exact_and_few() -> None:
         "load_model",
         "map_partition",
         "open_catalog",
+        "population",
         "read_spectra",
         "run",
         "verify",

@@ -172,12 +172,27 @@ def calibrate(
         int, typer.Option("--stars", min=1, help="Number of simulated stars.")
     ] = 40_000,
     seed: Seed = 20_261_125,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="NAME|FILE", help="With --data: its job."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Dataset of a model that real stars trained."),
+    ] = None,
 ) -> None:
-    """Recalibrate a model's uncertainties and out-of-distribution limits on simulated stars."""
+    """Recalibrate a model's uncertainties and limits, and measure its training prior again."""
+    from catalogproc.job import load_training_job
     from catalogproc.network.bundle import load_bundle
-    from catalogproc.training.fit_calibration import recalibrate
+    from catalogproc.training.config import TrainSpec
+    from catalogproc.training.recalibration import recalibrate, recalibrate_real
 
-    made = recalibrate(load_bundle(model), output, stars, seed)
+    bundle = load_bundle(model)
+    if data is None:
+        made = recalibrate(bundle, output, stars, seed)
+    else:
+        spec = TrainSpec(load_training_job(job or str(bundle.training["job"])), output, data)
+        made = recalibrate_real(bundle, output, spec)
     note(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
     note(f"to check its coverage: catalogproc evaluate --model {output} --output DIR")
 

@@ -16,7 +16,7 @@ from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipp
 from catalogproc.release import Release, load_release, shipped_releases
 from catalogproc.resources import shipped
 
-CONTRACTS = ("catalog", "posterior", "xp_continuous", "gaia_source", "rejected", "receipt")
+CONTRACTS = ("catalog", "posterior", "prior", "xp_continuous", "gaia_source", "rejected", "receipt")
 _ALSO = "also read as"
 
 

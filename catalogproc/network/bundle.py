@@ -4,8 +4,9 @@ bundle.toml          what the model reads and predicts, the scaling and range of
                      the training data, and predictions for the self-check; the first line is
                      the SHA-256 of all lines below it, and one of these is the SHA-256 of
 weights.safetensors  the network's weights
-latent.safetensors   optional: the training stars in the latent space and their source_ids; its
-                     SHA-256 stands in bundle.toml too
+latent.safetensors   optional: the training stars in the latent space and their source_ids
+prior.parquet        optional: the training prior (network/training_prior.py); bundle.toml has the
+                     SHA-256 of these too
 
 No file is named inside, so that a bundle cannot refer to files outside of its folder.
 Inference fits nothing: all that it needs is stored here.
@@ -25,6 +26,7 @@ from catalogproc.errors import BundleError, CatalogprocError, ReleaseError, did_
 from catalogproc.io.hashes import file_sha256, sha256
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
+from catalogproc.network.training_prior import PRIOR, prior_table
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
 from catalogproc.release import DEFAULT as DEFAULT_RELEASE
 from catalogproc.release import Release, load_release
@@ -32,6 +34,8 @@ from catalogproc.resources import shipped
 from catalogproc.vocabulary import Token, Vocabulary
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from catalogproc.network.packed_tokens import PackedTokens
     from catalogproc.network.transformer import Shape, Transformer
 
@@ -72,6 +76,8 @@ class Bundle:
         Scaling of the tokens' errors; None if the network does not read them.
     hash
         SHA-256 (hex) of bundle.toml below its first line, which includes the other files' hashes.
+    prior_sha256
+        SHA-256 (hex) of the training prior; empty without one.
     """
 
     name: str
@@ -87,6 +93,26 @@ class Bundle:
     calibration: UncertaintyCalibration
     hash: str
     error_scaling: ErrorScaling | None = None
+    prior_sha256: str = ""
+
+    def prior(self) -> pa.Table | None:
+        """Return the training prior, rows of the contract prior; None where the bundle has none.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, or was changed.
+        """
+        if not self.prior_sha256:
+            return None
+        path = self.path / PRIOR
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError("a file of the bundle cannot be read", found=error) from None
+        if (found := sha256(content)) != self.prior_sha256:
+            raise _changed(path, self.prior_sha256, found)
+        return prior_table(content, path)
 
     @property
     def reads_errors(self) -> bool:
@@ -186,7 +212,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     """
     folder = _folder(name_or_path)
     weights = folder / WEIGHTS
-    for name in (DECLARATION, WEIGHTS, LATENT):
+    for name in (DECLARATION, WEIGHTS, LATENT, PRIOR):
         bundle_file(folder, name)
     try:
         declaration, digest = _declared(folder / DECLARATION)
@@ -342,6 +368,7 @@ def _bundle(
         calibration=calibration,
         hash=digest,
         error_scaling=_error_scaling(rows) if shape.reads_errors else None,
+        prior_sha256=str(declaration.get("prior_sha256", "")),
     )
 
 

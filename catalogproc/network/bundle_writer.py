@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ from catalogproc.network.bundle import (
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
+from catalogproc.network.training_prior import PRIOR, prior_bytes
 from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import LATENT, UncertaintyCalibration
 from catalogproc.release import Release
@@ -57,6 +59,8 @@ class BundleContent:
         The calibration of its uncertainties, if it was measured.
     tolerance
         Of the self-check, in units of sigma.
+    prior
+        The training prior, rows of the contract prior.
     """
 
     name: str
@@ -72,6 +76,7 @@ class BundleContent:
     calibration: UncertaintyCalibration | None = None
     error_scaling: ErrorScaling | None = None
     tolerance: float = 0.01
+    prior: pa.Table | None = None
 
     def __post_init__(self) -> None:
         size, known = len(self.vocabulary), self.vocabulary.names
@@ -128,13 +133,19 @@ def write_bundle(
         for key, value in content.network.state_dict().items()
     }
     weights, calibration = save(stored), content.calibration
+    prior = None if content.prior is None else prior_bytes(content.prior)
     declaration = _declaration(content, sha256(weights), _self_check(content, stored))
+    if prior is not None:
+        declaration["prior_sha256"] = sha256(prior)
     body = tomli_w.dumps(declaration).encode()
     digest = sha256(body)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DECLARATION).unlink(missing_ok=True)
     write_atomic(folder / WEIGHTS, weights)
-    (folder / LATENT).unlink(missing_ok=True)
+    for name in (LATENT, PRIOR):
+        (folder / name).unlink(missing_ok=True)
+    if prior is not None:
+        write_atomic(folder / PRIOR, prior)
     if calibration is not None and (latent := calibration.arrays()) is not None:
         write_atomic(folder / LATENT, latent)
     _write_matrices(content.vocabulary.data_release, folder)
@@ -156,6 +167,7 @@ def rewrite_bundle(
     calibration: UncertaintyCalibration | None = None,
     dtype: str = "float32",
     training: Mapping[str, Any] | None = None,
+    prior: pa.Table | None = None,
 ) -> Bundle:
     """Write a copy of a bundle, in its folder or another, with some parts replaced.
 
@@ -165,7 +177,7 @@ def rewrite_bundle(
     ----------
     bundle, folder
         What is copied, and where to.
-    calibration, training
+    calibration, training, prior
         New parts; None keeps the bundle's.
     dtype
         How weights are stored, as for :func:`write_bundle`.
@@ -184,6 +196,7 @@ def rewrite_bundle(
         calibration=bundle.calibration if calibration is None else calibration,
         error_scaling=bundle.error_scaling,
         tolerance=bundle.self_check.tolerance,
+        prior=bundle.prior() if prior is None else prior,
     )
     return write_bundle(folder, content, dtype=dtype, replace=True)
 

@@ -10,17 +10,14 @@ predicted sigma. The distribution of the residuals over this sigma then gives th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.datasets.holdout import Holdout, simulated_holdout
-from catalogproc.errors import BundleError
+from catalogproc.datasets.holdout import Holdout
 from catalogproc.features.input_errors import inflate_errors
 from catalogproc.inference.catalog_columns import (
     CONTEXT,
@@ -35,23 +32,18 @@ from catalogproc.inference.domain_checks import (
     reduced_chi2,
 )
 from catalogproc.inference.label_distribution import POSITIVE
-from catalogproc.io.atomic import write_atomic
 from catalogproc.job import Job
-from catalogproc.network.bundle import DECLARATION, WEIGHTS, Bundle
-from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.predictor import Prediction, Predictor
 from catalogproc.network.questions import Questions
 from catalogproc.network.uncertainty_calibration import (
-    LATENT,
     LEVELS,
     SIGMA,
     LabelCalibration,
     Term,
     UncertaintyCalibration,
 )
-from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.latent_fit import fit_latent
 
 Floats = NDArray[np.float64]
@@ -89,52 +81,6 @@ FEWEST_RESIDUALS = 200
 """Smallest number of stars for the covariance of the ten held-out residuals."""
 
 CARD = "CARD.md"
-
-
-def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
-    """Write a copy of a bundle with uncertainties recalibrated on simulated giants.
-
-    The weights are unchanged and the other files are copied; the card has the new hash.
-
-    Parameters
-    ----------
-    bundle
-        The model.
-    folder
-        The folder to write.
-    stars
-        Number of stars to simulate.
-    seed
-        Their seed; it must differ from those of the training.
-
-    Raises
-    ------
-    BundleError
-        ``folder`` holds a bundle already; too few stars; or the model was trained on real stars,
-        whose errors simulated stars cannot calibrate.
-    """
-    if (folder / DECLARATION).exists():
-        raise BundleError("the folder holds a bundle already", where=folder)
-    if "dataset_sha256" in bundle.training:
-        raise BundleError(
-            "a model trained on real stars is calibrated on real stars, when it is trained",
-            wanted="a model trained on simulated stars", found=bundle.training["data"],
-            where=bundle.name,
-        )  # fmt: skip
-    holdout = simulated_holdout(Simulator(), bundle.vocabulary, stars, seed)
-    calibration = fit_uncertainties(Predictor(bundle), holdout, bundle.calibration.trained_on)
-    if not calibration.by_label:
-        raise BundleError("too few stars", wanted=f"about {4 * FEWEST:,} or more", found=stars)
-    facts = dict(bundle.training) | {"calibration_stars": stars, "calibration_seed": seed}
-    dtype = str(bundle.training.get("weights", "float32"))
-    copy = rewrite_bundle(bundle, folder, calibration=calibration, dtype=dtype, training=facts)
-    for path in bundle.path.iterdir():
-        if path.is_file() and path.name not in (DECLARATION, WEIGHTS, LATENT, CARD):
-            shutil.copy(path, folder / path.name)
-    if (bundle.path / CARD).is_file():
-        card = (bundle.path / CARD).read_text(encoding="utf-8")
-        write_atomic(folder / CARD, card.replace(bundle.hash, copy.hash).encode())
-    return copy
 
 
 def fit_uncertainties(

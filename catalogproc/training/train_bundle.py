@@ -24,6 +24,7 @@ from catalogproc.training.distributed import is_first, local_device
 from catalogproc.training.fit_calibration import fit_uncertainties
 from catalogproc.training.inherited_tokens import inherited, left_behind
 from catalogproc.training.model_card import write_card
+from catalogproc.training.prior_sample import prior_sample
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
 from catalogproc.training.vocabulary_extension import extended_network
@@ -321,7 +322,7 @@ def _facts(
 
 
 def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
-    """Store the weights in the shortest sufficient number type, and calibrate uncertainties."""
+    """Store the shortest sufficient weights, calibrate uncertainties, and add the prior."""
     labels = tuple(name for name in CHECKED if name in bundle.requestable)
     inputs = data.test.tokens.rows(slice(PRECISION_STARS)).only(~data.labels)
     dtype, change = choose_dtype(bundle, inputs, labels)
@@ -331,8 +332,10 @@ def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
             f"{SHARE_OF_STARS:.1%} of predictions change by less than {change:.2g} sigma"
         )
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
-    calibration = fit_uncertainties(Predictor(bundle), data.make_holdout(), data.trained_on)
-    return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration)
+    predictor, holdout = Predictor(bundle), data.make_holdout()
+    calibration = fit_uncertainties(predictor, holdout, data.trained_on)
+    prior = prior_sample(predictor, holdout, calibration.by_label)
+    return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
 
 
 def _steps_done(spec: TrainSpec) -> int:

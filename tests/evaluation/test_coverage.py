@@ -24,8 +24,8 @@ from catalogproc.network.error_propagation import Draws, first_order, sampled
 from catalogproc.network.input_covariance import InputNoise
 from catalogproc.network.predictor import Predictor
 from catalogproc.readers.xp import read_spectra
-from catalogproc.training.fit_calibration import recalibrate
 from catalogproc.training.latent_fit import fit_latent
+from catalogproc.training.recalibration import recalibrate
 
 STARS = 6_000
 LABELS = ("teff", "logg", "m_h", "mass", "log_age")

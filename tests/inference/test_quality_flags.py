@@ -249,6 +249,25 @@ def test_the_summaries_follow_the_declared_masks():
     assert good_mass_age(no_photometry)[0]
 
 
+def test_good_mass_age_does_not_depend_on_the_predicted_mass_and_age():
+    """A sample that is selected by the answer is biased at each true age and mass."""
+    rng, n = np.random.default_rng(3), 2_000
+    age = rng.uniform(0.05, 20.0, n)
+    answers = {
+        "mass": rng.uniform(0.3, 8.0, n), "e_mass": rng.uniform(0.01, 5.0, n),
+        "log_age": np.log10(age) + 9.0, "e_log_age": rng.uniform(0.01, 1.0, n),
+        "age": age, "e_age": rng.uniform(0.01, 30.0, n),
+    }  # fmt: skip
+    clean = {name: np.broadcast_to(value, n) for name, value in columns().items()}
+    several = {
+        name: np.broadcast_to(value, n) if isinstance(value, np.ndarray) else value
+        for name, value in vars(EVIDENCE).items()
+    }
+    value = flags(clean | answers, Evidence(**several))
+    assert len(set(value.tolist())) > 10  # UNC_AGE, AGE_LIMIT and others are still set
+    assert good_mass_age(value).all()
+
+
 def test_limits_that_a_bundle_lacks_raise_no_flag():
     assert raised({"ood_mahal": 1e9}, latent_limit=np.inf) == []
     assert raised({"ood_mahal": np.nan, "xp_chi2_red": np.nan}) == []

@@ -13,12 +13,9 @@ from catalogproc.cli.main import app
 from catalogproc.errors import BundleError
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.uncertainty_calibration import LabelCalibration
-from catalogproc.training.fit_calibration import (
-    LabelPredictions,
-    fit_label_calibration,
-    recalibrate,
-)
+from catalogproc.training.fit_calibration import LabelPredictions, fit_label_calibration
 from catalogproc.training.latent_fit import fit_latent
+from catalogproc.training.recalibration import recalibrate
 
 N = 24_000
 LOW, HIGH = 0.158655, 0.841345
