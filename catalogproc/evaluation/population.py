@@ -39,7 +39,7 @@ QUANTITIES = {"age": "log_age", "log_age": "log_age", "mass": "mass", "m_h": "m_
 """Labels by quantity; edges of ``age`` are in Gyr."""
 
 VALUE_CELLS, WIDTH_CELLS = 30, 2
-"""Cells in the predicted value and in its uncertainty, equally full if all bins have the same weight.
+"""Cells in the predicted value and in its uncertainty, equally full if all bins weigh the same.
 More of them leave too few stars of the prior in each: errors become larger than stated."""
 
 SPARSE = 0.02
@@ -116,8 +116,8 @@ def population(
 ) -> Population:
     """Return the fractions of a sample in bins of true age, mass or metallicity.
 
-    The training prior of the model is divided out, so that the result does not depend on it, but for
-    the distribution within a bin. The sample may be selected in any way that does not depend on the
+    The training prior of the model is divided out, so that the result depends on it within a bin
+    alone. The sample may be selected in any way that does not depend on the
     predictions of the quantity; what it is selected on, such as log g or the magnitude, is given as
     ``where`` too, so that the prior's stars are selected alike.
 
@@ -199,7 +199,7 @@ def _selected(table: pa.Table, where: str | None, label: str, name: str) -> pa.T
     if condition is not None:
         table = table.filter(condition.expression)
     known = pc.and_(pc.is_finite(table[label]), pc.is_finite(table[f"e_{label}"]))
-    return table.filter(pc.fill_null(known, False))  # noqa: FBT003 - pyarrow's name is positional
+    return table.filter(pc.fill_null(known, False))
 
 
 @dataclass(frozen=True, eq=False)

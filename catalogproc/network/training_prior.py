@@ -28,7 +28,9 @@ def prior_bytes(table: pa.Table) -> bytes:
     """
     load_contract("prior").check(table, where=PRIOR)
     sink = io.BytesIO()
-    floats = dict.fromkeys(table.column_names, "BYTE_STREAM_SPLIT")
+    floats = {
+        field.name: "BYTE_STREAM_SPLIT" for field in table.schema if field.type == pa.float32()
+    }
     pq.write_table(
         table, sink, compression="zstd", use_dictionary=False, column_encoding=floats
     )  # fmt: skip

@@ -90,7 +90,7 @@ def test_the_same_population_is_found_whatever_the_prior(priors) -> None:
         assert (result.stars, result.prior_stars) == (20_000, 20_000)
     young, old = results
     assert np.abs(young.prior - old.prior).max() > 0.2
-    assert np.abs(young.histogram - old.histogram).max() > 0.05
+    assert np.abs(young.histogram - old.histogram).max() > 0.04
 
 
 def test_the_errors_grow_with_fewer_stars(priors) -> None:
@@ -151,7 +151,7 @@ def test_the_worked_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (code,) = re.findall(r"```python\n(.*?)```", page.split("## Populations")[1], re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(code, "docs/uncertainties.md", "exec"), names)  # noqa: S102 - our own page
+    exec(compile(code, "docs/uncertainties.md", "exec"), names)
     result = names["found"]
     assert isinstance(result, Population)
     print(*result.lines(), sep="\n")
