@@ -50,9 +50,6 @@ class Job:
         ``first_order`` by derivatives, ``sampled`` by random draws (and by derivatives too, for
         comparison), ``none`` not at all; ``auto`` is ``network`` for models that read errors and
         ``first_order`` for others.
-    split_errors
-        Split the total uncertainty into those of inputs and model where propagation is
-        ``network``: the model predicts each star a second time, as if its inputs had no errors.
     draws
         Number of random draws per star where propagation is ``sampled``.
     inflate_errors
@@ -83,7 +80,6 @@ class Job:
     inflate_errors: bool = True
     correlations: bool = False
     check_spectrum: bool = False
-    split_errors: bool = False
     posterior: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +125,7 @@ class Job:
         """Return every setting that can change a number, for the hash and for provenance."""
         content = asdict(self)
         del content["name"], content["description"]
-        for name in ("dust", "split_errors", "posterior"):
+        for name in ("dust", "posterior"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there was such
         return content

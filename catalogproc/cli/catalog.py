@@ -44,10 +44,12 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
 
 def export(
     folder: RunFolder,
-    format: Annotated[Format, typer.Option("--format", help="Format of FILE.")],
     output: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="Output file; HATS: folder.")
     ],
+    format: Annotated[
+        Format | None, typer.Option("--format", help="Format of FILE [default: fits].")
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -60,8 +62,21 @@ def export(
         str | None, typer.Option("--columns", metavar="A,B,...", help="Which columns, in order.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    selection: Annotated[
+        bool,
+        typer.Option(
+            "--selection", help="Write P(kept | G, bp_rp, position) of --where, not its stars."
+        ),
+    ] = False,
+    healpix: Annotated[
+        int, typer.Option("--healpix", min=0, max=6, help="With --selection: level of the pixels.")
+    ] = 4,
 ) -> None:
     """Write a finished catalog, or a part of it, for TOPCAT, Astropy, LSDB and others."""
+    if selection:
+        _export_selection(folder, output, where, healpix, overwrite=overwrite)
+        return
+    format = format or Format.fits
     from catalogproc.export.export import export_catalog
     from catalogproc.io.output import check_output_file, check_output_folder
     from catalogproc.rundir.sync import pull
@@ -79,6 +94,22 @@ def export(
             progress=progress,
         )
     note(f"{rows:,} stars written to {output}")
+
+
+def _export_selection(
+    folder: str | Path, output: Path, where: str | None, level: int, *, overwrite: bool
+) -> None:
+    from catalogproc.export.selection import export_selection
+    from catalogproc.rundir.sync import pull
+
+    with show_progress("stars") as progress:
+        found = export_selection(
+            pull(folder), output, where or "good_mass_age", level,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    for line in found.lines():
+        note(line)
+    note(f"selection function of {where or 'good_mass_age'} written to {output}")
 
 
 def report(

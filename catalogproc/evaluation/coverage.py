@@ -183,7 +183,7 @@ def _predict(
     context = luminosity_context(labels)
     if predictor.bundle.reads_errors:
         prediction, apart = questions.ask(holdout.inputs, labels, context)
-        return PropagatedPrediction(prediction, None, None, linear, None, apart)
+        return PropagatedPrediction(prediction, None, None, linear, apart)
     prediction, jacobian = questions.differentiate(holdout.inputs, labels)
     apart = questions.without_hidden(holdout.inputs, prediction, context)
     absent, vocabulary = np.isnan(holdout.values), predictor.bundle.vocabulary
@@ -192,7 +192,7 @@ def _predict(
         jacobian.propagate(InputNoise(np.where(absent, np.nan, errors)))
         for errors in (holdout.errors, larger if job.inflate_errors else holdout.errors)
     )
-    return PropagatedPrediction(prediction, used, published, linear, None, apart)
+    return PropagatedPrediction(prediction, used, published, linear, apart)
 
 
 def _shares_below(found: _LabelErrors, percentiles: Sequence[Floats]) -> Floats:

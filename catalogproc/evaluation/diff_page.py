@@ -86,7 +86,7 @@ def _sections(found: CatalogDiff) -> Iterator[tuple[str, str, Table]]:
         "z_bias": "By G: median difference over the total uncertainty",
     }
     for value, title in by_g.items():
-        # Models that read errors split them only if the job says so: split_errors.
+        # Models that read errors state input uncertainties only where the job propagates them.
         if any(np.isfinite(getattr(one, value)) for one in found.group("G")):
             yield title, "Stars that are good in both catalogs.", _by_name(found, value)
     yield "Flags", FLAGGED, _members(found, "quality_flags")

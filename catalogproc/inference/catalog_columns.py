@@ -1,18 +1,15 @@
 """The catalog's columns from tokens and predictions: functions from columns to columns.
 
-Each label X has three uncertainties:
+Each label X has two uncertainties:
 
     e_X          total uncertainty: 68 % of true values lie within it
-    e_X_input    input uncertainty: the part caused by the errors of the inputs
-                 (network/error_propagation.py)
-    e_X_model    model uncertainty: what would remain with error-free inputs
+    e_X_input    input uncertainty: what the errors of the inputs alone cause in X
+                 (network/error_propagation.py), at most e_X
 
-with e_X^2 = e_X_model^2 + e_X_input^2. The network was trained on noisy inputs, so its sigma,
-once calibrated, is the total uncertainty and includes input errors of the usual size: nothing
-is added to it. Only if the published errors of a star alone cause more than that, they are the
-total. The sigma of a network that reads errors is the total for the errors of each star; its
-e_X_model is that for the same values without errors. docs/uncertainties.md has the measured
-coverage.
+The network was trained on noisy inputs, so its sigma, once calibrated, is the total uncertainty
+and includes input errors of the usual size: nothing is added to it. Only if the published errors of
+a star alone cause more than that, they are the total. The sigma of a network that reads errors is
+the total for the errors of each star. docs/uncertainties.md has the measured coverage.
 """
 
 from __future__ import annotations
@@ -51,7 +48,7 @@ LABEL_COLUMNS = {
     "logebv": "ln_ebv",
     "g_fakemag": "g_fakemag",
 }
-"""The catalog's column of each label; uncertainties are in ``e_<name>``, ``e_<name>_model``, ..."""
+"""The catalog's column of each label; uncertainties are in ``e_<name>`` and ``e_<name>_input``."""
 
 PROBABILITIES = ("rc_prob",)
 """Labels that are probabilities, with a column of the same name: limited to 0 to 1, and without an
@@ -107,7 +104,7 @@ def observed(tokens: Tokens) -> Columns:
 def predicted_labels(
     found: PropagatedPrediction, distributions: Mapping[str, LabelDistribution]
 ) -> Columns:
-    """Return labels, their three uncertainties and their correlations.
+    """Return labels, their two uncertainties and their correlations.
 
     The input uncertainty is limited to the total one, because the calibration was measured with
     errors of their real size, and the job may inflate them.
@@ -121,23 +118,18 @@ def predicted_labels(
 
     Returns
     -------
-    Columns (N,); NaN for labels that were not predicted, and for parts of an uncertainty that
-    were not computed.
+    Columns (N,); NaN for labels that were not predicted, and for input uncertainties that were
+    not computed.
     """
     prediction, propagated = found.prediction, found.propagated
     nan = np.full(len(prediction.mean), np.nan)
     columns = label_columns(prediction)
     for label, name in LABEL_COLUMNS.items():
-        total, model, inputs = distributions[label].sigma, nan, nan
-        place = prediction.labels.index(label) if label in prediction.labels else None
-        if place is not None and propagated is not None:
+        total, inputs = distributions[label].sigma, nan
+        if label in prediction.labels and propagated is not None:
+            place = prediction.labels.index(label)
             inputs = np.minimum(propagated.sigma[:, place], total)
-            model = np.sqrt(total**2 - inputs**2)
-        elif place is not None and found.exact_sigma is not None:
-            share = found.exact_sigma[:, place] / prediction.sigma[:, place]
-            model = total * np.minimum(share.astype(np.float64), 1.0)
-            inputs = np.sqrt(total**2 - model**2)
-        columns |= {f"e_{name}": total, f"e_{name}_model": model, f"e_{name}_input": inputs}
+        columns |= {f"e_{name}": total, f"e_{name}_input": inputs}
     for pair in CORRELATED:
         one, other = (name.removeprefix("log_") for name in pair)
         columns[f"corr_{one}_{other}"] = (

@@ -43,9 +43,6 @@ class PropagatedPrediction:
         is the total uncertainty, whatever the errors.
     nonlinear
         Stars (N,) for which first order and draws disagree, if both were computed.
-    exact_sigma
-        The network's sigma (N, K) if the same values had no errors, where the job splits the
-        uncertainties of a model that reads errors; else None.
     without_parallax
         Predictions without the tokens that are made of the parallax: of the labels that are
         compared with it, and of those that these are interpreted with. None where no label is.
@@ -55,7 +52,6 @@ class PropagatedPrediction:
     propagated: Propagated | None
     published: Propagated | None
     nonlinear: NDArray[np.bool_]
-    exact_sigma: NDArray[np.float32] | None
     without_parallax: Prediction | None = None
 
 

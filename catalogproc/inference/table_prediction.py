@@ -69,7 +69,6 @@ def propagate(
     """
     from catalogproc.network.error_propagation import Draws, disagree, sampled
     from catalogproc.network.questions import Questions
-    from catalogproc.network.star_tokens import StarTokens
 
     vocabulary, inputs = predictor.bundle.vocabulary, tokens.network_inputs
     questions = Questions(predictor, tokens.by_parallax, INDEPENDENT)
@@ -78,11 +77,7 @@ def propagate(
     method = job.propagation_of(predictor.bundle.reads_errors)
     if method in ("network", "none"):
         prediction, without_parallax = questions.ask(inputs, labels, context)
-        found = PropagatedPrediction(prediction, None, None, nonlinear, None, without_parallax)
-        if method == "network" and job.split_errors:
-            exact = questions.predict(StarTokens.exact(inputs.values), labels)
-            return replace(found, exact_sigma=exact.sigma)
-        return found
+        return PropagatedPrediction(prediction, None, None, nonlinear, without_parallax)
     prediction, jacobian = questions.differentiate(inputs, labels)
     noise = input_noise(tokens, vocabulary, job)
     propagated = jacobian.propagate(noise)
@@ -98,9 +93,7 @@ def propagate(
         prediction, propagated = sampled(questions, inputs, noise, labels, draws)
         nonlinear = disagree(linear, propagated)
     without_parallax = questions.without_hidden(inputs, prediction, context)
-    return PropagatedPrediction(
-        prediction, propagated, published, nonlinear, None, without_parallax
-    )
+    return PropagatedPrediction(prediction, propagated, published, nonlinear, without_parallax)
 
 
 @dataclass(frozen=True, eq=False)

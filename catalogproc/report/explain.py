@@ -47,8 +47,8 @@ class LabelPrediction:
         Name of the token.
     mean, sigma
         The value and its total uncertainty, which a probability does not have: NaN.
-    input_sigma, model_sigma
-        Input and model uncertainty; NaN where the run did not separate them.
+    input_sigma
+        Input uncertainty; NaN where the run did not compute it.
     attention
         Shares (T + 1,) of the attention that the star's T tokens and the learned key get; 0 for
         tokens that the label was predicted without.
@@ -58,7 +58,6 @@ class LabelPrediction:
     mean: float
     sigma: float
     input_sigma: float
-    model_sigma: float
     attention: Float
 
 
@@ -313,11 +312,8 @@ def _predictions(
     predictions = []
     for label, share in label_attention(engine, tokens).items():
         column = LABEL_COLUMNS.get(label, label)
-        names = (f"e_{column}", f"e_{column}_input", f"e_{column}_model")
-        sigma, input_sigma, model_sigma = (row.get(name, np.nan) for name in names)
-        predictions.append(
-            LabelPrediction(label, row[column], sigma, input_sigma, model_sigma, share)
-        )
+        sigma, input_sigma = (row.get(f"e_{column}{part}", np.nan) for part in ("", "_input"))
+        predictions.append(LabelPrediction(label, row[column], sigma, input_sigma, share))
     return tuple(predictions)
 
 

@@ -97,10 +97,10 @@ def outside_training(star: Explanation) -> np.ndarray[tuple[int], np.dtype[np.bo
 
 
 def _predictions(star: Explanation) -> Iterator[str]:
-    yield "Predictions: value ± total uncertainty, and its two parts"
+    yield "Predictions: value ± total uncertainty"
     for prediction in star.predictions:
         name, unit, form = _COLUMNS[prediction.label]
-        parts = f" input ± {prediction.input_sigma:{form}}, model ± {prediction.model_sigma:{form}}"
+        parts = f" by errors of the inputs alone ± {prediction.input_sigma:{form}}"
         if prediction.label in _PROBABILITIES:
             meaning = _PROBABILITIES[prediction.label]
             yield f"  {name:10} {prediction.mean:>10{form}}   {meaning}"

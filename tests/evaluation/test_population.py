@@ -12,11 +12,14 @@ from support.bundles import tiny_bundle
 from support.paths import ROOT
 
 from catalogproc.contract import load_contract
+from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.evaluation.population import Population, population
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
-from catalogproc.training.recalibration import recalibrate
+from catalogproc.network.predictor import Predictor
+from catalogproc.simulation.simulator import Simulator
+from catalogproc.training.prior_sample import prior_sample
 
 EDGES = [0.0, 1.0, 2.5, 5.0, 8.0, 14.0]
 WANTED = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
@@ -142,11 +145,14 @@ def test_a_changed_prior_is_refused(priors, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_worked_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of docs/uncertainties.md, whose model is made here by calibrate."""
-    model = recalibrate(load_bundle("tiny"), tmp_path / "with-prior", 40_000, 20_261_125)
-    prior = model.prior()
+    """The example of docs/uncertainties.md, with a model whose prior is made as by calibrate."""
+    tiny = load_bundle("tiny")
+    holdout = simulated_holdout(Simulator(), tiny.vocabulary, 32_000, 20_261_125)
+    prior = prior_sample(Predictor(tiny), holdout, tiny.calibration.by_label)
     assert len(prior) == 20_000
+    rewrite_bundle(tiny, tmp_path / "with-prior", prior=prior)
     page = (ROOT / "docs" / "uncertainties.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page.split("## Populations")[1], re.DOTALL)
     monkeypatch.chdir(tmp_path)

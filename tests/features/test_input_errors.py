@@ -147,35 +147,33 @@ def test_correlations_of_another_length_do_not_fail_the_chunk(bundle):
     assert np.isfinite(ours).all()
 
 
-def test_model_and_input_uncertainty_add_to_the_total(bundle):
+def test_the_input_uncertainty_is_at_most_the_total(bundle):
     table = run(bundle)
     for name in (LABEL_COLUMNS[label] for label in LABELS):
-        whole, model, inputs = (
-            array(table, f"e_{name}{part}") for part in ("", "_model", "_input")
-        )
+        whole, inputs = (array(table, f"e_{name}{part}") for part in ("", "_input"))
         assert (inputs > 0).all()
-        np.testing.assert_allclose(np.hypot(model, inputs), whole, rtol=1e-5)
+        assert (inputs <= whole).all()
 
 
 def parts(stated: float, inputs: float, published: float) -> list[float]:
-    """e_teff, e_teff_model and e_teff_input of one star."""
+    """e_teff and e_teff_input of one star."""
     prediction = Prediction(("teff",), np.array([[4500.0]]), np.array([[stated]]))
     used, known = (Propagated(("teff",), np.array([[[x**2]]])) for x in (inputs, published))
     nonlinear = np.zeros(len(prediction.mean), dtype=bool)
-    output = PropagatedPrediction(prediction, used, known, nonlinear, None)
+    output = PropagatedPrediction(prediction, used, known, nonlinear)
     columns = label_columns(prediction)
     columns = predicted_labels(output, label_distributions(output, {}, columns))
-    return [float(columns[f"e_teff{part}"][0]) for part in ("", "_model", "_input")]
+    return [float(columns[f"e_teff{part}"][0]) for part in ("", "_input")]
 
 
 def test_input_errors_are_counted_once():
     # Training had such errors: the model's sigma contains them, nothing is added.
-    assert parts(50.0, 30.0, 30.0) == pytest.approx([50, 40, 30])
+    assert parts(50.0, 30.0, 30.0) == pytest.approx([50, 30])
     # The star's errors are larger than any in training.
-    assert parts(50.0, 80.0, 80.0) == pytest.approx([80, 0, 80])
+    assert parts(50.0, 80.0, 80.0) == pytest.approx([80, 80])
     # Inflated errors are a larger part of the same total.
-    assert parts(50.0, 40.0, 30.0) == pytest.approx([50, 30, 40])
-    assert parts(50.0, 90.0, 30.0) == pytest.approx([50, 0, 50])
+    assert parts(50.0, 40.0, 30.0) == pytest.approx([50, 40])
+    assert parts(50.0, 90.0, 30.0) == pytest.approx([50, 50])
 
 
 def test_correlations_change_input_uncertainties_only(bundle):
@@ -242,11 +240,10 @@ def test_large_errors_are_nonlinear_and_flagged(bundle):
     assert (array(table, "quality_flags") & bit > 0).mean() > 0.9
 
 
-def test_without_propagation_the_total_is_the_model_uncertainty(bundle):
+def test_without_propagation_there_is_no_input_uncertainty(bundle):
     table, full = run(bundle, replace(JOB, propagation="none")), run(bundle)
     for name in (LABEL_COLUMNS[label] for label in LABELS):
         assert np.isnan(array(table, f"e_{name}_input")).all()
-        assert np.isnan(array(table, f"e_{name}_model")).all()
         assert (array(table, f"e_{name}") > 0).all()
         assert (array(full, f"e_{name}") >= array(table, f"e_{name}") * (1 - 1e-4)).all()
     assert np.isnan(array(table, "corr_teff_logg")).all()

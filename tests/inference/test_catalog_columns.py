@@ -46,12 +46,11 @@ def test_total_uncertainty_is_at_least_that_of_the_published_errors():
         Propagated(("mass",), sigma[:, None, None] ** 2) for sigma in (inflated, published)
     )
     nonlinear = np.zeros(len(prediction.mean), dtype=bool)
-    output = PropagatedPrediction(prediction, used, known, nonlinear, None)
+    output = PropagatedPrediction(prediction, used, known, nonlinear)
     columns = label_columns(prediction)
     columns = predicted_labels(output, label_distributions(output, {}, columns))
     np.testing.assert_allclose(columns["e_mass"], [0.2, 0.2, 0.5])
     np.testing.assert_allclose(columns["e_mass_input"], [0.2, 0.2, 0.5])
-    np.testing.assert_allclose(columns["e_mass_model"], 0.0, atol=1e-7)
 
 
 def test_published_errors_are_propagated_besides_the_inflated_ones(engine, tokens):

@@ -65,24 +65,11 @@ def test_the_sigma_of_a_network_that_reads_errors_is_the_total_uncertainty(bundl
     columns, tokens = catalog(bundle)
     prediction = Predictor(bundle).predict(tokens.network_inputs, JOB.labels)
     np.testing.assert_allclose(columns["e_teff"], prediction.sigma[:, 0], rtol=1e-5)
-    for name in ("e_teff_input", "e_teff_model", "corr_teff_logg"):
+    for name in ("e_teff_input", "corr_teff_logg"):
         assert np.isnan(columns[name]).all()
     linear, _ = catalog(bundle, propagation="first_order")
     np.testing.assert_allclose(linear["e_teff"], columns["e_teff"], rtol=1e-4)
     assert np.isfinite(linear["e_teff_input"]).all()
-
-
-def test_a_split_asks_the_network_about_the_same_values_without_errors(bundle):
-    columns, tokens = catalog(bundle, split_errors=True)
-    stated, exact = (
-        Predictor(bundle).predict(given, JOB.labels).sigma[:, 1].astype(float)
-        for given in (tokens.network_inputs, StarTokens.exact(tokens.values))
-    )
-    wanted = np.minimum(exact, stated)
-    np.testing.assert_allclose(columns["e_logg_model"], wanted, rtol=1e-4)
-    total = np.hypot(columns["e_logg_model"], columns["e_logg_input"])
-    np.testing.assert_allclose(total, columns["e_logg"], rtol=1e-5)
-    assert (columns["e_logg_input"] > 0).any()
 
 
 def test_percentiles_of_mass_and_age_are_those_of_the_mixture(bundle):
@@ -116,7 +103,6 @@ def test_the_job_decides_and_an_older_model_is_refused_by_name(bundle, tmp_path)
     assert Job("x").propagation_of(True) == "network"
     assert Job("x").propagation_of(False) == "first_order"
     assert Job("x", propagation="sampled").propagation_of(True) == "sampled"
-    assert replace(JOB, split_errors=True).hash != JOB.hash
     older = replace(bundle, shape=replace(SHAPE, reads_errors=False), error_scaling=None)
     with pytest.raises(JobError, match=r"does not read errors(.|\n)*model reads errors"):
         Engine(older, replace(JOB, propagation="network"))
@@ -158,7 +144,7 @@ def test_a_wrong_mixture_is_calibrated_to_the_right_percentiles(monkeypatch):
     )
     with pytest.raises(StopAsyncIteration):
         fit_calibration.fit_uncertainties(Fixed(), holdout)
-    found = PropagatedPrediction(prediction, None, None, np.zeros(n, dtype=bool), None)
+    found = PropagatedPrediction(prediction, None, None, np.zeros(n, dtype=bool))
     context = {"phot_g_mean_mag": holdout.g_mag}
     plain, calibrated = (
         label_distribution(found, "mass", by_label, context) for by_label in ({}, fitted)
