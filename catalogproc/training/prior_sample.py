@@ -28,8 +28,8 @@ TRUE = ("mass", "log_age", "m_h")
 
 TMASS = ("jh", "jk")
 
-MOST = 20_000
-"""Largest number of stars: half a megabyte."""
+MOST = 30_000
+"""Largest number of stars: a megabyte."""
 
 
 def prior_sample(
