@@ -149,11 +149,9 @@ class _Counts:
         """Return a line of names and a line for each cell with stars."""
         cells = np.flatnonzero(self.every)
         place = np.unravel_index(cells, self.shape)
-        columns: list[Index] = [*place, self.every[cells], self.kept[cells]]
+        columns = np.stack([*place, self.every[cells], self.kept[cells]], axis=1)
         names = ["healpix_", *(f"{name}_" for name in BINNING), "n", "k"]
-        lines = (
-            ",".join(map(str, row)) for row in zip(*(c.tolist() for c in columns), strict=True)
-        )
+        lines = (",".join(map(str, row)) for row in columns.tolist())
         return "\n".join([",".join(names), *lines, ""])
 
     def selection(self) -> Selection:

@@ -64,10 +64,8 @@ def prior_sample(
         distributions = label_distributions(found, calibration, columns)
     read = np.isfinite(holdout.values[rows])
     tmass = [vocabulary.column(name) for name in TMASS if name in vocabulary]
-    columns |= {
-        "n_tokens": read.sum(axis=1),
-        "has_tmass": read[:, tmass].all(axis=1) if tmass else np.zeros(len(rows), dtype=bool),
-    }
+    has_tmass = read[:, tmass].all(axis=1) if tmass else np.zeros(len(rows), dtype=bool)
+    columns |= {"n_tokens": read.sum(axis=1), "has_tmass": np.asarray(has_tmass)}
     columns |= {f"true_{label}": holdout.truth[rows, column] for label, column in at.items()}
     columns |= {f"e_{label}": distributions[label].sigma for label in TRUE}
     contract = load_contract("prior")
