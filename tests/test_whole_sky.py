@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -18,9 +20,10 @@ from statistics import fmean
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.archive_server import PREFIXES, XP, LocalArchive, serving
+from support.archive_server import PREFIXES, XP, Fault, LocalArchive, serving
 from support.bundles import tiny_bundle
 from support.xp_files import COLUMNS, csv_bytes, real
 
@@ -37,11 +40,11 @@ JOB = "kind = 'run'\ndescription = 'sky'\nchunk_rows = 200\npropagation = 'none'
 Samples = dict[str, list[tuple[int, int]]]
 
 
-def whole_sky() -> LocalArchive:
+def whole_sky(partitions: int = PARTITIONS) -> LocalArchive:
     """The archive's layout with real spectra under made-up identifiers of each pixel range."""
     archive = LocalArchive()
     kinds = real(50).to_pylist()
-    cuts = np.linspace(0, PIXELS, PARTITIONS + 1).astype(int)
+    cuts = np.linspace(0, PIXELS, partitions + 1).astype(int)
     for number, (low, high) in enumerate(pairwise(cuts)):
         stars = [
             kinds[(number * STARS + k) % len(kinds)] | {"source_id": (int(low) << 43) + 7 * k + 1}
@@ -51,6 +54,96 @@ def whole_sky() -> LocalArchive:
         archive.put(XP, name, gzip.compress(csv_bytes(stars, COLUMNS, ecsv=True), 1))
     archive.publish(XP)
     return archive
+
+
+def small(partitions: int) -> LocalArchive:
+    """A part of the whole sky."""
+    archive = whole_sky(partitions)
+    assert len(archive.files) == partitions + 1
+    return archive
+
+
+def start(*words: str, limit: int = 0) -> subprocess.Popen[str]:
+    """Start a command, with a largest size of the files that it may write, in bytes."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "catalogproc", *words], text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limited if limit else None,
+    )  # fmt: skip
+
+
+def finished(*words: str) -> None:
+    process = start(*words)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+
+
+def killed_at(folder: Path, pattern: str, *words: str) -> None:
+    """Start a command, and kill it with its workers when the first file of a pattern is there."""
+    process = start(*words)
+    while process.poll() is None and not any(folder.glob(pattern)):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def catalog(output: Path) -> pa.Table:
+    assert verify(output)
+    parts = [pq.read_table(path) for path in sorted((output / "catalog").glob("*.parquet"))]
+    table = pa.concat_tables(part.replace_schema_metadata() for part in parts)
+    return table.sort_by("source_id").drop_columns(["run_id"])
+
+
+@pytest.mark.slow
+def test_faults_on_the_way_change_nothing(tmp_path: Path) -> None:
+    """From nothing to a verified catalog, with faults and without: the same numbers."""
+    (tmp_path / "job.toml").write_text(JOB.replace("200", "20"))
+    model = str(tiny_bundle(tmp_path / "bundle").path)
+
+    def fetch(archive: LocalArchive, folder: Path) -> tuple[str, ...]:
+        return ("fetch", "--base-url", archive.url, "--output", str(folder))
+
+    def run(folder: Path, output: Path) -> tuple[str, ...]:
+        return (
+            "run",
+            "--input",
+            str(folder),
+            "--output",
+            str(output),
+            "--workers",
+            "2",
+            "--job",
+            str(tmp_path / "job.toml"),
+            "--model",
+            model,
+            "--device",
+            "cpu",
+        )
+
+    with serving(small(40)) as archive:
+        finished(*fetch(archive, tmp_path / "xp"))
+    finished(*run(tmp_path / "xp", tmp_path / "plain"))
+    with serving(small(40)) as archive:
+        paths = [path for path in sorted(archive.files) if path.endswith(".gz")]
+        folder, output = tmp_path / "faulty", tmp_path / "disturbed"
+        # A disk that takes no file of 4 kB; then a kill; then transfers that break.
+        full = start(*fetch(archive, folder), limit=4096)
+        full.communicate(timeout=600)
+        assert full.returncode not in (0, None)
+        killed_at(folder, "*.parquet", *fetch(archive, folder))
+        for number, path in enumerate(paths[20:35]):
+            archive.faults[path] = [Fault(break_after=500)] if number % 2 else [Fault(status=503)]
+        finished(*fetch(archive, folder))
+    full = start(*run(folder, output), limit=4096)
+    full.communicate(timeout=600)
+    assert full.returncode not in (0, None)
+    killed_at(output, "receipts/*.json", *run(folder, output))
+    finished(*run(folder, output))
+    assert catalog(output).equals(catalog(tmp_path / "plain"))
 
 
 def watched(*words: str) -> tuple[str, Samples]:

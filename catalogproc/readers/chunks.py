@@ -24,7 +24,7 @@ from catalogproc.readers.datalink import not_read, spectra_in
 from catalogproc.readers.formats import READ_FILES, SUFFIXES, advice_for, has_known_suffix
 from catalogproc.readers.formats.stream import head
 from catalogproc.readers.hats import beside_partitions, hats_entries, hats_files, partition_of
-from catalogproc.readers.pieces import Piece, pieces_of
+from catalogproc.readers.pieces import ALL_ROWS, Piece, pieces_of
 from catalogproc.readers.xp_sampled import is_sampling_file
 
 SMALL = 0.1
@@ -34,7 +34,6 @@ GROUP_FILES = 500
 
 _ENDS = 64 << 10
 _THREADS = 16
-_ALL = 1 << 62
 
 # Bytes by which a file and a compressed one are compared.
 _COMPARED = 1 << 20
@@ -291,7 +290,7 @@ def _divided(path: File, chunk_rows: int) -> tuple[str, list[Piece]]:
     # Empty files have the same content; each of them fails by its own name.
     place = path.resolve() if isinstance(path, Path) else path
     unique = mark if not empty else f"{mark} {place}"
-    rows = chunk_rows if _partition(path) is None else _ALL
+    rows = chunk_rows if _partition(path) is None else ALL_ROWS
     return unique, pieces_of(path, mark, unique, rows)
 
 

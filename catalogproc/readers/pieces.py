@@ -25,6 +25,10 @@ from catalogproc.release import Release
 
 BYTES_PER_ROW = 2000
 """Approximate size of a star in a file that does not state its number of rows; most are larger."""
+PIECE_BYTES = 256 << 20
+"""Compressed bytes of a piece, of all columns: with correlations a star has 40 kB."""
+ALL_ROWS = 1 << 62
+"""Number of rows that asks for one piece of a file."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ def pieces_of(path: File, mark: str, named: str, rows: int) -> list[Piece]:
     named
         What the identifiers are made of in place of the path; it depends on the content.
     rows
-        Approximate number of rows of a piece. Row groups are not divided: a larger one is a
-        piece of its own.
+        Approximate number of rows of a piece, which has at most PIECE_BYTES too. Row groups are not
+        divided: a larger one is a piece of its own. ALL_ROWS makes one piece of the file.
 
     Returns
     -------
@@ -120,11 +124,14 @@ def _spans(table: Table, rows: int) -> Iterator[tuple[int, int | None, tuple[int
         yield 0, table.rows, None
         return
     ends = np.cumsum((0, *table.row_groups), dtype=np.int64)
+    sizes = np.cumsum((0, *table.group_bytes), dtype=np.float64)
     begin = 0
     while begin < len(table.row_groups) or begin == 0:
-        # As many row groups as fit into the wanted rows, and at least one.
-        wanted = ends[begin] + rows
-        end = int(np.searchsorted(ends, wanted, side="right")) - 1
+        # As many row groups as fit into the wanted rows and bytes, and at least one.
+        end = int(np.searchsorted(ends, ends[begin] + rows, side="right")) - 1
+        if rows < ALL_ROWS:
+            last = int(np.searchsorted(sizes, sizes[begin] + PIECE_BYTES, side="right")) - 1
+            end = min(end, last)
         end = min(max(end, begin + 1), len(table.row_groups))
         yield int(ends[begin]), int(ends[end] - ends[begin]), (begin, end)
         begin = max(end, begin + 1)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.xp_files import ARCHIVE, EXAMPLES, parquet_bytes, real
 
 from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.readers import pieces as pieces_module
 from catalogproc.readers.chunks import (
     Chunk,
     cut,
@@ -215,6 +217,21 @@ def test_a_file_without_rows_is_a_chunk_without_rows(tmp_path):
     assert chunk.rows == 0
     assert not list(spectra(chunk))
     assert len(content_sha256([chunk])) == 64
+
+
+def test_a_chunk_has_a_limit_of_bytes_too(grouped, monkeypatch):
+    """Rows with correlations are many times as large: a chunk of them must not take hours."""
+    groups = pq.ParquetFile(grouped).metadata
+    sizes = [
+        sum(groups.row_group(g).column(i).total_compressed_size for i in range(groups.num_columns))
+        for g in range(groups.num_row_groups)
+    ]
+    assert len(cut([grouped], 1500)) == 1
+    monkeypatch.setattr(pieces_module, "PIECE_BYTES", 4 * max(sizes))
+    found = cut_pieces([grouped], 1500)
+    assert [chunk.rows for chunk in found] == [400, 400, 400, 300]
+    monkeypatch.setattr(pieces_module, "PIECE_BYTES", 1)  # at least one row group
+    assert [chunk.rows for chunk in cut_pieces([grouped], 1500)] == [100] * 15
 
 
 def test_the_same_content_twice_is_refused(tmp_path):

@@ -317,4 +317,7 @@ def test_a_hats_catalog_is_read_by_its_partitions(served: RangeServer, tmp_path:
                 [file] for file in files
             ]
     assert sum(chunk.rows or 0 for chunk in chunks) == 1500
+    # A store lists the partitions itself: Arrow's local file system stands in for it.
+    listed = expand([f"file://{folder}"])
+    assert [str(file) for file in listed] == [f"file://{path}" for path in local]
     assert rows(remote_files[2]).equals(rows(local[2]))

@@ -32,12 +32,13 @@ _KEPT_FOOTERS = 4096
 
 @dataclass(frozen=True)
 class ParquetTable(Table):
-    """A Parquet file; ``row_groups`` holds the number of rows of each of its row groups."""
+    """A Parquet file; of each of its row groups the number of rows and the compressed bytes."""
 
     path: File
     schema: pa.Schema
     row_groups: tuple[int, ...]
     units: Mapping[str, str]
+    group_bytes: tuple[int, ...] = ()
     kind: str = "Parquet"
 
     @cached_property
@@ -138,6 +139,11 @@ def _windows(footer: Any, groups: range, columns: Sequence[str]) -> Iterator[lis
             window, size = [], 0
 
 
+def _bytes_of(group: Any) -> int:
+    sizes = (group.column(i).total_compressed_size for i in range(group.num_columns))
+    return sum(max(size, 0) for size in sizes)
+
+
 def _span(column: Any) -> Span:
     """Return the bytes of a column in a row group."""
     start = column.data_page_offset
@@ -192,7 +198,8 @@ def _open_parquet(path: File) -> ParquetTable:
         if any(rows < 0 for rows in groups):
             raise ValueError("a negative number of rows")
         _check_count(path, footer.num_rows, sum(groups))
-        return ParquetTable(path, schema, groups, schema_units(schema))
+        sizes = tuple(_bytes_of(footer.row_group(i)) for i in range(footer.num_row_groups))
+        return ParquetTable(path, schema, groups, schema_units(schema), sizes)
 
 
 @lru_cache(maxsize=_KEPT_FOOTERS)
