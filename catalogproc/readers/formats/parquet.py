@@ -160,8 +160,11 @@ def is_remote_parquet(path: File) -> bool:
     path
         The file.
     """
-    if isinstance(path, Path) or path.size < len(_MAGIC):
-        return False
+    return isinstance(path, RemoteFile) and path.size >= len(_MAGIC) and _ends_as_parquet(path)
+
+
+@lru_cache(maxsize=_KEPT_FOOTERS)
+def _ends_as_parquet(path: RemoteFile) -> bool:
     with path.searched() as reader:
         reader.seek(-len(_MAGIC), os.SEEK_END)
         return reader.read(len(_MAGIC)) == _MAGIC
