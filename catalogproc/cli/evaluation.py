@@ -252,7 +252,7 @@ def crosscheck(
     """Validate a catalog against published catalogs, clusters and repeated spectra."""
     from catalogproc.evaluation.external_report import References
     from catalogproc.evaluation.external_report import crosscheck as check
-    from catalogproc.evaluation.reference_catalog import IdentifierTables
+    from catalogproc.evaluation.reference_identifiers import IdentifierTables
 
     published, chosen = tuple(catalogs or ()), tuple(recipes or ())
     tables = IdentifierTables(link, crosswalk)

@@ -19,8 +19,9 @@ from catalogproc.evaluation.external_tables import (
     read_members,
 )
 from catalogproc.evaluation.recipes import Recipe, recognise
-from catalogproc.evaluation.reference_catalog import IdentifierTables, read_reference
+from catalogproc.evaluation.reference_catalog import read_reference
 from catalogproc.evaluation.reference_comparison import catalog_identifiers, compare
+from catalogproc.evaluation.reference_identifiers import IdentifierTables
 from catalogproc.evaluation.reference_section import ABOUT, reference_section
 from catalogproc.evaluation.report_section import Section, csv_text, table
 from catalogproc.io.atomic import write_atomic

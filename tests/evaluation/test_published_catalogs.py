@@ -27,8 +27,9 @@ from catalogproc.evaluation.recipes import (
     recognise,
     shipped_recipes,
 )
-from catalogproc.evaluation.reference_catalog import IdentifierTables, read_reference
+from catalogproc.evaluation.reference_catalog import read_reference
 from catalogproc.evaluation.reference_comparison import catalog_identifiers, compare
+from catalogproc.evaluation.reference_identifiers import IdentifierTables
 from catalogproc.flags import load_flags
 from catalogproc.release import load_release
 from catalogproc.rundir.manifest import open_run
