@@ -5,13 +5,20 @@ from __future__ import annotations
 import io
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from support.runs import Kit
+from support.xp_files import real
 
 from catalogproc.cluster import progress as module
+from catalogproc.cluster.plan import make_plan
 from catalogproc.cluster.progress import ROWS_DONE, ProgressBar, Rate, progress_line, rows_in_flight
+from catalogproc.cluster.run import run
 
 
 class Clock:
@@ -105,3 +112,25 @@ def test_rows_of_chunks_come_from_the_workers() -> None:
         "tcp://d": {},
     }
     assert rows_in_flight(workers) == {"one": 100, "two": 50}
+
+
+@pytest.mark.slow
+def test_stars_move_before_the_first_chunk_is_done(kit: Kit, tmp_path: Path) -> None:
+    """One chunk of ten batches: its stars are counted by batches, and add up to all of them."""
+    table = pa.concat_tables([real()] * 14).slice(0, 20_000)
+    table = table.set_column(0, "source_id", pa.array(range(1, 20_001), pa.int64()))
+    pq.write_table(table, tmp_path / "xp.parquet")
+    (tmp_path / "job.toml").write_text(
+        "kind = 'run'\ndescription = 'one chunk'\nchunk_rows = 50000\npropagation = 'none'\n"
+    )
+    told: list[tuple[int, int | None, str]] = []
+    spec = kit.spec(
+        tmp_path / "out", input=tmp_path / "xp.parquet", gaia_source=(), job=tmp_path / "job.toml"
+    )
+    result = run(make_plan(spec), progress=lambda *step: told.append(step))
+    assert result.exit_code == 0
+    before = {rows for rows, _, note in told if note.startswith("chunk 0 of 1")}
+    assert {rows for rows in before if 0 < rows < 20_000}
+    assert all(rows % 2048 == 0 or rows == 20_000 for rows in before)
+    assert [rows for rows, _, _ in told] == sorted(rows for rows, _, _ in told)
+    assert told[-1][:2] == (20_000, 20_000)
