@@ -74,7 +74,9 @@ class NextRelease:
     before: np.ndarray
 
 
-def write_next_release(folder: Path, stars: int = 60, fresh: int = 5) -> NextRelease:
+def write_next_release(
+    folder: Path, stars: int = 60, fresh: int = 5, pairs: int = 500
+) -> NextRelease:
     """Write the files.
 
     Parameters
@@ -82,13 +84,15 @@ def write_next_release(folder: Path, stars: int = 60, fresh: int = 5) -> NextRel
     folder
         Where they are written; made if necessary.
     stars
-        Number of stars to run on: the last of the 1,500 real ones; the others are pairs.
+        Number of stars to run on: the last of the 1,500 real ones.
     fresh
         So many of these are not in DR3.
+    pairs
+        Number of stars before them, in both releases: for the bridge.
     """
     for name in ("dr3_tables", "dr4_tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    truth = denoised(real(1500))
+    truth = denoised(real(1500).slice(1500 - pairs - stars))
     old, new = observed(truth, seed=1), rotated(truth, noise=0.7, seed=2)
     ids = old["source_id"].to_numpy()
     number = np.arange(len(ids))
@@ -189,4 +193,4 @@ def _table(path: Path, columns: dict[str, np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    write_next_release(Path(sys.argv[1]), stars=300)
+    write_next_release(Path(sys.argv[1]), stars=300, pairs=1200)
