@@ -17,7 +17,7 @@ from support.catalogs import catalog_table, finished_run, identity, write_chunk
 from support.paths import ROOT
 
 from catalogproc.errors import ResumeError
-from catalogproc.flags import load_flags
+from catalogproc.flags import Flag, load_flags
 from catalogproc.report.html_report import write_report
 from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import open_run
@@ -151,12 +151,19 @@ def test_runs_without_stars_or_positions_have_a_page(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
 
 
+def aged_flag() -> Flag:
+    """A flag that excludes from good_mass_age alone."""
+    flags = load_flags()
+    only = flags.good_mass_age & ~flags.good_params
+    return next(flag for flag in flags.flags if flag.value & only)
+
+
 def with_good(rows: int, params: int, mass_age: int) -> pa.Table:
-    """A catalog of which the first rows are good; the others have UNC_AGE and RUWE."""
+    """A catalog of which the first rows are good; the others have a flag of each sample."""
     table, flags = catalog_table(rows), load_flags()
     number = np.arange(rows)
     value = np.where(number < params, 0, flags["RUWE"].value)
-    value = value | np.where(number < mass_age, 0, flags["UNC_AGE"].value)
+    value = value | np.where(number < mass_age, 0, aged_flag().value)
     for name, column in (
         ("quality_flags", value.astype(np.int32)), ("good_params", number < params),
         ("good_mass_age", number < mass_age),
@@ -172,7 +179,8 @@ def test_few_good_stars_get_a_banner_and_pictures_say_so(tmp_path: Path) -> None
     few = Page(write_report(tmp_path / "few").read_text())
     assert few.text.count("Few good stars.") == 1
     assert "12 of 363 stars (3.3 %) are good for masses and ages (good_mass_age)." in few.text
-    assert "UNC_AGE removes most: 351 stars, 288 of them alone." in few.text
+    words = f"{aged_flag().name} removes most: 351 stars, 288 of them alone."
+    assert words in few.text
     assert "grey: without good_mass_age; 12 stars have it" in few.text  # in the picture itself
     assert "12 stars with good_mass_age, and in grey 351 without it" in few.text
     assert "grey: without good_params" not in few.text
