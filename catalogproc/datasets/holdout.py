@@ -84,7 +84,9 @@ class Holdout:
         return StarTokens(self.values, self.errors)
 
 
-def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int) -> Holdout:
+def simulated_holdout(
+    simulator: Simulator, vocabulary: Vocabulary, n: int, seed: int, *, alike: bool = False
+) -> Holdout:
     """Return simulated giants as runs read them; their true labels are exact.
 
     Parameters
@@ -97,6 +99,8 @@ def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed
         Number of stars.
     seed
         Seed of the stars and of what is read of each.
+    alike
+        Read all that the default job reads of each star, and not otherwise of some.
     """
     stars = simulator.draw(n, seed)
     values, errors = (x.cpu().double().numpy() for x in stars.tokens(vocabulary))
@@ -110,11 +114,16 @@ def simulated_holdout(simulator: Simulator, vocabulary: Vocabulary, n: int, seed
     stars_read_fully = Holdout(
         values, errors, truth, np.zeros_like(truth), column["g_mag"], all_default
     )
-    return _as_runs_read(stars_read_fully, vocabulary, seed)
+    return _as_runs_read(stars_read_fully, vocabulary, seed, alike=alike)
 
 
 def real_holdout(
-    table: StarTable, g_mag: NDArray[np.floating], vocabulary: Vocabulary, seed: int
+    table: StarTable,
+    g_mag: NDArray[np.floating],
+    vocabulary: Vocabulary,
+    seed: int,
+    *,
+    alike: bool = False,
 ) -> Holdout:
     """Return real stars of a dataset as runs read them.
 
@@ -131,6 +140,8 @@ def real_holdout(
         Defines the V tokens.
     seed
         Seed of what is read of each star.
+    alike
+        As for :func:`simulated_holdout`.
     """
     values, errors = table.values.astype(np.float64), table.errors.astype(np.float64)
     truth = np.full_like(values, np.nan)
@@ -140,16 +151,16 @@ def real_holdout(
     stars_read_fully = Holdout(
         values, errors, truth, np.nan_to_num(errors), g_mag.astype(np.float64), all_default
     )
-    holdout = _as_runs_read(stars_read_fully, vocabulary, seed)
+    holdout = _as_runs_read(stars_read_fully, vocabulary, seed, alike=alike)
     known = np.isnan(holdout.values) | holdout.by_parallax(vocabulary)
     return replace(holdout, truth=np.where(known, holdout.truth, np.nan))
 
 
-def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int) -> Holdout:
-    """Keep the tokens that runs read: those of the default job for most stars."""
+def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int, *, alike: bool) -> Holdout:
+    """Keep the tokens that runs read: those of the default job for most stars, or for all."""
     random = np.random.default_rng(seed)
     job, size = Job("default"), len(stars.values)
-    otherwise = random.random(size) < OTHERWISE
+    otherwise = random.random(size) < (0.0 if alike else OTHERWISE)
     counts = np.full((size, 2), job.coefficients)
     most = max(vocabulary.coefficients(band) for band in BANDS)
     counts[otherwise] = random.integers(5, most + 1, (int(otherwise.sum()), 1))
@@ -160,7 +171,7 @@ def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int) -> Holdout:
         at = vocabulary.coefficient_columns(band)
         read[:, at] = np.arange(len(at)) < counts[:, place : place + 1]
     read[:, vocabulary.columns([name for name in job.inputs if name in vocabulary])] = True
-    without = random.random(size) < WITHOUT_AUXILIARY
+    without = random.random(size) < (0.0 if alike else WITHOUT_AUXILIARY)
     for name in (name for name in AUXILIARY if name in vocabulary):
         column = vocabulary.column(name)
         if name != "bprp":  # a spectrum gives it

@@ -120,6 +120,14 @@ class DatasetStars:
             StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed
         )
 
+    def prior_stars(self) -> Holdout:
+        """Return the validation stars once, as they are, for the training prior."""
+        random = np.random.default_rng(self.options.seed)
+        ids = self.validation.ids
+        values, errors = self.validation.drawn(np.arange(len(ids)), random)
+        table = StarTable(ids, values, errors)
+        return real_holdout(table, self.g_mag, self.vocabulary, self.options.seed, alike=True)
+
     def _groups(self) -> list[tuple[NDArray[np.bool_], float]]:
         """Return masks (n,) of the groups of training stars, and their shares of each step."""
         options = self.options

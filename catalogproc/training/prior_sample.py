@@ -38,16 +38,16 @@ def prior_sample(
     """Return rows of the contract prior.
 
     A network that sees a spectrum knows that the star is of those with a spectrum, and which it was
-    taught: its prior is that of training stars with a spectrum. Stars that are read otherwise than
-    by the default job, or without a spectrum, are left out, and so are simulated ones that a
-    training on real stars replays, which the network recognises.
+    taught: its prior is that of training stars with a spectrum. Stars without one are left out,
+    and so are simulated ones that a training on real stars replays, which the network recognises.
 
     Parameters
     ----------
     predictor
         The model.
     holdout
-        Stars of the distribution that it was trained on, which it has not seen.
+        Stars of the distribution that it was trained on, which it has not seen, each once and read
+        alike.
     calibration
         By label.
     """

@@ -17,7 +17,7 @@ from catalogproc.network.training_prior import PRIOR
 from catalogproc.network.uncertainty_calibration import LATENT
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.fit_calibration import FEWEST, fit_uncertainties
-from catalogproc.training.prior_sample import prior_sample
+from catalogproc.training.prior_sample import MOST, prior_sample
 from catalogproc.training.training_data import load_training_data
 
 if TYPE_CHECKING:
@@ -56,9 +56,11 @@ def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
             where=bundle.name, advice="give the dataset and the job of its training",
         )  # fmt: skip
     _refuse_bundle(folder)
-    holdout = simulated_holdout(Simulator(), bundle.vocabulary, stars, seed)
+    simulator, vocabulary = Simulator(), bundle.vocabulary
+    holdout = simulated_holdout(simulator, vocabulary, stars, seed)
+    prior = simulated_holdout(simulator, vocabulary, min(stars, MOST), seed + 1, alike=True)
     facts = {"calibration_stars": stars, "calibration_seed": seed}
-    return _recalibrated(bundle, folder, holdout, facts)
+    return _recalibrated(bundle, folder, (holdout, prior), facts)
 
 
 def recalibrate_real(bundle: Bundle, folder: Path, spec: TrainSpec) -> Bundle:
@@ -87,7 +89,7 @@ def recalibrate_real(bundle: Bundle, folder: Path, spec: TrainSpec) -> Bundle:
             "the model was not trained on this dataset", wanted=wanted, found=found,
             where=spec.data,
         )  # fmt: skip
-    return _recalibrated(bundle, folder, data.make_holdout(), {})
+    return _recalibrated(bundle, folder, (data.make_holdout(), data.make_prior_stars()), {})
 
 
 def _refuse_bundle(folder: Path) -> None:
@@ -96,8 +98,10 @@ def _refuse_bundle(folder: Path) -> None:
 
 
 def _recalibrated(
-    bundle: Bundle, folder: Path, holdout: Holdout, facts: Mapping[str, Any]
+    bundle: Bundle, folder: Path, stars: tuple[Holdout, Holdout], facts: Mapping[str, Any]
 ) -> Bundle:
+    """Calibrate on the first of the stars, and take the second for the training prior."""
+    holdout, prior = stars
     predictor, training = Predictor(bundle), dict(bundle.training) | dict(facts)
     calibration = fit_uncertainties(predictor, holdout, bundle.calibration.trained_on)
     if not calibration.by_label:
@@ -109,7 +113,7 @@ def _recalibrated(
         calibration=calibration,
         dtype=str(bundle.training.get("weights", "float32")),
         training=training,
-        prior=prior_sample(predictor, holdout, calibration.by_label),
+        prior=prior_sample(predictor, prior, calibration.by_label),
     )
     for path in bundle.path.iterdir():
         if path.is_file() and path.name not in (DECLARATION, WEIGHTS, LATENT, PRIOR, CARD):

@@ -332,9 +332,9 @@ def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
             f"{SHARE_OF_STARS:.1%} of predictions change by less than {change:.2g} sigma"
         )
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
-    predictor, holdout = Predictor(bundle), data.make_holdout()
-    calibration = fit_uncertainties(predictor, holdout, data.trained_on)
-    prior = prior_sample(predictor, holdout, calibration.by_label)
+    predictor = Predictor(bundle)
+    calibration = fit_uncertainties(predictor, data.make_holdout(), data.trained_on)
+    prior = prior_sample(predictor, data.make_prior_stars(), calibration.by_label)
     return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
 
 

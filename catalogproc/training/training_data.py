@@ -142,8 +142,8 @@ class TrainingData:
         Facts that the bundle records, with the fingerprint of the data.
     intended_use
         What a model trained on these stars may be used for, for its card.
-    make_holdout
-        Makes further stars that are not trained on, for the calibration.
+    make_holdout, make_prior_stars
+        Make further stars that are not trained on, for the calibration and for the training prior.
     trained_on
         Sorted identifiers of the real stars that are trained on; None without any.
     """
@@ -157,6 +157,7 @@ class TrainingData:
     facts: Mapping[str, Any]
     intended_use: str
     make_holdout: Callable[[], Holdout]
+    make_prior_stars: Callable[[], Holdout]
     trained_on: NDArray[np.int64] | None = None
 
     @property
@@ -217,6 +218,10 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
         seed = options.seed_of("calibration")
         return simulated_holdout(simulator, vocabulary, options.calibration_stars, seed)
 
+    def make_prior_stars() -> Holdout:
+        n, seed = options.calibration_stars, options.seed_of("prior")
+        return simulated_holdout(simulator, vocabulary, n, seed, alike=True)
+
     return TrainingData(
         vocabulary=vocabulary,
         shape=tokens.shape,
@@ -232,6 +237,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
         },
         intended_use=MIXED_USE if real.samplers else SIMULATED_USE,
         make_holdout=make_holdout,
+        make_prior_stars=make_prior_stars,
         trained_on=real.ids,
     )
 
@@ -280,6 +286,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         facts=facts,
         intended_use=about.get("intended use", REAL_USE),
         make_holdout=make_holdout,
+        make_prior_stars=stars.prior_stars,
         trained_on=ids,
     )
 

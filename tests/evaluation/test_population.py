@@ -152,7 +152,7 @@ def test_the_worked_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     giants = load_bundle("giants")
     simulated = "dataset_sha256" not in giants.training
     model = giants if simulated else load_bundle("tiny")
-    holdout = simulated_holdout(Simulator(), model.vocabulary, 48_000, 20_261_125)
+    holdout = simulated_holdout(Simulator(), model.vocabulary, 30_000, 20_261_125, alike=True)
     prior = prior_sample(Predictor(model), holdout, model.calibration.by_label)
     assert len(prior) == 30_000
     rewrite_bundle(model, tmp_path / "with-prior", prior=prior)

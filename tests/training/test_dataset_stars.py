@@ -103,3 +103,15 @@ def test_moved_stars_keep_the_shares_of_the_job() -> None:
     found = stars(giants=0.6, labels_only=0.2)
     both = replace(found, moving=moving(found, fainter=0.5))
     assert fractions(both) == pytest.approx((0.6, 0.2), abs=1e-3)
+
+
+def test_the_stars_of_the_prior_are_each_once_and_read_alike() -> None:
+    found = replace(stars(), moving_validation=None).prior_stars()
+    assert len(found.values) == N
+    assert found.default_read.all()
+    coefficients = np.isfinite(found.values[:, SPECTRUM]).sum(axis=1)
+    assert set(coefficients.tolist()) == {0, 60}
+    assert np.isfinite(found.values[:, VOCABULARY.column("bprp")]).all()
+    mass = found.truth[:, VOCABULARY.column("mass")]
+    # The truth scatters about the teacher's predictions, and is exact then.
+    assert mass.std() == pytest.approx(0.1, rel=0.2)
