@@ -38,9 +38,10 @@ Floats = NDArray[np.float64]
 QUANTITIES = {"age": "log_age", "log_age": "log_age", "mass": "mass", "m_h": "m_h"}
 """Labels by quantity; edges of ``age`` are in Gyr."""
 
-VALUE_CELLS, WIDTH_CELLS = 30, 2
-"""Cells in the predicted value and in its uncertainty, equally full if all bins weigh the same.
-More of them leave too few stars of the prior in each: errors become larger than stated."""
+VALUE_CELLS, WIDTH_CELLS, PER_WIDTH = 30, (2, 4), 5_000
+"""Cells in the predicted value and in its uncertainty, equally full if all bins weigh alike. Those
+in the uncertainty are between two numbers, one for so many stars of the prior: with more, too few
+of these are in each, and errors are larger than stated."""
 
 SPARSE = 0.02
 """Stars of each bin that are added to each cell: no star of a bin may be impossible."""
@@ -226,9 +227,10 @@ class _Problem:
             )  # fmt: skip
         columns = [_numbers(prior, name)[inside] for name in (label, f"e_{label}")]
         weights = 1.0 / of_bin[bins[inside]]
+        widths = int(np.clip(len(weights) // PER_WIDTH, *WIDTH_CELLS))
         edges = [
             _quantiles(values, weights, parts)
-            for values, parts in zip(columns, (VALUE_CELLS, WIDTH_CELLS), strict=True)
+            for values, parts in zip(columns, (VALUE_CELLS, widths), strict=True)
         ]
         size = (len(edges[0]) + 1) * (len(edges[1]) + 1)
 
