@@ -124,8 +124,9 @@ def test_canonical_spectra_of_both_releases_are_alike(made: Made) -> None:
     train, test = load_dataset(made.folder / "canonical", vocabulary.for_release(made.release))
     parts = [row["split"] for (_, repeat), row in new.items() if repeat == 0]
     assert (len(set(train.ids)), len(test.ids)) == (parts.count("train"), parts.count("test"))
-    at = vocabulary.coefficient_columns("rp")[:5]
-    assert np.isfinite(train.values[:, at]).all()
+    present = np.isfinite(train.values[:, vocabulary.coefficient_columns("rp")[:5]])
+    assert present[:, 0].all()  # of a faint star the signal ends early
+    assert present.mean() > 0.9
 
 
 def test_the_surveys_are_joined_with_spectra_of_another_release(made: Made) -> None:
