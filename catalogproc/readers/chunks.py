@@ -33,7 +33,7 @@ GROUP_FILES = 500
 """Number of files that share a chunk at most; they have at most half of a chunk's rows."""
 
 _ENDS = 64 << 10
-_THREADS = 16
+_THREADS = 32
 
 # Bytes by which a file and a compressed one are compared.
 _COMPARED = 1 << 20
