@@ -10,7 +10,7 @@ PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install --quiet 
 RUN := $(VENV)/installed
 STAMP := $(VENV)/installed-dev
 
-.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny evaluation evaluation-real clean
+.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny train-giants evaluation clean
 
 # What running needs.
 $(RUN): pyproject.toml constraints.txt
@@ -70,37 +70,35 @@ bench: $(STAMP)
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
 
-# Writes docs/evaluation.md, docs/evaluation-spectra.md and their pictures: Zhang, Bu et al.'s (2026)
-# experiments, by the shipped model or BUNDLE; what needs no labels on the real spectra too.
+# Writes docs/evaluation*.md and their pictures, of the shipped model or BUNDLE: the experiments of Zhang,
+# Bu et al. (2026) on real giants with APOGEE's labels (pip install ".[data]"), on simulated ones, and
+# what needs no labels on the real spectra in examples/.
+DATA ?= output/apogee-xp
+evaluate = $(BIN)/catalogproc evaluate --model $(or $(BUNDLE),default) --figures
 evaluation: $(STAMP)
-	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --output output/evaluation
-	$(BIN)/catalogproc evaluate --figures 12,18 --model $(or $(BUNDLE),default) --data examples/gaia_xp --output output/evaluation-spectra
-	for page in evaluation evaluation-spectra; do \
-	  mkdir -p docs/images/$$page && cp output/$$page/figure_*.png docs/images/$$page/ && \
-	  sed "s|](figure_|](images/$$page/figure_|" output/$$page/experiments.md > docs/$$page.md || exit 1; \
+	test -d $(DATA) || $(BIN)/catalogproc dataset apogee-xp --output $(DATA)
+	$(evaluate) all --data $(DATA) --output output/evaluation
+	$(evaluate) all --output output/evaluation-simulated
+	$(evaluate) 12,18 --data examples/gaia_xp --output output/evaluation-spectra
+	for page in evaluation evaluation-simulated evaluation-spectra; do \
+	  rm -rf docs/images/$$page && mkdir -p docs/images/$$page && \
+	  cp output/$$page/figure_*.png output/$$page/attenuation.png docs/images/$$page/ 2>/dev/null; \
+	  cat output/$$page/real_giants.md output/$$page/experiments.md 2>/dev/null \
+	  | sed -E "s,\]\((figure_|attenuation),](images/$$page/\1," > docs/$$page.md; \
 	done
 
-# Writes docs/evaluation-real.md and its pictures from real giants with APOGEE's labels, for a BUNDLE of
-# canonical coefficients; DATA is the dataset, made if it is not there.
-DATA ?= output/apogee-xp
-evaluation-real: $(STAMP)
-	test -d $(DATA) || $(BIN)/catalogproc dataset apogee-xp --output $(DATA)
-	$(BIN)/catalogproc evaluate --figures all --model $(or $(BUNDLE),default) --data $(DATA) --output output/evaluation-real
-	mkdir -p docs/images/evaluation-real
-	cp output/evaluation-real/*.png docs/images/evaluation-real/
-	cat output/evaluation-real/real_giants.md output/evaluation-real/experiments.md \
-	  | sed -E 's/\]\((figure_|attenuation)/](images\/evaluation-real\/\1/' > docs/evaluation-real.md
-
-# Remakes the bundle model/giants: the dataset of real giants (pip install ".[data]", 104 MB), simulated
-# giants, then real ones; some two hours on two cores, or DEVICE=cuda. What was interrupted goes on.
+# Remakes the bundle model/giants in three stages: simulated giants, then real ones twice, from the
+# dataset of real giants (pip install ".[data]", 104 MB); some three hours on two cores, or
+# DEVICE=cuda. What was interrupted goes on.
 DEVICE ?= auto
+stage = test -d output/$(1)/$(2) || $(BIN)/catalogproc train --job $(1) --device $(DEVICE) --output output/$(1) --resume
+after = $(stage) --data output/apogee-xp --from output/$(3)
 train-giants: $(STAMP)
 	$(PIP) -c constraints.txt -e ".[train,data]"
 	test -d output/apogee-xp || $(BIN)/catalogproc dataset apogee-xp --output output/apogee-xp
-	test -d output/train-giants-simulated/giants-simulated || $(BIN)/catalogproc train --job train-giants-simulated \
-	  --device $(DEVICE) --output output/train-giants-simulated --resume
-	$(BIN)/catalogproc train --job train-giants --from output/train-giants-simulated/giants-simulated \
-	  --data output/apogee-xp --device $(DEVICE) --output output/train-giants --resume
+	$(call stage,train-giants-simulated,giants-simulated)
+	$(call after,train-giants-real,giants-real,train-giants-simulated/giants-simulated)
+	$(call after,train-giants,giants,train-giants-real/giants-real)
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -24,6 +24,10 @@ requested. The same seed and n must give the same stars.
 """
 
 
+OTHERS_HIDDEN = 0.25
+"""Probability that a token of a row without a spectrum is hidden."""
+
+
 @dataclass(frozen=True, eq=False)
 class StarTable:
     """A fixed set of n stars as tokens.
@@ -110,22 +114,27 @@ class StarTable:
         predicted = {column: rows[which] for column, rows in self.predicted.items()}
         return StarTable(self.ids[which], self.values[which], self.errors[which], predicted)
 
-    def sampler_hiding(self, column: int, share: float) -> StarSampler:
-        """Return a :data:`StarSampler` of these rows that hides one token of some of them.
+    def sampler_hiding(self, columns: NDArray[np.integer], share: float) -> StarSampler:
+        """Return a :data:`StarSampler` of these rows that hides tokens.
+
+        Rows without a spectrum have few tokens, of which a training would show all: each token is
+        hidden with probability :data:`OTHERS_HIDDEN`, so that other ones are shown each time.
 
         Parameters
         ----------
-        column
-            Column of the token to hide.
+        columns
+            Columns of the tokens to hide together.
         share
-            Fraction of the rows in which it is hidden.
+            Fraction of the rows in which they are hidden.
         """
+        together = np.isin(np.arange(self.values.shape[1]), columns)
 
         def sample(seed: int, n: int) -> tuple[NDArray[Any], ...]:
             values, errors = self.sample(seed, n)
-            hidden = np.zeros(values.shape, dtype=bool)
-            hidden[:, column] = np.random.default_rng([seed, column]).random(n) < share
-            return values, errors, hidden
+            random = np.random.default_rng([seed, *columns])
+            asked = random.random((n, 1)) < share
+            others = random.random(values.shape) < OTHERS_HIDDEN
+            return values, errors, np.where(together, asked, others)
 
         return sample
 

@@ -19,6 +19,9 @@ from catalogproc.training.augmented_stars import AugmentedStars, augmented_stars
 from catalogproc.training.config import JobTable
 from catalogproc.vocabulary import BANDS, Vocabulary
 
+SEISMIC_HIDDEN = 0.7
+"""Fraction of the rows without a spectrum whose mass and age are never shown, but requested."""
+
 
 @dataclass(frozen=True)
 class DatasetOptions(JobTable):
@@ -105,7 +108,16 @@ class DatasetStars:
         if not self.options.shares:
             return stars.sample
         groups = [(which, share) for which, share in self._groups() if share > 0 and which.any()]
-        return mixture([(stars.rows(which).sample, share) for which, share in groups])
+        parts: list[tuple[StarSampler, float]] = [
+            (stars.rows(which).sample, share) for which, share in groups
+        ]
+        without = self._labels_only
+        if self.options.labels_only and without.any():
+            # Their labels are shown, also in a training that mostly shows none: they have no more.
+            seismic = self.vocabulary.columns(["mass", "log_age"])
+            rows = self.training.rows(without).sampler_hiding(seismic, SEISMIC_HIDDEN)
+            parts.append((rows, self.options.labels_only))
+        return mixture(parts)
 
     def holdout(self) -> Holdout:
         """Return the validation stars as they are and, if stars are moved, once more elsewhere."""
@@ -129,10 +141,9 @@ class DatasetStars:
         return real_holdout(table, self.g_mag, self.vocabulary, self.options.seed, alike=True)
 
     def _groups(self) -> list[tuple[NDArray[np.bool_], float]]:
-        """Return masks (n,) of the groups of training stars, and their shares of each step."""
+        """Return masks (n,) of the groups with spectra, and their shares of each step."""
         options = self.options
-        at = np.concatenate([self.vocabulary.coefficient_columns(band) for band in BANDS])
-        spectrum = np.isfinite(self.training.values[:, at]).any(axis=1)
+        spectrum = ~self._labels_only
         teff, logg, luminosity = (
             self.training.values[:, self.vocabulary.column(name)]
             for name in ("teff", "logg", "g_fakemag")
@@ -142,8 +153,13 @@ class DatasetStars:
             (giant, options.giants),
             (giant & np.isfinite(luminosity), options.with_parallax),
             (spectrum & ~giant, 1.0 - options.shares),
-            (~spectrum, options.labels_only),
         ]
+
+    @property
+    def _labels_only(self) -> NDArray[np.bool_]:
+        """Which training stars (n,) have no spectrum."""
+        at = np.concatenate([self.vocabulary.coefficient_columns(band) for band in BANDS])
+        return np.asarray(~np.isfinite(self.training.values[:, at]).any(axis=1))
 
 
 def read_stars(

@@ -118,8 +118,8 @@ def load_real_stars(
         facts["real_spectra_sha256"] = _digest(training)
     if options.kepler:
         giants = kepler.training_giants(vocabulary).table()
-        column = vocabulary.column("mass")
-        samplers.append((giants.sampler_hiding(column, options.mass_hidden), options.kepler))
+        mass = vocabulary.columns(["mass"])
+        samplers.append((giants.sampler_hiding(mass, options.mass_hidden), options.kepler))
         facts["real_labels"] = (
             f"{len(giants.ids):,} Kepler red giants with seismic masses (Li et al. 2024), "
             f"no spectra, {options.kepler:.0%} of each step"

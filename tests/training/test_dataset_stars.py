@@ -69,6 +69,18 @@ def test_giants_with_a_parallax_have_a_share_of_their_own() -> None:
     assert np.isfinite(values[:, column]).mean() == pytest.approx(0.2 + 0.5 / 10, abs=0.02)
 
 
+def test_rows_without_a_spectrum_hide_mass_and_age_and_no_other_rows_do() -> None:
+    values, _, hidden = (
+        np.asarray(x) for x in stars(giants=0.6, labels_only=0.2).sampler()(7, 4000)
+    )
+    spectrum = np.isfinite(values[:, SPECTRUM]).any(axis=1)
+    assert not hidden[spectrum].any()
+    share = hidden[~spectrum].mean(axis=0)
+    asked = VOCABULARY.columns(["mass", "log_age"])
+    assert share[asked] == pytest.approx(0.7, abs=0.05)
+    assert np.delete(share, asked) == pytest.approx(0.25, abs=0.07)
+
+
 def test_more_than_all_stars_are_refused() -> None:
     with pytest.raises(JobError, match="more than all stars"):
         DatasetOptions(giants=0.8, labels_only=0.4)

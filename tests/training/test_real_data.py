@@ -56,37 +56,39 @@ def test_held_out_giants_are_not_trained_on() -> None:
     assert (errors[:, mass] > 0).all()
 
 
-def test_a_hidden_mass_is_requested_and_the_other_labels_are_shown() -> None:
+def test_a_hidden_mass_is_requested_and_other_labels_are_mostly_shown() -> None:
     part = load_real_stars(RealOptions(kepler=0.5, mass_hidden=1.0), [], VOCABULARY).samplers[0][0]
     values, errors, hidden = (torch.as_tensor(x) for x in part(1, 400))
     labels = torch.tensor([token.kind == "label" for token in VOCABULARY.tokens])
-    settings = Settings(min_tokens=64, targets=1, repeat=0.0, unlabelled=1.0)
+    settings = Settings(min_tokens=64, targets=12, repeat=0.0, unlabelled=1.0)
     sampler = TokenSampler(torch.ones(len(VOCABULARY)), labels, settings=settings)
     generator = torch.Generator().manual_seed(1)
     batch = sampler.sample(values.float(), errors.float(), generator, hidden)
     mass, teff = (VOCABULARY.column(name) + 1 for name in ("mass", "teff"))
     assert not (batch.shown.ids == mass).any()
-    assert batch.requested.all()
-    assert (batch.requests == mass).all()
-    # Without a hidden token, `unlabelled` would hide Teff too.
-    assert (batch.shown.ids == teff).any(1).all()
+    assert (batch.requests == mass).any(1).all()
+    # Without a hidden token, `unlabelled` would hide Teff in all rows.
+    assert (batch.shown.ids == teff).any(1).float().mean() == pytest.approx(0.75, abs=0.07)
 
 
-def test_the_share_of_hidden_masses_is_that_of_the_job_and_depends_on_the_seed() -> None:
+def test_hidden_tokens_have_their_shares_and_depend_on_the_seed() -> None:
     table = StarTable(np.arange(9), np.ones((9, 4)), np.zeros((9, 4)))
-    sampler = table.sampler_hiding(2, 0.7)
+    sampler = table.sampler_hiding(np.array([2, 3]), 0.7)
     hidden = sampler(5, 20_000)[2]
-    assert hidden[:, 2].mean() == pytest.approx(0.7, abs=0.015)
-    assert not hidden[:, [0, 1, 3]].any()
+    assert hidden.mean(axis=0) == pytest.approx([0.25, 0.25, 0.7, 0.7], abs=0.015)
+    assert (hidden[:, 2] == hidden[:, 3]).all()
+    # The others are hidden one by one.
+    assert (hidden[:, 0] & hidden[:, 1]).mean() == pytest.approx(0.25**2, abs=0.01)
     np.testing.assert_array_equal(sampler(5, 20_000)[2], hidden)
     assert (sampler(6, 20_000)[2] != hidden).any()
 
 
 def test_in_a_mixture_only_the_tokens_of_the_hiding_part_are_hidden() -> None:
     plain = StarTable(np.arange(3), np.full((3, 4), 1.0), np.zeros((3, 4))).sample
-    other = StarTable(np.arange(3), np.full((3, 4), 2.0), np.zeros((3, 4))).sampler_hiding(0, 1.0)
-    values, _, hidden = mixture([(plain, 0.9), (other, 0.1)])(1, 100)
-    assert hidden.sum() == 10
+    other = StarTable(np.arange(3), np.full((3, 4), 2.0), np.zeros((3, 4)))
+    hiding = other.sampler_hiding(np.array([0]), 1.0)
+    values, _, hidden = mixture([(plain, 0.9), (hiding, 0.1)])(1, 100)
+    assert hidden[:, 0].sum() == 10
     assert (values[hidden] == 2.0).all()
 
 
@@ -103,7 +105,7 @@ def test_each_type_of_star_has_its_share_of_a_batch(tmp_path: Path) -> None:
     assert real[:, 0].sum() == 100
     giants = np.isnan(np.asarray(values)[:, VOCABULARY.column("bp0")])
     assert giants.sum() >= 200
-    assert hidden[giants].sum() == pytest.approx(140, abs=40)
+    assert hidden[giants, VOCABULARY.column("mass")].sum() == pytest.approx(140, abs=40)
     assert data.trained_on is not None
     assert len(data.trained_on) > 1000
     assert "1,1" in data.facts["real_spectra"]
@@ -121,11 +123,6 @@ def test_spectra_are_refused_or_required_by_the_job() -> None:
         RealOptions(kepler=-0.1)
 
 
-def test_the_shipped_jobs_use_spectra_and_giants() -> None:
-    full, giants = (
-        RealOptions.from_dict(load_training_job(name).real)
-        for name in ("train-giants-full", "train-giants")
-    )
-    assert full.spectra > 0
-    assert full.kepler > 0
-    assert giants.kepler > 0
+def test_the_shipped_jobs_use_kepler_s_giants() -> None:
+    for name in ("train-giants-real", "train-giants"):
+        assert RealOptions.from_dict(load_training_job(name).real).kepler > 0
