@@ -25,7 +25,6 @@ DUST_MAPS = ("combined19",)
 PROPAGATIONS = ("auto", "network", "first_order", "sampled", "none")
 MIN_DRAWS = 16
 MIN_POSTERIOR, MAX_POSTERIOR = 8, 1024
-LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Job:
     Attributes
     ----------
     labels
-        Tokens to predict.
+        Tokens to predict; none is every label that the model and the catalog have.
     inputs
         Tokens, besides the spectral coefficients, that the model may read.
     coefficients
@@ -69,8 +68,8 @@ class Job:
 
     name: str
     description: str = ""
-    labels: tuple[str, ...] = LABELS
-    inputs: tuple[str, ...] = ("bprp", "jh", "jk", "logebv")
+    labels: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("bprp", "jh", "jk", "logebv", "g_fakemag")
     coefficients: int = 30
     mask_irrelevant: bool = True
     chunk_rows: int = 50_000
@@ -87,8 +86,6 @@ class Job:
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise JobError("a token is named twice", found=values, where=f"job.{name}")
-        if not self.labels:
-            raise JobError("a job needs at least one label", where="job.labels")
         if self.dust not in ("", *DUST_MAPS):
             raise JobError(
                 "no such dust map", wanted=" | ".join(DUST_MAPS), found=self.dust, where="job.dust"

@@ -107,7 +107,9 @@ def test_flags_keep_clear_of_the_sign_bit_and_their_rules_hold() -> None:
     assert flags.good_mass_age & flags.good_params == flags.good_params
     for name in ("NO_XP", "RUWE", "XP_BOX", "UNC_TEFF", "OOD_LATENT", "SPEC_CHI2", "INFER_FAIL"):
         assert flags.good_params & flags[name].value, name
-    for name in ("PLX_INCONSISTENT", "HIGH_EBV", "NOT_GIANT"):
+    for name in ("NOT_GIANT", "MAY_BE_DWARF"):
+        assert flags.good_params & flags[name].value, name
+    for name in ("PLX_INCONSISTENT", "HIGH_EBV"):
         assert flags.good_mass_age & flags[name].value, name
     assert not flags.good_mass_age & flags["XP_BLEND"].value
     assert flags.words(flags.mask("RUWE", "G_RANGE")) == ["G_RANGE", "RUWE"]

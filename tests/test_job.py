@@ -48,7 +48,6 @@ def test_hash_is_of_the_science_alone() -> None:
         ('kind = "run"\ncoefficients = "30"', "wrong type"),
         ('kind = "run"\ncoefficients = true', "wrong type"),
         ('kind = "run"\ncoefficients = 0', "must be positive"),
-        ('kind = "run"\nlabels = []', "at least one label"),
         ('kind = "run"\nlabels = ["teff", "teff"]', "named twice"),
         ('kind = "run"\nlabels = ["teff", 1]', "wrong type"),
         ('kind = "run', "cannot be read"),

@@ -14,7 +14,7 @@ import pytest
 from astropy import units
 from astropy.table import MaskedColumn, Table
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 from support.catalogs import finished_run
 from support.paths import EXAMPLES
 
@@ -23,10 +23,10 @@ from catalogproc.errors import BundleError, ContractError, JobError, ResumeError
 from catalogproc.export import open_catalog
 from catalogproc.export.open_catalog import Catalog
 from catalogproc.inference import model as model_module
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS
+from catalogproc.inference.catalog_columns import CATALOG_LABELS, LABEL_COLUMNS
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.model import Model
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.uncertainty_calibration import LabelCalibration, Term
 from catalogproc.spectra.infer import infer
@@ -145,9 +145,9 @@ def of_a_run(model: Model, table: pa.Table, job: Job) -> pa.Table:
 @pytest.mark.parametrize(
     "job",
     [
-        Job("plain"),
-        Job("correlated", correlations=True, inflate_errors=False),
-        Job("no errors", propagation="none"),
+        Job("plain", labels=LABELS),
+        Job("correlated", labels=LABELS, correlations=True, inflate_errors=False),
+        Job("no errors", labels=LABELS, propagation="none"),
         Job("few labels", labels=("teff", "mass"), inputs=("bprp",), coefficients=12),
     ],
     ids=lambda job: job.name,
@@ -272,7 +272,7 @@ def test_any_tokens_in_any_labels_out_whatever_the_table(model: Model) -> None:
 def test_what_the_table_gives_is_not_asked_for(model: Model) -> None:
     found = model.predict(pa.table({"teff": [4800.0], "logg": [2.4]}))
     asked = {name for name in found.column_names if not name.startswith("e_")}
-    assert asked == set(LABELS) - {"teff", "logg"}
+    assert asked == set(CATALOG_LABELS) - {"teff", "logg"}
     assert "bp54" in model.labels
     assert "random 0" in repr(model)
 

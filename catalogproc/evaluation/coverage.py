@@ -24,6 +24,7 @@ from catalogproc.inference.catalog_columns import (
     label_distributions,
     luminosity_context,
     predicted_labels,
+    requested_labels,
 )
 from catalogproc.inference.label_distribution import PropagatedPrediction
 from catalogproc.job import Job
@@ -141,9 +142,7 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
         Labels, and whether published errors are inflated.
     """
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
-    labels = [
-        label for label in job.labels if label in bundle.requestable and label in LABEL_COLUMNS
-    ]
+    labels = [label for label in requested_labels(job, bundle) if label in LABEL_COLUMNS]
     predicted = _predict(predictor, holdout, labels, job)
     calibration = bundle.calibration.by_label
     known = {"phot_g_mean_mag": holdout.g_mag}

@@ -146,7 +146,10 @@ def _job(what: str) -> Section:
         job = load_job(what)
     except JobError:
         job = load_training_job(what)
-    rows = tuple((item.name, _text(getattr(job, item.name))) for item in fields(job)[1:])
+    content = {item.name: _text(getattr(job, item.name)) for item in fields(job)[1:]}
+    if isinstance(job, Job) and not job.labels:
+        content["labels"] = "all that the model and the catalog have"
+    rows = tuple(content.items())
     return Section(f"{job.name}, hash {job.hash[:8]}", "", ("field", "value"), rows)
 
 

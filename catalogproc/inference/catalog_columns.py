@@ -33,6 +33,8 @@ from catalogproc.inference.label_distribution import (
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
+    from catalogproc.job import Job
+    from catalogproc.network.bundle import Bundle
     from catalogproc.network.predictor import Prediction
     from catalogproc.network.uncertainty_calibration import LabelCalibration
 
@@ -213,6 +215,19 @@ def without_parallax(found: PropagatedPrediction, columns: Columns) -> Columns:
     if "ln_ebv" in replaced:
         replaced["ebv"] = np.exp(replaced["ln_ebv"])
     return columns | replaced
+
+
+def requested_labels(job: Job, bundle: Bundle) -> tuple[str, ...]:
+    """Return the labels that a job requests of a model: all that both have where it names none.
+
+    Parameters
+    ----------
+    job
+        Its labels are looked at.
+    bundle
+        The model; labels that it cannot predict are left out.
+    """
+    return tuple(x for x in job.labels or CATALOG_LABELS if x in bundle.requestable)
 
 
 def label_columns(prediction: Prediction) -> Columns:

@@ -24,7 +24,6 @@ from catalogproc.features.dust_map import reddened
 from catalogproc.features.input_errors import error_factors, input_noise
 from catalogproc.inference import quality_flags
 from catalogproc.inference.catalog_columns import (
-    CATALOG_LABELS,
     LABEL_COLUMNS,
     combined_distance,
     evolution,
@@ -34,6 +33,7 @@ from catalogproc.inference.catalog_columns import (
     observed,
     predicted_labels,
     reddening,
+    requested_labels,
     without_parallax,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
@@ -111,6 +111,7 @@ class Engine:
         self.dust_map = dust_map if job.dust else None
         self.bundle = bundle
         self.job = job
+        self.labels = requested_labels(job, bundle)
         self.device = device
         self.model_id = bundle.hash[:8]
         self.run_id = run_id or sha256(f"{job.hash}{bundle.hash}".encode())[:8]
@@ -169,7 +170,7 @@ class Engine:
         tokens
             The inputs of N stars, as :meth:`features` returns them.
         """
-        found = propagate(self._predictor, tokens, self.job.labels, self.job)
+        found = propagate(self._predictor, tokens, self.labels, self.job)
         return ModelOutput(**vars(found), chi2=self._chi2(tokens))
 
     def _chi2(self, tokens: Tokens) -> NDArray[np.float64]:
@@ -294,7 +295,7 @@ def check_job(job: Job, bundle: Bundle) -> None:
         The release of the spectra does not state what is needed; the error names the lines.
     """
     _check_release(job, bundle)
-    possible = [label for label in CATALOG_LABELS if label in bundle.requestable]
+    possible = requested_labels(replace(job, labels=()), bundle)
     unknown = [label for label in job.labels if label not in possible]
     if unknown:
         raise JobError(

@@ -131,12 +131,13 @@ class Model:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=columns))
 
     def _labels(self, inputs: TableInputs) -> tuple[str, ...]:
+        from catalogproc.inference.catalog_columns import requested_labels
+
         job = inputs.job or default_job(inputs.vocabulary)
         return tuple(
             label
-            for label in job.labels
-            if label in self.bundle.requestable
-            and inputs.named.get(label, "").lower() != label.lower()
+            for label in requested_labels(job, self.bundle)
+            if inputs.named.get(label, "").lower() != label.lower()
         )
 
 

@@ -30,6 +30,7 @@ MAX_PARALLAX_ERROR = 0.1  # mas; Leung & Bovy 2024
 MAX_PARALLAX_NSIG = 10.0  # Zhang, Green & Rix 2023, their bit 5
 MAX_EBV = 1.5  # mag, SFD scale; beyond it Leung & Bovy 2024 have few stars
 GIANT_LOGG = 3.5  # dex; DistMass ages end there
+GIANT_TEFF = 5800.0  # K; the hottest giants of training
 GIANT_NSIG = 3.0  # sigma by which a parallax is lowered before log g is computed from it
 SUN_LOGG, SUN_TEFF = 4.438, 5772.0  # dex, K; IAU 2015 Resolution B3
 MAX_E_TEFF, MAX_E_LOGG, MAX_E_M_H = 500.0, 0.5, 0.5  # K, dex, dex; Leung & Bovy 2024
@@ -201,6 +202,10 @@ def _not_giant(c: Columns, e: Evidence) -> Mask:
     return (c["logg"] >= GIANT_LOGG) | (gravity_by_parallax(c, e.release) >= GIANT_LOGG)
 
 
+def _may_be_dwarf(c: Columns, e: Evidence) -> Mask:
+    return (c["teff"] + c["e_teff"] >= GIANT_TEFF) | (c["logg"] + c["e_logg"] >= GIANT_LOGG)
+
+
 def _label_edge(c: Columns, e: Evidence) -> Mask:
     near = np.zeros(len(e.bp), dtype=bool)
     for label in EDGE_LABELS:
@@ -235,6 +240,7 @@ RULES: Mapping[str, Callable[[Columns, Evidence], Mask]] = {
     "NO_TMASS": lambda c, e: ~c["has_tmass"],
     "HIGH_EBV": lambda c, e: c["ebv"] > MAX_EBV,
     "NOT_GIANT": _not_giant,
+    "MAY_BE_DWARF": _may_be_dwarf,
     "EVOL_DOMAIN": lambda c, e: outside_mass_domain(c["teff"], c["logg"], c["m_h"]),
     "LABEL_EDGE": _label_edge,
     "UNC_TEFF": lambda c, e: c["e_teff"] > MAX_E_TEFF,

@@ -24,6 +24,7 @@ from catalogproc.inference.catalog_columns import (
     calibration_context,
     label_columns,
     luminosity_context,
+    requested_labels,
 )
 from catalogproc.inference.label_distribution import (
     HIGH,
@@ -160,8 +161,8 @@ def predict_table(
     predictor.requests(labels)  # refused before any work
     context = [
         label
-        for label, name in LABEL_COLUMNS.items()
-        if name in CONTEXT and label in job.labels and label in predictor.bundle.requestable
+        for label in requested_labels(job, predictor.bundle)
+        if LABEL_COLUMNS.get(label) in CONTEXT
     ]
     requested = tuple(dict.fromkeys((*labels, *context)))
     rows = len(inputs)

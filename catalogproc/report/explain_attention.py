@@ -33,7 +33,7 @@ def label_attention(engine: Engine, tokens: Tokens) -> dict[str, NDArray[np.floa
 
     bundle, inputs = engine.bundle, tokens.network_inputs
     network, shares = bundle.network(), {}
-    for label in engine.job.labels:
+    for label in engine.labels:
         star = inputs.only(~tokens.by_parallax) if label in INDEPENDENT else inputs
         shown = np.append(star.present[0][inputs.present[0]], True)  # and the learned key
         packed = bundle.pack(star).rows(slice(1), int(shown.sum()) - 1)

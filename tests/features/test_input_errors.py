@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 
 from catalogproc.errors import JobError
 from catalogproc.features.input_errors import correlation, error_factor, input_noise
@@ -25,7 +25,7 @@ from catalogproc.inference.catalog_columns import (
 )
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.label_distribution import PropagatedPrediction
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated
 from catalogproc.network.predictor import Prediction
 from catalogproc.release import load_release

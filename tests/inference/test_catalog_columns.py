@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 
 from catalogproc.contract import load_contract
 from catalogproc.features.input_errors import input_noise
@@ -20,11 +20,11 @@ from catalogproc.inference.catalog_columns import (
 )
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.label_distribution import PropagatedPrediction
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 from catalogproc.network.error_propagation import Propagated, first_order
 from catalogproc.network.predictor import Prediction, Predictor
 
-JOB = Job("test")
+JOB = Job("test", labels=LABELS)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import JobError
@@ -18,9 +18,9 @@ from catalogproc.inference import engine as module
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS, evolution
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.label_distribution import LabelDistribution, calibration_of
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 
-JOB = Job("test")
+JOB = Job("test", labels=LABELS)
 PERCENTILES = (15.8655, 50.0, 84.1345)  # mean ± 1 sigma of a Gaussian
 
 

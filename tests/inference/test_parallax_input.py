@@ -23,8 +23,8 @@ from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.training.fit_calibration import fit_uncertainties
 
-JOB = Job("test", inputs=("bprp", "jh", "jk", "logebv", "g_fakemag"), propagation="none")
-SPECTROSCOPIC = Job("test", propagation="none")
+JOB = Job("test", propagation="none")
+SPECTROSCOPIC = Job("test", inputs=("bprp", "jh", "jk", "logebv"), propagation="none")
 """The same without the parallax."""
 
 APART = ("g_fakemag", "e_g_fakemag", "mg_obs", "mg0", "log_lum_g", "dist", "dist_16", "dist_84",
@@ -195,7 +195,7 @@ def test_derivatives_of_both_questions_give_one_covariance(either: Bundle) -> No
     """Correlations of two labels of the first question, and none of the parallax in the second."""
     engine = Engine(either, replace(JOB, propagation="first_order", correlations=True))
     tokens = engine.features(spectra(), gaia())
-    labels = engine.job.labels
+    labels = engine.labels
     found = engine.predict(tokens)
     assert found.propagated is not None
     sharp = replace(tokens, errors=np.where(tokens.by_parallax, 0.0, tokens.errors))

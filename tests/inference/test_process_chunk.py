@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 from support.paths import CORRELATED, EXAMPLES
 from support.small_files import write_stars
 from support.xp_files import real
@@ -26,7 +26,7 @@ from catalogproc.flags import load_flags
 from catalogproc.inference.engine import LABEL_COLUMNS, Engine
 from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
 from catalogproc.inference.stopwatch import STAGES
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 from catalogproc.readers import chunks
 from catalogproc.readers.chunks import Chunk
 from catalogproc.readers.gaia_source import open_auxiliary

@@ -101,7 +101,7 @@ BY_EVIDENCE = {
     "NONLINEAR": ({"nonlinear": True}, {}),
     "XP_BOX": ({"beyond_box": 0.31}, {"beyond_box": 0.29}),
 }
-OTHERWISE = {"G_RANGE", "NOT_GIANT"}  # tested by themselves below
+OTHERWISE = {"G_RANGE", "NOT_GIANT", "MAY_BE_DWARF"}  # tested by themselves below
 
 
 def test_every_declared_flag_has_a_test_and_a_rule():
@@ -134,9 +134,16 @@ def test_magnitude_range(magnitude, words):
 
 
 def test_a_dwarf_is_flagged_by_log_g():
-    # Teff 5800 K, logg 4.4 is inside the domain of the mass labels: the flag comes alone.
-    assert raised({"teff": 5800.0, "logg": 4.4, "e_logg": 0.05}) == ["NOT_GIANT"]
-    assert raised({"teff": 5200.0, "logg": 3.49}) == []
+    # Teff 5800 K, logg 4.4 is inside the domain of the mass labels: only these flags come.
+    dwarf = raised({"teff": 5800.0, "logg": 4.4, "e_logg": 0.05})
+    assert dwarf == ["NOT_GIANT", "MAY_BE_DWARF"]
+    assert raised({"teff": 5200.0, "logg": 3.45, "e_logg": 0.04}) == []
+
+
+def test_a_giant_whose_errors_reach_dwarfs_may_be_one():
+    assert raised({"teff": 5200.0, "logg": 3.45, "e_logg": 0.06}) == ["MAY_BE_DWARF"]
+    assert raised({"teff": 5700.0, "logg": 3.3, "e_logg": 0.1, "e_teff": 90.0}) == []
+    assert raised({"teff": 5700.0, "logg": 3.3, "e_logg": 0.1, "e_teff": 101.0}) == ["MAY_BE_DWARF"]
 
 
 def test_a_dwarf_with_a_giant_s_predicted_log_g_is_flagged_by_its_parallax():

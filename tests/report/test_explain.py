@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imread
 from support import real_stars
-from support.bundles import tiny_bundle
+from support.bundles import LABELS, tiny_bundle
 from support.paths import ROOT
 
 from catalogproc.contract import load_contract
@@ -22,7 +22,7 @@ from catalogproc.features.flux_calibration import calibration
 from catalogproc.flags import load_flags
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import process_chunk
-from catalogproc.job import LABELS, Job
+from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.readers import chunks
 from catalogproc.readers.gaia_source import open_auxiliary

@@ -30,6 +30,9 @@ LIMITS = {
     "log_age": (7.5, 10.15),
 }
 
+LABELS = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
+"""Labels of the shipped model `tiny`."""
+
 
 def tiny_bundle(
     folder: Path,

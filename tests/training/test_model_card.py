@@ -21,7 +21,7 @@ JOB = TrainingJob("a-job", "a-bundle", real={"spectra": 0.1})
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("card") / "copy"
-    shutil.copytree(load_bundle("default").path, folder)
+    shutil.copytree(load_bundle("tiny").path, folder)
     for name in ("CARD.md", "scores.json"):
         (folder / name).unlink(missing_ok=True)
     return load_bundle(folder)
