@@ -40,6 +40,7 @@ kind = "run"
 description = "by derivatives, which a small model takes"
 propagation = "first_order"
 labels = ["teff", "logg", "m_h", "mass", "log_age"]
+inputs = ["bprp", "jh", "jk", "logebv"]
 """
 
 

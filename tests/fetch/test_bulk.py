@@ -382,8 +382,8 @@ def test_the_command(archive, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_call_that_was_ended_is_resumed(archive, tmp_path: Path, how: signal.Signals) -> None:
     first, second, third = paths(archive)
-    archive.faults[second] = [Fault(pause=0.8)]
-    archive.faults[third] = [Fault(pause=0.8)]
+    archive.faults[second] = [Fault(pause=2.5)]
+    archive.faults[third] = [Fault(pause=2.5)]
     words = ["-m", "catalogproc", "fetch", "--base-url", archive.url, "--output", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, *words], stderr=subprocess.PIPE, cwd=ROOT, text=True
