@@ -29,6 +29,7 @@ from catalogproc.vocabulary import BANDS
 
 EXAMPLES = ROOT / "examples" / "gaia_xp"
 FIVE = ("teff", "logg", "m_h", "mass", "log_age")
+SEVEN = (*FIVE, "logebv", "g_fakemag")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class Kit:
 
     @cached_property
     def job(self) -> Job:
-        """The demo job without error propagation, which has its own rows."""
-        job = load_job("demo")
+        """The demo job with SEVEN labels, without error propagation, which has its own rows."""
+        job = replace(load_job("demo"), labels=SEVEN)
         known = {field.name for field in fields(job)}
         return replace(job, propagation="none") if "propagation" in known else job
 

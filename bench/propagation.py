@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
+import torch
 
 from bench.kit import FIVE, Kit
 from bench.measure import Absent, Figures, Row, Target, race
+from catalogproc.inference.engine import Engine
+from catalogproc.job import load_job
+from catalogproc.network.bundle import load_bundle
 
 TITLE = "error propagation, first order"
 ROWS = (
     Row("independent errors against inference without errors", "×", Target(3, at_most=True)),
     Row("correlated errors against inference without errors", "×", Target(3, at_most=True)),
     Row("stars, correlated errors", "stars/s"),
+    Row("default job and model, errors read, against first-order errors of the same", "×"),
+    Row("stars of examples, default job and model, one thread", "stars/s"),
 )
 
 
@@ -48,7 +55,32 @@ def measure(kit: Kit) -> Figures:
             sizes.repeats,
             sizes.budget,
         )
-    return {
-        f"{name} errors against inference without errors": ours / without
-        for name, (ours, without) in measured.items()
-    } | {"stars, correlated errors": n / measured["correlated"][0]}
+    return (
+        {
+            f"{name} errors against inference without errors": ours / without
+            for name, (ours, without) in measured.items()
+        }
+        | {"stars, correlated errors": n / measured["correlated"][0]}
+        | _default_job(kit)
+    )
+
+
+def _default_job(kit: Kit) -> Figures:
+    """Return the figures of the model that ships, from tables of spectra to rows of a catalog."""
+    job, bundle, spectra = load_job("demo"), load_bundle("default"), kit.spectra_read
+    reading = Engine(bundle, job)
+    by_derivatives = Engine(bundle, replace(job, propagation="first_order"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first_order_time, time = race(
+            lambda: by_derivatives.process(spectra),
+            lambda: reading.process(spectra),
+            kit.sizes.repeats,
+            kit.sizes.budget,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    stars = spectra.num_rows
+    return dict(zip((row.name for row in ROWS[-2:]), (first_order_time / time, stars / time),
+                    strict=True))  # fmt: skip
