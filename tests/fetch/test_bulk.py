@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -382,12 +383,14 @@ def test_the_command(archive, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_call_that_was_ended_is_resumed(archive, tmp_path: Path, how: signal.Signals) -> None:
     first, second, third = paths(archive)
-    archive.faults[second] = [Fault(pause=2.5)]
-    archive.faults[third] = [Fault(pause=2.5)]
+    archive.faults[second] = [Fault(pause=0.8)]
+    archive.faults[third] = [Fault(pause=0.8)]
     words = ["-m", "catalogproc", "fetch", "--base-url", archive.url, "--output", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, *words], stderr=subprocess.PIPE, cwd=ROOT, text=True
-    )
+        [sys.executable, *words], stderr=subprocess.PIPE, cwd=ROOT, text=True,
+        # A shell lets commands in its background ignore SIGINT, and tests may be one.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     receipt = tmp_path / "_receipts" / f"{Path(first).name.removesuffix('.csv.gz')}.json"
     end = time.monotonic() + 60
     while not receipt.exists() and time.monotonic() < end:
