@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from support.http_server import listening
 from support.xp_files import COLUMNS, csv_bytes, real
 
 XP = "Spectroscopy/xp_continuous_mean_spectrum"
@@ -147,17 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(archive: LocalArchive) -> Iterator[LocalArchive]:
     """Serve an archive until the block ends."""
     handler = type("Handler", (_Handler,), {"archive": archive})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    archive.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(handler) as archive.url:
         yield archive
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def sorted_stars(rows: int = 60) -> pa.Table:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from support.http_server import listening
 
 
 @dataclass
@@ -94,14 +95,5 @@ def ranges_served() -> Iterator[RangeServer]:
     """Serve files until the block ends."""
     served = RangeServer()
     handler = type("Handler", (_Handler,), {"server_files": served})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(handler) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
