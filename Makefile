@@ -1,5 +1,7 @@
 # make run    a catalog from the real spectra in examples/
 # make test   everything that must hold; about ten minutes on two cores
+# make shell  a shell in which the command catalogproc is found
+# make docs   the site of docs/, in build/docs
 # Both make .venv and install what they need, and no more.
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install --quiet 
 RUN := $(VENV)/installed
 STAMP := $(VENV)/installed-dev
 
-.PHONY: run test test-fast test-slow fuzz soak lint bench train-tiny train-giants evaluation clean
+.PHONY: run shell docs test test-fast test-slow fuzz soak lint bench train-tiny train-giants evaluation clean
 
 # What running needs.
 $(RUN): pyproject.toml constraints.txt
@@ -22,7 +24,7 @@ $(RUN): pyproject.toml constraints.txt
 
 # What training, tests and deployment need besides.
 $(STAMP): $(RUN)
-	$(PIP) -c constraints.txt -e ".[train,dev,deploy]"
+	$(PIP) -c constraints.txt -e ".[train,dev,deploy,docs]"
 	touch $@
 
 # An S3 server for the tests of object storage, in an environment of its own: it wants other versions
@@ -41,6 +43,11 @@ test: $(STAMP) $(S3) lint
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# The site, from what is here alone: warnings are errors.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -E -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # Every night: FUZZ cases of each of 22 kinds of bad input, 23,000 in all; and TABLES of each of 17
 # kinds of tables that are masked, united, nested and renamed, 2,550 in all.
