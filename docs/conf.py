@@ -30,8 +30,8 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 # Notebooks are committed with their outputs; tests execute them.
 nb_execution_mode = "off"
 
-# Files that are pages of the site under another name: a page that has a line with nothing but a link
-# to such a file is replaced by its text there. As files, all links go to the files themselves.
+# Files that are pages of the site under another name. Such a page has a line with nothing but a
+# link to the file, in place of which its text is put. As files, all links go to the files.
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PAGES_OF_FILES = {
@@ -122,9 +122,10 @@ def setup(app: object) -> None:
 
 napoleon_google_docstring = False
 napoleon_use_rtype = True
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False

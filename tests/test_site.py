@@ -1,4 +1,4 @@
-"""The site of docs/: every page is in it, every link leads somewhere, every public name is explained."""
+"""The site of docs/: every page is in it, links lead somewhere, public names are explained."""
 
 from __future__ import annotations
 
