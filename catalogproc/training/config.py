@@ -116,6 +116,10 @@ class Settings(JobTable):
         Seed of the initial weights and, with the number of a step, of its random choices.
     steps, batch
         Number of steps, and stars per step.
+    seconds
+        Time after which the training ends, if it has not done its steps before. The learning rate
+        then falls once and follows the time, so that it ends at ``minimum_rate`` whatever the speed
+        of the machine; such a training cannot be repeated bit for bit. 0: no limit.
     rate, minimum_rate, restart_steps, warm_steps
         The learning rate falls from ``rate`` to ``minimum_rate`` as a cosine and restarts every
         ``restart_steps``; it rises linearly during the first ``warm_steps``.
@@ -158,6 +162,7 @@ class Settings(JobTable):
 
     seed: int = 0
     steps: int = 100_000
+    seconds: float = 0.0
     batch: int = 1024
     rate: float = 1e-4
     minimum_rate: float = 1e-10
@@ -183,7 +188,7 @@ class Settings(JobTable):
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "restart_steps", "targets", "parts", "report_steps", "rate"):
             self._require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("seed", "repeat", "patience_steps"):
+        for name in ("seed", "repeat", "patience_steps", "seconds"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name in ("unlabelled", "measured", "labels_alone", "as_run"):
             self._require(name, 0 <= getattr(self, name) <= 1, "not a probability", "0 to 1")
@@ -211,15 +216,18 @@ class Settings(JobTable):
         if not valid:
             raise self.invalid(name, getattr(self, name), message, wanted)
 
-    def rate_at(self, step: int) -> float:
+    def rate_at(self, step: int, phase: float | None = None) -> float:
         """Return the learning rate: cosine with warm restarts (Loshchilov & Hutter 2017).
 
         Parameters
         ----------
         step
             Number of the step, from 0.
+        phase
+            Where the rate is on its way down, from 0 to 1; by default by the step.
         """
-        phase = (step % self.restart_steps) / self.restart_steps
+        if phase is None:
+            phase = (step % self.restart_steps) / self.restart_steps
         low, high = self.minimum_rate, self.rate
         rate = low + 0.5 * (high - low) * (1 + math.cos(math.pi * phase))
         return rate * min(1.0, (step + 1) / max(1, self.warm_steps))

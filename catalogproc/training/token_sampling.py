@@ -7,7 +7,8 @@ Whole batches are processed at once, on the device.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from catalogproc.network.bundle import Standardisation
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
 from catalogproc.training.config import Settings
 from catalogproc.training.error_sampling import ErrorDraws, ErrorSampler
+from catalogproc.training.stars_ahead import StarsAhead
 
 LABELS_SHOWN = 0.75
 """Fraction of the labels shown in labels-only mode."""
@@ -245,10 +247,15 @@ class BatchSource:
         Seed, batch size and rules of the token choice.
     device
         Where the batches are.
+    threads
+        Number of threads that draw the stars of the next steps beforehand.
     """
 
-    def __init__(self, stars: TrainingStars, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, stars: TrainingStars, settings: Settings, device: torch.device, threads: int = 0
+    ) -> None:
         self._stars, self._settings, self._device = stars, settings, device
+        self._drawn = StarsAhead(self._draw, threads)
         weights = torch.tensor(stars.weights, dtype=torch.float32, device=device)
         labels = None if stars.labels is None else torch.tensor(stars.labels, device=device)
         errors = None
@@ -265,6 +272,23 @@ class BatchSource:
         if stars.validation is not None:
             self.validation = self._standardise(stars.validation.values, stars.validation.errors)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._drawn.__exit__(kind, error, trace)
+
+    def _draw(self, step: int) -> tuple[Any, ...]:
+        """Return the stars of a step, as the sampler gives them."""
+        return self._stars.sampler(
+            derived_seeds(self._settings.seed, step)[0], self._settings.batch
+        )
+
     def batch(self, step: int) -> tuple[TokenBatch, int]:
         """Return the tokens of a step, and a seed for its other random numbers.
 
@@ -273,8 +297,8 @@ class BatchSource:
         step
             Number of the step, from 0.
         """
-        star_seed, token_seed, network_seed = derived_seeds(self._settings.seed, step)
-        values, errors, *rest = self._stars.sampler(star_seed, self._settings.batch)
+        _, token_seed, network_seed = derived_seeds(self._settings.seed, step)
+        values, errors, *rest = self._drawn(step)
         hidden = torch.as_tensor(rest[0]).to(self._device) if rest else None
         batch = self.tokens(*self._standardise(values, errors), token_seed, hidden)
         return batch, network_seed

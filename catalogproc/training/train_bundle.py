@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import statistics
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import BundleError, JobError, ResumeError
 from catalogproc.io.atomic import write_atomic
 from catalogproc.network.bundle import Bundle, load_bundle
@@ -25,6 +22,7 @@ from catalogproc.training.fit_calibration import fit_uncertainties
 from catalogproc.training.inherited_tokens import inherited, left_behind
 from catalogproc.training.model_card import write_card
 from catalogproc.training.prior_sample import prior_sample
+from catalogproc.training.time_estimate import estimate_time
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
 from catalogproc.training.vocabulary_extension import extended_network
@@ -39,6 +37,9 @@ CHECK_STARS, PRECISION_STARS = 4, 2_000
 RECIPE = "training.json"
 """Written beside the checkpoint: what is trained, and on which stars."""
 
+THREADS = 8
+"""Largest number of threads that draw stars for a GPU; one draws some 50,000 stars a second."""
+
 EPOCHS = {
     "epochs": "steps",
     "restart_epochs": "restart_steps",
@@ -47,50 +48,6 @@ EPOCHS = {
     "checkpoint_epochs": "checkpoint_steps",
 }
 """Settings that a job may give in epochs, and those in steps that they are converted to."""
-
-
-@dataclass(frozen=True)
-class TimeEstimate:
-    """Time that a training will take, from steps that were timed on this machine.
-
-    Attributes
-    ----------
-    stars
-        Number of training stars, 0 where every step has new ones.
-    batch, steps
-        Stars per step, and number of steps.
-    seconds_per_step
-        Measured time.
-    validations, validation_stars
-        Number of validations, and of stars in each.
-    done
-        Steps done already.
-    """
-
-    stars: int
-    batch: int
-    steps: int
-    seconds_per_step: float
-    validations: int
-    validation_stars: int
-    done: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Time that is left. Validation costs a third of a step per star: it has no gradient."""
-        validated = self.validations * self.validation_stars / self.batch / 3
-        left = max(self.steps - self.done, 0) / self.steps
-        return left * (self.steps + validated) * self.seconds_per_step
-
-    def text(self) -> str:
-        """Return the estimate as a line of text."""
-        stars = f"{self.stars:,} stars" if self.stars else "new stars in every step"
-        done = f", {self.done:,} of them done" if self.done else ""
-        return (
-            f"{stars}, {self.steps:,} steps of {self.batch:,}{done}; "
-            f"{self.seconds_per_step:.3g} s per step on this machine: "
-            f"{_duration(self.seconds)} if all steps are done"
-        )
 
 
 def train_bundle(
@@ -133,7 +90,7 @@ def train_bundle(
     data = load_training_data(spec, base, device)
     settings = settings_for(spec.job.training, data.star_count)
     _check_recipe(spec, data, base)
-    trainer = Trainer(_initial(data, base, settings), data.stars, settings, device)
+    trainer = make_trainer(data, base, settings, device)
     if announce is not None:
         estimate = estimate_time(trainer, data.star_count)
         announce(replace(estimate, done=_steps_done(spec)).text())
@@ -143,7 +100,7 @@ def train_bundle(
     trained = trainer.fit(spec.output, resume=spec.resume, progress=_loss_note(progress))
     if not trained.is_first:
         return None
-    bundle = _finish(_write(spec, data, base, trained), data)
+    bundle = finish_bundle(write_trained(spec, data, base, trained), data)
     shutil.copy(spec.output / CURVE, bundle.path / CURVE)
     write_card(bundle, spec.job, data.test, data.intended_use, spec.spectra)
     return load_bundle(bundle.path)
@@ -190,39 +147,6 @@ def settings_for(training: Mapping[str, Any], stars: int) -> Settings:
     return Settings.from_dict(content)
 
 
-def estimate_time(trainer: Trainer, star_count: int) -> TimeEstimate:
-    """Time a few steps of a training, whose results are discarded.
-
-    Parameters
-    ----------
-    trainer
-        The training.
-    star_count
-        Number of training stars, 0 where every step has new ones.
-    """
-    settings, validation = trainer.settings, trainer.stars.validation
-    steps = 15 if trainer.device.startswith("cuda") else 1
-    brief = replace(
-        settings, steps=3 * steps, report_steps=steps, checkpoint_steps=3 * steps, patience_steps=0
-    )
-    stars = trainer.stars
-    if validation is not None:
-        few = StarTable(validation.ids[:8], validation.values[:8], validation.errors[:8])
-        stars = replace(stars, validation=few)
-    with tempfile.TemporaryDirectory() as folder:
-        history = replace(trainer, stars=stars, settings=brief).fit(Path(folder)).history
-    # The first report includes the device's warm-up.
-    rate = statistics.median(row["stars_per_second"] for row in history[1:])
-    return TimeEstimate(
-        stars=star_count,
-        batch=settings.batch,
-        steps=settings.steps,
-        seconds_per_step=settings.batch / rate,
-        validations=-(-settings.steps // settings.checkpoint_steps),
-        validation_stars=0 if validation is None else len(validation.ids),
-    )
-
-
 def _refuse_dataset(spec: TrainSpec) -> None:
     """Raise JobError for a dataset that the job does not use, or one that is missing."""
     job = spec.job
@@ -267,15 +191,44 @@ def _check_recipe(spec: TrainSpec, data: TrainingData, base: Bundle | None) -> N
     write_atomic(path, json.dumps(recipe, indent=1).encode() + b"\n")
 
 
-def _initial(data: TrainingData, base: Bundle | None, settings: Settings) -> Shape | Transformer:
-    """Return the network to fine-tune, or the shape of a new one."""
+def make_trainer(
+    data: TrainingData, base: Bundle | None, settings: Settings, device: str
+) -> Trainer:
+    """Return the trainer of a new network, or of one to fine-tune.
+
+    Parameters
+    ----------
+    data
+        The stars, and the shape of the network.
+    base
+        The model to fine-tune, if any.
+    settings, device
+        Settings of the optimisation, and the device.
+    """
+    initial: Shape | Transformer = data.shape
     if base is not None:
-        return extended_network(base, data.shape, settings.seed)
-    return data.shape
+        initial = extended_network(base, data.shape, settings.seed)
+    # A GPU would wait for real stars, which are drawn and moved on the processor.
+    threads = (
+        min(THREADS, os.cpu_count() or 1) if device.startswith("cuda") and data.star_count else 0
+    )
+    return Trainer(initial, data.stars, settings, device, threads)
 
 
-def _write(spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Trained) -> Bundle:
-    """Write the bundle of a finished training."""
+def write_trained(
+    spec: TrainSpec, data: TrainingData, base: Bundle | None, trained: Trained
+) -> Bundle:
+    """Write the bundle of a training, without calibration and training prior.
+
+    Parameters
+    ----------
+    spec, data
+        What was asked for, and the stars.
+    base
+        The model that was fine-tuned, if any.
+    trained
+        The network.
+    """
     vocabulary = data.vocabulary
     known = () if base is None else base.requestable
     requestable = [
@@ -321,8 +274,16 @@ def _facts(
     return facts
 
 
-def _finish(bundle: Bundle, data: TrainingData) -> Bundle:
-    """Store the shortest sufficient weights, calibrate uncertainties, and add the prior."""
+def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
+    """Store the shortest sufficient weights, calibrate uncertainties, and add the prior.
+
+    Parameters
+    ----------
+    bundle
+        Of :func:`write_trained`; it is replaced.
+    data
+        The stars of the training.
+    """
     labels = tuple(name for name in CHECKED if name in bundle.requestable)
     inputs = data.test.tokens.rows(slice(PRECISION_STARS)).only(~data.labels)
     dtype, change = choose_dtype(bundle, inputs, labels)
@@ -362,13 +323,3 @@ def _loss_note(progress: Any) -> Callable[[int, int, Mapping[str, float]], None]
         progress(step, steps, f"loss {metrics['loss']:.3f}")
 
     return report
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if hours >= 24:
-        return f"{hours // 24:,} d {hours % 24} h"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

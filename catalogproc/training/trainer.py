@@ -29,13 +29,14 @@ from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import LearningCurve, load_checkpoint, save_checkpoint
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.distributed import ProcessGroup
+from catalogproc.training.schedule import Schedule
 from catalogproc.training.token_sampling import BatchSource, TrainingStars, derived_seeds
 from catalogproc.training.training_step import TrainingState
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """(step, steps, metrics): loss, validation_loss, rate, stars_per_second."""
 
-LENGTH_SETTINGS = ("steps", "report_steps", "checkpoint_steps", "patience_steps")
+LENGTH_SETTINGS = ("steps", "seconds", "report_steps", "checkpoint_steps", "patience_steps")
 """Settings that may differ when a training is resumed."""
 
 
@@ -75,12 +76,15 @@ class Trainer:
         Settings of the optimisation.
     device
         Name of the device.
+    threads
+        Number of threads that draw the stars of the next steps; the result is the same.
     """
 
     initial: Shape | Transformer
     stars: TrainingStars
     settings: Settings
     device: str = "cpu"
+    threads: int = 0
 
     @property
     def shape(self) -> Shape:
@@ -124,22 +128,14 @@ class Trainer:
         with torch.random.fork_rng(devices=_gpus(precision.device)):
             torch.manual_seed(derived_seeds(self.settings.seed, 0, 2)[0])
             state = TrainingState(self.initial, self.settings, precision, group)
-            identity, step = self._identity(stars), 0
+            identity, step, passed = self._identity(stars), 0, 0.0
             if checkpoint:
                 _refuse_other_training(checkpoint[1]["identity"], identity, folder)
-                step = state.restore(*checkpoint)
-            source = BatchSource(stars, self.settings, precision.device)
-            report = _Report(state, identity, folder, step, progress)
-            losses: list[Tensor] = []
-            began = time.perf_counter()
-            while step < self.settings.steps and not state.is_exhausted(step):
-                batch, seed = source.batch(step)
-                torch.manual_seed(seed + group.rank)
-                losses.append(state.step(batch, step))
-                step += 1
-                if step == self.settings.steps or step % self.settings.report_steps == 0:
-                    report.write(step, losses, time.perf_counter() - began, source)
-                    losses, began = [], time.perf_counter()
+                step, passed = state.restore(*checkpoint), checkpoint[1].get("seconds", 0.0)
+            schedule = Schedule(self.settings, step, passed, processes=group.size)
+            report = _Report(state, schedule, identity, folder, progress)
+            with BatchSource(stars, self.settings, precision.device, self.threads) as source:
+                _train(state, source, schedule, report)
         counts = state.request_counts[1:].cpu().numpy()
         return Trained(state.outcome().eval(), tuple(report.history), counts, group.is_first)
 
@@ -169,31 +165,50 @@ class Trainer:
         }
 
 
+def _train(state: TrainingState, source: BatchSource, schedule: Schedule, report: _Report) -> None:
+    """Do the steps of a training, and report them."""
+    step, every = schedule.first, state.settings.report_steps
+    losses: list[Tensor] = []
+    began, over = time.perf_counter(), schedule.is_over(step)
+    while not over and not state.is_exhausted(step):
+        batch, seed = source.batch(step)
+        torch.manual_seed(seed + state.group.rank)
+        losses.append(state.step(batch, step, schedule.rate(step)))
+        step += 1
+        over = schedule.is_over(step)
+        if over or step % every == 0:
+            report.write(step, losses, time.perf_counter() - began, source, over)
+            losses, began = [], time.perf_counter()
+
+
 class _Report:
     """Writes learning curve and checkpoints; only the first process of a group does."""
 
     def __init__(
         self,
         state: TrainingState,
+        schedule: Schedule,
         identity: Mapping[str, Any],
         folder: Path,
-        step: int,
         progress: Progress | None,
     ) -> None:
-        self._state, self._identity, self._folder = state, identity, folder
+        self._state, self._schedule = state, schedule
+        self._identity, self._folder = identity, folder
         self._progress = progress
-        self._curve = LearningCurve(folder, step) if state.group.is_first else None
+        self._curve = LearningCurve(folder, schedule.first) if state.group.is_first else None
         self.history = [] if self._curve is None else list(self._curve.rows)
 
-    def write(self, step: int, losses: list[Tensor], seconds: float, source: BatchSource) -> None:
+    def write(
+        self, step: int, losses: list[Tensor], seconds: float, source: BatchSource, over: bool
+    ) -> None:
         """Report the steps since the last report, and write a checkpoint where one is due."""
         state, settings = self._state, self._state.settings
         metrics = {
             "loss": _finite(torch.stack(losses).mean(), step),
-            "rate": settings.rate_at(step - 1),
+            "rate": self._schedule.rate(step - 1),
             "stars_per_second": len(losses) * settings.batch / seconds,
         }
-        is_checkpoint = step == settings.steps or step % settings.checkpoint_steps == 0
+        is_checkpoint = over or step % settings.checkpoint_steps == 0
         if is_checkpoint:
             _finite(state.largest(), step)
             if source.validation is not None:
@@ -206,6 +221,8 @@ class _Report:
         self._curve.append(step, metrics)
         if is_checkpoint:
             facts = {"identity": self._identity, **state.facts(step)}
+            if settings.seconds:
+                facts["seconds"] = self._schedule.passed
             save_checkpoint(self._folder, state.tensors(), facts)
         if self._progress is not None:
             self._progress(step, settings.steps, metrics)

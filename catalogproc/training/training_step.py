@@ -89,7 +89,7 @@ class TrainingState:
             shape.tokens + 1, dtype=torch.int64, device=precision.device
         )
 
-    def step(self, batch: TokenBatch, step: int) -> Tensor:
+    def step(self, batch: TokenBatch, step: int, rate: float | None = None) -> Tensor:
         """Update the weights once and return the loss before the update.
 
         Parameters
@@ -98,9 +98,11 @@ class TrainingState:
             All stars of the step; of several processes each uses its share.
         step
             Number of the step, from 0.
+        rate
+            Learning rate; by default that of the step.
         """
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate_at(step)
+            group["lr"] = self.settings.rate_at(step) if rate is None else rate
         self.network.train()
         self.optimiser.zero_grad()
         loss = self.loss(self.network, self.group.shard(batch), batch.requested.sum())

@@ -32,7 +32,8 @@ from catalogproc.network.bundle import load_bundle
 from catalogproc.network.transformer import Shape
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import TrainSpec
-from catalogproc.training.train_bundle import TimeEstimate, settings_for, train_bundle
+from catalogproc.training.time_estimate import TimeEstimate
+from catalogproc.training.train_bundle import settings_for, train_bundle
 
 JOB = """\
 kind = "train"

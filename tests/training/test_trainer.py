@@ -17,6 +17,7 @@ from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 from catalogproc.training.checkpoint import load_checkpoint, read_curve
 from catalogproc.training.config import MixedPrecision, Settings
+from catalogproc.training.schedule import Schedule
 from catalogproc.training.token_sampling import TokenBatch, TrainingStars, derived_seeds
 from catalogproc.training.trainer import Trainer
 from catalogproc.training.training_step import TrainingState, likelihood_loss
@@ -461,3 +462,58 @@ def test_the_scaler_of_the_cpu_gives_no_warning():
         warnings.simplefilter("always")
         MixedPrecision.choose("cpu", "float16").scaler()
     assert not caught
+
+
+def test_stars_drawn_ahead_give_the_same_weights(tmp_path):
+    plain = weights_of(fit(tmp_path / "plain"))
+    stars = TrainingStars(correlated, PLAIN)
+    ahead = Trainer(SHAPE, stars, QUICK, threads=3).fit(tmp_path / "ahead")
+    assert_equal(plain, weights_of(ahead))
+
+
+def test_an_error_of_a_sampler_in_a_thread_ends_the_training(tmp_path):
+    def broken(seed, n):
+        raise ZeroDivisionError("no star")
+
+    with pytest.raises(ZeroDivisionError, match="no star"):
+        Trainer(SHAPE, TrainingStars(broken, PLAIN), QUICK, threads=2).fit(tmp_path)
+
+
+@pytest.mark.parametrize("speed", [0.2, 5.0])
+def test_a_training_of_a_given_time_ends_annealed_at_any_speed(speed):
+    """Whatever a step takes, the rate falls once and to its minimum; an interruption costs none."""
+    settings = with_(QUICK, steps=10**6, seconds=100.0, minimum_rate=1e-6)
+    now = [0.0]
+    schedule, rates, step = Schedule(settings, clock=lambda: now[0]), [], 0
+    while not schedule.is_over(step):
+        rates.append(schedule.rate(step))
+        now[0] += speed
+        step += 1
+        if step == 10:  # interrupted for an hour
+            resumed = now[0] + 3600
+            schedule = Schedule(settings, step, now[0], clock=lambda: now[0] + 3600)
+            assert schedule.passed == pytest.approx(resumed - 3600)
+    assert step == math.ceil(100.0 / speed)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == settings.rate
+    assert schedule.rate(step) == pytest.approx(settings.minimum_rate)
+
+
+def test_a_training_of_a_given_time_writes_its_last_steps(tmp_path):
+    settings = with_(QUICK, steps=10**6, seconds=0.3, report_steps=10**5, checkpoint_steps=10**5)
+    trained = fit(tmp_path, settings=settings)
+    (last,) = trained.history
+    tensors, facts = load_checkpoint(tmp_path)
+    assert facts["step"] == last["step"] > 0
+    assert facts["seconds"] >= 0.3
+    assert_equal(
+        {name: tensors[f"network/{name}"] for name in weights_of(trained)}, weights_of(trained)
+    )
+    # Resumed, nothing is left to do.
+    again = fit(tmp_path, settings=settings, resume=True)
+    assert_equal(weights_of(trained), weights_of(again))
+
+
+def test_several_processes_cannot_train_for_a_given_time():
+    with pytest.raises(JobError, match="one process"):
+        Schedule(with_(QUICK, seconds=1.0), processes=2)
