@@ -8,19 +8,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # setuptools warns that an editable installation is one; that is meant.
-PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install -qq --disable-pip-version-check
 RUN := $(VENV)/installed
+# torch of PyPI for Linux contains CUDA, some gigabytes: without a GPU, the build for the CPU is taken,
+# and PyPI's where its index cannot be reached. TORCH_INDEX= takes PyPI's in any case.
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+NO_GPU := $(shell test "$$(uname -s)" = Linux && ! command -v nvidia-smi >/dev/null && echo yes)
+TORCH_INDEX ?= $(if $(NO_GPU),https://download.pytorch.org/whl/cpu)
 STAMP := $(VENV)/installed-dev
 
-.PHONY: run shell docs test test-fast test-slow fuzz soak lint bench train-tiny train-giants evaluation clean
+.PHONY: run shell docs test test-slow wheel fuzz soak lint bench train-tiny train-giants evaluation clean
 
 # What running needs.
 $(RUN): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade "pip>=25"
-	$(PIP) -c constraints.txt -e .
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): a few minutes the first time"
+	@$(PIP) --upgrade "pip>=25"
+	@$(if $(TORCH_INDEX),$(PIP) --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" 2>/dev/null || echo "$(TORCH_INDEX) has no $(TORCH) for this machine: PyPI's, with CUDA")
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
 
 # What training, tests and deployment need besides.
 $(STAMP): $(RUN)
@@ -35,6 +42,10 @@ $(S3): $(STAMP)
 	  && $(VENV)/s3/bin/pip install --quiet --disable-pip-version-check "moto[s3]>=5.1,<6" "flask>=3,<4" "flask-cors>=5,<7" \
 	  && touch $@) || echo "moto could not be installed: tests of object storage will be skipped"
 
+shell: $(RUN)
+	@echo "catalogproc is found here; exit leaves. In other shells: source $(BIN)/activate"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $${SHELL:-sh} -i
+
 run: $(RUN)
 	$(BIN)/catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/demo
 
@@ -48,6 +59,11 @@ test-slow: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -E -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
+
+# dist/: what others install.
+wheel: $(STAMP)
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -m build --outdir dist .
 
 # Every night: FUZZ cases of each of 22 kinds of bad input, 23,000 in all; and TABLES of each of 17
 # kinds of tables that are masked, united, nested and renamed, 2,550 in all.

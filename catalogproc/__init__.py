@@ -31,6 +31,8 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'catalogproc' has no attribute {name!r}")
+    if name != "CatalogprocError":
+        import_module("catalogproc.errors").refuse_windows()
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -1,5 +1,7 @@
 """Every error that catalogproc raises on purpose.
 
+::
+
     CatalogprocError
     ├── Refusal                 nothing has started: exit code 2
     │   ├── JobError            a job file or a command line that cannot be used
@@ -22,6 +24,7 @@ Each error states what was wanted, what was found, where, and what the user can 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -99,6 +102,17 @@ def plural(count: int, word: str) -> str:
         The singular of a regular noun.
     """
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def refuse_windows() -> None:
+    """Raise a Refusal on Windows, whose file locks and renames are others than those used here."""
+    if os.name == "nt":
+        raise Refusal(
+            "catalogproc does not run on Windows",
+            wanted="Linux or macOS",
+            found="Windows",
+            advice="use the Windows Subsystem for Linux: wsl --install",
+        )
 
 
 class CatalogprocError(Exception):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import catalogproc
 from catalogproc import errors
+from catalogproc.cli.main import main
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, InputError, Refusal, did_you_mean, plural
 from catalogproc.export.where import parse
@@ -98,3 +101,17 @@ def test_operators_of_other_languages_are_explained(text: str) -> None:
         parse(text, load_contract("catalog"))
     assert caught.value.advice is not None
     assert "write == for equal, and for &" in caught.value.advice
+
+
+def test_windows_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errors, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr("sys.argv", ["catalogproc", "describe", "catalog"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "does not run on Windows" in capsys.readouterr().err
+    with pytest.raises(Refusal, match="Windows Subsystem for Linux"):
+        _ = catalogproc.load_model
+    assert catalogproc.CatalogprocError is CatalogprocError  # what an except clause names

@@ -11,7 +11,7 @@ from catalogproc import __version__
 from catalogproc.cli import bridge, catalog, data, evaluation, fetch, run, spectra, training
 from catalogproc.cli.console import VOICE, console
 from catalogproc.cli.usage import help_page, usage_error
-from catalogproc.errors import CatalogprocError
+from catalogproc.errors import CatalogprocError, refuse_windows
 
 app = typer.Typer(
     name="catalogproc",
@@ -45,6 +45,7 @@ app.add_typer(bridge.bridge_app, name="bridge")
 def main() -> None:
     """Run a command; print errors in the user's words; exit with 0, 1 or 2."""
     try:
+        refuse_windows()
         code = app(args=_spread(sys.argv[1:]), prog_name="catalogproc", standalone_mode=False)
     except CatalogprocError as error:
         sys.exit(_failed(error))
