@@ -1,4 +1,4 @@
-"""Workflows, hooks and environments say the same as pyproject.toml, Makefile and constraints.txt."""
+"""Workflows, hooks and environments agree with pyproject.toml, Makefile, constraints.txt."""
 
 from __future__ import annotations
 
