@@ -25,7 +25,8 @@ $(RUN): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): a few minutes the first time"
 	@$(PIP) --upgrade "pip>=25"
-	@$(if $(TORCH_INDEX),$(PIP) --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" 2>/dev/null || echo "$(TORCH_INDEX) has no $(TORCH) for this machine: PyPI's, with CUDA")
+	@test -z "$(TORCH_INDEX)" || $(PIP) --no-deps --retries 0 --timeout 15 --index-url "$(TORCH_INDEX)" "$(TORCH)" 2>/dev/null \
+	  || echo "$(TORCH_INDEX) has no $(TORCH) for this machine: the one of PyPI is taken"
 	@$(PIP) -c constraints.txt -e .
 	@touch $@
 

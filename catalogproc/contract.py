@@ -284,6 +284,13 @@ def load_contract(name: str) -> Contract:
     ContractError
         No such file, or a column that lacks a name, type or description, or has a key or
         a type that contracts do not know.
+
+    Examples
+    --------
+    >>> import catalogproc
+    >>> column = catalogproc.load_contract("catalog")["mass"]
+    >>> column.unit, column.description
+    ('solMass', 'present stellar mass')
     """
     path = shipped("schemas") / f"{name}.toml"
     if not path.is_file():

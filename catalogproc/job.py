@@ -201,6 +201,14 @@ def load_job(name_or_path: str | Path) -> Job:
     ------
     JobError
         No such job, or a field that is wrong; the message names it.
+
+    Examples
+    --------
+    >>> import catalogproc, dataclasses
+    >>> job = catalogproc.load_job("gaia-dr3-giants")
+    >>> job.coefficients
+    30
+    >>> fewer = dataclasses.replace(job, name="mine", coefficients=12)
     """
     path, content = _read(name_or_path, "run")
     return _build(Job, content, path)

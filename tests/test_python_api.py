@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from support.paths import EXAMPLES
 
 import catalogproc
 from catalogproc.errors import BundleError, ContractError, JobError, ResumeError
-from catalogproc.export import open_catalog
 from catalogproc.export.open_catalog import Catalog
-from catalogproc.inference import model as model_module
 from catalogproc.inference.catalog_columns import CATALOG_LABELS, LABEL_COLUMNS
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.model import Model
@@ -298,13 +295,6 @@ def test_a_table_that_cannot_be_read_is_refused(model: Model) -> None:
 
 def test_no_rows_give_no_rows(model: Model) -> None:
     assert model.predict(pa.table({"teff": pa.array([], pa.float64())})).num_rows == 0
-
-
-@pytest.mark.parametrize("module", [open_catalog, model_module])
-def test_the_examples_in_the_documentation_hold(module: object) -> None:
-    done = doctest.testmod(module)  # type: ignore[arg-type]
-    assert done.attempted
-    assert not done.failed
 
 
 # ---------------------------------------------------------------- a run

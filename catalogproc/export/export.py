@@ -67,6 +67,15 @@ def export_catalog(
         A part that a receipt names is missing or has other rows than it says.
     CatalogprocError
         The file exists already, or cannot be written.
+
+    Examples
+    --------
+    >>> import catalogproc
+    >>> stars = catalogproc.export_catalog(
+    ...     "output/demo", "fits", "giants.fits", where="good_params", overwrite=True
+    ... )
+    >>> stars > 0
+    True
     """
     if format not in FORMATS:
         raise JobError("no such format", wanted=", ".join(FORMATS), found=format, where="--format")

@@ -175,8 +175,12 @@ def open_catalog(folder: str | Path) -> Catalog:
     Examples
     --------
     >>> import catalogproc
-    >>> stars = catalogproc.open_catalog("output/demo")            # doctest: +SKIP
-    >>> stars.to_pandas(["source_id", "mass", "age"], where="good_mass_age")  # doctest: +SKIP
+    >>> stars = catalogproc.open_catalog("output/demo")
+    >>> giants = stars.to_pandas(["source_id", "mass", "age"], where="good_mass_age")
+    >>> giants.columns.tolist()
+    ['source_id', 'mass', 'age']
+    >>> stars.to_astropy(["mass"])["mass"].unit
+    Unit("solMass")
     """
     catalog = Catalog(pull(folder))
     len(catalog)

@@ -85,6 +85,13 @@ def read_spectra(
     InputError
         The file is missing, damaged, empty, not a table, lacks a column, or keeps its
         source_id as a float, which cannot hold it.
+
+    Examples
+    --------
+    >>> import catalogproc
+    >>> spectra = catalogproc.read_spectra("examples/gaia_xp/xp_continuous_000.parquet")
+    >>> sum(batch.num_rows for batch in spectra)
+    500
     """
     table = open_spectra(as_file(path))
     layout = _layout(table, correlations, own, release)

@@ -113,6 +113,13 @@ def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
         Something is wrong; the message lists all findings.
     ResumeError
         The folder holds no run.
+
+    Examples
+    --------
+    >>> import catalogproc
+    >>> report = catalogproc.verify("output/demo")
+    >>> report.rows_read == report.rows_written + report.rows_rejected
+    True
     """
     checked = _Verification(Path(folder))
     for number, receipt in enumerate(checked.receipts):

@@ -80,6 +80,13 @@ class Simulator:
         Whether the stars have [alpha/Fe], and spectra and colours as real giants
         (spectral_correction.py), and are spread evenly (even_population.py); [M/H] is then that
         of iron, as in APOGEE's labels.
+
+    Examples
+    --------
+    >>> import catalogproc
+    >>> stars = catalogproc.Simulator().draw(3, seed=1)
+    >>> len(stars.columns["teff"])
+    3
     """
 
     def __init__(self, device: str | torch.device = "cpu", corrected: bool = False) -> None:
