@@ -1,4 +1,4 @@
-# make run    a catalog from the real spectra in examples/
+# make run    a catalog of the real giants in examples/, beside APOGEE: what catalogproc demo does
 # make test   everything that must hold; about ten minutes on two cores
 # make shell  a shell in which the command catalogproc is found
 # make docs   the site of docs/, in build/docs
@@ -17,7 +17,7 @@ NO_GPU := $(shell test "$$(uname -s)" = Linux && ! command -v nvidia-smi >/dev/n
 TORCH_INDEX ?= $(if $(NO_GPU),https://download.pytorch.org/whl/cpu)
 STAMP := $(VENV)/installed-dev
 
-.PHONY: run shell docs test test-slow wheel fuzz soak lint bench train-tiny train-giants evaluation clean
+.PHONY: run shell docs test test-slow wheel fuzz soak lint bench train-tiny train-giants evaluation pictures examples clean
 
 # What running needs.
 $(RUN): pyproject.toml constraints.txt
@@ -48,7 +48,7 @@ shell: $(RUN)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $${SHELL:-sh} -i
 
 run: $(RUN)
-	$(BIN)/catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/demo
+	@$(BIN)/catalogproc demo --output output/demo
 
 test: $(STAMP) $(S3) lint
 	$(BIN)/python -m pytest -m "not slow"
@@ -93,6 +93,16 @@ bench: $(STAMP)
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny
+
+# The pictures of README and docs/, from the demonstration.
+pictures: run
+	mkdir -p docs/images/demo
+	cp output/demo/pictures/*.png docs/images/demo/
+
+# Remakes examples/giants, bit by bit, from the dataset of real giants (pip install ".[data]").
+examples: $(STAMP)
+	test -d $(DATA) || $(BIN)/catalogproc dataset apogee-xp --output $(DATA)
+	$(BIN)/catalogproc dataset example-giants --data $(DATA) --output examples/giants
 
 # Writes docs/evaluation*.md and their pictures, of the shipped model or BUNDLE: the experiments of Zhang,
 # Bu et al. (2026) on real giants with APOGEE's labels (pip install ".[data]"), on simulated ones, and

@@ -1,4 +1,4 @@
-"""Find what ships with catalogproc (schemas, model, jobs, grids), and optional libraries."""
+"""Find what ships with catalogproc (schemas, model, jobs, ...), and optional libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from catalogproc.errors import Refusal
 
-KINDS = ("schemas", "model", "jobs", "grids")
+KINDS = ("schemas", "model", "jobs", "grids", "examples")
 
 
 @cache

@@ -118,12 +118,18 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="Known labels by source_id, Parquet, to compare with."
+        ),
+    ] = None,
 ) -> None:
     """Write the page of a run: counts, pictures, flags, provenance, in one HTML file."""
     from catalogproc.rundir.sync import synced
 
     with synced(folder, note) as held:
-        show_report(held, model, output)
+        show_report(held, model, output, labels)
 
 
 def explain(
@@ -158,6 +164,7 @@ def show_report(
     folder: Path,
     model: str | Path | None = None,
     output: Path | None = None,
+    labels: Path | None = None,
     only_if_missing: bool = False,
 ) -> None:
     """Write the page of a run, and print its path.
@@ -170,6 +177,8 @@ def show_report(
         The run's model, if it was moved.
     output
         The page; by default report.html in the folder.
+    labels
+        Table of known labels that the page compares with.
     only_if_missing
         Do not write a page that exists.
     """
@@ -177,5 +186,7 @@ def show_report(
 
     if not (only_if_missing and (folder / REPORT_FILE).is_file()):
         with show_progress("stars") as progress:
-            path = write_report(folder, model=model, output=output, progress=progress)
+            path = write_report(
+                folder, model=model, output=output, labels=labels, progress=progress
+            )
         note(f"report: {path}")

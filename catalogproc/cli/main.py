@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from catalogproc import __version__
-from catalogproc.cli import bridge, catalog, data, evaluation, fetch, run, spectra, training
+from catalogproc.cli import bridge, catalog, data, demo, evaluation, fetch, run, spectra, training
 from catalogproc.cli.console import VOICE, console
 from catalogproc.cli.usage import help_page, usage_error
 from catalogproc.errors import CatalogprocError, refuse_windows
@@ -28,7 +28,7 @@ _QUIET = {"--quiet", "-q"}
 _INTERRUPTED = 130  # the exit code of typer after Ctrl-C
 
 for command in (
-    run.run, run.check, run.plan,
+    demo.demo, run.run, run.check, run.plan,
     catalog.verify, catalog.status, catalog.export, catalog.report, catalog.explain,
     fetch.fetch, data.convert, data.describe, data.simulate,
     training.dust, training.train,

@@ -14,7 +14,14 @@ import typer
 from catalogproc.io.output import check_output_file, check_output_folder
 
 
-def _folder(value: Path) -> Path:
+def check_folder(value: Path) -> Path:
+    """Refuse an output folder that cannot be written; the callback of an option of typer.
+
+    Parameters
+    ----------
+    value
+        The folder.
+    """
     check_output_folder(value)
     return value
 
@@ -42,7 +49,7 @@ def _run_folder(value: str) -> str:
 
 
 OutputFolder = Annotated[
-    Path, typer.Option("--output", metavar="DIR", help="Output folder.", callback=_folder)
+    Path, typer.Option("--output", metavar="DIR", help="Output folder.", callback=check_folder)
 ]
 RunOutput = Annotated[
     str,

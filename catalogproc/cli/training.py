@@ -210,6 +210,18 @@ def apogee_xp(
 
 
 @dataset.command()
+def example_giants(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Dataset of apogee-xp.")],
+    output: OutputFolder,
+) -> None:
+    """The 2,000 giants of examples/giants: spectra, auxiliary table, labels, from a test part."""
+    from catalogproc.datasets.example_giants import write_example
+
+    for path in write_example(data, output):
+        note(str(path))
+
+
+@dataset.command()
 def lb24(
     training: Annotated[Path, typer.Argument(metavar="TRAINING", help="training_set.h5")],
     testing: Annotated[Path, typer.Argument(metavar="TESTING", help="testing_set.h5")],

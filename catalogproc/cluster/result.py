@@ -121,7 +121,8 @@ class RunResult:
     rows_run
         Rows read by this start.
     seconds
-        Wall time of this start, from the first chunk submitted to the last one back.
+        Time of this start in which at least one chunk was being processed, from the receipts, as
+        in summary.json and the report.
     failures
         Each chunk or file that failed.
     stopped

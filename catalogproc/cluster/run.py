@@ -6,7 +6,6 @@ import secrets
 import shutil
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -52,7 +51,7 @@ from catalogproc.resources import shipped
 from catalogproc.rundir.manifest import FOLDERS, open_run
 from catalogproc.rundir.provenance import write_provenance
 from catalogproc.rundir.receipts import iterate_receipts
-from catalogproc.rundir.summary import write_summary
+from catalogproc.rundir.summary import busy_seconds, write_summary
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -123,7 +122,7 @@ def run(
         _keep_matrices(plan)
         plan = plan.with_receipts()
         if not plan.todo:
-            return _finish(plan, None, 0.0, {})
+            return _finish(plan, None, {})
         start = _Start(plan, workers, progress, say)
         result = _process(start)
         if result.exit_code == 0:
@@ -158,10 +157,8 @@ def _process(start: _Start) -> RunResult:
             process = partial(process_on_worker, name, plan.output.absolute())
             scheduler = ChunkScheduler(client, name, _chunks(plan), process, report)
             scheduler.exclude(statuses)
-            begin = time.perf_counter()
             scheduler.run()
-            seconds = time.perf_counter() - begin
-        result = _finish(plan, scheduler, seconds, statuses)
+        result = _finish(plan, scheduler, statuses)
         log.finish(result)
     return result
 
@@ -283,13 +280,13 @@ def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
     return report
 
 
-def _finish(
-    plan: Plan, scheduler: ChunkScheduler | None, seconds: float, statuses: Statuses
-) -> RunResult:
+def _finish(plan: Plan, scheduler: ChunkScheduler | None, statuses: Statuses) -> RunResult:
     """Count what is done now, and write summary.json and provenance.json."""
     after = plan if scheduler is None else plan.with_receipts(scheduler.divided)
     if not after.todo:
         remove_leftovers(plan.output, after.chunks)
+    new = after.done - plan.done
+    seconds = busy_seconds(r for r in iterate_receipts(plan.output) if r.chunk_id in new)
     result = _count(RunResult(
         output=plan.output,
         chunks=len(after.chunks),

@@ -240,46 +240,54 @@ def select_inputs(
 
 
 def markdown(scores: dict[str, list[Score]]) -> str:
-    """Return scores as a Markdown table, one row a quantity and input set.
+    """Return scores in Markdown: a small table a quantity, one row an input set.
 
     Parameters
     ----------
     scores
         By key of INPUT_SETS, as :func:`evaluate_input_sets` returns them.
     """
-    lines = [
-        "| inputs | quantity | unit | scatter | spread | R2 | slope | slope of truth | bias | 16 % "
-        "| 84 % | z's sd | within 1 σ |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, rows in scores.items():
-        for row in rows:
+    lines = []
+    for number, first in enumerate(next(iter(scores.values()))):
+        spread = f"{first.spread:.3g} {QUANTITIES[first.label].unit}"
+        lines += [
+            f"### {_heading(first.label)}: true values spread by {spread}",
+            "",
+            "| inputs | scatter | R2 | slope | slope of truth | bias | 16 % | 84 % | z's sd "
+            "| within 1 σ |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, rows in scores.items():
+            row = rows[number]
             numbers = (
-                row.scatter, row.spread, row.r2, row.slope, row.slope_of_truth, row.bias, row.p16,
-                row.p84, row.z_std, row.within_1_sigma,
+                row.scatter, row.r2, row.slope, row.slope_of_truth, row.bias, row.p16, row.p84,
+                row.z_std, row.within_1_sigma,
             )  # fmt: skip
-            item = QUANTITIES[row.label]
             cells = " | ".join(f"{number:.3g}" for number in numbers)
-            lines.append(f"| {INPUT_SETS[name].name} | {item.text} | {item.unit} | {cells} |")
-    return "\n".join(lines)
+            lines.append(f"| {INPUT_SETS[name].name} | {cells} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _heading(name: str) -> str:
+    return f"{QUANTITIES[name].text} [{QUANTITIES[name].unit}]"
 
 
 def decile_markdown(deciles: Mapping[str, tuple[DecileScore, ...]]) -> str:
-    """Return bias, scatter and coverage along the true values as a Markdown table.
+    """Return bias, scatter and coverage along the true values: a small table a quantity.
 
     Parameters
     ----------
     deciles
         By quantity, as :meth:`Predictions.deciles` returns them.
     """
-    lines = [
-        "| quantity | unit | true value | stars | bias | scatter | within 1 σ |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for name, rows in deciles.items():
-        item = QUANTITIES[name]
+        lines += [f"### {_heading(name)}, by true value", ""]
+        lines.append("| true value | stars | bias | scatter | within 1 σ |")
+        lines.append("|---|---|---|---|---|")
         for row in rows:
             cells = " | ".join(f"{x:.3g}" for x in (row.bias, row.scatter, row.within_1_sigma))
-            edges = f"{row.low:.4g} to {row.high:.4g}"
-            lines.append(f"| {item.text} | {item.unit} | {edges} | {row.stars:,} | {cells} |")
-    return "\n".join(lines)
+            lines.append(f"| {row.low:.4g} to {row.high:.4g} | {row.stars:,} | {cells} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()

@@ -1,4 +1,4 @@
-"""The canvas of the report's figures: style, colours, grids, ranges and colour bars.
+"""The canvas of the report's figures: style, colours, alternative texts, grids and ranges.
 
 pyplot and its global state are not used. Colour maps are viridis, categories have the colours
 of Okabe & Ito (2008): both are safe for colour-blind readers.
@@ -10,17 +10,20 @@ import io
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from html import escape
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.io.atomic import write_atomic
 from catalogproc.report.histograms import Axis
 
 Float = NDArray[np.float64]
 
-INK, LINE, ACCENT = "#010203", "#040506", "#070809"
-"""Placeholders of the page's colours of text, lines and data, which differ in dark mode."""
+INK, LINE, ACCENT = "#1c2330", "#dde1e8", "#0072b2"
+"""Text, lines and data in light mode. A page has other colours in their place in dark mode."""
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
 GREY = "#999999"
 MAP, OTHERS = "viridis", "Greys"
@@ -57,19 +60,20 @@ _STYLE = {
 
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def with_style(draw: Callable[P, str]) -> Callable[P, str]:
+def with_style(draw: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function that draws: it runs with the settings of the report.
 
     Parameters
     ----------
     draw
-        A function that returns an SVG.
+        A function that draws.
     """
 
     @wraps(draw)
-    def draw_with_style(*args: P.args, **named: P.kwargs) -> str:
+    def draw_with_style(*args: P.args, **named: P.kwargs) -> R:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
@@ -79,17 +83,39 @@ def with_style(draw: Callable[P, str]) -> Callable[P, str]:
 
 
 class Canvas:
-    """A figure with one pair of axes, drawn without pyplot."""
+    """A figure, drawn without pyplot.
 
-    def __init__(self, name: str, height: float = HEIGHT) -> None:
+    Parameters
+    ----------
+    name
+        Beginning of the ids in its SVG.
+    height
+        Inches; of each row of panels.
+    panels
+        Rows and columns of panels.
+
+    Attributes
+    ----------
+    axes, panels
+        The first pair of axes of matplotlib, and all of them, row by row.
+    alt
+        What the picture shows, for readers who do not see it; by default the quantities of the
+        axes and their ranges.
+    """
+
+    def __init__(self, name: str, height: float = HEIGHT, panels: tuple[int, int] = (1, 1)) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
         self._name = name
-        self.figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        size = (WIDTH * panels[1], height * panels[0])
+        self.figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(self.figure)
-        self.axes = self.figure.add_subplot()
+        self.panels = self.figure.subplots(*panels, squeeze=False).ravel()
+        self.axes: Any = self.panels[0]
+        self.alt = ""
 
+    @with_style
     def svg(self) -> str:
         """Return the figure as an SVG element; its ids start with the figure's name."""
         file = io.BytesIO()
@@ -101,7 +127,32 @@ class Canvas:
         text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{self._name}-", text)
         for colour, name in ((INK, "ink"), (LINE, "line"), (ACCENT, "accent")):
             text = text.replace(colour, f"var(--{name})")
-        return text
+        alt = escape(self.alt or _alternative_text(self.axes))
+        return text.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+
+    @with_style
+    def write_png(self, path: Path) -> None:
+        """Write the figure as PNG on white: one panel twice as fine as on a page, several less.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
+        file = io.BytesIO()
+        dpi = 144 if len(self.panels) == 1 else 96
+        self.figure.savefig(file, format="png", dpi=dpi, facecolor="white")
+        write_atomic(path, file.getvalue())
+
+
+def _alternative_text(axes: Any) -> str:
+    """Return which quantities a picture shows, over which ranges."""
+    x, y = axes.get_xlabel(), axes.get_ylabel()
+    ends = [f"{min(pair):.4g} to {max(pair):.4g}" for pair in (axes.get_xlim(), axes.get_ylim())]
+    if not y:
+        rows = ", ".join(label.get_text() for label in reversed(axes.get_yticklabels()))
+        return f"{x}: {rows}"
+    return f"{y}, {ends[1]}, against {x}, {ends[0]}"
 
 
 def show_grid(axes: Any, values: Float, x: Axis, y: Axis, colours: str = MAP) -> Any:

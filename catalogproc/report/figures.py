@@ -1,4 +1,4 @@
-"""Figures of the report: SVG by matplotlib, embedded in the page and using its colours.
+"""Figures of the report, drawn by matplotlib on the canvas of the page.
 
 Dense layers are rasterised inside of the SVG, so that its size does not grow with the number of
 stars.
@@ -40,7 +40,7 @@ from catalogproc.report.trust import MIN_GOOD_STARS, RangeRow
 
 
 @with_style
-def kiel(stars: Histograms) -> str:
+def kiel(stars: Histograms) -> Canvas:
     """Draw log g against Teff of stars with good_params, coloured by mean [M/H].
 
     If they are fewer than MIN_GOOD_STARS, the other stars are drawn too, in grey.
@@ -67,7 +67,38 @@ def kiel(stars: Histograms) -> str:
     axes.set(xlabel="effective temperature [K]", ylabel="log g [dex]")
     _say_few(axes, few, stars.good_params, "good_params")
     add_colour_bar(canvas, drawn, "[M/H] [dex]")
-    return canvas.svg()
+    return canvas
+
+
+@with_style
+def evolution(stars: Histograms) -> Canvas:
+    """Draw log g against Teff of stars with good_params, coloured by the probability of the clump.
+
+    Parameters
+    ----------
+    stars
+        The histograms of the catalog, of which some stars have a probability.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    canvas = Canvas("evolution")
+    axes = canvas.axes
+    if len(stars.points["teff"]):
+        known = stars.points["good_params"] & np.isfinite(stars.points["rc_prob"])
+        shown = {name: values[known] for name, values in stars.points.items()}
+        drawn = _points(axes, shown, ("teff", "logg", "rc_prob"), ("good_params", False))
+    else:
+        number = stars.kiel_rc
+        mean = np.where(number > 0, stars.kiel_rc_prob / np.maximum(number, 1), np.nan)
+        drawn = show_grid(axes, mean, histograms.TEFF, histograms.LOGG)
+        crop(axes, number, histograms.TEFF, histograms.LOGG)
+    drawn.set_cmap(LinearSegmentedColormap.from_list("evolution", (BLUE, "#bbbbbb", ORANGE)))
+    drawn.set_clim(0.0, 1.0)
+    axes.invert_xaxis()
+    axes.invert_yaxis()
+    axes.set(xlabel="effective temperature [K]", ylabel="log g [dex]")
+    add_colour_bar(canvas, drawn, "probability of the red clump")
+    return canvas
 
 
 def _points(
@@ -99,7 +130,7 @@ def _say_few(axes: Any, few: bool, number: int, sample: str) -> None:
 
 
 @with_style
-def masses(stars: Histograms) -> str:
+def masses(stars: Histograms) -> Canvas:
     """Draw the histogram of masses.
 
     Parameters
@@ -111,7 +142,7 @@ def masses(stars: Histograms) -> str:
 
 
 @with_style
-def ages(stars: Histograms) -> str:
+def ages(stars: Histograms) -> Canvas:
     """Draw the histogram of ages.
 
     Parameters
@@ -123,8 +154,8 @@ def ages(stars: Histograms) -> str:
 
 
 @with_style
-def age_metallicity(stars: Histograms) -> str:
-    """Draw [M/H] against age of stars with good_mass_age.
+def age_metallicity(stars: Histograms) -> Canvas:
+    """Draw [M/H] against age of stars with good_mass_age, coloured by [alpha/M] where predicted.
 
     If they are fewer than MIN_GOOD_STARS, the other stars are drawn too, in grey.
 
@@ -136,7 +167,11 @@ def age_metallicity(stars: Histograms) -> str:
     canvas, few = Canvas("agemh"), stars.good_mass_age < MIN_GOOD_STARS
     axes, place = canvas.axes, (histograms.AGE, histograms.METALLICITY)
     if len(stars.points["age"]):
-        _points(axes, stars.points, ("age", "m_h"), ("good_mass_age", few))
+        coloured = np.isfinite(stars.points["alpha_m"][stars.points["good_mass_age"]]).any()
+        names = ("age", "m_h", "alpha_m") if coloured else ("age", "m_h")
+        drawn = _points(axes, stars.points, names, ("good_mass_age", few))
+        if coloured:
+            add_colour_bar(canvas, drawn, "[alpha/M] [dex]")
     else:
         if few:
             show_grid(axes, positive_or_nan(stars.age_m_h), *place, OTHERS)
@@ -147,11 +182,11 @@ def age_metallicity(stars: Histograms) -> str:
         add_colour_bar(canvas, drawn, "stars per cell")
     axes.set(xlabel="age [Gyr]", ylabel="[M/H] [dex]")
     _say_few(axes, few, stars.good_mass_age, "good_mass_age")
-    return canvas.svg()
+    return canvas
 
 
 @with_style
-def training_ranges(rows: Sequence[RangeRow]) -> str:
+def training_ranges(rows: Sequence[RangeRow]) -> Canvas:
     """Draw where the run's stars lie in the range of the training stars, a bar a quantity.
 
     Parameters
@@ -172,11 +207,11 @@ def training_ranges(rows: Sequence[RangeRow]) -> str:
     axes.set(xlim=(-0.8, 1.8), ylim=(-0.6, max(len(shown), 1) - 0.4))
     axes.set_xticks((0.0, 1.0), ("lowest", "highest"))
     axes.set_xlabel("value of the training stars")
-    return canvas.svg()
+    return canvas
 
 
 @with_style
-def uncertainty(stars: Histograms, column: str) -> str:
+def uncertainty(stars: Histograms, column: str) -> Canvas:
     """Draw the median of an uncertainty against G, and its 16 to 84 % range.
 
     Parameters
@@ -204,11 +239,11 @@ def uncertainty(stars: Histograms, column: str) -> str:
             0.5, 0.5, "too few stars per magnitude bin", ha="center", va="center",
             transform=axes.transAxes,
         )  # fmt: skip
-    return canvas.svg()
+    return canvas
 
 
 @with_style
-def magnitudes(stars: Histograms) -> str:
+def magnitudes(stars: Histograms) -> Canvas:
     """Draw the histogram of G of the stars with an uncertainty of Teff.
 
     Parameters
@@ -222,11 +257,11 @@ def magnitudes(stars: Histograms) -> str:
     if counts.any():
         canvas.axes.set_xlim(*populated_range(counts, histograms.MAGNITUDE))
     canvas.axes.set(xlabel="G [mag]", ylabel="stars")
-    return canvas.svg()
+    return canvas
 
 
 @with_style
-def throughput(measured: Throughput) -> str:
+def throughput(measured: Throughput) -> Canvas:
     """Draw stars per second against the time in which chunks were processed.
 
     Parameters
@@ -247,11 +282,11 @@ def throughput(measured: Throughput) -> str:
     axes.set_ylim(0, None)
     axes.set_xlim(0, duration / unit)
     axes.set(xlabel=f"processing time [{name}]", ylabel="stars per second")
-    return canvas.svg()
+    return canvas
 
 
 @with_style
-def sky(stars: Histograms) -> str:
+def sky(stars: Histograms) -> Canvas:
     """Draw the sky map: Galactic coordinates, Mollweide projection, Galactic centre at (0, 0).
 
     Parameters
@@ -260,6 +295,7 @@ def sky(stars: Histograms) -> str:
         The histograms of the catalog.
     """
     canvas = Canvas("sky", 3.0)
+    canvas.alt = f"map of {stars.with_position:,} stars in Galactic coordinates"
     axes = canvas.axes
     # The fewer stars, the larger the pixels.
     order = int(np.clip(np.log2(max(stars.with_position, 1)) / 2 - 3, 2, histograms.SKY_ORDER))
@@ -273,7 +309,7 @@ def sky(stars: Histograms) -> str:
     axes.set(xlim=(-2.02, 2.02), ylim=(-1.02, 1.02), aspect="equal")
     axes.axis("off")
     add_colour_bar(canvas, drawn, "stars per pixel", location="bottom", shrink=0.5)
-    return canvas.svg()
+    return canvas
 
 
 def _mollweide(pixels: NDArray[np.int64], order: int) -> Float:
@@ -310,7 +346,7 @@ def _graticule(axes: Any) -> None:
 
 def _histogram(
     name: str, all_stars: NDArray[np.int64], good: NDArray[np.int64], axis: Axis, label: str
-) -> str:
+) -> Canvas:
     canvas = Canvas(name, 2.9)
     axes, width = canvas.axes, _merged_bins(all_stars, axis)
     edges = axis.edges[::width]
@@ -321,7 +357,7 @@ def _histogram(
         axes.set_xlim(*populated_range(all_stars, axis))
         axes.legend()
     axes.set(xlabel=label, ylabel="stars")
-    return canvas.svg()
+    return canvas
 
 
 def _merged_bins(counts: NDArray[np.int64], axis: Axis) -> int:

@@ -21,9 +21,13 @@ Float = NDArray[np.float64]
 
 SKY_ORDER = 6
 """HEALPix order of the sky map."""
+ID_SMALLEST, ID_SHIFT = 1 << 32, 35
+"""The smallest source_id of Gaia, and the bits below its HEALPix pixel of order 12."""
 MAX_POINTS = 5_000
 """Catalogs of up to so many stars are drawn star by star."""
-POINT_COLUMNS = ("teff", "logg", "m_h", "age", "good_params", "good_mass_age")
+POINT_COLUMNS = (
+    "teff", "logg", "m_h", "age", "alpha_m", "rc_prob", "good_params", "good_mass_age",
+)  # fmt: skip
 QUANTILES = (0.16, 0.5, 0.84)
 MAX_TIME_BINS = 80
 
@@ -93,7 +97,7 @@ MOST_BINS = max(axis.bins for axis in RANGES.values())
 COLUMNS = (
     "teff", "logg", "m_h", "mass", "age", *UNCERTAINTIES, "phot_g_mean_mag",
     "quality_flags", "input_flags", "good_params", "good_mass_age", "_healpix_29", "bp_rp",
-    "n_tokens", "ebv", "log_age",
+    "n_tokens", "ebv", "log_age", "source_id", "alpha_m", "rc_prob",
 )  # fmt: skip
 """The columns of the catalog that are read."""
 
@@ -108,13 +112,15 @@ class Histograms:
         Of all stars, and of those in either sample.
     kiel, kiel_m_h
         Stars in cells of (Teff, log g), and the sum of their [M/H]; ``kiel_good`` and
-        ``kiel_good_m_h`` for good_params only.
+        ``kiel_good_m_h`` for good_params only; ``kiel_rc`` and ``kiel_rc_prob`` for those of
+        them with a probability of the red clump, and its sum.
     mass, mass_good, age, age_good
         In bins of mass and of age; all stars, and good_mass_age.
     age_m_h, age_m_h_good
         In cells of (age, [M/H]).
     sky
-        In each nested HEALPix pixel of order :data:`SKY_ORDER`, ICRS.
+        In each nested HEALPix pixel of order :data:`SKY_ORDER`, ICRS. Where no position was
+        given, that of the pixel in the source_id; ``sky_by_id`` counts these stars.
     uncertainties
         For each of :data:`UNCERTAINTIES`, in cells of (G, log10 of the uncertainty).
     ranges
@@ -135,6 +141,8 @@ class Histograms:
     kiel_m_h: Float
     kiel_good: Counts
     kiel_good_m_h: Float
+    kiel_rc: Counts
+    kiel_rc_prob: Float
     mass: Counts
     mass_good: Counts
     age: Counts
@@ -142,6 +150,7 @@ class Histograms:
     age_m_h: Counts
     age_m_h_good: Counts
     sky: Counts
+    sky_by_id: int
     uncertainties: Mapping[str, Counts]
     ranges: Mapping[str, Counts]
     flags: Mapping[str, int]
@@ -154,6 +163,11 @@ class Histograms:
     def with_position(self) -> int:
         """Number of stars that have a position."""
         return int(self.sky.sum())
+
+    @property
+    def with_rc_prob(self) -> int:
+        """Number of stars with good_params that have a probability of the red clump."""
+        return int(self.kiel_rc.sum())
 
 
 def count_stars(batches: Iterable[pa.RecordBatch]) -> Histograms:
@@ -175,7 +189,7 @@ def count_stars(batches: Iterable[pa.RecordBatch]) -> Histograms:
     uncertainties, ranges = total.pop("uncertainties"), total.pop("ranges")
     flags, facts = total.pop("flags"), total.pop("input_flags")
     alone = {name: total.pop(name) for name in ("alone_params", "alone_mass_age")}
-    scalars = ("stars", "good_params", "good_mass_age")
+    scalars = ("stars", "good_params", "good_mass_age", "sky_by_id")
     fields: dict[str, Any] = {name: int(total.pop(name)) for name in scalars} | total
     return Histograms(
         **fields,
@@ -233,7 +247,8 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
     known = np.isfinite(m_h)
     kiel = (teff, logg)
     shape = (TEFF.bins, LOGG.bins)
-    pixel = values["_healpix_29"] >> 2 * (29 - SKY_ORDER)
+    pixel, by_id = _sky_pixels(values["_healpix_29"], values["source_id"])
+    clump = known & good_params & np.isfinite(values["rc_prob"])
     return {
         "stars": np.array(len(m_h)),
         "good_params": np.count_nonzero(good_params),
@@ -242,6 +257,8 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
         "kiel_m_h": _grid(kiel, shape, known, m_h),
         "kiel_good": _grid(kiel, shape, known & good_params),
         "kiel_good_m_h": _grid(kiel, shape, known & good_params, m_h),
+        "kiel_rc": _grid(kiel, shape, clump),
+        "kiel_rc_prob": _grid(kiel, shape, clump, values["rc_prob"]),
         "mass": _grid((mass,), (MASS.bins,)),
         "mass_good": _grid((mass,), (MASS.bins,), good_mass_age),
         "age": _grid((age,), (AGE.bins,)),
@@ -249,6 +266,7 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
         "age_m_h": _grid((age, metal), (AGE.bins, METALLICITY.bins)),
         "age_m_h_good": _grid((age, metal), (AGE.bins, METALLICITY.bins), good_mass_age),
         "sky": _grid((pixel,), (12 << 2 * SKY_ORDER,)),
+        "sky_by_id": np.count_nonzero(by_id),
         "uncertainties": np.stack([_uncertainties(name, values, g) for name in UNCERTAINTIES]),
         "ranges": np.array([_clipped(values[name], axis) for name, axis in RANGES.items()]),
         "flags": _bits(load_flags(), values["quality_flags"]),
@@ -256,6 +274,19 @@ def _count(batch: pa.RecordBatch) -> dict[str, Any]:
         "alone_mass_age": _alone(values["quality_flags"], load_flags().good_mass_age),
         "input_flags": _bits(load_input_flags(), values["input_flags"]),
     }
+
+
+def _sky_pixels(
+    healpix_29: NDArray[np.int64], source_id: NDArray[np.int64]
+) -> tuple[Counts, NDArray[np.bool_]]:
+    """Return the pixel of each star, -1 without any, and for which stars it is the source_id's.
+
+    A Gaia source_id is the nested pixel of order 12 times 2^35 and more; the smallest is above
+    2^32. Smaller numbers are somebody's own.
+    """
+    by_id = (healpix_29 < 0) & (source_id >= ID_SMALLEST) & (source_id < 12 << ID_SHIFT + 24)
+    own = healpix_29 >> 2 * (29 - SKY_ORDER)
+    return np.where(by_id, source_id >> ID_SHIFT + 2 * (12 - SKY_ORDER), own), by_id
 
 
 def _bits(declared: FlagSet, values: NDArray[Any]) -> Counts:

@@ -25,18 +25,21 @@ from catalogproc.report.histograms import (
     count_stars,
     measure_throughput,
 )
+from catalogproc.report.known_labels import HEADER, KnownLabels, known_labels
 from catalogproc.report.page import POLICY, Figure, counted, environment
 from catalogproc.report.provenance_diagram import provenance_diagram
 from catalogproc.report.run_model import find_bundle, model_card
 from catalogproc.report.trust import MIN_GOOD_STARS, domain_flags, ranges, samples, unlike
 from catalogproc.rundir.manifest import RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
-from catalogproc.rundir.summary import REFERENCES, read_summary, summarise, versions
+from catalogproc.rundir.summary import REFERENCE_LINKS, read_summary, summarise, versions
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
 REPORT_FILE = "report.html"
+BESIDE = ("catalog/", "rejected/", "summary.json", "provenance.json", "run.json", "log.jsonl")
+"""Files of a run folder that its page links to."""
 SHOWN = 50
 """How many failures and input files are listed."""
 _STAGE_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999",
@@ -48,6 +51,7 @@ def write_report(
     *,
     model: str | Path | None = None,
     output: Path | None = None,
+    labels: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write the report page of a run and return its path.
@@ -61,6 +65,9 @@ def write_report(
         another model than the run's, the page shows what run.json says about the model.
     output
         The file; report.html in the run folder by default.
+    labels
+        Table of known labels of stars of the catalog, which are compared with the predicted ones
+        (:func:`catalogproc.report.known_labels.known_labels`).
     progress
         Called with (stars read, all stars, "").
 
@@ -70,6 +77,8 @@ def write_report(
         The folder holds no run.
     VerifyError
         A part that a receipt names is missing or cannot be read.
+    JobError
+        The known labels do not fit the catalog.
     CatalogprocError
         The page cannot be written.
     """
@@ -79,20 +88,22 @@ def write_report(
     stars = count_stars(open_rows(folder, COLUMNS, progress=progress).stream())
     summary = summarise(identity, receipts)
     bundle = find_bundle(identity, model)
+    path = folder / REPORT_FILE if output is None else Path(output)
     page = environment(excludes=_excludes).get_template("report.html.jinja").render(
         **_run_values(identity, receipts, summary),
         **_star_values(stars),
         **_trust_values(stars, bundle),
+        **_known_values(known_labels(folder, labels) if labels is not None else None),
         failures=_failures(folder),
         card=model_card(bundle),
         diagram=provenance_diagram(identity, receipts),
         folder_name=folder.resolve().name,
         generator=f"catalogproc {versions()['catalogproc']}",
         policy=POLICY,
-        references=REFERENCES,
+        references=list(REFERENCE_LINKS.items()),
         shown=SHOWN,
+        beside=BESIDE if path.resolve().parent == folder.resolve() else (),
     )  # fmt: skip
-    path = folder / REPORT_FILE if output is None else Path(output)
     write_atomic(path, page.encode())
     return path
 
@@ -157,7 +168,7 @@ def _throughput_figure(receipts: Sequence[Receipt]) -> Figure:
     caption = "Stars per second while chunks were processed, all workers together"
     if measured.breaks:
         caption += "; dashed: the run was interrupted and resumed later"
-    return ("throughput", "Throughput", figures.throughput(measured), f"{caption}.")
+    return ("throughput", "Throughput", figures.throughput(measured).svg(), f"{caption}.")
 
 
 def _bridge_facts(release: Release) -> list[tuple[str, str]]:
@@ -208,7 +219,7 @@ def _trust_values(stars: Histograms, bundle: Bundle | None) -> dict[str, Any]:
         "Stars of this run in the range of the training stars (blue): median, central 68 % and "
         "98 %. What lies beyond was not trained."
     )
-    figure = ("ranges", "Range of the training", figures.training_ranges(rows), caption)
+    figure = ("ranges", "Range of the training", figures.training_ranges(rows).svg(), caption)
     return {
         "samples": found,
         "few": [one for one in found if one.few],
@@ -219,30 +230,51 @@ def _trust_values(stars: Histograms, bundle: Bundle | None) -> dict[str, Any]:
     }
 
 
+def _known_values(found: KnownLabels | None) -> dict[str, Any]:
+    """Return what the template says about known labels of the stars."""
+    figures = found.figures() if found is not None else []
+    return {"known": found, "known_figures": figures, "known_header": HEADER}
+
+
 def _star_figures(stars: Histograms) -> Iterator[Figure]:
     drawn_as = "one point per star" if stars.stars <= MAX_POINTS else "mean of each cell"
     both = "all stars, and stars with good_mass_age"
-    yield ("kiel", "Kiel diagram", figures.kiel(stars),
+    yield ("kiel", "Kiel diagram", figures.kiel(stars).svg(),
            f"Surface gravity against effective temperature, {_sample(stars, 'good_params')}, "
            f"{drawn_as}; colour: [M/H].")  # fmt: skip
-    yield ("age-metallicity", "Age and metallicity", figures.age_metallicity(stars),
+    if stars.with_rc_prob:
+        yield ("evolution", "Red clump and giant branch", figures.evolution(stars).svg(),
+               f"{counted(stars.with_rc_prob, 'star')} with good_params, {drawn_as}; colour: "
+               "predicted probability that a star burns helium in its core (orange), or is on the "
+               "giant branch (blue).")  # fmt: skip
+    yield ("age-metallicity", "Age and metallicity", figures.age_metallicity(stars).svg(),
            f"Metallicity against age, {_sample(stars, 'good_mass_age')}.")  # fmt: skip
-    yield ("mass", "Masses", figures.masses(stars), f"Present-day masses: {both}.")
-    yield ("age", "Ages", figures.ages(stars), f"Ages: {both}.")
+    yield ("mass", "Masses", figures.masses(stars).svg(), f"Present-day masses: {both}.")
+    yield ("age", "Ages", figures.ages(stars).svg(), f"Ages: {both}.")
     if stars.with_position:
         caption = (
             f"{counted(stars.with_position, 'star')} in Galactic coordinates, centred on the "
             "Galactic centre, longitude increasing to the left; equal-area projection."
         )
-        yield ("sky", "Sky map", figures.sky(stars), caption)
+        if stars.sky_by_id:
+            caption += (
+                f" No position was given for {counted(stars.sky_by_id, 'star')}: it is that of the "
+                "HEALPix pixel in the source_id, to one minute of arc."
+            )
+        yield ("sky", "Sky map", figures.sky(stars).svg(), caption)
 
 
 def _error_figures(stars: Histograms) -> Iterator[Figure]:
     for column, (quantity, _) in UNCERTAINTIES.items():
         identifier = f"error-{column.removeprefix('e_')}"
-        yield (identifier, f"Uncertainty of {quantity}", figures.uncertainty(stars, column),
+        yield (identifier, f"Uncertainty of {quantity}", figures.uncertainty(stars, column).svg(),
                "Median, and the central 68 % of the stars.")  # fmt: skip
-    yield ("magnitudes", "Magnitudes", figures.magnitudes(stars), "Number of stars against G.")
+    yield (
+        "magnitudes",
+        "Magnitudes",
+        figures.magnitudes(stars).svg(),
+        "Number of stars against G.",
+    )
 
 
 def _sample(stars: Histograms, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -16,6 +18,10 @@ from catalogproc.rundir.manifest import RunIdentity
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
+
+PNG = b"\x89PNG\r\n\x1a\n"
+LARGEST_PICTURE = 500_000
+"""Bytes of a card's picture that is embedded in the page."""
 
 HEADING_SHIFT = 2
 """A first-level heading of a card becomes <h3>: <h1> and <h2> belong to the page."""
@@ -55,7 +61,7 @@ def model_card(bundle: Bundle | None) -> str:
     bundle
         The model, as :func:`find_bundle` returns it.
     """
-    return card_html(_read_card(bundle.path)) if bundle is not None else ""
+    return card_html(_read_card(bundle.path), bundle.path) if bundle is not None else ""
 
 
 def _read_card(bundle: Path) -> str:
@@ -69,21 +75,28 @@ def _read_card(bundle: Path) -> str:
         return ""
 
 
-def card_html(text: str) -> str:
+def card_html(text: str, folder: Path | None = None) -> str:
     """Convert Markdown (CommonMark and tables) to HTML that cannot reach out of the page.
 
-    HTML in the text is escaped. Of a link its text is left, of an image its description.
+    HTML in the text is escaped. Of a link its text is left. An image is embedded if it is a PNG
+    file of the folder, else its description is left.
 
     Parameters
     ----------
     text
         The Markdown.
+    folder
+        The bundle's folder.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("link_open", _nothing)
     parser.add_render_rule("link_close", _nothing)
     parser.add_render_rule("image", _description)
     tokens = _facts_tables(parser.parse(text))
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "image" and folder is not None:
+                _embed(child, folder)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + HEADING_SHIFT, 6)}"
@@ -92,6 +105,24 @@ def card_html(text: str) -> str:
 
 def _nothing(*_: object) -> str:
     return ""
+
+
+def _embed(image: Token, folder: Path) -> None:
+    """Make an image that is a PNG file of the folder HTML with its bytes."""
+    from catalogproc.network.bundle import bundle_file
+
+    name = str(image.attrs.get("src", ""))
+    if not re.fullmatch(r"[\w-]+\.png", name):
+        return
+    try:
+        path = bundle_file(folder, name)
+        data = path.read_bytes() if path is not None else b""
+    except (BundleError, OSError):
+        return
+    if data.startswith(PNG) and len(data) <= LARGEST_PICTURE:
+        address = f"data:image/png;base64,{b64encode(data).decode()}"
+        picture = f'<img class="picture" src="{address}" alt="{escape(image.content)}">'
+        image.type, image.content = "html_inline", picture
 
 
 def _description(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:

@@ -19,7 +19,13 @@ from catalogproc.rundir.receipts import Receipt, iterate_receipts
 
 SUMMARY_FILE = "summary.json"
 LIBRARIES = ("catalogproc", "torch", "numpy", "pyarrow", "astropy", "dask")
-REFERENCES = "Zhang, Bu et al. 2026, arXiv:2603.03732; Leung & Bovy 2024, MNRAS 527, 1494"
+REFERENCE_LINKS = {
+    "Zhang, Bu et al. 2026, arXiv:2603.03732": "https://arxiv.org/abs/2603.03732",
+    "Leung & Bovy 2024, MNRAS 527, 1494": "https://doi.org/10.1093/mnras/stad3015",
+}
+"""Papers of the method, and where they are."""
+
+REFERENCES = "; ".join(REFERENCE_LINKS)
 """The papers whose method the catalog follows."""
 
 
@@ -128,6 +134,20 @@ class _Times:
         self.started = min(self.started or receipt.started, receipt.started)
         self.finished = max(self.finished, receipt.finished)
         self.stages.update(receipt.stage_seconds)
+
+
+def busy_seconds(receipts: Iterable[Receipt]) -> float:
+    """Return the seconds in which at least one chunk was being processed.
+
+    Parameters
+    ----------
+    receipts
+        Of finished chunks.
+    """
+    times = _Times()
+    for receipt in receipts:
+        times.add(receipt)
+    return _union(times.spans)
 
 
 def _union(spans: list[tuple[float, float]]) -> float:

@@ -135,7 +135,7 @@ def _head(bundle: Bundle, job: TrainingJob, intended_use: str) -> str:
     ]
     rows += [
         f"| command | `{command}` (job {job.hash[:8]}), {date.today()} |",
-        f"| network | {bundle.shape.to_dict()} |",
+        f"| network | {network_words(bundle)} |",
         f"| hash | {bundle.hash} |",
     ]
     table = "\n".join(rows)
@@ -151,6 +151,37 @@ def _head(bundle: Bundle, job: TrainingJob, intended_use: str) -> str:
 
 {intended_use}
 """
+
+
+def network_words(bundle: Bundle) -> str:
+    """Return the network of a bundle in words.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    """
+    shape, names = bundle.shape, bundle.vocabulary.names
+
+    def blocks(found: Sequence[tuple[int, int]]) -> str:
+        sizes = ", ".join(f"{heads} heads and {width} units" for heads, width in found)
+        return f"{len(found)} blocks ({sizes})"
+
+    words = [
+        f"Transformer on {shape.tokens} tokens of {shape.width} numbers each; encoder of "
+        f"{blocks(shape.encoder)}, decoder of {blocks(shape.decoder)}, then layers of "
+        f"{', '.join(map(str, shape.head))} units",
+        "reads the errors of its inputs" if shape.reads_errors else "does not read errors",
+    ]
+    if shape.components > 1:
+        several = ", ".join(names[number - 1] for number in shape.mixture) or "every label"
+        words.append(f"predicts {several} as a sum of {shape.components} Gaussians")
+    if shape.late:
+        late = ", ".join(names[number - 1] for number in shape.late)
+        words.append(f"{late} enters at the decoder")
+    if shape.dropout:
+        words.append(f"dropout {shape.dropout:g}")
+    return "; ".join(words)
 
 
 def _evaluation(bundle: Bundle, scores: dict[str, list[Score]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from support.paths import ROOT
 
 from catalogproc.errors import ResumeError
 from catalogproc.flags import Flag, load_flags
+from catalogproc.report.histograms import COLUMNS
 from catalogproc.report.html_report import write_report
 from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import open_run
@@ -76,10 +78,10 @@ def test_every_section_is_present(run: Path, page: Page) -> None:
     assert (run / "report.html").is_file()
     parts = "counts trust training stars kiel age-metallicity mass age sky errors error-teff "
     parts += "error-logg error-m_h error-mass error-age magnitudes flags run throughput stages "
-    parts += "rejected failures model provenance use"
+    parts += "evolution rejected failures model provenance use"
     for part in parts.split():
         assert page.ids[part] == 1, part
-    assert page.tags["svg"] == 13
+    assert page.tags["svg"] == 14
     for text in (
         "1,600 stars", "1,612 rows read = 1,600 written + 12 rejected", "no_coefficients",
         "No chunk failed", "model tiny", "FEW_TOKENS",
@@ -97,6 +99,9 @@ def test_ids_are_unique_and_every_reference_has_its_target(page: Page) -> None:
         match for _, value in page.attributes for match in re.findall(r"url\(#(.+?)\)", value)
     ]
     assert len(targets) > 100
+    assert {"stars", "trust", "errors", "flags", "run", "model", "provenance", "use"} <= set(
+        targets
+    )
     assert set(targets) <= set(page.ids)
 
 
@@ -104,14 +109,41 @@ def test_page_loads_nothing_and_runs_nothing(run: Path, page: Page) -> None:
     assert page.tags["script"] == page.tags["iframe"] == 0
     for name, value in page.attributes:
         assert not name.startswith("on"), name
-        if name in ("src", "href", "xlink:href", "action", "data"):
+        if name in ("src", "xlink:href", "action", "data"):
             assert value.startswith(("#", "data:")), value
     policies = [value for name, value in page.attributes if value.startswith("default-src")]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
     text = (run / "report.html").read_text()
     assert not re.search(r"@import|url\(\s*['\"]?https?:", text)
+    # Links are followed by the reader alone; the others are names of SVG's namespaces.
+    links = {value for name, value in page.attributes if name == "href" and ":" in value}
+    assert links == {
+        "data:,", "https://arxiv.org/abs/2603.03732", "https://doi.org/10.1093/mnras/stad3015",
+    }  # fmt: skip
     hosts = set(re.findall(r"https?://([\w.]+)", text))
-    assert hosts <= {"www.w3.org"}  # names of SVG's namespaces
+    assert hosts <= {"www.w3.org", "arxiv.org", "doi.org"}
+
+
+def test_links_to_files_of_the_run_are_of_files_that_exist(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, files=1, chunks=1, rows=20)
+    write_summary(tmp_path, [])
+    text = write_report(tmp_path).read_text()
+    named = re.findall(r'<a href="([\w./]+)">', text)
+    assert "catalog/" in named
+    assert {"summary.json", "run.json"} <= set(named)
+    made_by_a_run = {"provenance.json", "log.jsonl"}
+    assert all((tmp_path / name).exists() for name in set(named) - made_by_a_run), (run, named)
+    elsewhere = write_report(tmp_path, output=tmp_path.parent / "page.html").read_text()
+    assert 'href="catalog/"' not in elsewhere
+
+
+def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: Page) -> None:
+    pictures = page.tags["svg"] + page.tags["img"] + 1  # and the bar of stages
+    texts = [value for name, value in page.attributes if name in ("aria-label", "alt")]
+    assert len(texts) >= pictures
+    assert all(len(text) > 7 for text in texts)
+    assert any(text.startswith("log g [dex], ") and "against effective temperature" in text
+               for text in texts)  # fmt: skip
 
 
 def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
@@ -140,15 +172,42 @@ def test_runs_without_stars_or_positions_have_a_page(tmp_path: Path) -> None:
     finished_run(tmp_path / "none", files=1, chunks=1, rows=0)
     none = Page(write_report(tmp_path / "none").read_text())
     assert "The catalog holds no stars" in none.text
-    table = catalog_table(60)
-    place = table.schema.get_field_index("_healpix_29")
-    lost = table.set_column(place, table.schema.field(place), [np.full(60, -1)])
-    finished_run(tmp_path / "lost", files=1, chunks=1, tables=[lost])
+    finished_run(tmp_path / "lost", files=1, chunks=1, tables=[without_positions(np.arange(60))])
     page = Page(write_report(tmp_path / "lost").read_text())
     assert "this run had no positions" in page.text
     assert page.ids["sky"] == 1
     with pytest.raises(ResumeError, match="holds no run"):
         write_report(tmp_path / "nowhere")
+
+
+def without_positions(source_id: np.ndarray) -> pa.Table:
+    """Stars of these identifiers, of which no position was given."""
+    table = catalog_table(len(source_id))
+    for name, values in (("_healpix_29", np.full(len(source_id), -1)), ("source_id", source_id)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), [values])
+    return table
+
+
+def test_without_positions_the_sky_is_that_of_the_source_id(tmp_path: Path) -> None:
+    """Real stars with positions: both ways put them into the same pixel."""
+    import pyarrow.parquet as pq
+    from support.paths import CORRELATED
+
+    from catalogproc.features.astrometry import healpix
+    from catalogproc.report.histograms import SKY_ORDER, count_stars
+
+    stars = pq.read_table(CORRELATED / "gaia_source_30.parquet")
+    table = without_positions(stars["source_id"].to_numpy())
+    found = count_stars(table.select(COLUMNS).to_batches())
+    ra, dec = (stars[name].to_numpy().astype(float) for name in ("ra", "dec"))
+    wanted = np.bincount(healpix(ra, dec, SKY_ORDER), minlength=12 << 2 * SKY_ORDER)
+    assert found.sky_by_id == 30
+    assert (found.sky == wanted).all()
+    finished_run(tmp_path / "run", files=1, chunks=1, tables=[table])
+    page = Page(write_report(tmp_path / "run").read_text())
+    assert "30 stars in Galactic coordinates" in page.text
+    assert "No position was given for 30 stars" in page.text
 
 
 def aged_flag() -> Flag:
@@ -307,6 +366,27 @@ def test_markdown_of_cards_cannot_reach_out_of_the_page() -> None:
     assert "Figure (not shown): picture" in page.text
     for text in ("text", "ref", "<div onclick=run()>"):
         assert text in page.text
+
+
+def test_a_picture_of_a_card_is_embedded_if_it_is_a_picture_of_the_bundle(tmp_path: Path) -> None:
+    image = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    (tmp_path / "curve.png").write_bytes(image)
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path.parent / "outside.png").write_bytes(image)
+    (tmp_path / "link.png").symlink_to(tmp_path / "curve.png")
+    text = "".join(
+        f"![{name} <b>]({address})\n\n"
+        for name, address in (
+            ("good", "curve.png"), ("bad", "text.png"), ("out", "../outside.png"),
+            ("link", "link.png"), ("none", "none.png"), ("web", "https://example.org/x.png"),
+        )
+    )  # fmt: skip
+    page = Page(card_html(text, tmp_path))
+    assert page.tags["img"] == 1
+    assert ("alt", "good <b>") in page.attributes
+    address = next(value for name, value in page.attributes if name == "src")
+    assert b64decode(address.removeprefix("data:image/png;base64,")) == image
+    assert page.text.count("Figure (not shown)") == 5
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

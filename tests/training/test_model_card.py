@@ -46,16 +46,23 @@ def test_a_card_has_all_sections_and_pictures(bundle: Bundle) -> None:
     assert teff.scatter < 150
     # Skill beside scatter, and along the true values.
     table, along = text.split("## Skill along the true values")
-    assert "| R2 | slope | slope of truth |" in table
+    assert table.count("| inputs | scatter | R2 | slope | slope of truth |") == 8  # one a quantity
+    spread = next(score.spread for score in scores["b"] if score.label == "teff")
+    assert f"### Teff [K]: true values spread by {spread:.3g} K" in table
     assert "3.8 % in mass and 11 % in age" in table
     assert "0.114 Msun and 1.334 Gyr" in table
-    for name in ("mass, relative | %", "age, relative | %", "age | Gyr"):
-        assert f"3 colours | {name}" in table, name
-    rows = [line.split(" | ") for line in along.splitlines() if line.startswith("| mass |")]
+    for name in ("mass, relative [%]", "age, relative [%]", "age [Gyr]"):
+        assert f"### {name}" in table, name
+    masses = along.split("### mass [Msun], by true value\n")[1].split("###")[0]
+    rows = [line.split(" | ") for line in masses.splitlines() if " to " in line]
     assert len(rows) == 10
-    assert sum(int(row[3]) for row in rows) == 400
+    assert sum(int(row[1]) for row in rows) == 400
     # Pulled towards the mean: light stars too heavy, heavy ones too light.
-    assert float(rows[0][4]) > 0 > float(rows[-1][4])
+    assert float(rows[0][2]) > 0 > float(rows[-1][2])
+    # The network in words, no Python dictionary.
+    network = next(line for line in text.splitlines() if line.startswith("| network |"))
+    assert "Transformer on" in network
+    assert "{" not in network
 
 
 def test_a_card_has_no_section_on_real_stars_without_them(bundle: Bundle) -> None:
