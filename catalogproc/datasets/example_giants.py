@@ -83,7 +83,7 @@ def write_example(dataset: Path, folder: Path, stars: int = STARS) -> tuple[Path
             found=f"{table.num_rows:,}", where=dataset, advice="catalogproc dataset apogee-xp",
         )  # fmt: skip
     table = table.take(_chosen(table["source_id"].to_pylist(), stars))
-    credit = {"credit": str(facts["credit"])}
+    credit = {"credit": str(facts.get("credit", ""))}
     made = {
         SPECTRA: (_spectra(table), credit),
         AUXILIARY: (_auxiliary(table), credit),

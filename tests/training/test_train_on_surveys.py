@@ -104,7 +104,7 @@ def catalog_of(bundle_path: Path, sky: Sky, dust: str | None = None) -> pa.Table
 def test_two_downloads_to_a_catalog(
     folder: Path, sky: Sky, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commands of the README, with simulated files in place of the downloads."""
+    """The commands of docs/training.md, with simulated files in place of the downloads."""
     data, output = folder / "lb24", folder / "trained"
     sets = (folder / "training_set.h5", folder / "testing_set.h5")
     catalogproc(
@@ -258,9 +258,9 @@ def test_the_time_estimate_scales_with_the_steps_left() -> None:
     assert "516,096 of them done; 0.4 s per step on this machine: 2 d 9 h" in half.text()
 
 
-def test_the_readme_shows_these_commands() -> None:
+def test_the_page_on_training_shows_these_commands() -> None:
     """Four lines: a download, and three commands of this program."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     section = text[text.index("The stars of the published network") :]
     lines = section.split("```")[1].strip().splitlines()
     assert len(lines) == 4
