@@ -248,7 +248,8 @@ def _draw(axes: Any, one: KnownLabel, title: str) -> None:
     axes.plot((low, high), (low, high), color=INK, linewidth=0.8)
     unit = f" [{one.unit}]"
     axes.set(
-        xlabel=f"{one.text}, {'known' if one.sources else title}{unit}", ylabel=f"{one.text}, predicted{unit}",
+        xlabel=f"{one.text}, {'known' if one.sources else title}{unit}",
+        ylabel=f"{one.text}, predicted{unit}",
         xlim=(low, high), ylim=(low, high),
     )  # fmt: skip
     bias = one.number(one.bias)
