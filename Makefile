@@ -90,6 +90,30 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench $(if $(ROWS),--rows $(ROWS)) $(if $(MARKDOWN),--markdown)
 
+# For a GPU machine without network, in three parts (docs/performance.md, On a GPU): make gpu-pack here; make
+# gpu there, with a Python that has torch, in under nine minutes or as two calls, STEP=run and STEP=train;
+# make gpu-finish here, with what is in OUT.
+PACK ?= output/gpu-pack
+OUT ?= output/gpu
+STEP ?= all
+gpu-pack: $(STAMP)
+	$(BIN)/python -m bench.gpu_pack --data $(DATA) --pack $(PACK)
+
+gpu:
+	$(PYTHON) -m bench.gpu_errand --step $(STEP) --out $(OUT) --pack $(PACK)
+
+gpu-finish: $(STAMP)
+	$(BIN)/python -m bench.gpu_finish --found $(OUT) --data $(DATA) --output output/gpu-model $(if $(filter yes,$(ADOPT)),--adopt)
+
+# A run of many simulated giants with its log, which docs/performance.md tells of.
+STARS ?= 1000000
+million: $(STAMP)
+	rm -rf output/million && mkdir -p output
+	$(BIN)/catalogproc simulate --stars $(STARS) --seed 1 --output output/million/stars
+	$(BIN)/catalogproc run --input 'output/million/stars/xp_continuous*.parquet' \
+	  --gaia-source 'output/million/stars/gaia_source*.parquet' --output output/million/catalog \
+	  2>&1 | tee output/million/run.log
+
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)
 	$(BIN)/catalogproc train --job train-tiny --output output/train-tiny

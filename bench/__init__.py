@@ -10,7 +10,7 @@ matrix.py predictor.py propagation.py parallax.py stages.py conversion.py simula
 run.py start.py gpu.py
                 the rows, one module per family: names, targets and measurement
 peak_memory.py  program that run.py starts to measure the memory of one chunk without the model
-cost.py         hours and gigabytes for 220 million stars at the measured rates
+cost.py         hours and gigabytes for all spectra of DR3 and of DR4 at the measured rates
 bench.py        runs the families, prints the table, writes bench.json
 compare.py      comparison of two bench.json
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.bench import FAMILIES, markdown, run, tables, write
-from bench.kit import TINY, Kit, Sizes
+from bench.kit import BRIEF, TINY, Kit, Sizes
 from bench.machine import ROOT
 
 
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="very small sizes, to test the benchmark itself"
     )
+    parser.add_argument("--brief", action="store_true", help="smaller sizes, in a minute")
     options = parser.parse_args()
     # In a file or a pipe the table is not wrapped.
     console = Console() if Console().is_terminal else Console(width=160)
@@ -34,7 +35,8 @@ def main() -> None:
     else:
         families = options.rows.replace(",", " ").split() or FAMILIES
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            kit = Kit(Path(folder), options.model, TINY if options.tiny else Sizes())
+            sizes = TINY if options.tiny else BRIEF if options.brief else Sizes()
+            kit = Kit(Path(folder), options.model, sizes)
             report = run(families, kit, Console(stderr=True))
         write(report, options.json)
     if options.markdown:

@@ -81,11 +81,7 @@ def run(families: Sequence[str], kit: Kit, console: Console | None = None) -> di
         "model": model,
         "sizes": asdict(kit.sizes),
         "rows": [asdict(figure) for figure in figures],
-        "cost": {
-            "stars": cost.STARS,
-            "bill": [asdict(item) for item in cost.bill(rates)],
-            "bottleneck": cost.bottleneck(rates),
-        },
+        "cost": cost.report(rates),
         "seconds": took,
     }
 
@@ -109,9 +105,10 @@ def tables(report: dict[str, Any]) -> list[Table]:
             table.add_row(f"[bold]{row['title']}[/bold]")
         style = {True: "green", False: "red", None: ""}[row["met"]]
         table.add_row(*cells(row), style=style)
-    bill = Table(title=f"{report['cost']['stars']:,} stars", title_justify="left")
-    for name in BILL:
-        bill.add_column(name, justify="right" if name == "value" else "left")
+    bill = Table(title="all spectra of a release", title_justify="left")
+    header = bill_header(report)
+    for name in header:
+        bill.add_column(name, justify="right" if name in header[1:-2] else "left")
     for line in bill_rows(report):
         bill.add_row(*line)
     return [table, bill]
@@ -124,14 +121,13 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(
         [
             headline(report), "", *_grid(HEADER, rows), "",
-            f"{report['cost']['stars']:,} stars:", "", *_grid(BILL, bill_rows(report)), "",
+            "All spectra of a release:", "", *_grid(bill_header(report), bill_rows(report)), "",
             "The slowest part of a run:", "", *slowest, "",
         ]
     )  # fmt: skip
 
 
 HEADER = ("row", "figure", "unit", "target", "met", "note")
-BILL = ("item", "value", "unit", "from")
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -153,10 +149,21 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["row"], number(row["value"]), row["unit"], row["target"], met, row["note"]]
 
 
+def bill_header(report: dict[str, Any]) -> list[str]:
+    """Return the names of the columns of the cost table."""
+    stars = report["cost"]["stars"].items()
+    return ["item", *(f"{release}, {n / 1e6:,.0f} million" for release, n in stars), "unit", "from"]
+
+
 def bill_rows(report: dict[str, Any]) -> list[list[str]]:
     """Return the rows of the cost table as text."""
     return [
-        [item["name"], number(item["value"]) or "not measured", item["unit"], item["from_what"]]
+        [
+            item["name"],
+            *(number(value) or "not measured" for value in item["values"].values()),
+            item["unit"],
+            item["from_what"],
+        ]
         for item in report["cost"]["bill"]
     ]
 

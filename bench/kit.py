@@ -50,6 +50,9 @@ class Sizes:
     gpu: int = 1_000_000
 
 
+BRIEF = Sizes(repeats=3, budget=4.0, gpu=300_000)
+"""For a GPU that is at hand for minutes."""
+
 TINY = Sizes(
     repeats=2, budget=0.2, predict=48, exact=20, table=300, run=120, convert=40, parser=8,
     simulate=64, batch=16, steps=3, gpu=512,

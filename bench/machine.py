@@ -38,9 +38,16 @@ def describe() -> dict[str, Any]:
         "versions": {
             "catalogproc": __version__,
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in LIBRARIES},
+            **{name: _version(name) for name in LIBRARIES},
         },
     }
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:

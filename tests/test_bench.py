@@ -57,11 +57,7 @@ def test_the_tables_hold_every_row_and_the_costs(kit, found):
     report = describe() | {
         "model": {"name": kit.bundle.name},
         "rows": [asdict(figure) for figure in figures],
-        "cost": {
-            "stars": cost.STARS,
-            "bill": [asdict(item) for item in cost.bill(rates)],
-            "bottleneck": cost.bottleneck(rates),
-        },
+        "cost": cost.report(rates),
     }
     assert json.loads(json.dumps(report)) == report
     console = Console(width=300, file=StringIO())
@@ -76,7 +72,7 @@ def test_the_tables_hold_every_row_and_the_costs(kit, found):
         assert item["name"] in shown
         assert item["name"] in written
         if "GPU" not in item["unit"]:
-            assert item["value"] > 0, item
+            assert all(value > 0 for value in item["values"].values()), item
     assert not any(name in json.dumps(report) for name in (str(ROOT), kit.folder.name))
 
 
@@ -146,17 +142,22 @@ def test_the_slowest_part_of_a_run_is_named():
         ("gpu", "stars, 33 tokens, 7 labels"): 1_600_000.0,
     }
     bill = {item.name: item for item in cost.bill(rates)}
-    assert bill["of which the network"].value == pytest.approx(220e6 / 250 / 3600)
-    assert bill["run on one GPU, the network"].value == pytest.approx(220e6 / 1.6e6 / 3600)
-    both = bill["of which the network"].value + bill["of which all but the network"].value
-    assert bill["run without a GPU"].value == pytest.approx(both)
-    assert bill["catalog written"].value is None
+    for release, n in (("Gaia DR3", 220e6), ("Gaia DR4", 1e9)):
+        value = {name: item.values[release] for name, item in bill.items()}
+        assert value["of which the network"] == pytest.approx(n / 250 / 3600)
+        assert value["run on one GPU, the network"] == pytest.approx(n / 1.6e6 / 3600)
+        both = value["of which the network"] + value["of which all but the network"]
+        assert value["run without a GPU"] == pytest.approx(both)
+        assert value["run on a node of 64 such cores"] == pytest.approx(both / 64)
+        assert value["catalog written"] is None
     named = list(cost.bottleneck(rates).values())
     assert named[0].startswith("the network")
     assert "200.0 times" in named[0]
     assert named[1].startswith("reading")
     assert "2.0 times" in named[1]
     assert set(cost.bottleneck({}).values()) == {"not measured"}
+    read = cost.bottleneck(rates | {("stages", "input a star"): 1000.0})
+    assert read["storage, for one GPU"].startswith("1,600 MB/s")
 
 
 def test_a_family_must_give_each_row_a_figure(kit, monkeypatch):

@@ -59,7 +59,9 @@ def write_real_dataset(
         ),
         "preference": np.zeros(stars),
     }  # fmt: skip
-    about = {"made from": "simulated giants", "basis": canonical.BASIS_ID}
+    about = {
+        "made from": "simulated giants", "credit": "none", "basis": canonical.BASIS_ID,
+    }  # fmt: skip
     write_dataset([candidate_batch(columns, stars)], folder, Selection(CUTS, Split()), about)
     return folder
 
