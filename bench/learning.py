@@ -70,7 +70,7 @@ def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> 
 
     def step() -> None:
         batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
-        memory, padded = reference.encode(*slots(batch.shown.ids, batch.shown.values))
+        memory, padded = reference.encode(slots(batch.shown))
         prediction: tuple[Tensor, Tensor] = reference.decode(memory, padded, batch.requests[:, 0])
         found = Components(*(column[:, None, None] for column in prediction))
         optimiser.zero_grad()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bench import arithmetic
 from bench.kit import FIVE, Kit
 from bench.matrix import best
 from bench.measure import Absent, Figures, Noted, Row, Target, race, seconds
-from bench.reference import SLOTS, reference_copy, slots
+from bench.reference import reference_copy, slots
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.star_tokens import StarTokens
 
@@ -37,12 +36,12 @@ def measure(kit: Kit) -> Figures:
     shape, requests = kit.bundle.shape, predictor.requests(FIVE).tolist()
     reference = reference_copy(kit.bundle.network())
     full, median_star, real = kit.full(n), kit.full(n, 33), kit.real(n)
-    in_slots = slots(*standardised(kit, full))
+    in_slots = slots(kit.bundle.pack(StarTokens.typical(full)))
     tokens = float(np.count_nonzero(~np.isnan(real), axis=1).mean())
     precision = str(predictor.dtype).removeprefix("torch.")
 
     def reference_predict() -> None:
-        reference.predict(*in_slots, requests)
+        reference.predict(in_slots, requests)
 
     ours, theirs = race(
         lambda: predictor.predict(StarTokens.typical(full), FIVE),
@@ -51,7 +50,7 @@ def measure(kit: Kit) -> Figures:
         2 * sizes.budget,
     )
     encoding_again = seconds(
-        lambda: reference.predict(*in_slots, requests, encode_again=True),
+        lambda: reference.predict(in_slots, requests, encode_again=True),
         sizes.repeats,
         sizes.budget / 2,
     )
@@ -89,19 +88,14 @@ def measure(kit: Kit) -> Figures:
     }
 
 
-def standardised(kit: Kit, values: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Return token numbers and standardised values (N, T)."""
-    packed = kit.bundle.pack(StarTokens.typical(values))
-    return packed.ids, packed.values
-
-
 def largest_difference(kit: Kit) -> float:
     """Return the largest difference of the reference's means from ours, in our sigma."""
     values = kit.real(kit.sizes.exact)[: kit.sizes.predict // 2]
-    ours = kit.predictor.predict(StarTokens.typical(values), FIVE)
+    tokens = StarTokens.typical(values)
+    ours = kit.predictor.predict(tokens, FIVE)
     requests = kit.predictor.requests(FIVE).tolist()
     reference = reference_copy(kit.bundle.network())
-    means, _ = reference.predict(*slots(*standardised(kit, values), SLOTS), requests)
+    means, _ = reference.predict(slots(kit.bundle.pack(tokens)), requests)
     columns = kit.bundle.vocabulary.columns(FIVE)
     standardisation = kit.bundle.standardisation
     theirs = means.numpy() * standardisation.scale[columns] + standardisation.center[columns]

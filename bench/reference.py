@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from catalogproc.network.components import Components
+from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 
 SLOTS, BATCH = 64, 1024
@@ -44,20 +46,30 @@ class ReferenceTransformer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         d, dropout = shape.width, shape.dropout
-        self.weight = nn.Parameter(torch.zeros(shape.tokens + 1, d))
-        self.bias = nn.Parameter(torch.zeros(shape.tokens + 1, d))
+        self.shape = shape
+        tables = ("weight", "bias", "error_weight", "error_bias")
+        for name in tables if shape.reads_errors else tables[:2]:
+            setattr(self, name, nn.Parameter(torch.zeros(shape.tokens + 1, d)))
         self.encoder = nn.ModuleList(ReferenceBlock(d, *block, dropout) for block in shape.encoder)
         self.decoder = nn.ModuleList(ReferenceBlock(d, *block, dropout) for block in shape.decoder)
         widths = (d, *shape.head)
         self.head = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.mean, self.log_variance = nn.Linear(widths[-1], 1), nn.Linear(widths[-1], 1)
+        outputs = ("mean", "log_variance", "component_weight")
+        for name in outputs if shape.components > 1 else outputs[:2]:
+            setattr(self, name, nn.Linear(widths[-1], shape.components))
         self.drop = nn.Dropout(dropout)
 
-    def encode(self, ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        padded = ids == 0
-        x = F.gelu(self.weight[ids] * values[..., None] + self.bias[ids])
+    def encode(self, stars: PackedTokens) -> tuple[Tensor, Tensor]:
+        """Return the encoder's output and which slots are padded, as :meth:`decode` takes them."""
+        ids, padded = stars.ids, stars.ids == 0
+        scale, shift = self.weight[ids], self.bias[ids]
+        if stars.errors is not None:
+            scale = scale + self.error_weight[ids] * stars.errors[..., None]
+            shift = shift + self.error_bias[ids] * stars.errors[..., None]
+        x = F.gelu(scale * stars.values[..., None] + shift)
+        attended = padded | torch.isin(ids, torch.tensor(self.shape.late, dtype=ids.dtype))
         for block in self.encoder:
-            x = block(x, x, padded)
+            x = block(x, x, attended)
         return x, padded
 
     def decode(self, memory: Tensor, padded: Tensor, request: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,31 +87,39 @@ class ReferenceTransformer(nn.Module):
             x = block(x, memory, padded)
         for layer in self.head:
             x = self.drop(F.gelu(layer(x)))
-        return self.mean(x)[:, 0, 0], self.log_variance(x)[:, 0, 0]
+        means, log_variances = self.mean(x), self.log_variance(x)  # (N, 1, M)
+        if self.shape.components == 1:
+            return means[:, 0, 0], log_variances[:, 0, 0]
+        logits = self.component_weight(x)
+        if self.shape.mixture:
+            logits[~torch.isin(request, torch.tensor(self.shape.mixture)), :, 1:] = -torch.inf
+        found = Components(means, log_variances, logits.log_softmax(-1)).moments()
+        return found[0][:, 0], found[1][:, 0]
 
     @torch.inference_mode()
     def predict(
-        self, ids: Tensor, values: Tensor, requests: list[int], *, encode_again: bool = False
+        self, stars: PackedTokens, requests: list[int], *, encode_again: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (N, K), batch by batch and label by label.
 
         Parameters
         ----------
-        ids, values
-            Token numbers and standardised values (N, slots).
+        stars
+            N stars, as :func:`slots` returns them.
         requests
             Numbers of the K labels.
         encode_again
             Run the encoder again for each label.
         """
         batches = []
-        for x, z in zip(ids.split(BATCH), values.split(BATCH), strict=True):
-            memory, padded = self.encode(x, z)
+        for start in range(0, len(stars), BATCH):
+            batch = stars.rows(slice(start, start + BATCH))
+            memory, padded = self.encode(batch)
             columns = []
             for number in requests:
                 if encode_again and columns:
-                    memory, padded = self.encode(x, z)
-                columns.append(self.decode(memory, padded, torch.full((len(x),), number)))
+                    memory, padded = self.encode(batch)
+                columns.append(self.decode(memory, padded, torch.full((len(batch),), number)))
             means, log_variances = zip(*columns, strict=True)
             batches.append((torch.stack(means, 1), torch.stack(log_variances, 1)))
         means, log_variances = zip(*batches, strict=True)
@@ -130,7 +150,8 @@ def reference_copy(network: Transformer) -> ReferenceTransformer:
     return reference.eval()
 
 
-def slots(ids: Tensor, values: Tensor, count: int = SLOTS) -> tuple[Tensor, Tensor]:
+def slots(stars: PackedTokens, count: int = SLOTS) -> PackedTokens:
     """Pad packed stars (N, T) to a fixed number of slots, or more where they have more tokens."""
-    more = max(0, count - ids.shape[1])
-    return F.pad(ids, (0, more)), F.pad(values, (0, more))
+    more = max(0, count - stars.ids.shape[1])
+    errors = None if stars.errors is None else F.pad(stars.errors, (0, more))
+    return PackedTokens(F.pad(stars.ids, (0, more)), F.pad(stars.values, (0, more)), errors)

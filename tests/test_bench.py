@@ -108,15 +108,22 @@ def test_the_arithmetic_of_the_default_shape():
 
 def test_the_reference_implementation_predicts_the_same(kit):
     network = kit.bundle.network()
-    reference = reference_copy(network)
+    mixture = Shape(
+        120, 16, ((4, 24),), ((4, 32), (2, 16)), (24,), reads_errors=True, components=3,
+        mixture=(111,), late=(12,),
+    )  # fmt: skip
     ids, values = torch.arange(1, 41).reshape(2, 20), torch.randn(2, 20)
     ids[1, 12:] = 0
     requests = [111, 112, 3]
-    with torch.inference_mode():
-        ours = network(PackedTokens(ids, values), torch.tensor(requests))
-    for encode_again in (False, True):
-        theirs = reference.predict(ids, values, requests, encode_again=encode_again)
-        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    for ours, errors in ((network, None), (Transformer(mixture).eval(), torch.randn(2, 20))):
+        if errors is not None:
+            torch.nn.init.normal_(ours.error_weight, std=0.3)
+        stars = PackedTokens(ids, values, errors)
+        with torch.inference_mode():
+            wanted = ours(stars, torch.tensor(requests))
+        for encode_again in (False, True):
+            theirs = reference_copy(ours).predict(stars, requests, encode_again=encode_again)
+            torch.testing.assert_close(theirs, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_times_are_taken_after_a_warm_up_and_bounded():

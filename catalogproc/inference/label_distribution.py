@@ -8,7 +8,7 @@ calibrated (network/uncertainty_calibration.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +69,8 @@ class LabelDistribution:
         The network's distribution, if it is no single Gaussian.
     factor
         (N,) by which the calibration multiplies normal scores of ``mixture``.
+    computed
+        Percentiles of ``mixture`` (N,) by level, as far as they were computed.
     """
 
     calibration: LabelCalibration
@@ -76,6 +78,7 @@ class LabelDistribution:
     sigma: Floats
     mixture: Mixture | None = None
     factor: Floats | None = None
+    computed: dict[float, Floats] = field(default_factory=dict)
 
     def percentile(self, level: float) -> Floats:
         """Return the value (N,) below which the truth lies with a given probability.
@@ -87,11 +90,12 @@ class LabelDistribution:
         """
         if self.mixture is None or self.factor is None:
             return self.calibration.percentile(self.mean, self.sigma, level)
-        from scipy.special import ndtr
+        if level not in self.computed:
+            from scipy.special import ndtr
 
-        z = float(np.interp(level, self.calibration.levels, self.calibration.quantiles))
-        found = self.mixture.percentile(ndtr(z * self.factor))
-        return np.where(np.isnan(self.mean), np.nan, found)
+            z = float(np.interp(level, self.calibration.levels, self.calibration.quantiles))
+            self.computed[level] = self.mixture.percentile(ndtr(z * self.factor))
+        return np.where(np.isnan(self.mean), np.nan, self.computed[level])
 
 
 def label_distribution(
@@ -118,13 +122,14 @@ def label_distribution(
     mean, network_sigma = (x[:, k].astype(np.float64) for x in (prediction.mean, prediction.sigma))
     total, factor = used.sigma(network_sigma, columns), None
     mixture = prediction.mixtures.get(label)
+    computed: dict[float, Floats] = {}
     if mixture is not None:
         factor = total / network_sigma
-        shape = LabelDistribution(used, mean, total, mixture, factor)
+        shape = LabelDistribution(used, mean, total, mixture, factor, computed)
         total = 0.5 * (shape.percentile(HIGH) - shape.percentile(LOW))
     if published is not None:
         total = np.maximum(total, published.sigma[:, k])
-    return LabelDistribution(used, mean, total, mixture, factor)
+    return LabelDistribution(used, mean, total, mixture, factor, computed)
 
 
 def calibration_of(calibration: Mapping[str, LabelCalibration], label: str) -> LabelCalibration:

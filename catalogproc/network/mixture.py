@@ -9,8 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-HALVINGS = 50
-"""Steps of the bisection for a percentile: to 1e-15 of the range in which it lies."""
+STEPS = 100
+"""Steps after which the search for a percentile ends; it takes 6 to 12."""
+
+CLOSE = 1e-14
+"""The search ends at steps below this share of the range in which the percentile lies."""
 
 NO_WEIGHT = 1e-9
 """Gaussians of a smaller weight do not count where a percentile is searched."""
@@ -61,7 +64,9 @@ class Mixture:
     def percentile(self, level: ArrayLike) -> Floats:
         """Return the value below which the truth lies with a given probability.
 
-        By bisection between the smallest and the largest of the Gaussians' own percentiles.
+        By Newton's steps between the smallest and the largest of the Gaussians' own percentiles,
+        and by halving where these do not at least halve the step before. A star's value does not
+        depend on the others.
 
         Parameters
         ----------
@@ -79,13 +84,37 @@ class Mixture:
         counts = self.weights > NO_WEIGHT
         low = np.where(counts, each, np.inf).min(axis=1)
         high = np.where(counts, each, -np.inf).max(axis=1)
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
-            below = self.cdf(middle) < level
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        found = 0.5 * (low + high)
+        found = self._solved(level, low, high)
         known = np.isfinite(self.means).all(axis=1)
         return np.where(known, found, np.nan)
+
+    def _solved(self, level: Floats, low: Floats, high: Floats) -> Floats:
+        """Return x with cdf(x) = level, which lies from low to high, all (N,)."""
+        from scipy.special import ndtr
+
+        root = np.sqrt(2 * np.pi)
+        enough = CLOSE * (high - low)
+        x = 0.5 * (low + high)
+        last = high - low
+        going = np.flatnonzero(np.isfinite(x))
+        for _ in range(STEPS):
+            weights, means, sigmas = self.weights[going], self.means[going], self.sigmas[going]
+            z = (x[going, None] - means) / sigmas
+            excess = (weights * ndtr(z)).sum(axis=1) - level[going]
+            density = (weights / sigmas * np.exp(-0.5 * z * z)).sum(axis=1) / root
+            low[going] = np.where(excess < 0, x[going], low[going])
+            high[going] = np.where(excess < 0, high[going], x[going])
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                step = -excess / density
+            newton = x[going] + step
+            good = (newton >= low[going]) & (newton <= high[going])
+            good &= np.abs(step) <= 0.5 * np.abs(last[going])
+            moved = np.where(good, newton, 0.5 * (low[going] + high[going]))
+            last[going], x[going] = moved - x[going], moved
+            going = going[np.abs(last[going]) > enough[going]]
+            if not len(going):
+                break
+        return x
 
     def log_likelihood(self, x: ArrayLike) -> Floats:
         """Return the logarithm of the probability density.
