@@ -227,6 +227,11 @@ class ExperimentContext:
             | {band: made.errors[band] for band in bands},
         )
 
+    @property
+    def measured(self) -> str:
+        """What spectra and colours of the test stars are: observed, or simulated."""
+        return "observed" if self.stars.real else "simulated"
+
     def observed_spectra(self, stars: Benchmark) -> Spectra:
         """Return the observed spectra of stars.
 

@@ -94,7 +94,7 @@ def spectra_from_labels(context: ExperimentContext) -> Outcome:
         places = figure.subplots(2, 3).ravel()
         for axes, p in zip(places, PERCENTILES, strict=True):
             star = int(np.argsort(rmse)[round((len(rmse) - 1) * p / 100)])
-            _compare(axes, made, observed, star)
+            _compare(axes, made, observed, star, context.measured)
             axes.set_title(f"percentile {p}: RMSE {rmse[star]:.3g} %")
         places[0].legend()
         places[3].set(xlabel="wavelength [nm]", ylabel="flux over mean")
@@ -117,10 +117,10 @@ def _percentiles(words: str, rmse: Floats, mean: Floats) -> list[Check]:
     ]  # fmt: skip
 
 
-def _compare(axes: Any, made: Spectra, observed: Spectra, star: int) -> None:
+def _compare(axes: Any, made: Spectra, observed: Spectra, star: int, measured: str) -> None:
     level = observed.flux[star].mean()
     for spectra, colour, words in (
-        (observed, plotting.BLUE, "observed"), (made, plotting.ORANGE, "model"),
+        (observed, plotting.BLUE, measured), (made, plotting.ORANGE, "model"),
     ):  # fmt: skip
         flux, error = spectra.flux[star] / level, spectra.error[star] / level
         axes.fill_between(spectra.wavelengths, flux - error, flux + error, color=colour,

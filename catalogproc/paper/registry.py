@@ -34,9 +34,13 @@ EXPERIMENTS = tuple(
          "tokens, 13, 64 random ones, noisy ones, and these with the true labels. The paper: "
          "better than XGBoost, robust against fewer and random tokens, large sigmas from noisy "
          "ones, identity where the true labels are inputs.",
-         scatter_panels.atmospheres, (10.6, 5.2)),
+         scatter_panels.atmospheres, (10.6, 5.4)),
         (5, "Mass and age from six input sets",
-         "The same for mass and age.", scatter_panels.mass_and_age, (10.6, 3.7)),
+         "The same for mass and age. The orange medians are flatter than the identity: "
+         "a prediction is the mean of the stars that look alike, so that heavy stars are "
+         "predicted too light and old ones too young (regression to the mean), the more the "
+         "less the inputs say.",
+         scatter_panels.mass_and_age, (10.6, 3.9)),
         (6, "Kiel diagram, reddening, distances",
          "From the tokens of b: the giant branch and the red clump, with the gradient in [M/H]; "
          "E(B-V); distances from the pseudo-luminosity.",
@@ -45,9 +49,9 @@ EXPERIMENTS = tuple(
          "Spectra from consistent labels on PARSEC's giant branch. The paper: more luminous with "
          "mass, deeper lines with [M/H].", isochrones.along_isochrones, (12, 4.2)),
         (8, "Spectra from labels",
-         "Observed spectra, and spectra predicted from Teff, log g, [M/H], E(B-V), mass and age, "
-         "for stars at percentiles of RMSE (root mean square difference over the observed mean "
-         "flux). The paper: good up to the 75th percentile.",
+         "Spectra of the test stars, observed or simulated, and spectra predicted from Teff, "
+         "log g, [M/H], E(B-V), mass and age, for stars at percentiles of RMSE (root mean square "
+         "difference over the mean flux). The paper: good up to the 75th percentile.",
          reconstruction.spectra_from_labels, (10, 4.6)),
         (9, "Residuals by wavelength",
          "The same stars. The paper: a median near zero, wider below 450 nm.",

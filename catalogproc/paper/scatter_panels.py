@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ from catalogproc.paper.experiment import (
 )
 
 MASS_AND_AGE = ("mass", "age")
+
+TITLE_WIDTH = 18
+"""Letters of a line of a panel's title: wider ones do not fit above it."""
 
 MAX_OVER_B = 2.0
 """Largest accepted ratio of the scatter with few or random tokens (c, d) to that of b."""
@@ -134,7 +138,7 @@ def _draw_panels(
     keys = tuple(context.panel_predictions)
     places = figure.subplots(len(names), len(keys), squeeze=False)
     for key, axes in zip(keys, places[0], strict=True):
-        axes.set_title(f"{key}  {_short(key)}", fontsize=7.5)
+        axes.set_title(f"{key}  {fill(_short(key), TITLE_WIDTH)}", fontsize=7.5)
     for row, name in zip(places, names, strict=True):
         item = QUANTITIES[name]
         true = item.from_token(context.stars.truth[:, context.vocabulary.column(item.token)])
@@ -276,16 +280,24 @@ def colours(context: ExperimentContext) -> Outcome:
     known = ", ".join(
         f"{np.isfinite(observed).sum():,} with {words}" for words, (observed, _) in shown.items()
     )
-    return Outcome(tuple(checks), partial(_draw_colours, shown), stars=f"Stars: {known}")
+    # A colour that no star has gets no panel; its line in the table says how many have it.
+    drawn = {
+        words: pair
+        for words, pair in shown.items()
+        if np.isfinite(pair[0]).any() and np.isfinite(pair[1]).any()
+    }
+    draw = partial(_draw_colours, drawn, context.measured)
+    return Outcome(tuple(checks), draw, stars=f"Stars: {known}")
 
 
-def _draw_colours(shown: dict[str, tuple[Floats, Floats]], figure: Any) -> None:
+def _draw_colours(shown: dict[str, tuple[Floats, Floats]], measured: str, figure: Any) -> None:
     for axes, (words, (observed, predicted)) in zip(
-        figure.subplots(1, 2), shown.items(), strict=True
+        figure.subplots(1, max(len(shown), 1), squeeze=False)[0], shown.items(), strict=False
     ):
         scatter = robust_scatter(predicted - observed)
         plotting.plot_identity(axes, observed, predicted, f"scatter {scatter:.3g} mag")
-        axes.set(xlabel=f"observed {words} [mag]", ylabel=f"predicted {words} [mag]")
+        axes.set(xlabel=f"{measured} {words} [mag]", ylabel=f"predicted {words} [mag]")
+        axes.set_box_aspect(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +347,8 @@ def rp0_by_inputs(context: ExperimentContext) -> Outcome:
         f"Stars: {np.isfinite(found.observed).sum():,}; XGBoost is fitted to "
         f"{len(context.training):,} others"
     )
-    return Outcome(tuple(checks), partial(_draw_growing, found), stars=stars)
+    draw = partial(_draw_growing, found, context.measured)
+    return Outcome(tuple(checks), draw, stars=stars)
 
 
 def _predict_growing(context: ExperimentContext) -> _Growing:
@@ -356,12 +369,12 @@ def _predict_growing(context: ExperimentContext) -> _Growing:
     return found
 
 
-def _draw_growing(found: _Growing, figure: Any) -> None:
+def _draw_growing(found: _Growing, measured: str, figure: Any) -> None:
     *places, last = figure.subplots(1, 4)
     for axes, inputs, predicted in zip(places, GROWING, found.predicted, strict=True):
         plotting.plot_identity(axes, found.observed, predicted)
         axes.set_title(inputs, fontsize=8)
-        axes.set(xlabel="observed RP0 over G")
+        axes.set(xlabel=f"{measured} RP0 over G")
     places[0].set_ylabel("predicted")
     for method, marker, colour in ((MODEL, "o", plotting.BLUE), (TREES, "s", plotting.ORANGE)):
         last.plot(range(3), found.scatter[method], marker=marker, color=colour, label=method)

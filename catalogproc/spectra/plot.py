@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catalogproc.io.atomic import write_atomic
 from catalogproc.spectra.generated import Spectra
 
+MUCH_BRIGHTER = 20.0
+"""With mean fluxes that differ by more than this factor, the axis of the flux is logarithmic: on a
+linear one only the brightest stars are seen."""
+
 MOST = 12
 """Spectra in one picture; of more, so many evenly chosen ones are drawn."""
+
+
+def _scale(axes: Any, flux: NDArray[np.floating]) -> None:
+    """Set the limits and the scale of the axis of the flux of N spectra (N, wavelengths)."""
+    level = flux.mean(axis=1)
+    if level.min() > 0 and level.max() > MUCH_BRIGHTER * level.min():
+        axes.set_yscale("log")
+        # The noise about zero, where a star is faint, would stretch the axis by decades.
+        positive = [np.percentile(one[one > 0], 2) for one in flux]
+        axes.set_ylim(0.5 * min(positive), 1.5 * float(flux.max()))
+    else:
+        axes.set_ylim(bottom=min(0.0, float(flux.min())))
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
 
 
 def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> None:
@@ -52,8 +71,7 @@ def draw_spectra(path: Path, spectra: Spectra, names: list[str], title: str) -> 
             )
             axes.plot(sampled.wavelength, flux, color=colour, linewidth=1.2, label=names[row])
         axes.set_xlim(sampled.wavelength[0], sampled.wavelength[-1])
-        axes.set_ylim(bottom=min(0.0, float(sampled.flux[rows].min())))
-        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
+        _scale(axes, sampled.flux[rows])
         axes.set_xlabel("wavelength [nm]")
         axes.set_ylabel("flux [W m$^{-2}$ nm$^{-1}$]" if scaled else "flux over the G flux")
         axes.set_title(title, fontsize=10, loc="left")

@@ -12,11 +12,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from support.paths import ROOT
 
 from catalogproc.datasets.test_sets import simulated
@@ -38,7 +42,7 @@ from catalogproc.paper import (
 )
 from catalogproc.paper.context import LABELS, ExperimentContext, Spectra
 from catalogproc.paper.experiment import Check, Outcome, at_least, at_most, rank_correlation
-from catalogproc.paper.plotting import render_png
+from catalogproc.paper.plotting import DPI, STYLE, render_png
 
 DOCS = ROOT / "docs"
 FEW_TREES = TreeSettings(trees=15, rate=0.3, depth=4, threads=1)
@@ -330,6 +334,57 @@ def test_the_page_lists_failed_checks() -> None:
     assert list(results_page.summary_lines([made]))[1:] == [
         "           fail: scatter of x (3 K, wanted ≤ 2)"
     ]
+
+
+def drawn(figure: int, result: Outcome) -> Figure:
+    """The figure, drawn with the settings of the pages."""
+    (experiment,) = registry.select_experiments(str(figure))
+    with rc_context(STYLE):
+        made = Figure(figsize=experiment.size, dpi=DPI, layout="constrained")
+        FigureCanvasAgg(made)
+        result.draw(made)
+        made.canvas.draw()
+    return made
+
+
+@pytest.mark.parametrize("figure", [4, 5])
+def test_titles_of_the_panels_fit(figure: int) -> None:
+    made = drawn(figure, outcome(figure))
+    titles = [axes.title for axes in made.axes if axes.title.get_text()]
+    assert len(titles) == 6
+    boxes = [title.get_window_extent() for title in titles]
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= made.bbox.width
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_simulated_spectra_and_colours_are_not_called_observed() -> None:
+    legend = drawn(8, outcome(8)).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["simulated", "model"]
+    assert drawn(18, outcome(18)).axes[0].get_xlabel() == "simulated BP-RP [mag]"
+    real = ExperimentContext(
+        context().predictor, replace(context().stars, real=True), lambda: context().training,
+        Trees(FEW_TREES), 600,
+    )  # fmt: skip
+    assert real.measured == "observed"
+
+
+def test_a_colour_that_no_star_has_gets_no_empty_panel() -> None:
+    here = context()
+    values = here.stars.values.copy()
+    values[:, here.vocabulary.column("jk")] = np.nan
+    few = ExperimentContext(
+        here.predictor, replace(here.stars, values=values), lambda: here.training,
+        Trees(FEW_TREES), 600,
+    )  # fmt: skip
+    result = scatter_panels.colours(few)
+    assert [axes.get_xlabel() for axes in drawn(18, result).axes] == ["simulated BP-RP [mag]"]
+    assert "0 with J-K" in result.stars
+
+
+def test_the_text_of_figure_5_says_that_predictions_are_pulled_to_the_mean() -> None:
+    (experiment,) = registry.select_experiments("5")
+    assert "regression to the mean" in experiment.claim
 
 
 def test_figures_are_chosen_by_number() -> None:
