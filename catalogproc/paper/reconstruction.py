@@ -308,7 +308,7 @@ def band_inpainting(context: ExperimentContext) -> Outcome:
         ]  # fmt: skip
         drawn[words] = (made, target, rmse)
     stars = f"Stars: {len(sample):,} with both bands"
-    return Outcome(tuple(checks), partial(_draw_bands, drawn), stars=stars)
+    return Outcome(tuple(checks), partial(_draw_bands, drawn, context.measured), stars=stars)
 
 
 def inpainted(context: ExperimentContext, stars: Benchmark, band: str) -> Spectra:
@@ -331,13 +331,15 @@ def inpainted(context: ExperimentContext, stars: Benchmark, band: str) -> Spectr
     return context.predicted_spectra(given, (band,))
 
 
-def _draw_bands(drawn: dict[str, tuple[Spectra, Spectra, Floats]], figure: Any) -> None:
+def _draw_bands(
+    drawn: dict[str, tuple[Spectra, Spectra, Floats]], measured: str, figure: Any
+) -> None:
     for row, (words, (made, target, rmse)) in zip(
         figure.subplots(2, 3), drawn.items(), strict=True
     ):
         for axes, p in zip(row, (25, 50, 75), strict=True):
             star = int(np.argsort(rmse)[round((len(rmse) - 1) * p / 100)])
-            _compare(axes, made, target, star)
+            _compare(axes, made, target, star, measured)
             axes.set_title(f"{words}, percentile {p}: RMSE {rmse[star]:.3g} %", fontsize=8)
         row[0].set_ylabel("flux over mean")
         row[0].legend()

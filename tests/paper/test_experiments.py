@@ -361,6 +361,8 @@ def test_titles_of_the_panels_fit(figure: int) -> None:
 def test_simulated_spectra_and_colours_are_not_called_observed() -> None:
     legend = drawn(8, outcome(8)).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["simulated", "model"]
+    bands = drawn(12, outcome(12)).axes[0].get_legend()
+    assert bands.get_texts()[0].get_text() == "simulated"
     assert drawn(18, outcome(18)).axes[0].get_xlabel() == "simulated BP-RP [mag]"
     real = ExperimentContext(
         context().predictor, replace(context().stars, real=True), lambda: context().training,
