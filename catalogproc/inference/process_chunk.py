@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from catalogproc.readers.pieces import Piece
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "astropy")
+_ASKED_AT_ONCE = 16
+"""Number of small files of a chunk that are looked up at the same time: each asks a store."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +212,11 @@ def _metadata(engine: Engine, chunk: Chunk) -> dict[str, str]:
 
 def _check_fingerprints(pieces: Sequence[Piece], problem: str) -> None:
     """Raise InputError unless the files are those that were planned."""
-    for piece in pieces:
-        found = fingerprint(piece.file)
-        if found != piece.fingerprint:
+    with ThreadPoolExecutor(min(len(pieces), _ASKED_AT_ONCE)) as pool:
+        prints = pool.map(fingerprint, [piece.file for piece in pieces])
+        for piece, found in zip(pieces, prints, strict=True):
+            if found == piece.fingerprint:
+                continue
             raise InputError(
                 f"the input file {problem}",
                 wanted=f"fingerprint {piece.fingerprint[:16]}…",

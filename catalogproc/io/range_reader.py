@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 END = 64 << 10
-"""Bytes of the begin and of the end of a file that are read at once, and kept for a while."""
+"""Bytes of the begin of a file that are read at once, and kept for a while; of the end at most."""
+_LEAST_END, _END_SHARE = 4 << 10, 64
 PART = 4 << 20
 """Largest number of bytes of one request."""
 GAP = 16 << 10
@@ -25,7 +26,7 @@ THREADS = 4
 """Requests of one reader at the same time."""
 AHEAD = 128 << 20
 """A window larger than this is not fetched before it is wanted: it bounds the memory."""
-_KEPT_ENDS = 32
+_KEPT_ENDS = 64
 
 Span = tuple[int, int]
 """Begin and end of some bytes."""
@@ -172,8 +173,8 @@ class RangeReader(io.RawIOBase):
         size = self._file.size
         if self._within(begin):
             return next(held for held in self._held if held[0] <= begin < held[0] + len(held[1]))
-        if begin >= size - END and not self._sequential:
-            return max(size - END, 0), _end_of(self._file, max(size - END, 0))
+        if begin >= _end_begin(size) and not self._sequential:
+            return _end_begin(size), _end_of(self._file, _end_begin(size))
         if begin < min(END, size):
             data = _end_of(self._file, 0)
             if self._sequential:
@@ -227,8 +228,14 @@ class RangeReader(io.RawIOBase):
             self._heard(place, data)
 
 
+def _end_begin(size: int) -> int:
+    """Return where the end of a file begins: a 64th of the file, so that little is read of which
+    nothing is needed; 4 to 64 KiB."""
+    return max(size - min(max(size // _END_SHARE, _LEAST_END), END), 0)
+
+
 def _end_of(file: Ranged, begin: int) -> bytes:
-    """Return END bytes of the begin or the end of a file."""
+    """Return the bytes of the begin or of the end of a file, by their first one."""
     data = _ENDS.get((file, begin))
     if data is None:
         data = file.read(begin, min(begin + END, file.size))
@@ -238,7 +245,7 @@ def _end_of(file: Ranged, begin: int) -> bytes:
 
 def _read(file: Ranged, begin: int, end: int) -> bytes:
     """Return a range of bytes; what is kept of the end of the file is not asked for again."""
-    place = max(file.size - END, 0)
+    place = _end_begin(file.size)
     kept = _ENDS.get((file, place)) if end > place else None
     if kept is None:
         return file.read(begin, end)

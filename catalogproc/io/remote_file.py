@@ -140,7 +140,9 @@ class RemoteFile:
             It cannot be opened.
         """
         found = self.address.open(self.path)
-        return replace(self, size=found.size, version=found.version)
+        current = replace(self, size=found.size, version=found.version)
+        _OBJECTS.put(current, found)
+        return current
 
     def hearing(self, heard: Heard) -> RemoteFile:
         """Return the same file, which tells of its content as it is read.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from catalogproc.errors import InputError
 from catalogproc.io.hashes import BLOCK, file_blocks
 from catalogproc.io.remote_file import RemoteFile
-from catalogproc.readers.formats.parquet import byte_range, footer_range
+from catalogproc.readers.formats.parquet import byte_range, footer_bytes
 
 if TYPE_CHECKING:
     from catalogproc.readers.pieces import Piece
@@ -78,6 +78,8 @@ def _blocks(piece: Piece, heard: int) -> Iterator[bytes]:
         spans = None if groups is None else byte_range(file, *groups)
         yield from file_blocks(file, spans)
         return
-    begin, end = (heard, file.size) if groups is None else footer_range(file)
-    for place in range(begin, end, BLOCK):
-        yield file.read(place, min(place + BLOCK, end))
+    if groups is not None:
+        yield footer_bytes(file)
+        return
+    for place in range(heard, file.size, BLOCK):
+        yield file.read(place, min(place + BLOCK, file.size))

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 import dask
 import pytest
 from distributed import LocalCluster
+from support.bucket import KEY, PYTHON, Bucket
 from support.bundles import tiny_bundle
 from support.fault_injection import FaultInjection
 from support.runs import SECRET, WORKERS, Kit, Uninterrupted
@@ -18,6 +19,7 @@ from catalogproc.cluster import run as run_module
 from catalogproc.cluster.dask_cluster import _SETTINGS, cores
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal
+from catalogproc.io.staging import STAGE
 from catalogproc.rundir.status import status
 
 
@@ -51,6 +53,25 @@ def uninterrupted(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Uninter
         environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         result = kit.run(output, progress=progress, announce=lines.append)
     return Uninterrupted(output, result, lines, reports, pages, refusals)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A local S3 server that the environment names, and an empty folder for copies."""
+    if not PYTHON.exists():
+        pytest.skip("no S3 server: moto is not installed (make test)")
+    served = Bucket(tmp_path / "answers.jsonl")
+    served.start()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{served.port}"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", KEY),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        (STAGE, str(tmp_path / "stage")),
+    ):
+        monkeypatch.setenv(name, value)
+    yield served
+    served.stop()
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,12 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
+from support.bucket import KEY, Bucket
 from support.runs import CHUNKS, WORKERS, Kit, Uninterrupted, assert_same
 
 from catalogproc.errors import CatalogprocError, JobError, LockedError, Refusal
@@ -35,10 +34,6 @@ from catalogproc.rundir import sync
 from catalogproc.rundir.sync import Mirror, pull, synced
 from catalogproc.rundir.verify import verify
 
-KEY = "tell-nobody-77ab"
-SERVER = shutil.which(Path(sys.prefix) / "s3" / "bin" / "moto_server") or shutil.which(
-    "moto_server"
-)
 # The run takes seconds: new files are uploaded at once.
 MAIN = """
 from catalogproc.cli.main import main
@@ -46,75 +41,6 @@ from catalogproc.rundir import sync
 sync.PACE = 0.1
 main()
 """
-
-
-@dataclass
-class Bucket:
-    """A local S3 server with the bucket ``gaia``, used through another client than catalogproc."""
-
-    port: int
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [str(SERVER), "-H", "127.0.0.1", "-p", str(self.port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        self.files.create_dir("gaia")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    @property
-    def files(self) -> fs.S3FileSystem:
-        return fs.S3FileSystem(
-            endpoint_override=f"http://127.0.0.1:{self.port}", access_key="a", secret_key=KEY,
-            region="us-east-1", allow_bucket_creation=True,
-        )  # fmt: skip
-
-    def put(self, file: Path, key: str) -> None:
-        with self.files.open_output_stream(f"gaia/{key}", compression=None) as sink:
-            sink.write(file.read_bytes())
-
-    def names(self, prefix: str) -> list[str]:
-        chosen = fs.FileSelector(f"gaia/{prefix}", recursive=True, allow_not_found=True)
-        found = [info.path for info in self.files.get_file_info(chosen) if info.is_file]
-        return [path.removeprefix(f"gaia/{prefix}/") for path in found]
-
-    def content(self, prefix: str) -> dict[str, bytes]:
-        """Return the objects, while nobody writes."""
-        return {name: self._read(f"gaia/{prefix}/{name}") for name in self.names(prefix)}
-
-    def _read(self, path: str) -> bytes:
-        with self.files.open_input_stream(path, compression=None) as source:
-            return bytes(source.read())
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    if SERVER is None:
-        pytest.skip("no S3 server: moto_server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        served = Bucket(free.getsockname()[1])
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{served.port}")
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "a"),
-        ("AWS_SECRET_ACCESS_KEY", KEY),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-        (staging.STAGE, str(tmp_path / "stage")),
-    ):
-        monkeypatch.setenv(name, value)
-    served.start()
-    yield served
-    served.stop()
 
 
 def command(kit: Kit, output: str) -> subprocess.Popen[str]:
@@ -399,7 +325,7 @@ def test_of_starts_in_the_same_second_one_goes_on(
 
 def _held(bucket: Bucket) -> bool:
     locks = [name for name in bucket.names("out") if name.startswith(sync.LOCK)]
-    return any(b'"held": true' in bucket._read(f"gaia/out/{name}") for name in locks)
+    return any(b'"held": true' in bucket.read(f"out/{name}") for name in locks)
 
 
 def test_the_lock_of_a_dead_run_on_this_host_is_ignored(bucket: Bucket) -> None:

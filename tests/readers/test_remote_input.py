@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.range_server import RangeServer, Trouble, ranges_served
 from support.small_files import content
-from support.xp_files import COLUMNS, csv_bytes, real
+from support.xp_files import COLUMNS, csv_bytes, needed_bytes, real
 
 from catalogproc.errors import CatalogprocError, InputError, Refusal, TransientError
 from catalogproc.io import remote
@@ -61,17 +61,6 @@ def large_file(folder: Path, groups: int = 8) -> Path:
         many.set_column(0, "source_id", ids), path, row_group_size=-(-len(many) // groups)
     )
     return path
-
-
-def needed_bytes(path: Path, columns: tuple[str, ...]) -> int:
-    """Bytes of some columns, by the footer as pyarrow reads it."""
-    footer = pq.ParquetFile(path).metadata
-    return sum(
-        footer.row_group(group).column(index).total_compressed_size
-        for group in range(footer.num_row_groups)
-        for index in range(footer.num_columns)
-        if footer.row_group(group).column(index).path_in_schema.split(".")[0] in columns
-    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "ecsv", "csv.gz", "fits", "fits.gz", "xml", "parquet"])

@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,17 @@ def real(rows: int = 1500) -> pa.Table:
     files = sorted(EXAMPLES.glob("*.parquet"))
     whole = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
     return whole.select(COLUMNS).slice(0, rows)
+
+
+def needed_bytes(file: Path | pa.BufferReader, columns: Sequence[str]) -> int:
+    """Bytes of some columns, by the footer as pyarrow reads it."""
+    footer = pq.ParquetFile(file).metadata
+    return sum(
+        footer.row_group(group).column(index).total_compressed_size
+        for group in range(footer.num_row_groups)
+        for index in range(footer.num_columns)
+        if footer.row_group(group).column(index).path_in_schema.split(".")[0] in columns
+    )
 
 
 def plain_csv(path: Path) -> list[dict[str, Any]]:

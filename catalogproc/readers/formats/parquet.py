@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalogproc.errors import InputError
-from catalogproc.io.range_reader import Span
+from catalogproc.io.range_reader import RangeReader, Span
 from catalogproc.io.remote_file import File, RemoteFile
 from catalogproc.readers.formats.base import Rows, Table, reading, unique_names
 from catalogproc.readers.formats.nested import nested_fields
@@ -25,6 +25,8 @@ from catalogproc.readers.formats.stated_units import schema_units
 from catalogproc.readers.formats.stream import is_gzip
 
 _MAGIC = b"PAR1"
+_TRAILER = 8
+"""Bytes at the end of a file: the length of the footer, and the magic word."""
 # Row groups are fetched from an address in windows of at least so many bytes.
 _WINDOW = 4 << 20
 _KEPT_FOOTERS = 4096
@@ -117,9 +119,11 @@ def open_parquet_file(
         with pq.ParquetFile(path, **checked) as file:
             yield file
         return
-    with path.searched() as reader, pq.ParquetFile(reader, **checked) as file:
-        reader.expect(_windows(file.metadata, groups, columns))
-        yield file
+    with path.searched() as reader:
+        footer = pq.read_metadata(pa.BufferReader(_footer_in(reader)))
+        with pq.ParquetFile(reader, metadata=footer, **checked) as file:
+            reader.expect(_windows(footer, groups, columns))
+            yield file
 
 
 def _windows(footer: Any, groups: range, columns: Sequence[str]) -> Iterator[list[Span]]:
@@ -261,8 +265,7 @@ def byte_range(path: Path, begin: int, end: int) -> list[tuple[int, int]]:
     size = path.stat().st_size
     with reading(path, "Parquet"), open_parquet_file(path) as file:
         footer = file.metadata
-        # A file ends in its footer, that one's length (4 bytes) and PAR1.
-        spans = [(size - footer.serialized_size - 8, size)]
+        spans = [(size - footer.serialized_size - _TRAILER, size)]
         low, high = size, 0
         for number in range(begin, end):
             group = footer.row_group(number)
@@ -272,16 +275,31 @@ def byte_range(path: Path, begin: int, end: int) -> list[tuple[int, int]]:
         return [(max(low, 0), min(high, size)), *spans] if low < high else spans
 
 
-def footer_range(path: RemoteFile) -> Span:
-    """Return the bytes of the footer of a file at an address.
+def footer_bytes(path: RemoteFile) -> bytes:
+    """Return the footer of a file at an address, with its length and the magic word.
 
     Parameters
     ----------
     path
         The file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
     """
-    with reading(path, "Parquet"), open_parquet_file(path) as file:
-        return path.size - file.metadata.serialized_size - 8, path.size
+    with reading(path, "Parquet"), path.searched() as reader:
+        return _footer_in(reader)
+
+
+def _footer_in(file: RangeReader) -> bytes:
+    """Read a footer by its stated length: Arrow asks for 64 KiB, or all of a small file."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _TRAILER, 0))
+    begin = size - _TRAILER - int.from_bytes(file.read(4), "little")
+    # Of a damaged file, Arrow tells what is wrong with the end.
+    file.seek(begin if begin >= len(_MAGIC) else max(size - _TRAILER, 0))
+    return file.read()
 
 
 def _check_count(path: File, wanted: int, found: int) -> None:
