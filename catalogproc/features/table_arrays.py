@@ -114,42 +114,40 @@ def _arrow_table(table: Any, where: object) -> pa.Table:
 
 def _of_arrow(table: pa.Table) -> TableArrays:
     columns = list(zip(table.schema.names, table.schema.types, strict=True))
-    names, getters = [], []
-    nested = nested_fields(columns)
-    for position, (name, _) in enumerate(columns):
-        fields = [(n, child) for n, (column, child) in nested.items() if column == name]
-        for field, child in [(name, ""), *fields]:
-            names.append(field)
-            getters.append((position, child))
-
-    def array(position: int) -> pa.Array:
-        column, child = getters[position]
-        values = table.column(column).combine_chunks()
-        return pc.struct_field(values, child) if child else values
-
+    names, array = _with_fields(columns, lambda position: table.column(position).combine_chunks())
     return TableArrays._made(names, schema_units(table.schema), table.num_rows, array)
 
 
 def _of_pandas(table: Any) -> TableArrays:
     if any(name is not None and name not in table.columns for name in table.index.names):
         table = table.reset_index()  # a source_id is often the index
-    nested, names, getters = {}, [], []
-    for position, name in enumerate(map(str, table.columns)):
-        kind = getattr(table.dtypes.iloc[position], "pyarrow_dtype", None)
-        nested[position] = (name, pa.null() if kind is None else kind)
-    fields = nested_fields(nested.values())
-    for position, (name, _) in nested.items():
-        inside = [(n, child) for n, (column, child) in fields.items() if column == name]
-        for field, child in [(name, ""), *inside]:
-            names.append(field)
-            getters.append((position, child))
+    kinds = [getattr(kind, "pyarrow_dtype", None) or pa.null() for kind in table.dtypes]
+    columns = list(zip(map(str, table.columns), kinds, strict=True))
+    names, array = _with_fields(columns, lambda position: _pandas_array(table, position))
+    return TableArrays._made(names, {}, len(table), array)
 
-    def array(position: int) -> pa.Array:
-        column, child = getters[position]
-        values = _pandas_array(table, column)
+
+def _with_fields(
+    columns: Sequence[tuple[str, pa.DataType]], column: Callable[[int], pa.Array]
+) -> tuple[list[str], Callable[[int], pa.Array]]:
+    """Return the names of columns and of the fields of structs among them, and what gives the
+    array of each by its position."""
+    nested = nested_fields(columns)
+    places = [
+        (field, position, child)
+        for position, (name, _) in enumerate(columns)
+        for field, child in [
+            (name, ""),
+            *((field, child) for field, (parent, child) in nested.items() if parent == name),
+        ]
+    ]
+
+    def array(number: int) -> pa.Array:
+        _, position, child = places[number]
+        values = column(position)
         return pc.struct_field(values, child) if child else values
 
-    return TableArrays._made(names, {}, len(table), array)
+    return [field for field, _, _ in places], array
 
 
 def _pandas_array(table: Any, position: int) -> pa.Array:

@@ -18,35 +18,15 @@ from typing import Any
 import requests
 import urllib3
 
-from catalogproc import __version__
 from catalogproc.errors import DownloadError, masked
-from catalogproc.fetch.retries import Passing, Retries, Stopped, passes, retried
+from catalogproc.fetch.retries import Passing, Retries, Stopped, retried
 from catalogproc.io.atomic import write_atomic, write_error
+from catalogproc.io.http import ServedFile, file_session, first_byte, passes
 
 BLOCK = 1 << 14
 """Number of bytes that are read at once; a request to stop is heard between two of them."""
 
 Watch = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """What a server says of a file: its size (bytes) and the marks of its version."""
-
-    size: int | None = None
-    etag: str | None = None
-    modified: str | None = None
-
-    @property
-    def validator(self) -> str | None:
-        """The mark by which a range is asked for only of the same version."""
-        strong = self.etag is not None and not self.etag.startswith("W/")
-        return self.etag if strong else self.modified
-
-    def is_same(self, other: Remote) -> bool:
-        """Return whether nothing says that two answers are of different versions."""
-        pairs = ((self.size, other.size), (self.etag, other.etag), (self.modified, other.modified))
-        return all(one == two for one, two in pairs if one is not None and two is not None)
 
 
 @dataclass
@@ -63,11 +43,7 @@ class HttpClient:
 
     retries: Retries = field(default_factory=Retries)
     stop: threading.Event = field(default_factory=threading.Event)
-    _session: requests.Session = field(default_factory=requests.Session, init=False)
-
-    def __post_init__(self) -> None:
-        self._session.headers["User-Agent"] = f"catalogproc/{__version__}"
-        self._session.headers["Accept-Encoding"] = "identity"  # files as they are summed
+    _session: requests.Session = field(default_factory=file_session, init=False)
 
     def close(self) -> None:
         """Close the connections."""
@@ -111,14 +87,14 @@ class HttpClient:
         def look() -> int | None:
             try:
                 with self._answer("HEAD", url) as answer:
-                    return _described(answer)[1].size
+                    return ServedFile.of(answer).size
             except DownloadError:  # a mirror without HEAD; a missing file is told by GET
                 return None
 
         size: int | None = self._retried(url, look, lambda: 0)
         return size
 
-    def download(self, url: str, path: Path, watch: Watch | None = None) -> Remote:
+    def download(self, url: str, path: Path, watch: Watch | None = None) -> ServedFile:
         """Fetch a file, from where an earlier call broke off if it is still the same file.
 
         Parameters
@@ -133,7 +109,7 @@ class HttpClient:
 
         Returns
         -------
-        Remote
+        ServedFile
             What the server says of it. The file has that size; its content is not checked.
 
         Raises
@@ -145,7 +121,7 @@ class HttpClient:
         Stopped
             The caller asked to stop.
         """
-        remote: Remote = self._retried(
+        remote: ServedFile = self._retried(
             url, lambda: self._resume(url, path, watch), lambda: _size(path)
         )
         return remote
@@ -175,7 +151,7 @@ class HttpClient:
 
         self._retried(url, fetch, lambda: 0)
 
-    def _resume(self, url: str, path: Path, watch: Watch | None) -> Remote:
+    def _resume(self, url: str, path: Path, watch: Watch | None) -> ServedFile:
         begun, known = _size(path), _known(path)
         headers = {}
         if begun and known is not None:
@@ -183,8 +159,8 @@ class HttpClient:
             if known.validator is not None:
                 headers["If-Range"] = known.validator
         with self._answer("GET", url, headers=headers) as answer:
-            start, remote = _described(answer)
-            if answer.status_code == 416 or (start and not remote.is_same(known or Remote())):
+            start, remote = first_byte(answer), ServedFile.of(answer)
+            if answer.status_code == 416 or (start and not remote.is_same(known or ServedFile())):
                 # The file became shorter, or the server does not know If-Range.
                 whole = begun == remote.size and known is not None and known.is_same(remote)
                 if answer.status_code == 416 and whole:
@@ -252,27 +228,15 @@ def _mark(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _known(path: Path) -> Remote | None:
+def _known(path: Path) -> ServedFile | None:
     """Return the version that an interrupted download is of."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Remote(**json.loads(_mark(path).read_bytes()))
+        return ServedFile(**json.loads(_mark(path).read_bytes()))
     return None
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _described(answer: requests.Response) -> tuple[int, Remote]:
-    """Return the first byte of an answer, and what it says of the whole file."""
-    headers, start = answer.headers, 0
-    size = headers.get("Content-Length")
-    if answer.status_code in (206, 416):
-        words, _, size = headers.get("Content-Range", "").partition("/")
-        begin = words.removeprefix("bytes ").partition("-")[0]
-        start = int(begin) if begin.isdecimal() else 0
-    known = int(size) if size is not None and size.isdecimal() else None
-    return start, Remote(known, headers.get("ETag"), headers.get("Last-Modified"))
 
 
 @contextmanager

@@ -20,12 +20,13 @@ from catalogproc.fetch.convert_partition import (
     keep_stars,
 )
 from catalogproc.fetch.disk_budget import DiskBudget
-from catalogproc.fetch.http import HttpClient, Remote, forget
+from catalogproc.fetch.http import HttpClient, forget
 from catalogproc.fetch.partitions import Partition
 from catalogproc.fetch.receipts import FetchReceipt, write_receipt
 from catalogproc.fetch.tally import Tally
 from catalogproc.io.atomic import publish, write_error
 from catalogproc.io.hashes import file_sha256
+from catalogproc.io.http import ServedFile
 from catalogproc.readers.sorted_tables import Ids
 from catalogproc.release import Release
 
@@ -129,7 +130,7 @@ class Fetcher:
     def _address(self, one: Partition) -> str:
         return f"{self.place.url}/{one.name}"
 
-    def _checked(self, client: HttpClient, one: Partition, path: Path) -> tuple[Remote, str]:
+    def _checked(self, client: HttpClient, one: Partition, path: Path) -> tuple[ServedFile, str]:
         """Download a file whose MD5 sum is the stated one, which may change meanwhile."""
         stated = one.md5
         for last in (False, True):
@@ -163,7 +164,7 @@ class Fetcher:
         return found if place.stars is None else keep_stars(found, place.stars)
 
     def _publish(
-        self, one: Partition, found: ConvertedPartition, remote: Remote, md5: str
+        self, one: Partition, found: ConvertedPartition, remote: ServedFile, md5: str
     ) -> FetchReceipt:
         place = self.place
         if found.rejected is not None:

@@ -10,9 +10,6 @@ from typing import Any
 
 from catalogproc.errors import DownloadError, masked
 
-_PASSING = {408, 425, 429}
-_NEVER = {501, 505}  # not implemented
-
 
 class Stopped(Exception):
     """The caller asked to stop; what was fetched is kept and resumed by the next call."""
@@ -101,14 +98,3 @@ def retried(
             pause = retries.pause * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)
             if stop.wait(min(max(pause, fault.wait or 0.0), retries.longest_pause)):
                 raise Stopped from None
-
-
-def passes(code: int) -> bool:
-    """Return whether an HTTP status is that of a fault that may be gone at the next try.
-
-    Parameters
-    ----------
-    code
-        The status.
-    """
-    return code in _PASSING or (code >= 500 and code not in _NEVER)

@@ -17,7 +17,8 @@ from requests.adapters import HTTPAdapter
 from catalogproc.errors import DownloadError, Refusal, masked
 from catalogproc.fetch.adql import UPLOAD
 from catalogproc.fetch.http import HttpClient, forget
-from catalogproc.fetch.retries import Passing, Retries, passes, retried
+from catalogproc.fetch.retries import Passing, Retries, retried
+from catalogproc.io.http import passes
 from catalogproc.readers.sorted_tables import Ids
 
 LONGEST_JOB = 7200.0

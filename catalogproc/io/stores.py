@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -14,13 +12,11 @@ import pyarrow as pa
 import requests
 from pyarrow import fs
 
-from catalogproc import __version__
+from catalogproc.io.http import ServedFile, file_session, passes
 
 _CONNECTIONS = 32
 _TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and to wait for the next bytes."""
-_PASSING = {408, 425, 429}
-"""Answers of a server that may be others at the next try; so may all from 500 on."""
 
 
 class StoredObject(Protocol):
@@ -121,22 +117,22 @@ class HttpObject:
             The server does not have it, refuses, or does not say its size.
         """
         with _session().head(url, timeout=_TIMEOUT, allow_redirects=True) as answer:
-            size = answer.headers.get("Content-Length")
-            if answer.ok and size is not None:
-                return cls(int(size), *_version(answer), url)
+            said = ServedFile.of(answer)
+            if answer.ok and said.size is not None:
+                return cls(said.size, said.version, said.changed, url)
             if answer.status_code in (404, 410):
                 _raise(answer)
         # Some servers answer no HEAD.
         with _ranged(url, 0, 1) as answer:
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if not total.isdigit():
+            said = ServedFile.of(answer)
+            if said.size is None:
                 raise OSError("the server does not say how large the file is")
-            return cls(int(total), *_version(answer), url)
+            return cls(said.size, said.version, said.changed, url)
 
     def read(self, begin: int, end: int) -> bytes:
         """Return a range of bytes. A file of another version is an error."""
         with _ranged(self._url, begin, end) as answer:
-            if _version(answer)[0] != self.version:
+            if ServedFile.of(answer).version != self.version:
                 raise OSError("the file was changed while it was read")
             return bytes(answer.content)
 
@@ -187,27 +183,9 @@ def _raise(answer: requests.Response) -> None:
         raise FileNotFoundError(errno.ENOENT, words)
     if answer.status_code in (401, 403):
         raise PermissionError(errno.EACCES, words)
-    passes = answer.status_code in _PASSING or answer.status_code >= 500
-    raise OSError(errno.EAGAIN if passes else errno.EINVAL, words)
-
-
-def _version(answer: requests.Response) -> tuple[str, int]:
-    etag = answer.headers.get("ETag", "").removeprefix("W/").strip('"')
-    changed = answer.headers.get("Last-Modified", "")
-    try:
-        moment = parsedate_to_datetime(changed)
-        nanoseconds = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * 10**9
-    except ValueError:
-        nanoseconds = 0
-    return etag or changed, nanoseconds
+    raise OSError(errno.EAGAIN if passes(answer.status_code) else errno.EINVAL, words)
 
 
 @lru_cache(maxsize=1)
 def _session() -> requests.Session:
-    session = requests.Session()
-    session.headers["User-Agent"] = f"catalogproc/{__version__}"
-    session.headers["Accept-Encoding"] = "identity"  # the bytes of the file, as they are
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
+    return file_session(_CONNECTIONS)
