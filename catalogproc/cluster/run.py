@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import signal
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from distributed import Client
@@ -27,11 +23,12 @@ from catalogproc.cluster.dask_cluster import (
     refuse_temporary_directory,
 )
 from catalogproc.cluster.disk_space import refuse_disk
-from catalogproc.cluster.done_chunks import remove_leftovers
 from catalogproc.cluster.event_log import EventLog
-from catalogproc.cluster.plan import LOCK_FILE, STAGING, Plan, refuse_output
+from catalogproc.cluster.finish import finish
+from catalogproc.cluster.plan import STAGING, Plan, refuse_output
 from catalogproc.cluster.prometheus import served_metrics
 from catalogproc.cluster.result import RunResult
+from catalogproc.cluster.run_lock import exclusive, sigterm_as_interrupt
 from catalogproc.cluster.scheduler import ChunkScheduler
 from catalogproc.cluster.worker_plugin import (
     ModelPlugin,
@@ -40,18 +37,13 @@ from catalogproc.cluster.worker_plugin import (
     shared_folder_error,
     worker_statuses,
 )
-from catalogproc.errors import CountError, LockedError, Refusal, WorkerError
-from catalogproc.io.atomic import write_atomic, write_error
-from catalogproc.io.locks import Lock
+from catalogproc.errors import Refusal, WorkerError
+from catalogproc.io.atomic import write_atomic
 from catalogproc.io.temporary_files import remove_stale
 from catalogproc.network.bundle import DECLARATION
-from catalogproc.readers.auxiliary_account import added, zero_point_summary
 from catalogproc.readers.gaia_source import AuxiliaryTable, open_auxiliary
 from catalogproc.resources import shipped
 from catalogproc.rundir.manifest import FOLDERS, open_run
-from catalogproc.rundir.provenance import write_provenance
-from catalogproc.rundir.receipts import iterate_receipts
-from catalogproc.rundir.summary import busy_seconds, write_summary
 
 if TYPE_CHECKING:
     from catalogproc.readers.chunks import Chunk
@@ -117,12 +109,12 @@ def run(
     if plan.todo:
         for line in plan.auxiliary_lines():
             say(line)
-    with _sigterm_as_interrupt(), _exclusive(plan.output):
+    with sigterm_as_interrupt(), exclusive(plan.output):
         open_run(plan.output, plan.identity)
         _keep_matrices(plan)
         plan = plan.with_receipts()
         if not plan.todo:
-            return _finish(plan, None, {})
+            return finish(plan, None, {})
         start = _Start(plan, workers, progress, say)
         result = _process(start)
         if result.exit_code == 0:
@@ -158,7 +150,7 @@ def _process(start: _Start) -> RunResult:
             scheduler = ChunkScheduler(client, name, _chunks(plan), process, report)
             scheduler.exclude(statuses)
             scheduler.run()
-        result = _finish(plan, scheduler, statuses)
+        result = finish(plan, scheduler, statuses)
         log.finish(result)
     return result
 
@@ -278,123 +270,3 @@ def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
             start.progress(scheduler.rows_now, start.plan.rows_todo, note)
 
     return report
-
-
-def _finish(plan: Plan, scheduler: ChunkScheduler | None, statuses: Statuses) -> RunResult:
-    """Count what is done now, and write summary.json and provenance.json."""
-    after = plan if scheduler is None else plan.with_receipts(scheduler.divided)
-    if not after.todo:
-        remove_leftovers(plan.output, after.chunks)
-    new = after.done - plan.done
-    seconds = busy_seconds(r for r in iterate_receipts(plan.output) if r.chunk_id in new)
-    result = _count(RunResult(
-        output=plan.output,
-        chunks=len(after.chunks),
-        chunks_done=len(after.done),
-        chunks_run=len(after.done) - len(plan.done),
-        rows_read=0,
-        rows_written=0,
-        rows_rejected=0,
-        seconds=seconds,
-        workers=tuple(status.device for status in statuses.values() if not status.error),
-    ), after)  # fmt: skip
-    if scheduler is not None:
-        # A worker may die after it has written the receipt and before it has sent it.
-        remaining = {chunk.id for chunk in after.todo}
-        failures = (fault for fault in scheduler.failures if fault.chunk in remaining)
-        result = replace(
-            result, rows_run=scheduler.rows, failures=tuple(failures), stopped=scheduler.stopped,
-            notes=tuple(scheduler.notes),
-        )  # fmt: skip
-        _check_receipts_remain(after, scheduler)
-    write_summary(plan.output, [vars(failure) for failure in result.failures])
-    write_provenance(plan.output)
-    return result
-
-
-def _count(result: RunResult, plan: Plan) -> RunResult:
-    """Return the result with the rows of the receipts of all chunks that are done."""
-    rows, reasons = Counter[str](), Counter[str]()
-    read, written = Counter[str](), Counter[str]()
-    auxiliary: dict[str, dict[str, int]] = {}
-    zero_points = Counter[str]()
-    for receipt in iterate_receipts(plan.output):
-        if receipt.chunk_id in plan.done:
-            rows["read"] += receipt.rows_read
-            rows["written"] += receipt.rows_written
-            rows["rejected"] += receipt.rows_rejected
-            rows["matched"] += receipt.rows_matched
-            reasons.update(receipt.rejected_by_reason)
-            auxiliary = added((auxiliary, receipt.auxiliary))
-            zero_points.update(receipt.zero_point_differences)
-            for one in receipt.each_file():
-                read[one.file] += one.rows_read
-                written[one.file] += one.rows_written
-    return replace(
-        result, rows_read=rows["read"], rows_written=rows["written"],
-        rows_rejected=rows["rejected"], rejected_by_reason=dict(reasons),
-        rows_matched=rows["matched"] if plan.gaia_source else None,
-        auxiliary=auxiliary, zero_point_difference=zero_point_summary(zero_points),
-        files_rejected=tuple(file for file in read if read[file] and not written[file]),
-    )  # fmt: skip
-
-
-def _check_receipts_remain(plan: Plan, scheduler: ChunkScheduler) -> None:
-    """Raise CountError if a chunk that a worker reported as done has no valid receipt."""
-    done = {
-        (piece.fingerprint, piece.first_row)
-        for chunk in plan.chunks
-        if chunk.id in plan.done
-        for piece in chunk.pieces
-    }
-    lost = {
-        receipt.chunk_id
-        for receipt in scheduler.receipts
-        if any((one.fingerprint, one.first_row) not in done for one in receipt.each_file())
-    }
-    if lost:
-        raise CountError(
-            "chunks that workers reported as done have no valid receipt",
-            wanted="none",
-            found=f"{len(lost)}: {', '.join(sorted(lost)[:5])}",
-            where=plan.output,
-            advice="run the same command again: these chunks are then processed again",
-        )
-
-
-@contextmanager
-def _exclusive(output: Path) -> Iterator[None]:
-    """Hold the output folder's lock: no other run can use it during the block."""
-    path = output / LOCK_FILE
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = Lock(path)
-    except LockedError as error:
-        raise LockedError(
-            "another run is using the output folder",
-            wanted="one run per folder at a time",
-            found=error.found,
-            where=output,
-            advice="wait for it to end, or stop it",
-        ) from None
-    except OSError as error:
-        raise Refusal.of(write_error(error, path)) from None
-    with lock:
-        yield
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, by which batch systems end a job."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -33,7 +33,7 @@ from catalogproc.datasets.writer import (
     refuse_taken,
     write_dataset,
 )
-from catalogproc.features import canonical, spectra
+from catalogproc.features import canonical, canonical_signal, spectra
 from catalogproc.features.astrometry import MAX_PARALLAX_ERROR
 from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.release import load_release
@@ -210,7 +210,7 @@ class _Rows:
         found: dict[str, Any] = {"basis": [canonical.BASIS_ID] * len(flux)}
         for band in BANDS:
             value, error = projected.values[band], projected.errors[band]
-            number = canonical.relevant_number(band, value, error)
+            number = canonical_signal.relevant_number(band, value, error)
             found[f"{band}_n_relevant_bases"] = number
             found[f"{band}_coefficients"] = matrix_lists(value / scale, pa.float32())
             found[f"{band}_coefficient_errors"] = matrix_lists(error / scale, pa.float32())

@@ -26,7 +26,7 @@ from catalogproc.contract import Contract, load_contract
 from catalogproc.datasets.giant_labels import SOURCE_COLUMNS, TEACHER
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import InputError, ReleaseError
-from catalogproc.features import canonical, spectra
+from catalogproc.features import canonical, canonical_signal, spectra
 from catalogproc.io.hashes import file_blocks, sha256
 from catalogproc.release import DEFAULT, Release, load_release, shipped_releases
 from catalogproc.vocabulary import BANDS, Vocabulary, load_vocabulary
@@ -356,7 +356,7 @@ def _dense(
             number = table[f"{band}_n_relevant_bases"].to_numpy()
             relevant = spectra.relevance(number, count)
             if is_canonical.any():  # the number of an archive's coefficients may be another
-                in_basis = canonical.relevance(band, value, error)
+                in_basis = canonical_signal.relevance(band, value, error)
                 relevant = np.where(is_canonical[:, None], in_basis, relevant)
             present &= relevant
         values[:, at] = np.where(present, value, np.nan)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import ReleaseError, plural
-from catalogproc.features import canonical
+from catalogproc.features import canonical, canonical_signal
 from catalogproc.features.bridge import CLIP, TERMS, BridgeMap, error_level, term_values
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.vocabulary import BANDS
@@ -304,7 +304,10 @@ def _noise(pairs: Pairs, name: str, values: Float, errors: Float) -> dict[str, f
     bands, start = BANDS if name == "both" else (name,), columns(name).start
     own = {b: slice(columns(b).start - start, columns(b).stop - start) for b in bands}
     number = np.sum(
-        [canonical.relevant_number(b, pairs.values[b], pairs.value_errors[b]) for b in bands],
+        [
+            canonical_signal.relevant_number(b, pairs.values[b], pairs.value_errors[b])
+            for b in bands
+        ],
         axis=0,
     )
     known = _relative_level({b: (pairs.values[b], pairs.value_errors[b]) for b in bands})
@@ -321,8 +324,8 @@ def _noise(pairs: Pairs, name: str, values: Float, errors: Float) -> dict[str, f
         short = np.zeros(len(values), dtype=np.int64)
         for band in bands:
             value, error = values[:, own[band]], errors[:, own[band]]
-            noise = canonical.followed_noise(band, value, error, least)
-            short += canonical.relevant_number(band, value, error * noise[:, None])
+            noise = canonical_signal.followed_noise(band, value, error, least)
+            short += canonical_signal.relevant_number(band, value, error * noise[:, None])
         shares.append(np.mean(short[inside] < SHORT))
     goal = np.mean(np.interp(level[inside], at, wanted))
     found = float(np.interp(goal, np.maximum.accumulate(shares), LEAST))

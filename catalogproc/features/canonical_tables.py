@@ -30,6 +30,7 @@ from catalogproc.resources import shipped
 from catalogproc.vocabulary import BANDS, CANONICAL_RELEASE
 
 Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 FILE = "xp_canonical.npz"
 NOISE_FILE = "xp_noise.npz"
@@ -270,3 +271,42 @@ def _arrays(name: str) -> dict[str, Float]:
         )
     with np.load(path, allow_pickle=False) as file:
         return {key: file[key] for key in file.files}
+
+
+def kinds(values: NDArray[np.floating], release: Release | None) -> dict[str, Mask]:
+    """Return by operator which stars (N,) it is for: both bands, BP alone, RP alone.
+
+    Parameters
+    ----------
+    values
+        Coefficients (N, m), BP first; a band with a NaN is missing.
+    release
+        Their release.
+    """
+    bp, rp = (
+        np.asarray(np.isfinite(values[:, columns(band, release)]).all(axis=1)) for band in BANDS
+    )
+    return by_operator(bp, rp)
+
+
+def by_operator(bp: Mask, rp: Mask) -> dict[str, Mask]:
+    """Return by operator which stars (N,) it is for, without operators for none.
+
+    Parameters
+    ----------
+    bp, rp
+        Which stars have the band (N,).
+    """
+    kinds = {"both": bp & rp, "bp": bp & ~rp, "rp": rp & ~bp}
+    return {name: rows for name, rows in kinds.items() if rows.any()}
+
+
+def bands_of(name: str) -> tuple[str, ...]:
+    """Return the bands that an operator reads.
+
+    Parameters
+    ----------
+    name
+        The operator: "both", "bp" or "rp".
+    """
+    return BANDS if name == "both" else (name,)

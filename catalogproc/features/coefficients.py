@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.features import canonical, spectra
+from catalogproc.features import canonical, canonical_signal, spectra
 from catalogproc.features.star_batch import StarBatch
 from catalogproc.release import Release
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -60,7 +60,7 @@ class Coefficients:
             stars.coefficients, stars.errors, stars.correlations, stars.canonical, stars.release
         )
         number = made.relevant_numbers()
-        measured = canonical.measured_by_band()
+        measured = canonical_signal.measured_by_band()
         basis = (vocabulary.basis, vocabulary.basis_release)
         return cls(made.values, made.errors, number, measured, *basis)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogproc.features.canonical import correlation_factor
+from catalogproc.features.canonical_correlations import correlation_factor
 from catalogproc.features.gaiaxpy_tables import tables_for
 from catalogproc.features.tokens import Tokens
 from catalogproc.job import Job

@@ -36,7 +36,7 @@ from catalogproc.features.tokens import (
 )
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.readers.xp import SAMPLED
+from catalogproc.readers.xp_layout import SAMPLED
 from catalogproc.readers.xp_sampled import checked
 from catalogproc.vocabulary import BANDS, Vocabulary
 

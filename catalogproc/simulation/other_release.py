@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from catalogproc.errors import ReleaseError
-from catalogproc.features.canonical import TAIL_RMS
+from catalogproc.features.canonical_signal import TAIL_RMS
 from catalogproc.features.canonical_tables import carried_over, columns, mean_factor
 from catalogproc.release import Release, load_release
 from catalogproc.vocabulary import CANONICAL_RELEASE

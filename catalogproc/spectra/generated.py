@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError
-from catalogproc.features.canonical import measured_by_band
+from catalogproc.features.canonical_signal import measured_by_band
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens

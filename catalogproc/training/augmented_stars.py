@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets.dataset import TRAIN, dataset_columns, load_dataset
 from catalogproc.datasets.star_table import StarTable
-from catalogproc.features import canonical
+from catalogproc.features import canonical_signal
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.simulation.augmentation import (
     ObservedStars,
@@ -222,7 +222,7 @@ class AugmentedStars:
             at = self.vocabulary.coefficient_columns(band)
             own = slice(start, start + len(at))
             value, error = (x[:, own].numpy() for x in (stars.values, stars.errors))
-            present = canonical.relevance(band, value, error)
+            present = canonical_signal.relevance(band, value, error)
             values[:, at] = np.where(present, value, np.nan)
             errors[:, at] = np.where(present, error, np.nan)
             start = own.stop

@@ -29,7 +29,8 @@ from support.runs import (
 
 from catalogproc.cluster.chunk_on_worker import process_on_worker
 from catalogproc.cluster.dask_cluster import cores
-from catalogproc.cluster.run import _sigterm_as_interrupt, run
+from catalogproc.cluster.run import run
+from catalogproc.cluster.run_lock import sigterm_as_interrupt
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.cluster.worker_plugin import worker_statuses
 from catalogproc.errors import ResumeError, VerifyError, WorkerError
@@ -108,7 +109,7 @@ def test_a_run_whose_driver_was_ended_in_the_middle_resumes(
 
 def test_sigterm_of_a_batch_system_ends_a_run_as_ctrl_c_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _sigterm_as_interrupt():
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

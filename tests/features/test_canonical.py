@@ -12,7 +12,7 @@ from support import real_stars
 from support.paths import CORRELATED, EXAMPLES
 
 from catalogproc.errors import ReleaseError
-from catalogproc.features import canonical, spectra
+from catalogproc.features import canonical, canonical_correlations, canonical_signal, spectra
 from catalogproc.features.canonical_build import RealErrors, fit, inverses, real_errors
 from catalogproc.features.canonical_tables import (
     columns,
@@ -117,7 +117,7 @@ def test_errors_are_those_of_the_whole_covariance(bright) -> None:  # type: igno
     coefficients, errors, packed = bright
     made = canonical.from_coefficients(coefficients, errors, packed)
     projection = operators()["both"].projection
-    factor = canonical.covariance_factor(
+    factor = canonical_correlations.covariance_factor(
         "both", joined(errors)[:3], {b: packed[b][:3] for b in BANDS}
     )
     for star in range(3):
@@ -221,25 +221,27 @@ def test_relevance_is_one_rule_on_every_road(bright, faint) -> None:  # type: ig
     made = canonical.from_coefficients(*faint)
     for band in BANDS:
         published = table[f"{band}_n_relevant_bases"].to_numpy()
-        number = canonical.relevant_number(band, made.values[band], made.errors[band])
+        number = canonical_signal.relevant_number(band, made.values[band], made.errors[band])
         few = (published >= 4) & (published <= 6)
         assert 2 <= np.median(number[few]) <= 7  # not the 34 of the last |k/e| > 2
         # Pure noise is no signal, at any level of the errors.
         rng = np.random.default_rng(1)
         noise = made.errors[band] * rng.normal(size=made.errors[band].shape)
-        assert np.percentile(canonical.relevant_number(band, noise, made.errors[band]), 98) <= 5
+        assert (
+            np.percentile(canonical_signal.relevant_number(band, noise, made.errors[band]), 98) <= 5
+        )
     whole = canonical.from_coefficients(*bright)
     flux, error = calibration(DR3).flux(bright[0]), real_flux_errors(bright)
     sampled = canonical.from_flux(flux, error)
     for band in BANDS:
         one, two = (
-            canonical.relevant_number(band, s.values[band], s.errors[band]).astype(int)
+            canonical_signal.relevant_number(band, s.values[band], s.errors[band]).astype(int)
             for s in (whole, sampled)
         )
         assert np.percentile(np.abs(one - two), 90) <= 2
     unknown = np.full((1, 55), np.nan)
-    assert canonical.relevant_number("bp", np.ones((1, 55)), unknown)[0] == 53
-    assert canonical.relevant_number("bp", unknown, unknown)[0] == 0
+    assert canonical_signal.relevant_number("bp", np.ones((1, 55)), unknown)[0] == 53
+    assert canonical_signal.relevant_number("bp", unknown, unknown)[0] == 0
 
 
 def real_flux_errors(bright) -> np.ndarray:  # type: ignore[no-untyped-def]

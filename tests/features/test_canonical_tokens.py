@@ -12,7 +12,7 @@ from support import real_stars
 from support.bundles import tiny_bundle
 
 from catalogproc.errors import ReleaseError
-from catalogproc.features import canonical
+from catalogproc.features import canonical, canonical_correlations
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.star_batch import read
@@ -139,7 +139,7 @@ def test_errors_of_tokens_have_the_covariance_of_the_archives() -> None:
     errors = {band: real_stars.stacked(table, f"{band}_coefficient_errors") for band in BANDS}
     packed = {band: real_stars.stacked(table, f"{band}_coefficient_correlations") for band in BANDS}
     both = np.concatenate([errors[band] for band in BANDS], axis=1)
-    factor = canonical.covariance_factor("both", both, packed)
+    factor = canonical_correlations.covariance_factor("both", both, packed)
     wanted = (factor @ factor.transpose(0, 2, 1))[:, place][:, :, place]
     wanted /= tokens.g_flux[:, None, None] ** 2
     e = noise.errors[:, group.columns].astype(float)

@@ -227,6 +227,7 @@ def test_e_bv_becomes_a_token_where_none_is_given(staged: DustMap) -> None:
     assert dust_map.reddened(without, staged, vocabulary, unread) is without
 
 
+@pytest.mark.alone
 def test_a_thousand_draws_for_a_thousand_stars_take_seconds(staged: DustMap) -> None:
     l, b = directions(1000)  # noqa: E741
     parallax, sigma = np.full(1000, 0.7), np.full(1000, 0.05)

@@ -13,7 +13,7 @@ from support.releases import IDS, PHOTOMETRY, design_file, own_file, rotated, ro
 from support.xp_files import real
 
 from catalogproc.errors import CatalogprocError, ReleaseError
-from catalogproc.features import canonical
+from catalogproc.features import canonical, canonical_correlations
 from catalogproc.features.canonical_tables import columns, measured, operators
 from catalogproc.features.gaiaxpy_tables import read_tables
 from catalogproc.features.input_errors import error_factor
@@ -80,7 +80,9 @@ def test_spectra_of_another_release_give_the_same_canonical_coefficients(tmp_pat
     shift = (joined(found.values) - joined(wanted.values))[:, USED] / errors
     assert np.abs(shift).max() < 0.1  # 0.08 of the error of a star of G = 6: 4 directions are lost
     # Their covariances went the same way; without them DR3's mean correlations are carried over.
-    factor = canonical.covariance_factor("both", joined(arrays(table, "coefficient_errors")), {})
+    factor = canonical_correlations.covariance_factor(
+        "both", joined(arrays(table, "coefficient_errors")), {}
+    )
     true = np.sqrt(np.square(factor).sum(axis=2))[:, USED]
     np.testing.assert_allclose(joined(found.errors)[:, USED], true, rtol=1e-3)
     assumed = canonical.from_coefficients(

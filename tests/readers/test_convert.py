@@ -25,7 +25,8 @@ from catalogproc.errors import CatalogprocError, CountError, InputError, JobErro
 from catalogproc.readers import convert as module
 from catalogproc.readers.chunks import cut, expand
 from catalogproc.readers.convert import Converted, convert
-from catalogproc.readers.xp import SAMPLED, read_spectra
+from catalogproc.readers.xp import read_spectra
+from catalogproc.readers.xp_layout import SAMPLED
 
 UNUSED = ("basis_id", *SAMPLED)
 

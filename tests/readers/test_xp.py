@@ -35,7 +35,7 @@ from support.xp_files import (
 
 from catalogproc.contract import load_contract
 from catalogproc.errors import InputError
-from catalogproc.readers.xp import OCCASIONAL
+from catalogproc.readers.xp_layout import OCCASIONAL
 
 MISSING_BP = "XP_CONTINUOUS_RAW_with_missing_BP"
 

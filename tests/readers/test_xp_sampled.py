@@ -16,7 +16,7 @@ from support import real_stars
 from support.bundles import tiny_bundle
 
 from catalogproc.errors import CatalogprocError, ReleaseError
-from catalogproc.features import canonical
+from catalogproc.features import canonical, canonical_signal
 from catalogproc.features.canonical_tables import designs, measured
 from catalogproc.features.star_batch import read
 from catalogproc.features.table_inputs import TableInputs, default_job
@@ -75,7 +75,7 @@ def check(path: Path, limit: float = 1e-4, stars: int = STARS) -> None:
     made = read(table, None, VOCABULARY)
     wanted = canonical.from_coefficients(*coefficients())
     for band in BANDS:
-        used = canonical.measured_by_band()[band]
+        used = canonical_signal.measured_by_band()[band]
         shift = (made.coefficients[band] - wanted.values[band][:stars]) / wanted.errors[band][
             :stars
         ]

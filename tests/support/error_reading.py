@@ -16,7 +16,7 @@ from support import real_stars
 
 from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.datasets.kepler import parts
-from catalogproc.features import canonical
+from catalogproc.features import canonical_correlations
 from catalogproc.features.flux_calibration import calibration
 from catalogproc.features.star_batch import StarBatch, read
 from catalogproc.features.table_inputs import TableInputs, default_job
@@ -88,7 +88,7 @@ def redrawn(stars: StarBatch, seed: int) -> StarBatch:
     """The stars with coefficients drawn within their errors, correlations included."""
     rng = np.random.default_rng(seed)
     both = np.concatenate([stars.errors[band] for band in BANDS], axis=1)
-    triangle = canonical._triangles("both", None, len(both), stars.correlations)
+    triangle = canonical_correlations.triangles("both", None, len(both), stars.correlations)
     noise = both * np.einsum("nij,nj->ni", triangle, rng.normal(size=both.shape))
     edge = stars.coefficients["bp"].shape[1]
     parts = dict(zip(BANDS, np.split(noise, [edge], axis=1), strict=True))
@@ -133,7 +133,7 @@ def as_sampled(stars: Stars) -> Stars:
     batch = read(stars.spectra, None, replace(model().vocabulary, basis="archive"))
     by = calibration(batch.release)
     both = np.concatenate([batch.errors[band] for band in BANDS], axis=1)
-    triangle = canonical._triangles("both", None, len(both), batch.correlations)
+    triangle = canonical_correlations.triangles("both", None, len(both), batch.correlations)
     weights = np.concatenate([by.weights[band] for band in BANDS], axis=1)
     factor = np.einsum("lc,nc,ncd->nld", weights, both, triangle, optimize=True)
     errors = np.sqrt(np.square(factor).sum(axis=2)).astype(np.float32)

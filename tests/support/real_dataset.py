@@ -11,7 +11,7 @@ from support.simulated import simulator
 from catalogproc.datasets.apogee_xp import CUTS
 from catalogproc.datasets.dataset import TEST, TRAIN
 from catalogproc.datasets.writer import Selection, Split, candidate_batch, write_dataset
-from catalogproc.features import canonical
+from catalogproc.features import canonical, canonical_signal
 from catalogproc.features.spectra import g_flux
 from catalogproc.readers.arrow_lists import matrix_lists
 from catalogproc.release import load_release
@@ -76,7 +76,7 @@ def _spectra(drawn, g_mag: np.ndarray) -> dict:  # type: ignore[no-untyped-def, 
     found: dict = {"basis": [canonical.BASIS_ID] * len(g_mag)}  # type: ignore[type-arg]
     for band in BANDS:
         value, error = made.values[band], made.errors[band]
-        found[f"{band}_n_relevant_bases"] = canonical.relevant_number(band, value, error)
+        found[f"{band}_n_relevant_bases"] = canonical_signal.relevant_number(band, value, error)
         found[f"{band}_coefficients"] = matrix_lists(value / scale, pa.float32())
         found[f"{band}_coefficient_errors"] = matrix_lists(error / scale, pa.float32())
     return found
