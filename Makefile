@@ -50,10 +50,14 @@ shell: $(RUN)
 run: $(RUN)
 	@$(BIN)/catalogproc demo --output output/demo
 
+# JOBS processes, each with whole files of tests; then what measures time or memory, alone.
+JOBS ?= 2
 test: $(STAMP) $(S3) lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not alone" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and alone"
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) $(S3)
+	$(PIP) -c constraints.txt -e ".[data]"
 	$(BIN)/python -m pytest -m slow
 
 # The site, from what is here alone: warnings are errors.

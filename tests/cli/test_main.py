@@ -44,6 +44,7 @@ def test_a_glob_that_the_shell_expanded_is_taken_whole() -> None:
     ]
 
 
+@pytest.mark.alone
 def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(5):

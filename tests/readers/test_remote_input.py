@@ -93,6 +93,36 @@ def test_of_parquet_the_needed_columns_are_fetched_and_little_else(
     assert needed <= served.sent["/large.parquet"] <= 1.05 * needed
 
 
+def test_of_a_small_object_the_columns_and_the_footer_are_asked_for_once(
+    served: RangeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.parquet"
+    noise = np.random.default_rng(1).integers(0, 256, (100, 800), dtype=np.uint8)
+    picture = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(800), 100, [None, pa.py_buffer(noise.tobytes())]
+    )
+    pq.write_table(real(100).append_column("picture", picture), path)
+    (chunk,) = cut([remote_file(served.put(path))], 10**6)
+    hash_of(chunk)
+    needed = needed_bytes(path, COLUMNS) + pq.read_metadata(path).serialized_size + 8
+    assert needed <= served.sent["/small.parquet"] < 1.02 * needed
+    assert served.count("GET") == 2
+
+
+def test_a_footer_that_is_longer_than_the_end_that_is_read_at_once(
+    served: RangeServer, tmp_path: Path
+) -> None:
+    path, table = tmp_path / "wide.parquet", real(20)
+    for number in range(300):
+        table = table.append_column(f"other_{number}", pa.array(np.arange(20)))
+    pq.write_table(table, path)
+    assert pq.read_metadata(path).serialized_size > 10_000
+    assert rows(remote_file(served.put(path))).equals(rows(path))
+    path.write_bytes(path.read_bytes()[:-8] + b"\xff\xff\xff\x7fPAR1")
+    with pytest.raises(InputError, match="damaged"):
+        rows(remote_file(served.put(path, "/damaged.parquet")))
+
+
 def test_memory_is_bounded_by_two_windows(served: RangeServer, tmp_path: Path) -> None:
     path = large_file(tmp_path, groups=30)
     needed = needed_bytes(path, COLUMNS)

@@ -134,7 +134,7 @@ def csv_bytes(rows: Iterable[Mapping[str, Any]], names: Iterable[str], ecsv: boo
 
 
 def zipped(content: bytes) -> bytes:
-    return gzip.compress(content, 1)
+    return gzip.compress(content, 1, mtime=0)
 
 
 _VOTABLE_TYPES = {"long": "q", "short": "h", "double": "d", "float": "f"}
