@@ -41,6 +41,8 @@ PAGES_OF_FILES = {
     ROOT / "CONTRIBUTING.md": "site/contributing.md",
     ROOT / "deploy" / "README.md": "site/deploy.md",
     ROOT / "grids" / "README.md": "site/grids.md",
+    ROOT / "examples" / "README.md": "site/examples.md",
+    ROOT / "examples" / "giants" / "README.md": "site/giants.md",
     ROOT / "model" / "giants" / "CARD.md": "site/card.md",
 }
 # Titles of the pages that commands write, which have one table or experiment a heading.
@@ -53,6 +55,8 @@ TITLES = {
     "site/card": "The model's card",
     "site/deploy": "More machines",
     "site/grids": "Grids and tables that ship",
+    "site/examples": "The examples",
+    "site/giants": "The real giants",
     "site/project": "Overview of the project",
 }
 _LINK = re.compile(r"\]\(([^()\s#:]+)(#[^()\s]*)?\)")
