@@ -69,14 +69,14 @@ def test_rounded_numbers_are_the_nearest_ones_of_so_many_bits() -> None:
 
 
 def test_what_is_packed_and_tracked_fits_into_one_call() -> None:
-    """64 MiB for all: the files of this checkout leave room for data (21 MB) and wheels (18 MB)."""
+    """64 MiB for all: the files of this checkout leave room for data (21 MB) and wheels (22 MB)."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split("\0")  # fmt: skip
     sizes = [(ROOT / name).stat().st_size for name in tracked if (ROOT / name).is_file()]
     if not sizes:
         pytest.skip("not a checkout")
-    assert sum(sizes) + 21e6 + 18e6 < 64 * 2**20
+    assert sum(sizes) + 21e6 + 22e6 < 64 * 2**20
 
 
 # --- what comes back ----------------------------------------------------------------------------
