@@ -241,18 +241,16 @@ def _of_checkpoint(folder: Path, trainer: Trainer) -> Trained:
 
 
 def main() -> None:
-    began = time.monotonic()
     parser = argparse.ArgumentParser(prog="bench.gpu_training", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the pieces")
     parser.add_argument("--data", type=Path, required=True, help="dataset of make gpu-pack")
-    parser.add_argument("--seconds", type=float, required=True, help="until the end")
+    parser.add_argument("--until", type=float, required=True, help="end, seconds since 1970")
     parser.add_argument("--tiny", action="store_true", help="a very small network, for tests")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    end = time.monotonic() + options.until - time.time()
     with tempfile.TemporaryDirectory(prefix="training-") as work:
-        course = Course(
-            options.out, options.data, Path(work), device, began + options.seconds, options.tiny
-        )
+        course = Course(options.out, options.data, Path(work), device, end, options.tiny)
         bundle = load_bundle(train(course).path)
         print(f"{bundle.name} {bundle.hash[:8]}, not calibrated: {course.history[-1]}")
 

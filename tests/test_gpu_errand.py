@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
-import torch
 from support.paths import ROOT
 from support.real_dataset import write_real_dataset
 
@@ -59,24 +58,25 @@ def test_the_compact_dataset_has_the_same_stars_and_values(data: Path, pack: Pat
 
 
 def test_rounded_numbers_are_the_nearest_ones_of_so_many_bits() -> None:
-    values = np.float32([1.0, 1.0 + 2.0**-10, 1.0 + 2.0**-12, -3.14159, 1e-30, np.nan, np.inf])
+    last = 2.0**-ERROR_BITS
+    values = np.float32([1.0, 1.0 + last, 1.0 + last / 4, -3.14159, 1e-30, np.nan, np.inf])
     found = shortened(values)
     assert found[0] == 1.0
-    assert found[1] == 1.0 + 2.0**-10
+    assert found[1] == 1.0 + last
     assert found[2] == 1.0
-    np.testing.assert_allclose(found[3:], values[3:], rtol=2.0**-11)
-    assert not (found[:5].view(np.uint32) & 0x1FFF).any()
+    np.testing.assert_allclose(found[3:], values[3:], rtol=last / 2)
+    assert not (found[:5].view(np.uint32) & (2 ** (23 - ERROR_BITS) - 1)).any()
 
 
 def test_what_is_packed_and_tracked_fits_into_one_call() -> None:
-    """64 MiB for all: the files of this checkout leave room for data (21 MB) and wheels (22 MB)."""
+    """64 MiB for all: the files of this checkout leave room for data (20 MB) and wheels (22 MB)."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split("\0")  # fmt: skip
     sizes = [(ROOT / name).stat().st_size for name in tracked if (ROOT / name).is_file()]
     if not sizes:
         pytest.skip("not a checkout")
-    assert sum(sizes) + 21e6 + 22e6 < 64 * 2**20
+    assert sum(sizes) + 20e6 + 22e6 < 64 * 2**20
 
 
 # --- what comes back ----------------------------------------------------------------------------
@@ -135,8 +135,7 @@ def test_the_complete_network_fits_into_what_may_come_back() -> None:
     job = job_of(STAGES[0], 1.0, False)
     network = {name: x for name, x in job.network.items() if name not in ("mixture", "late")}
     shape = Shape.from_dict({"tokens": 122, **network, "mixture": [1], "late": [2]})
-    with torch.device("meta"):
-        weights = sum(x.numel() for x in Transformer(shape).parameters())
+    weights = sum(x.numel() for x in Transformer(shape).parameters())
     assert weights > 8e6
     pieces = -(-(2 * weights + 400_000) // SIZE)
     assert SIZE < BYTES_BACK
@@ -171,10 +170,12 @@ def test_a_step_is_stopped_with_its_children_and_the_next_one_runs(tmp_path: Pat
 def test_all_limits_together_are_under_nine_minutes(tmp_path: Path) -> None:
     before = sum(step.limit for step in checks(tmp_path, False))
     assert before + 300 <= gpu_errand.WHOLE < 540
+    # The training ends by itself before it is stopped, however long the libraries take to load.
+    step = gpu_errand.training(tmp_path, tmp_path, 100.0, False)
+    until = float(step.words[step.words.index("--until") + 1])
+    assert 70 < until - time.time() < step.limit - 15
     # A machine without the libraries must be able to start it.
-    words = (
-        "import sys, bench.gpu_errand; print([m for m in ('numpy', 'torch') if m in sys.modules])"
-    )
+    words = "import sys, bench.gpu_errand; print({'numpy', 'torch'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True
     )
