@@ -9,6 +9,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -193,9 +194,16 @@ def test_services_use_the_images_of_the_dockerfile() -> None:
 def test_the_image_copies_all_that_the_wheel_needs() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     copied = " ".join(re.findall(r"^COPY (.+)$", text, re.M)).split()
-    for name in ("pyproject.toml", "README.md", "catalogproc", "schemas", "model", "jobs", "grids"):
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    mapped = setuptools["package-dir"]
+    for package in setuptools["packages"]:
+        for name, folder in mapped.items():
+            if package == name or package.startswith(f"{name}."):
+                path = f"{folder}{package.removeprefix(name).replace('.', '/')}"
+                assert any(path == one or path.startswith(f"{one}/") for one in copied), path
+                assert (ROOT / path).is_dir()
+    for name in ("pyproject.toml", "README.md", "catalogproc"):
         assert name in copied
-        assert (ROOT / name).exists()
 
 
 @pytest.mark.slow
