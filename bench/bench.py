@@ -19,8 +19,8 @@ from bench.machine import describe
 from bench.measure import Absent, Noted, Row
 
 FAMILIES = (
-    "matrix", "predictor", "propagation", "parallax", "stages", "run", "start", "conversion",
-    "simulation", "learning", "gpu",
+    "matrix", "predictor", "precision", "propagation", "parallax", "stages", "run", "start",
+    "conversion", "simulation", "learning", "gpu",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 from bench.kit import Kit
-from bench.measure import Figures, Row, seconds
+from bench.measure import Figures, Row, race, seconds
 from catalogproc.network.transformer import Shape
 
 TITLE = "matrix products"
@@ -24,7 +24,9 @@ def measure(kit: Kit) -> Figures:
     return {row.name: kit.rates[row.name] / 1e9 for row in ROWS}
 
 
-def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dict[str, float]:
+def rates(
+    shape: Shape, repeats: int, budget: float, device: str = "cpu", *, cpu: bool = False
+) -> dict[str, float]:
     """Return operations per second by precision, for all layers of the head in sequence.
 
     Parameters
@@ -35,6 +37,8 @@ def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dic
         See :func:`bench.measure.times`.
     device
         Where the products are computed.
+    cpu
+        Count CPU time, as :func:`bench.measure.race` does.
     """
     predictions = PREDICTIONS if device == "cpu" else 64 * PREDICTIONS
     generator = torch.Generator(device).manual_seed(0)
@@ -55,7 +59,11 @@ def rates(shape: Shape, repeats: int, budget: float, device: str = "cpu") -> dic
                 torch.mm(x, weight.t())
 
         with torch.inference_mode():
-            found[f"{name}, torch.mm"] = operations / seconds(products, repeats, budget)
+            if cpu:
+                took = min(race(products, products, repeats, budget, cpu=True))
+            else:
+                took = seconds(products, repeats, budget)
+            found[f"{name}, torch.mm"] = operations / took
     return found
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from bench import arithmetic
 from bench.kit import FIVE, Kit
 from bench.matrix import best
 from bench.measure import Absent, Figures, Noted, Row, Target, race, seconds
 from bench.reference import reference_copy, slots
-from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 
 TITLE = "predictor, 5 labels"
@@ -38,7 +36,7 @@ def measure(kit: Kit) -> Figures:
     full, median_star, real = kit.full(n), kit.full(n, 33), kit.real(n)
     in_slots = slots(kit.bundle.pack(StarTokens.typical(full)))
     tokens = float(np.count_nonzero(~np.isnan(real), axis=1).mean())
-    precision = str(predictor.dtype).removeprefix("torch.")
+    precision = predictor.precision
 
     def reference_predict() -> None:
         reference.predict(in_slots, requests)
@@ -104,29 +102,7 @@ def largest_difference(kit: Kit) -> float:
 
 def close_to_exact(kit: Kit) -> float:
     """Return the fraction of stars whose predictions are all within 2 % of sigma of float64's."""
-    values = kit.real(kit.sizes.exact)
-    ours = kit.predictor.predict(StarTokens.typical(values), FIVE)
-    mean, sigma = exact(kit, values)
-    return float((np.abs(ours.mean - mean) <= 0.02 * sigma).all(axis=1).mean())
-
-
-@torch.inference_mode()
-def exact(kit: Kit, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return mean and sigma (N, 5) computed in float64; stars are batched by number of tokens."""
-    standardisation, columns = kit.bundle.standardisation, kit.bundle.vocabulary.columns(FIVE)
-    network = kit.bundle.network().double()
-    z = (values - standardisation.center) / standardisation.scale
-    present = ~np.isnan(z)
-    counts = present.sum(axis=1)
-    found = np.empty((2, len(values), len(FIVE)))
-    requests = torch.from_numpy(columns + 1)
-    for count in np.unique(counts):
-        for rows in np.array_split(np.flatnonzero(counts == count), max(1, len(values) // 256)):
-            if len(rows):
-                numbers = np.nonzero(present[rows])[1].reshape(len(rows), count) + 1
-                x = z[rows][present[rows]].reshape(len(rows), count)
-                star = PackedTokens(torch.from_numpy(numbers), torch.from_numpy(x))
-                prediction = network(star, requests)
-                found[:, rows] = torch.stack(prediction).numpy()
-    scale = standardisation.scale[columns]
-    return found[0] * scale + standardisation.center[columns], np.exp(0.5 * found[1]) * scale
+    tokens = StarTokens.typical(kit.real(kit.sizes.exact))
+    ours = kit.predictor.predict(tokens, FIVE)
+    exact = Predictor(kit.bundle, precision="float64").predict(tokens, FIVE)
+    return float((np.abs(ours.mean - exact.mean) <= 0.02 * exact.sigma).all(axis=1).mean())

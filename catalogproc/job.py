@@ -22,6 +22,7 @@ from catalogproc.resources import shipped
 T = TypeVar("T")
 
 DUST_MAPS = ("combined19",)
+PRECISIONS = ("auto", "float32", "bfloat16")
 PROPAGATIONS = ("auto", "network", "first_order", "sampled", "none")
 MIN_DRAWS = 16
 MIN_POSTERIOR, MAX_POSTERIOR = 8, 1024
@@ -61,6 +62,10 @@ class Job:
         the work.
     dust
         Dust map for ``logebv`` where no E(B-V) is given, one of DUST_MAPS; empty for none.
+    precision
+        Number type in which the network multiplies, one of PRECISIONS. ``auto`` is ``bfloat16``
+        where the processor is fast with it and a check of the model found that its predictions
+        and flags hardly change, else ``float32`` (network/precision.py).
     posterior
         Number of equally probable values of mass, log_age and m_h that are written for each star
         beside the catalog; 0 for none.
@@ -79,6 +84,7 @@ class Job:
     inflate_errors: bool = True
     correlations: bool = False
     check_spectrum: bool = False
+    precision: str = "auto"
     posterior: int = 0
 
     def __post_init__(self) -> None:
@@ -99,6 +105,11 @@ class Job:
             raise JobError(
                 "no such error propagation",
                 wanted=" | ".join(PROPAGATIONS), found=self.propagation, where="job.propagation",
+            )  # fmt: skip
+        if self.precision not in PRECISIONS:
+            raise JobError(
+                "no such precision",
+                wanted=" | ".join(PRECISIONS), found=self.precision, where="job.precision",
             )  # fmt: skip
         if self.draws < MIN_DRAWS:
             raise JobError(
@@ -125,6 +136,8 @@ class Job:
         for name in ("dust", "posterior"):
             if not content[name]:
                 del content[name]  # keeps the hash of jobs that were written before there was such
+        if self.precision == "auto":
+            del content["precision"]
         return content
 
     def propagation_of(self, reads_errors: bool) -> str:

@@ -7,6 +7,7 @@ Each step is a method, so that the caller can time the steps or run them concurr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ class Engine:
         run_id: str = "",
         dust_map: DustMap | None = None,
     ) -> None:
-        from catalogproc.network.predictor import Predictor
+        from catalogproc.network.precision import choose_precision
 
         check_job(job, bundle)
         if job.dust and dust_map is None:
@@ -115,7 +116,29 @@ class Engine:
         self.device = device
         self.model_id = bundle.hash[:8]
         self.run_id = run_id or sha256(f"{job.hash}{bundle.hash}".encode())[:8]
-        self._predictor = Predictor(bundle, device)
+        self._use(choose_precision(job.precision, bundle.precision_check, device))
+
+    def _use(self, precision: str) -> None:
+        from catalogproc.network.predictor import Predictor
+
+        self._predictor = Predictor(self.bundle, self.device, precision)
+
+    @property
+    def precision(self) -> str:
+        """The number type in which the network multiplies, as receipts state it."""
+        return self._predictor.precision
+
+    def in_precision(self, precision: str) -> Engine:
+        """Return a copy that multiplies in another precision.
+
+        Parameters
+        ----------
+        precision
+            One of :data:`~catalogproc.network.precision.PRECISIONS`.
+        """
+        other = copy.copy(self)
+        other._use(precision)
+        return other
 
     def self_check(self) -> None:
         """Raise BundleError unless the device reproduces the bundle's stored predictions."""

@@ -286,6 +286,7 @@ def _receipt(
         stage_seconds=work.watch.seconds,
         files=files if len(files) > 1 else (),
         memory_halvings=work.halvings,
+        precision=engine.precision,
         posterior_part=_path(parts.posterior_part),
         posterior_sha256=_sha256(parts.posterior_part),
     )

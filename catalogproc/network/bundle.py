@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from catalogproc.network.packed_tokens import PackedTokens
+    from catalogproc.network.precision import PrecisionCheck
     from catalogproc.network.transformer import Shape, Transformer
 
 __all__ = [
@@ -78,6 +79,8 @@ class Bundle:
         SHA-256 (hex) of bundle.toml below its first line, which includes the other files' hashes.
     prior_sha256
         SHA-256 (hex) of the training prior; empty without one.
+    precision_check
+        How far predictions in bfloat16 are from float64's; None where it was not measured.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Bundle:
     hash: str
     error_scaling: ErrorScaling | None = None
     prior_sha256: str = ""
+    precision_check: PrecisionCheck | None = None
 
     def prior(self) -> pa.Table | None:
         """Return the training prior, rows of the contract prior; None where the bundle has none.
@@ -336,8 +340,10 @@ def _changed(path: Path, wanted: object, found: object) -> BundleError:
 def _bundle(
     folder: Path, declaration: dict[str, Any], digest: str, calibration: UncertaintyCalibration
 ) -> Bundle:
+    from catalogproc.network.precision import PrecisionCheck
     from catalogproc.network.transformer import Shape
 
+    checked = declaration.get("precision_check")
     rows = declaration["token"]
     known = {item.name for item in fields(Token)}
     # Bundles that state neither were trained on DR3 in the basis of its archive.
@@ -369,6 +375,7 @@ def _bundle(
         hash=digest,
         error_scaling=_error_scaling(rows) if shape.reads_errors else None,
         prior_sha256=str(declaration.get("prior_sha256", "")),
+        precision_check=None if checked is None else PrecisionCheck(**checked),
     )
 
 

@@ -28,6 +28,7 @@ from catalogproc.network.bundle import (
     load_bundle,
 )
 from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.precision import PrecisionCheck
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.training_prior import PRIOR, prior_bytes
@@ -61,6 +62,8 @@ class BundleContent:
         Of the self-check, in units of sigma.
     prior
         The training prior, rows of the contract prior.
+    precision_check
+        How far predictions in bfloat16 are from float64's, if it was measured.
     """
 
     name: str
@@ -77,6 +80,7 @@ class BundleContent:
     error_scaling: ErrorScaling | None = None
     tolerance: float = 0.01
     prior: pa.Table | None = None
+    precision_check: PrecisionCheck | None = None
 
     def __post_init__(self) -> None:
         size, known = len(self.vocabulary), self.vocabulary.names
@@ -168,10 +172,12 @@ def rewrite_bundle(
     dtype: str = "float32",
     training: Mapping[str, Any] | None = None,
     prior: pa.Table | None = None,
+    precision_check: PrecisionCheck | None = None,
 ) -> Bundle:
     """Write a copy of a bundle, in its folder or another, with some parts replaced.
 
-    The copy has another hash. Other files of the folder stay.
+    The copy has another hash. Other files of the folder stay. A check of bfloat16 is of one
+    calibration and one type of weights: it is not copied.
 
     Parameters
     ----------
@@ -179,6 +185,8 @@ def rewrite_bundle(
         What is copied, and where to.
     calibration, training, prior
         New parts; None keeps the bundle's.
+    precision_check
+        The check of the copy, None if it was not made.
     dtype
         How weights are stored, as for :func:`write_bundle`.
     """
@@ -197,6 +205,7 @@ def rewrite_bundle(
         error_scaling=bundle.error_scaling,
         tolerance=bundle.self_check.tolerance,
         prior=bundle.prior() if prior is None else prior,
+        precision_check=precision_check,
     )
     return write_bundle(folder, content, dtype=dtype, replace=True)
 
@@ -220,6 +229,8 @@ def _declaration(content: BundleContent, weights_sha256: str, check: SelfCheck) 
     if content.calibration is not None:
         # The table's name in format 1; another one would change the hash of shipped bundles.
         declaration["reliability"] = content.calibration.to_dict()
+    if content.precision_check is not None:
+        declaration["precision_check"] = asdict(content.precision_check)
     return declaration
 
 

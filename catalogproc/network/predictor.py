@@ -24,6 +24,7 @@ from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
+from catalogproc.network.precision import PRECISIONS, float32_products, with_precision
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import Transformer, summary
 
@@ -32,7 +33,8 @@ SLICE = 16_384
 # At most so many tokens, and so many predictions, in one pass through the network: on a CPU
 # what keeps the activations in its caches, on a GPU what fills it.
 BUDGET = {"cpu": (4_096, 1_024), "cuda": (262_144, 65_536)}
-PRECISIONS = {"float32": torch.float32}
+TOLERANCE = {"float32": 0.0, "float64": 0.0, "tf32": 0.03, "bfloat16": 0.2}
+"""Least tolerance of the self-check in units of sigma, where the bundle's is smaller."""
 
 Floats = NDArray[np.float32]
 
@@ -82,7 +84,8 @@ class Predictor:
 
     The prediction for a star does not depend on the other stars, on their order or on the
     batches, except for the rounding of float32: less than 2e-5 of the label's scale in
-    the standardisation, and that of the prediction itself.
+    the standardisation, and that of the prediction itself. In bfloat16 that rounding is larger:
+    network/precision.py says by how much it may be. Derivatives are computed in float32 there.
     """
 
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32") -> None:
@@ -90,8 +93,9 @@ class Predictor:
             raise JobError("unknown precision", wanted=" | ".join(PRECISIONS), found=precision)
         self.bundle = bundle
         self.device = torch.device(device)
-        self.dtype = PRECISIONS[precision]
-        self.network: Transformer = bundle.network(device).to(self.dtype)
+        self.precision = precision
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.network: Transformer = with_precision(bundle.network(device), precision)
         if self.device.type == "cpu":
             keep_freed_memory()
         latent = bundle.calibration.latent
@@ -105,7 +109,10 @@ class Predictor:
     @cached_property
     def reverse_pass(self) -> ReversePass:
         """The network's reverse pass, for derivatives of its predictions."""
-        return ReversePass(self.network, half=self.device.type == "cuda")
+        network = self.network
+        if self.precision == "bfloat16":
+            network = self.bundle.network(str(self.device))
+        return ReversePass(network, half=self.device.type == "cuda")
 
     def predict(self, tokens: StarTokens, labels: Sequence[str]) -> Prediction:
         """Predict labels for each star.
@@ -272,10 +279,11 @@ class Predictor:
                 found=tokens.values.shape,
             )
         results = [np.empty((len(tokens), *shape), dtype=np.float32) for shape in function.shapes]
-        for start in range(0, len(tokens), SLICE):
-            outputs = self._map_slice(tokens.rows(slice(start, start + SLICE)), function)
-            for result, output in zip(results, outputs, strict=True):
-                result[start : start + SLICE] = output.cpu().numpy()
+        with float32_products(self.precision):
+            for start in range(0, len(tokens), SLICE):
+                outputs = self._map_slice(tokens.rows(slice(start, start + SLICE)), function)
+                for result, output in zip(results, outputs, strict=True):
+                    result[start : start + SLICE] = output.cpu().numpy()
         return results
 
     def _map_slice(self, tokens: StarTokens, function: BatchFunction) -> list[Tensor]:
@@ -303,14 +311,15 @@ class Predictor:
         found = self.predict(check.tokens, check.labels)
         error = np.abs(found.mean - check.mean) / check.sigma
         error = np.fmax(error, np.abs(found.sigma / check.sigma - 1))
-        if not (error <= check.tolerance).all():  # also where it is NaN
+        tolerance = max(check.tolerance, TOLERANCE[self.precision])
+        if not (error <= tolerance).all():  # also where it is NaN
             star, label = np.unravel_index(np.argmax(np.nan_to_num(error, nan=np.inf)), error.shape)
             raise BundleError(
                 "the model does not reproduce its stored predictions on this device",
                 wanted=f"{check.labels[label]} = {check.mean[star, label]:.6g}"
-                f" ± {check.sigma[star, label]:.3g}, within {check.tolerance:g} sigma",
+                f" ± {check.sigma[star, label]:.3g}, within {tolerance:g} sigma",
                 found=f"{found.mean[star, label]:.6g} ± {found.sigma[star, label]:.3g}",
-                where=f"{self.bundle.path}, check {star}, on {self.device}",
+                where=f"{self.bundle.path}, check {star}, on {self.device} in {self.precision}",
             )
 
     def _columns(self, labels: Sequence[str]) -> NDArray[np.int64]:

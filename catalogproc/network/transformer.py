@@ -124,6 +124,15 @@ class Shape:
             raise JobError("a network's field is missing or wrong", found=error) from None
 
 
+class Dense(nn.Linear):
+    """A linear layer that multiplies in the number type of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dtype is torch.bfloat16:  # see network/precision.py
+            x = x.bfloat16()
+        return F.linear(x, self.weight, self.bias)
+
+
 class Attention(nn.Module):
     """Multi-head attention with one additional learned key and value.
 
@@ -136,10 +145,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.query = Dense(width, width)
+        self.key_value = Dense(width, 2 * width)
         self.bias_key_value = nn.Parameter(torch.empty(2 * width))
-        self.out = nn.Linear(width, width)
+        self.out = Dense(width, width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -157,11 +166,10 @@ class Attention(nn.Module):
         n, t, d = memory.shape
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N or 1, H, K, E)
         kv = self.key_value(memory)  # (N, T, 2 D)
-        extra = self.bias_key_value.to(kv.dtype).expand(n, 1, 2 * d)
-        kv = torch.cat([kv, extra], dim=1)  # (N, T + 1, 2 D)
+        kv = torch.cat([kv, self.bias_key_value.to(kv.dtype).expand(n, 1, 2 * d)], dim=1)
         k, v = kv.view(n, t + 1, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T + 1, E)
         # On a CPU the backward pass of PyTorch's function is many times slower in bfloat16.
-        by_products = v.dtype is torch.bfloat16 and not v.is_cuda
+        by_products = v.dtype is torch.bfloat16 and not v.is_cuda and torch.is_grad_enabled()
         attend = attention_by_products if by_products else F.scaled_dot_product_attention
         dropout = self.dropout if self.training else 0.0
         y = attend(q.expand(n, -1, -1, -1), k, v, mask, dropout)  # (N, H, K, E)
@@ -332,6 +340,7 @@ class Transformer(nn.Module):
         requests
             Token numbers, (K,) or (N, K).
         """
+        x = x.to(self.mean.weight.dtype)
         shape, means, log_variances = self.shape, self.mean(x), self.log_variance(x)
         if shape.components == 1:
             return Components(means, log_variances)
@@ -383,8 +392,8 @@ def summary(memory: Tensor, present: Tensor) -> Tensor:
     return (memory * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
-def _dense(inputs: int, outputs: int) -> nn.Linear:
+def _dense(inputs: int, outputs: int) -> Dense:
     """Return a linear layer with He's uniform initialisation, as Leung & Bovy 2024 use."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Dense(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight)
     return layer

@@ -233,6 +233,7 @@ def _add_chunk(document: Any, receipt: Receipt, agents: Mapping[str, str]) -> No
             "cp:rows_read": receipt.rows_read,
             "cp:input_sha256": receipt.input_sha256,
             "cp:device": receipt.device,
+            "cp:precision": receipt.precision,
         },
     )
     document.wasStartedBy(activity, starter="run:run")

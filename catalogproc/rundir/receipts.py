@@ -86,6 +86,7 @@ class Receipt:
     posterior_part: str = ""
     posterior_sha256: str = ""
     memory_halvings: int = 0
+    precision: str = "float32"
 
     @classmethod
     def from_dict(cls, content: Any) -> Self:
@@ -105,6 +106,7 @@ class Receipt:
             raise ValueError("not a JSON object")
         # Receipts of runs that were begun when a chunk had one file have no list.
         later = {"posterior_part": "", "posterior_sha256": "", "memory_halvings": 0}
+        later["precision"] = "float32"
         content = {"files": [], **later, **content}
         _check_values(content, _TYPES)
         _check_hash("input_fingerprint", content["input_fingerprint"])

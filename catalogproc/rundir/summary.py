@@ -87,6 +87,7 @@ def summarise(identity: RunIdentity, receipts: Iterable[Receipt]) -> dict[str, A
         "job": {"name": identity.job.get("name", ""), "hash": identity.job_hash},
         "model": {**identity.model, "hash": identity.model_hash},
         "devices": sorted(counts.devices),
+        "precisions": sorted(counts.precisions),
         "versions": {name: ", ".join(sorted(all_)) for name, all_ in counts.versions.items()},
         "references": REFERENCES,
     }
@@ -102,6 +103,7 @@ class _Counts:
         self.auxiliary: dict[str, dict[str, int]] = {}
         self.zero_points: Counter[str] = Counter()
         self.devices: set[str] = set()
+        self.precisions: set[str] = set()
         self.versions: dict[str, set[str]] = {}
 
     def add(self, receipt: Receipt) -> None:
@@ -116,6 +118,7 @@ class _Counts:
         self.auxiliary = added((self.auxiliary, receipt.auxiliary))
         self.zero_points.update(receipt.zero_point_differences)
         self.devices.add(receipt.device)
+        self.precisions.add(receipt.precision)
         for name, value in receipt.versions.items():
             self.versions.setdefault(name, set()).add(value)
 

@@ -26,7 +26,7 @@ from catalogproc.training.time_estimate import estimate_time
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
 from catalogproc.training.vocabulary_extension import extended_network
-from catalogproc.training.weight_precision import SHARE_OF_STARS, choose_dtype
+from catalogproc.training.weight_precision import SHARE_OF_STARS, check_products, choose_dtype
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 """Labels that the self-check of a bundle predicts."""
@@ -296,7 +296,9 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
     predictor = Predictor(bundle)
     calibration = fit_uncertainties(predictor, data.make_holdout(), data.trained_on)
     prior = prior_sample(predictor, data.make_prior_stars(), calibration.by_label)
-    return rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
+    bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
+    check = check_products(bundle, inputs)
+    return rewrite_bundle(bundle, bundle.path, dtype=dtype, precision_check=check)
 
 
 def _steps_done(spec: TrainSpec) -> int:

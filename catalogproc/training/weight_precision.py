@@ -1,4 +1,4 @@
-"""Choose the number type of a bundle's weights: 16 bits where predictions hardly change."""
+"""Choose the number types of a bundle: 16 bits where predictions hardly change."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from catalogproc.features.table_inputs import TableInputs, default_job
+from catalogproc.inference.precision_check import check_precision
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
+from catalogproc.network.precision import PrecisionCheck
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 
@@ -47,3 +51,22 @@ def choose_dtype(bundle: Bundle, tokens: StarTokens, labels: tuple[str, ...]) ->
         if change < LARGEST_CHANGE:
             return dtype, change
     return "float32", 0.0
+
+
+def check_products(bundle: Bundle, tokens: StarTokens) -> PrecisionCheck:
+    """Measure whether bfloat16 suffices for the products of a bundle's network.
+
+    Parameters
+    ----------
+    bundle
+        The model, calibrated.
+    tokens
+        Of stars that it was not trained on, without labels.
+    """
+    columns = {}
+    for place, name in enumerate(bundle.vocabulary.names):
+        columns[name] = tokens.values[:, place]
+        columns[f"e_{name}"] = tokens.errors[:, place]
+    job = default_job(bundle.vocabulary)
+    inputs = TableInputs.of(pa.table(columns), bundle.vocabulary, job)
+    return check_precision(bundle, job, inputs.tokens(0, len(tokens)))
