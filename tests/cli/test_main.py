@@ -109,7 +109,7 @@ def test_what_is_refused_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 def test_quiet_json_and_a_dry_run(tmp_path: Path) -> None:
     source = str(EXAMPLES / "xp_continuous_000.parquet")
     out = str(tmp_path / "out")
-    words = ("run", "--input", source, "--output", out, "--workers", "1")
+    words = ("run", "--input", source, "--output", out, "--workers", "1", "--model", "tiny")
 
     done = catalogproc(*words, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr

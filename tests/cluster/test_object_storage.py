@@ -55,10 +55,10 @@ def command(kit: Kit, output: str) -> subprocess.Popen[str]:
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    for _ in range(1200):
+    for _ in range(600):
         if what() or process.poll() is not None:
             return
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def receipts(content: dict[str, bytes]) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Bucket:
         self.process.kill()
         self.process.wait()
 
-    @property
+    @cached_property
     def files(self) -> fs.S3FileSystem:
         return fs.S3FileSystem(
             endpoint_override=f"http://127.0.0.1:{self.port}", access_key="a", secret_key=KEY,
