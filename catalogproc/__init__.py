@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +27,9 @@ _HOME = {
 }
 
 __all__ = ["__version__", *_HOME]
+
+# What the package logs is shown by who asks for it: logging.basicConfig(), or -v.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -91,17 +91,19 @@ def _slips(found: str, meant: str) -> int:
     return row[-1]
 
 
-def plural(count: int, word: str) -> str:
-    """Return a number with its word: "1 row", "2 rows".
+def plural(count: int, word: str, many: str | None = None) -> str:
+    """Return a number with its word: "1 row", "2 rows", "3 spectra".
 
     Parameters
     ----------
     count
         The number.
     word
-        The singular of a regular noun.
+        The singular.
+    many
+        The plural of a noun that is not regular.
     """
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+    return f"{count:,} {word if count == 1 else many or f'{word}s'}"
 
 
 def refuse_windows() -> None:

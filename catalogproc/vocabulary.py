@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogproc.errors import ContractError, ReleaseError
+from catalogproc.errors import ContractError, ReleaseError, did_you_mean
 from catalogproc.release import BANDS, DEFAULT, MAX_COEFFICIENTS, Release, load_release
 from catalogproc.resources import shipped
 
@@ -202,6 +202,7 @@ class Vocabulary:
                 "no such token in this vocabulary",
                 wanted="one of " + self.summary(),
                 found=name,
+                advice=did_you_mean(name, self.names),
             ) from None
 
     def column(self, name: str) -> int:

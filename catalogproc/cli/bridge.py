@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catalogproc.cli.console import result
+from catalogproc.cli.examples import epilog
+from catalogproc.cli.help_pages import HelpCommand, HelpGroup
 from catalogproc.cli.options import AsJson, check_file
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ bridge_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=HelpGroup,
 )
 
 Source = Annotated[
@@ -40,7 +43,7 @@ Crosswalk = Annotated[
 ]
 
 
-@bridge_app.command("fit")
+@bridge_app.command("fit", cls=HelpCommand, epilog=epilog("bridge fit"))
 def fit_bridge(
     source: Source,
     target: Target,
@@ -61,7 +64,7 @@ def fit_bridge(
     result(fit(_files(source, target, crosswalk, release), output), as_json)
 
 
-@bridge_app.command("check")
+@bridge_app.command("check", cls=HelpCommand, epilog=epilog("bridge check"))
 def check_bridge(
     bridge: Annotated[Path, typer.Argument(metavar="BRIDGE", help="File of `bridge fit`.")],
     source: Source,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from catalogproc.cli.console import note, result, say
+from catalogproc.cli.console import VOICE, note, result, say, screen
 from catalogproc.cli.console import progress as show_progress
 from catalogproc.cli.options import AsJson, GaiaSource, RunFolder, RunModel
+from catalogproc.errors import plural
 
 
 class Format(StrEnum):
@@ -34,12 +37,34 @@ def verify(folder: RunFolder, as_json: AsJson = False) -> None:
     result(found, as_json)
 
 
-def status(folder: RunFolder, as_json: AsJson = False) -> None:
+def status(
+    folder: RunFolder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run has ended.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", help="With --watch: how often.")
+    ] = 2.0,
+    as_json: AsJson = False,
+) -> None:
     """Print the progress of a run, also while it runs, from its receipts."""
+    from catalogproc.rundir.status import has_stopped
     from catalogproc.rundir.status import status as status_of
     from catalogproc.rundir.sync import pull
 
-    result(status_of(pull(folder, parts=False)), as_json)
+    found, stopped = status_of(pull(folder, parts=False)), not watch
+    silent = as_json or VOICE.quiet
+    with suppress(KeyboardInterrupt), screen(silent or not watch) as show:
+        while not (stopped or found.finished):
+            show(found.lines())
+            time.sleep(every)
+            held = pull(folder, parts=False)
+            stopped = has_stopped(held)  # before the receipts are read: they are then the last
+            found = status_of(held)
+    result(found, as_json)
+    if watch and stopped and not found.finished:
+        note("the run has not read every row: the same command as before resumes it")
+        raise typer.Exit(1)
 
 
 def export(
@@ -48,7 +73,7 @@ def export(
         Path, typer.Option("--output", metavar="FILE", help="Output file; HATS: folder.")
     ],
     format: Annotated[
-        Format | None, typer.Option("--format", help="Format of FILE [default: fits].")
+        Format | None, typer.Option("--format", help="Format of FILE [default: by its ending].")
     ] = None,
     where: Annotated[
         str | None,
@@ -76,11 +101,11 @@ def export(
     if selection:
         _export_selection(folder, output, where, healpix, overwrite=overwrite)
         return
-    format = format or Format.fits
-    from catalogproc.export.export import export_catalog
+    from catalogproc.export.export import export_catalog, format_of
     from catalogproc.io.output import check_output_file, check_output_folder
     from catalogproc.rundir.sync import pull
 
+    format = format or Format(format_of(output))
     (check_output_folder if format is Format.hats else check_output_file)(output)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with show_progress("stars") as progress:
@@ -93,7 +118,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    note(f"{rows:,} stars written to {output}")
+    say(f"{plural(rows, 'star')} written to {output}")
 
 
 def _export_selection(
@@ -109,7 +134,7 @@ def _export_selection(
         )  # fmt: skip
     for line in found.lines():
         note(line)
-    note(f"selection function of {where or 'good_mass_age'} written to {output}")
+    say(f"selection function of {where or 'good_mass_age'} written to {output}")
 
 
 def report(
@@ -129,7 +154,7 @@ def report(
     from catalogproc.rundir.sync import synced
 
     with synced(folder, note) as held:
-        show_report(held, model, output, labels)
+        say(f"report: {_write_report(held, model, output, labels)}")
 
 
 def explain(
@@ -161,11 +186,7 @@ def explain(
 
 
 def show_report(
-    folder: Path,
-    model: str | Path | None = None,
-    output: Path | None = None,
-    labels: Path | None = None,
-    only_if_missing: bool = False,
+    folder: Path, model: str | Path | None = None, only_if_missing: bool = False
 ) -> None:
     """Write the page of a run, and print its path.
 
@@ -175,18 +196,22 @@ def show_report(
         The run's folder.
     model
         The run's model, if it was moved.
-    output
-        The page; by default report.html in the folder.
-    labels
-        Table of known labels that the page compares with.
     only_if_missing
         Do not write a page that exists.
     """
-    from catalogproc.report.html_report import REPORT_FILE, write_report
+    from catalogproc.report.html_report import REPORT_FILE
 
     if not (only_if_missing and (folder / REPORT_FILE).is_file()):
-        with show_progress("stars") as progress:
-            path = write_report(
-                folder, model=model, output=output, labels=labels, progress=progress
-            )
-        note(f"report: {path}")
+        note(f"report: {_write_report(folder, model)}")
+
+
+def _write_report(
+    folder: Path,
+    model: str | Path | None,
+    output: Path | None = None,
+    labels: Path | None = None,
+) -> Path:
+    from catalogproc.report.html_report import write_report
+
+    with show_progress("stars") as progress:
+        return write_report(folder, model=model, output=output, labels=labels, progress=progress)

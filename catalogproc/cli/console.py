@@ -6,8 +6,9 @@ On a terminal progress is a bar, elsewhere a line a minute.
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -36,6 +37,23 @@ def note(line: str) -> None:
         print(line, flush=True)
 
 
+class LogHandler(logging.Handler):
+    """Prints what the program logs to the standard error, above a bar of progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_log() -> None:
+    """Print what the package logs, with times: ``--verbose``."""
+    handler = LogHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("catalogproc")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
 class Printable(Protocol):
     """A result that can be printed for people and for programs."""
 
@@ -55,7 +73,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def result(found: Printable, as_json: bool, quiet: bool = False) -> None:
+def result(found: Printable, as_json: bool) -> None:
     """Print a result, as lines for people or as JSON for programs.
 
     Parameters
@@ -64,14 +82,23 @@ def result(found: Printable, as_json: bool, quiet: bool = False) -> None:
         The result.
     as_json
         Print JSON.
-    quiet
-        Print no lines for people.
     """
     if as_json:
         say(json.dumps(found.to_dict(), indent=1))
-    elif not quiet:
-        for line in found.lines():
-            say(line)
+    else:
+        say_lines(found.lines())
+
+
+def say_lines(lines: Sequence[str]) -> None:
+    """Print the lines of a result; with ``--quiet`` the first alone, which is the result.
+
+    Parameters
+    ----------
+    lines
+        The lines.
+    """
+    for line in lines[:1] if VOICE.quiet else lines:
+        say(line)
 
 
 def console(stderr: bool = False) -> Any:
@@ -88,6 +115,36 @@ def console(stderr: bool = False) -> Any:
     return Console(
         stderr=stderr, soft_wrap=stderr, width=None if stderr or stream.isatty() else 200
     )
+
+
+@contextmanager
+def screen(silent: bool = False) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Yield what shows lines in place of the ones before; elsewhere than on a terminal, the first
+    of them where it has changed.
+
+    Parameters
+    ----------
+    silent
+        Show nothing.
+    """
+    if silent:
+        yield lambda lines: None
+        return
+    if not sys.stdout.isatty():
+        shown: list[str] = []
+        yield lambda lines: _say_new(lines[0], shown)
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=console(), transient=True, auto_refresh=False) as live:
+        yield lambda lines: live.update(Text("\n".join(lines)), refresh=True)
+
+
+def _say_new(line: str, shown: list[str]) -> None:
+    if shown[-1:] != [line]:
+        shown.append(line)
+        say(line)
 
 
 @contextmanager

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
-from catalogproc.cli.console import console, result, say
+from catalogproc.cli.console import console, note, result, say
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.examples import epilog
+from catalogproc.cli.help_pages import HelpCommand, HelpGroup
 from catalogproc.cli.options import AsJson, OutputFolder, Seed, check_file
+from catalogproc.errors import plural
 
 MANY = ("--design",)
 """Options that take all values up to the next option."""
@@ -20,6 +23,7 @@ release_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=HelpGroup,
 )
 
 
@@ -51,7 +55,8 @@ def convert(
             release=known, watch=progress,
         )  # fmt: skip
     for path in written:
-        say(str(path))
+        note(str(path))
+    say(f"{plural(len(written), 'file')} written to {output}")
 
 
 def describe(
@@ -102,10 +107,11 @@ def simulate(
     with show_progress("stars") as progress:
         drawn = Simulator().draw(stars, seed, progress)
     for path in write_stars(drawn.in_release(wanted), output):
-        say(str(path))
+        note(str(path))
+    say(f"{plural(stars, 'star')} written to {output}")
 
 
-@release_app.command("add")
+@release_app.command("add", cls=HelpCommand, epilog=epilog("release add"))
 def add_release(
     design: Annotated[
         list[Path],

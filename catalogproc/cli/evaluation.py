@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc.cli.console import note, say
+from catalogproc.cli.console import note, say, say_lines
 from catalogproc.cli.console import progress as show_progress
 from catalogproc.cli.options import (
     Device,
@@ -161,8 +161,7 @@ def infer(
     predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         result = infer_table(input, labels.split(","), output, predictor, progress)
-    for line in result.lines():
-        note(line)
+    say_lines(result.lines())
 
 
 def calibrate(
@@ -193,7 +192,7 @@ def calibrate(
     else:
         spec = TrainSpec(load_training_job(job or str(bundle.training["job"])), output, data)
         made = recalibrate_real(bundle, output, spec)
-    note(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
+    say(f"{made.name} {made.hash[:8]}: {', '.join(made.calibration.by_label)}")
     note(f"to check its coverage: catalogproc evaluate --model {output} --output DIR")
 
 

@@ -80,7 +80,12 @@ class Device(StrEnum):
 DeviceName = Annotated[Device, typer.Option("--device", help="Device of the model.")]
 Model = Annotated[
     str,
-    typer.Option("--model", metavar="NAME|DIR", help="A shipped model, or a bundle's folder."),
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR",
+        help="A shipped model, or a bundle's folder [default: the shipped one for giants].",
+        show_default=False,
+    ),
 ]
 RunModel = Annotated[
     str | None,

@@ -129,7 +129,11 @@ def run(
             note(line)
         with show_progress("stars") as progress:
             done = run_plan(plan, progress=progress, announce=progress.say)
-        result(done, as_json, quiet=VOICE.quiet and not done.exit_code)
+        if VOICE.quiet and not as_json:
+            for line in done.lines() if done.exit_code else [done.catalog_line()]:
+                say(line)
+        else:
+            result(done, as_json)
         show_report(folder, plan.bundle.path, only_if_missing=not done.chunks_run)
     raise typer.Exit(done.exit_code)
 
@@ -142,7 +146,7 @@ def check(spec: RunSpec) -> None:
     from catalogproc.rundir.sync import pull
 
     for line in check_plan(make_plan(spec.with_output(pull(spec.output)), note)):
-        say(line)
+        note(line)
     say("ready to run")
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from catalogproc.cli.console import note
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.console import say_lines
 from catalogproc.cli.options import (
     Device,
     DeviceName,
@@ -44,17 +44,24 @@ def generate(
             callback=check_file,
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png")] = None,
-    teff: Annotated[float | None, typer.Option("--teff", help="K.")] = None,
-    logg: Annotated[float | None, typer.Option("--logg", help="dex.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Picture of the spectra.")
+    ] = None,
+    teff: Annotated[float | None, typer.Option("--teff", help="Effective temperature, K.")] = None,
+    logg: Annotated[
+        float | None, typer.Option("--logg", help="log10 of surface gravity, dex.")
+    ] = None,
     m_h: Annotated[float | None, typer.Option("--m-h", help="[M/H], dex.")] = None,
-    mass: Annotated[float | None, typer.Option("--mass", help="Solar masses.")] = None,
-    age: Annotated[float | None, typer.Option("--age", help="Gyr.")] = None,
+    mass: Annotated[float | None, typer.Option("--mass", help="Mass, solar masses.")] = None,
+    age: Annotated[float | None, typer.Option("--age", help="Age, Gyr.")] = None,
     ebv: Annotated[
         float | None, typer.Option("--ebv", help="E(B-V), mag on the SFD scale.")
     ] = None,
     known: Annotated[
-        list[str] | None, typer.Option("--known", metavar="NAME=VALUE...", help="Any other token.")
+        list[str] | None,
+        typer.Option(
+            "--known", metavar="NAME=VALUE...", help="Any other token.", rich_help_panel="Stars"
+        ),
     ] = None,
     stars: Annotated[
         Path | None,
@@ -96,18 +103,29 @@ def generate(
         known=tuple(known or ()), stars=stars, isochrone=isochrone,
         distance=distance, absolute=absolute, draws=draws, output=output, flux=flux, plot=plot,
     )  # fmt: skip
-    for line in make_spectra(wanted, load_bundle(model).for_release(release), device.value):
-        note(line)
+    say_lines(make_spectra(wanted, load_bundle(model).for_release(release), device.value))
 
 
 def inpaint(
     input: Spectra,
     output: OutputParquet,
     source: Annotated[
-        str, typer.Option("--from", metavar="PART", help="bp, rp, all, or nm as 500-1020.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="PART",
+            help="Part that is read: bp, rp, all, or nm as 500-1020.",
+            rich_help_panel="Model and method",
+        ),
     ] = "all",
     target: Annotated[
-        str, typer.Option("--to", metavar="PART", help="bp, rp, missing, or nm as 336-500.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="PART",
+            help="Part that is predicted: bp, rp, missing, or nm as 336-500.",
+            rich_help_panel="Model and method",
+        ),
     ] = "missing",
     gaia_source: GaiaSource = None,
     plot: Annotated[
@@ -131,8 +149,7 @@ def inpaint(
     predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         done = complete(files, request, SpectraOutput(output, plot), predictor, progress)
-    for line in done.lines():
-        note(line)
+    say_lines(done.lines())
 
 
 def embed(
@@ -157,5 +174,4 @@ def embed(
     predictor = Predictor(load_bundle(model).for_release(release), resolve_device(device.value))
     with show_progress("stars") as progress:
         done = embed_stars(files, output, predictor, load_job(job), progress)
-    for line in done.lines():
-        note(line)
+    say_lines(done.lines())

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalogproc.cli.console import VOICE, note
+from catalogproc.cli.console import VOICE, note, say, say_lines
 from catalogproc.cli.console import progress as show_progress
+from catalogproc.cli.examples import epilog
+from catalogproc.cli.help_pages import HelpCommand, HelpGroup
 from catalogproc.cli.options import Device, DeviceName, OutputFolder, Seed
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ dataset = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=HelpGroup,
 )
 
 
@@ -159,7 +162,12 @@ Data = Annotated[
 ]
 Base = Annotated[
     str | None,
-    typer.Option("--from", metavar="NAME|DIR", help="Model to fine-tune; new tokens are added."),
+    typer.Option(
+        "--from",
+        metavar="NAME|DIR",
+        help="Model to fine-tune; new tokens are added.",
+        rich_help_panel="Model and method",
+    ),
 ]
 Spectra = Annotated[
     list[Path] | None,
@@ -190,11 +198,10 @@ def dust(source: DustSource = None, folder: DustFolder = None) -> None:
 
     with show_progress("pixels") as progress:
         staged = stage(folder, source, progress)
-    for line in staged.lines():
-        note(line)
+    say_lines(staged.lines())
 
 
-@dataset.command()
+@dataset.command(cls=HelpCommand, epilog=epilog("dataset apogee-xp"))
 def apogee_xp(
     output: OutputFolder,
     library: Library = None,
@@ -209,7 +216,7 @@ def apogee_xp(
     _print_lines(report.lines(None), output)
 
 
-@dataset.command()
+@dataset.command(cls=HelpCommand, epilog=epilog("dataset example-giants"))
 def example_giants(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Dataset of apogee-xp.")],
     output: OutputFolder,
@@ -219,9 +226,10 @@ def example_giants(
 
     for path in write_example(data, output):
         note(str(path))
+    say(f"written to {output}")
 
 
-@dataset.command()
+@dataset.command(cls=HelpCommand, epilog=epilog("dataset lb24"))
 def lb24(
     training: Annotated[Path, typer.Argument(metavar="TRAINING", help="training_set.h5")],
     testing: Annotated[Path, typer.Argument(metavar="TESTING", help="testing_set.h5")],
@@ -249,7 +257,7 @@ def lb24(
     _print_lines(report.lines(), output)
 
 
-@dataset.command()
+@dataset.command(cls=HelpCommand, epilog=epilog("dataset build"))
 def build(
     apogee: Apogee,
     distmass: DistMass,
@@ -295,7 +303,7 @@ def build(
     _print_lines(report.lines(), output)
 
 
-@dataset.command()
+@dataset.command(cls=HelpCommand, epilog=epilog("dataset carry"))
 def carry(
     data: Annotated[
         Path, typer.Argument(metavar="DIR", help="Labelled dataset of another release.")
@@ -360,13 +368,13 @@ def train(
     with show_progress("steps") as progress:
         bundle = train_bundle(spec, progress, announce=progress.say)
     if bundle is not None:
-        note(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
+        say(f"{bundle.name}, {bundle.hash[:8]}, written to {bundle.path}")
 
 
 def _print_lines(lines: list[str], output: Path) -> None:
     for line in lines:
         note(line)
-    note(f"written to {output}")
+    say(f"written to {output}")
 
 
 def _dust_map(choice: DustChoice) -> DustMap | None:

@@ -7,18 +7,21 @@ for other programs: no result depends on it, and if it cannot be written the run
 from __future__ import annotations
 
 import json
+import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from catalogproc.errors import masked
+from catalogproc.rundir.manifest import LOG_FILE
 
 if TYPE_CHECKING:
     from catalogproc.cluster.result import RunResult
     from catalogproc.cluster.scheduler import ChunkScheduler
 
-LOG_FILE = "log.jsonl"
+_LOG = logging.getLogger("catalogproc.run")
+_WARNINGS = {"chunk tried again", "chunk failed", "stopped short", "note"}
 
 
 class EventLog:
@@ -62,6 +65,10 @@ class EventLog:
         **fields
             Values that JSON can hold; others are written as text.
         """
+        level = logging.WARNING if event in _WARNINGS else logging.INFO
+        if _LOG.isEnabledFor(level):
+            words = ", ".join(f"{name} {value}" for name, value in fields.items() if value)
+            _LOG.log(level, "%s", masked(f"{event}: {words}" if words else event))
         content = {"time": datetime.now(UTC).isoformat(), "event": event, **fields}
         if self._file is not None:
             text = masked(json.dumps(content, ensure_ascii=False, default=str))

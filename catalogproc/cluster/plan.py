@@ -42,6 +42,7 @@ from catalogproc.readers.pieces import Piece
 from catalogproc.readers.release_check import check_release
 from catalogproc.rundir.manifest import (
     FOLDERS,
+    LOCK_FILE,
     RUN_FILE,
     InputFile,
     RunIdentity,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from catalogproc.release import Release
     from catalogproc.vocabulary import Vocabulary
 
-LOCK_FILE = ".lock"
 STAGING = ".auxiliary"
 SHOWN = 10
 """Number of files that cannot be read, and of files of a chunk, that are listed one by one."""
@@ -162,7 +162,7 @@ class Plan:
         model = f"{self.bundle.name} ({self.bundle.hash[:8]})"
         lines = [
             f"{plural(len(self.inputs), 'file')} of spectra"
-            + (f", {rows:,} stars" if rows is not None else "")
+            + (f", {plural(rows, 'star')}" if rows is not None else "")
             + f", in {plural(len(self.chunks), 'chunk')}; "
             f"{len(self.done):,} done, {len(self.todo):,} to do",
             f"job {self.job.name} ({self.job.hash[:8]}), model {model}, run {self.identity.run_id}",

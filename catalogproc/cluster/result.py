@@ -181,7 +181,7 @@ class RunResult:
 
     def lines(self) -> list[str]:
         """Return the result for the user."""
-        lines = [*self._work_lines(), self._catalog_line(), *self._matched_lines()]
+        lines = [*self._work_lines(), self.catalog_line(), *self._matched_lines()]
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         if self.failures:
@@ -211,7 +211,8 @@ class RunResult:
             return ["nothing to do: every chunk is already done"]
         return []
 
-    def _catalog_line(self) -> str:
+    def catalog_line(self) -> str:
+        """Return where the catalog is and what it has, in one line."""
         rejected = ", ".join(f"{n:,} {why}" for why, n in sorted(self.rejected_by_reason.items()))
         written = f"{self.output}: {plural(self.rows_written, 'star')} written"
         return f"{written}, {self.rows_rejected:,} rejected" + (

@@ -37,7 +37,7 @@ from catalogproc.cluster.worker_plugin import (
     shared_folder_error,
     worker_statuses,
 )
-from catalogproc.errors import Refusal, WorkerError
+from catalogproc.errors import Refusal, WorkerError, plural
 from catalogproc.io.atomic import write_atomic
 from catalogproc.io.temporary_files import remove_stale
 from catalogproc.network.bundle import DECLARATION
@@ -240,7 +240,7 @@ def _check_shared_folders(client: Client, plan: Plan) -> None:
     if errors:
         address, reason = next(iter(errors.items()))
         raise Refusal(
-            f"{len(errors)} workers of the cluster do not see the same folders",
+            f"{plural(len(errors), 'worker')} of the cluster without the same folders",
             wanted="input, model and output under the same paths on every worker",
             found=f"{address}: {reason}",
             where="--scheduler",
@@ -266,7 +266,7 @@ def _user_report(start: _Start) -> Callable[[ChunkScheduler], None]:
         if start.progress is not None:
             failed = f", {len(scheduler.failures)} failed" if scheduler.failures else ""
             done = f"chunk {len(scheduler.receipts)} of {scheduler.total}{failed}"
-            note = f"{done}, {len(scheduler.workers)} workers"
+            note = f"{done}, {plural(len(scheduler.workers), 'worker')}"
             start.progress(scheduler.rows_now, start.plan.rows_todo, note)
 
     return report

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from catalogproc.cluster.plan import LOCK_FILE
+from catalogproc.rundir.manifest import LOCK_FILE
 from catalogproc.errors import LockedError, Refusal
 from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock

@@ -16,6 +16,7 @@ from catalogproc.datasets.dataset import (
     load_dataset,
     outside_domain,
 )
+from catalogproc.errors import plural
 from catalogproc.features.one_band import one_band_tokens
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -59,7 +60,7 @@ def giants(stars: Benchmark) -> Benchmark:
     coefficients = [t.number - 1 for t in stars.vocabulary.tokens if t.kind == "coefficient"]
     with_spectrum = np.isfinite(stars.values[:, coefficients]).any(axis=1)
     found = stars.rows((stars.extra[GIANT] > 0) & with_spectrum)
-    return replace(found, name=f"{len(found):,} giants among the {stars.name}")
+    return replace(found, name=f"{plural(len(found), 'giant')} among the {stars.name}")
 
 
 def dataset_part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
@@ -101,7 +102,7 @@ def dataset_part(folder: Path, name: str, vocabulary: Vocabulary) -> Benchmark:
     giant = columns["giant"].astype(np.float64)  # NaN where not stated
     if np.isfinite(giant).any():
         extra[GIANT] = giant
-    title = f"{len(table.ids):,} stars of {folder.name}, {name} part"
+    title = f"{plural(len(table.ids), 'star')} of {folder.name}, {name} part"
     found = Benchmark(
         title, True, table.ids, values, errors, truth, truth_errors, vocabulary, extra, every
     )

@@ -16,7 +16,7 @@ from catalogproc.datasets.benchmark_stars import EXTRA, Benchmark, concatenated
 from catalogproc.datasets.dataset import TEST, TRAIN
 from catalogproc.datasets.dataset_parts import dataset_part, giants, is_dataset
 from catalogproc.datasets.star_reader import StarFiles, all_inputs_job, read_stars
-from catalogproc.errors import InputError, JobError
+from catalogproc.errors import InputError, JobError, plural
 from catalogproc.features.extinction import ln_ebv
 from catalogproc.features.one_band import hide_band
 from catalogproc.network.star_tokens import StarTokens
@@ -137,7 +137,7 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
     stars = read_stars_of(StarFiles(files["xp_continuous"], files["gaia_source"]), vocabulary)
     ids = stars.ids
     if not files["truth"]:
-        return replace(stars, name=f"{len(ids):,} stars of {folder.name}")
+        return replace(stars, name=f"{plural(len(ids), 'star')} of {folder.name}")
     columns = _truth(files["truth"])
     order = np.argsort(columns["source_id"], kind="stable")
     place = np.searchsorted(columns["source_id"], ids, sorter=order).clip(max=len(order) - 1)
@@ -151,7 +151,7 @@ def read_benchmark(folder: Path, vocabulary: Vocabulary, truth: bool = True) -> 
     distance = true["distance"] if "distance" in true else _distance(stars.extra, true)
     labels, label_errors = _dense_truth(true, len(stars), vocabulary, stars.values.dtype)
     return replace(
-        stars, name=f"{len(stars):,} stars of {folder.name}", real=not is_simulated,
+        stars, name=f"{plural(len(stars), 'star')} of {folder.name}", real=not is_simulated,
         truth=labels, truth_errors=label_errors, extra={**stars.extra, "dist": distance},
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from catalogproc.datasets.table_io import column_names
-from catalogproc.errors import JobError, ReleaseError
+from catalogproc.errors import JobError, ReleaseError, plural
 from catalogproc.evaluation.external_checks import MIN_MEMBERS, Measured, clusters, repeats
 from catalogproc.evaluation.external_tables import (
     SHARED,
@@ -179,9 +179,9 @@ def _clusters(stars: CatalogStars, path: Path, references: References) -> Sectio
     )
     found = np.isin(likely.source_id, stars.source_id).sum()
     text = (
-        f"{path.name} lists {len(listed.source_id):,} stars; {len(likely.source_id):,} have a "
-        f"membership probability of {references.probability:g} or more; {found:,} of these are "
-        f"good stars of the catalog. Of {len(np.unique(likely.cluster)):,} clusters "
+        f"{path.name} lists {plural(len(listed.source_id), 'star')}; {len(likely.source_id):,} "
+        f"have a membership probability of {references.probability:g} or more; {found:,} of these "
+        f"are good stars of the catalog. Of {len(np.unique(likely.cluster)):,} clusters "
         f"{len({score.cluster for score in scores}):,} have {MIN_MEMBERS} or more stars. The "
         "stars of a cluster share one age and one composition. Where the uncertainties are right, "
         "chi2 is 1, the intrinsic scatter is 0, and the slope with log g is 0 within its error."
@@ -198,9 +198,9 @@ def _repeats(stars: CatalogStars, repeated: CatalogStars, path: Path) -> Section
             second = Measured(repeated.value[label], getattr(repeated, kind)[label])
             scores.append(repeats(name, first.rows(one), second.rows(two)))
     text = (
-        f"{len(one):,} stars are good stars in {path.name} too. Both values are of one model and "
-        "one star; they differ by the noise of two spectra. With the input uncertainty z has a "
-        "scatter of 1; with the total uncertainty it is smaller."
+        f"{plural(len(one), 'good star')} in common with {path.name} too. Both values are of one "
+        "model and one star; they differ by the noise of two spectra. With the input uncertainty "
+        "z has a scatter of 1; with the total uncertainty it is smaller."
     )
     return _section("repeats", "Repeated spectra", text, scores)
 

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import BundleError, ContractError, JobError
+from catalogproc.errors import BundleError, ContractError, JobError, plural
 from catalogproc.export.where import parse
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Population:
             strict=True,
         )  # fmt: skip
         return [
-            f"{self.stars:,} stars, by {self.prior_stars:,} stars of the training prior; "
-            f"{self.unlike:.1%} are unlike these",
+            f"{plural(self.stars, 'star')}, by {plural(self.prior_stars, 'star')} of the training "
+            f"prior; {self.unlike:.1%} are unlike these",
             *(
                 f"{self.quantity} {low:g} to {high:g}: {f:.3f} +- {e:.3f} "
                 f"(predicted values {h:.3f}, prior {p:.3f})"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from catalogproc.datasets.dataset import TEST, dataset_columns
 from catalogproc.datasets.giant_labels import TEACHER
 from catalogproc.datasets.probability_scores import ProbabilityScores, area_under_curve, scores
+from catalogproc.errors import plural
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class ClumpScores:
         found = self.found
         low, high = self.auc
         text = [
-            f"{found.stars:,} stars, {found.share:.0%} in the red clump",
+            f"{plural(found.stars, 'star')}, {found.share:.0%} in the red clump",
             f"area under the ROC curve {found.auc:.3f} ({low:.3f} to {high:.3f}), chance 0.5",
             f"Brier score {found.brier:.3f}, chance {found.brier_chance:.3f}: "
             f"skill {found.skill:.2f} ({self.skill[0]:.2f} to {self.skill[1]:.2f})",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from catalogproc.errors import plural
 from catalogproc.evaluation.crosscheck_figures import figures
 from catalogproc.evaluation.literature import SEISMIC_FLOOR
 from catalogproc.evaluation.quantities import QUANTITIES
@@ -96,10 +97,10 @@ def _counts(found: Comparison) -> Iterator[str]:
     if recipe.cite:
         yield f"Cite {recipe.cite}."
     yield ""
-    yield f"- {total:,} rows of the reference = {listed or 'none'}"
+    yield f"- {plural(total, 'row')} of the reference = {listed or 'none'}"
     matched = len(stars.source_id)
     yield (
-        f"- {stars.catalog_stars:,} stars of this catalog = {matched:,} in the reference + "
+        f"- {plural(stars.catalog_stars, 'star')} of this catalog = {matched:,} in the reference + "
         f"{stars.catalog_stars - matched:,} not in it"
     )
     params, aged = (int(stars.samples[name].sum()) for name in (GOOD_PARAMS, GOOD_MASS_AGE))

@@ -86,6 +86,17 @@ def export_catalog(
     return rows.count
 
 
+def format_of(output: Path) -> str:
+    """Return the format that the ending of a file's name means; FITS for an unknown one.
+
+    Parameters
+    ----------
+    output
+        The file, or the folder, which is HATS.
+    """
+    return ENDINGS.get(Path(output).suffix.lower(), "fits")
+
+
 def _to_fits(rows: Rows, output: Path, overwrite: bool) -> None:
     cards = {fact.keyword: (fact.value, fact.meaning) for fact in rows.facts}
     with AtomicFile(output, overwrite=overwrite) as file:
@@ -127,3 +138,8 @@ FORMATS: dict[str, Writer] = {
     "hats": write_hats,
 }
 """The writer of each format."""
+ENDINGS = {
+    ".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable", ".votable": "votable",
+    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ecsv": "ecsv", ".hats": "hats",
+}  # fmt: skip
+"""The format that the ending of a file's name means."""

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from catalogproc.contract import Contract
-from catalogproc.errors import ResumeError
+from catalogproc.errors import ResumeError, plural
 from catalogproc.export.reader import Rows, ScanCache
 from catalogproc.rundir.manifest import RunIdentity
 from catalogproc.rundir.provenance import PROVENANCE_FILE
@@ -41,7 +41,7 @@ class Catalog:
     def __repr__(self) -> str:
         scan = self._cache.current()
         model, run = scan.identity.model.get("name"), scan.identity.run_id
-        return f"<catalog {self.folder}: {scan.total:,} stars, model {model}, run {run}>"
+        return f"<catalog {self.folder}: {plural(scan.total, 'star')}, model {model}, run {run}>"
 
     @property
     def identity(self) -> RunIdentity:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.export.reader import Progress, open_rows
 from catalogproc.export.where import parse
 from catalogproc.io.atomic import AtomicFile
@@ -57,7 +57,7 @@ class Selection:
     def lines(self) -> list[str]:
         """Return the numbers for the user."""
         return [
-            f"{self.kept:,} of {self.stars:,} stars kept, in {self.cells:,} cells; "
+            f"{self.kept:,} of {plural(self.stars, 'star')} kept, in {plural(self.cells, 'cell')}; "
             f"{self.outside:,} are in none: without G or colour, or outside of the bins"
         ]
 

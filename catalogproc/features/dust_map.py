@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogproc.errors import InputError, Refusal
+from catalogproc.errors import InputError, Refusal, plural
 from catalogproc.features import astrometry, extinction
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class DustMap:
         """Return what the map is and where it is stored, as lines of text."""
         source = self.facts["source"]
         return [
-            f"{self.facts['name']}: {len(self):,} pixels, {POINTS} distances, SFD scale",
+            f"{self.facts['name']}: {plural(len(self), 'pixel')}, {POINTS} distances, SFD scale",
             f"staged in {self.folder} from {source['file']}, SHA-256 {source['sha256']}",
             f"credit: {self.facts['credit']}",
         ]

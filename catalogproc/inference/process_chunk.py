@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from catalogproc import __version__
 from catalogproc.contract import load_contract
-from catalogproc.errors import CountError, InputError
+from catalogproc.errors import CountError, InputError, plural
 from catalogproc.features.tokens import reads_parallax
 from catalogproc.inference.batches import Batch, Work, chunk_batches
 from catalogproc.inference.catalog_columns import INDEPENDENT
@@ -233,7 +233,7 @@ def _check_counts(chunk: Chunk, parts: _Parts) -> None:
         if piece.rows is not None and read != piece.rows:
             raise CountError(
                 "the file has another number of rows than it says",
-                wanted=f"{piece.rows} rows of the input",
+                wanted=f"{plural(piece.rows, 'row')} of the input",
                 found=f"{read} read",
                 where=f"{piece.file}, chunk {chunk.id[:8]} from row {piece.first_row}",
             )
@@ -242,7 +242,7 @@ def _check_counts(chunk: Chunk, parts: _Parts) -> None:
     if written + rejected != read or not written == parts.written.sum() == posterior:
         raise CountError(
             "rows in and rows out disagree",
-            wanted=f"{read} rows of the input",
+            wanted=f"{plural(read, 'row')} of the input",
             found=f"{written} written + {rejected} rejected = {written + rejected}",
             where=f"{chunk.pieces[0].file}, chunk {chunk.id[:8]}",
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.errors import plural
 from catalogproc.features.input_errors import input_noise
 from catalogproc.features.table_inputs import default_job
 from catalogproc.inference.catalog_columns import (
@@ -207,10 +208,7 @@ def counts_text(counts: Mapping[str, int]) -> str:
     counts
         By name.
     """
-    return ", ".join(
-        f"{name} (1 row)" if count == 1 else f"{name} ({count:,} rows)"
-        for name, count in counts.items()
-    )
+    return ", ".join(f"{name} ({plural(count, 'row')})" for name, count in counts.items())
 
 
 def _predict(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from catalogproc.errors import InputError
+from catalogproc.errors import InputError, plural
 from catalogproc.io.archives import SCHEME, is_archive, unpack
 from catalogproc.io.free_space import require_space
 from catalogproc.io.remote import Address, Entry, is_address
@@ -64,7 +64,7 @@ def located(name: str | Path) -> File:
     address = Address(str(name))
     found = address.files()
     if len(found) != 1:
-        raise InputError("no such file at an address", found=f"{len(found)} files", where=name)
+        raise InputError("no such file at an address", found=plural(len(found), "file"), where=name)
     return RemoteFile.of(address, found[0])
 
 

@@ -14,6 +14,7 @@ Inference fits nothing: all that it needs is stored here.
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -51,6 +52,7 @@ __all__ = [
     "shipped_bundles",
 ]
 
+_LOG = logging.getLogger("catalogproc.model")
 _INVALID = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 """What Python, numpy and torch raise for a bundle.toml with arbitrary content."""
 FORMAT = 1
@@ -228,7 +230,9 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     try:
         stored = declaration.get("reliability", {})
         calibration = UncertaintyCalibration.from_dict(stored, folder)
-        return _bundle(folder, declaration, digest, calibration)
+        bundle = _bundle(folder, declaration, digest, calibration)
+        _LOG.info("model %s, %s, from %s", bundle.name, bundle.hash[:8], folder)
+        return bundle
     except BundleError:
         raise
     except (*_INVALID, CatalogprocError) as error:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from catalogproc.datasets.benchmark_stars import Benchmark
 from catalogproc.datasets.test_sets import training_stars
-from catalogproc.errors import BundleError, ContractError, InputError, JobError
+from catalogproc.errors import (
+    BundleError,
+    ContractError,
+    InputError,
+    JobError,
+    did_you_mean,
+    plural,
+)
 from catalogproc.evaluation.metrics import resolve_device
 from catalogproc.evaluation.xgboost_baseline import Trees
 from catalogproc.network.bundle import Bundle
@@ -161,6 +168,7 @@ def select_experiments(figures: str) -> tuple[Experiment, ...]:
             "no such figure in Zhang, Bu et al. (2026)",
             wanted=f"all, none, or some of {', '.join(map(str, FIGURES))}",
             found=figures, where="--figures",
+            advice=did_you_mean(figures.strip(), ("all", "none", *known)),
         )  # fmt: skip
     return tuple(item for item in EXPERIMENTS if str(item.figure) in wanted)
 
@@ -187,7 +195,7 @@ def exclude_training_stars(bundle: Bundle, stars: Benchmark) -> Benchmark:
     if not len(unseen):
         raise InputError(
             "the model was trained on all of the test stars",
-            found=f"{len(stars):,} stars", where=stars.name,
+            found=plural(len(stars), "star"), where=stars.name,
             advice="name other stars with --data",
         )  # fmt: skip
     return replace(unseen, name=f"{len(unseen):,} of {stars.name} (not in the training set)")

@@ -345,7 +345,7 @@ def _matches(word: Path, say: Callable[[str], None]) -> Sequence[File]:
     ]
     others = [path.name for path in found if path not in partitions]
     if others and partitions:
-        say(f"{word}: {len(partitions)} of {len(found)} files are read" + not_read(others))
+        say(f"{word}: {len(partitions)} of {plural(len(found), 'file')} read" + not_read(others))
         found = partitions
     if not found:
         raise JobError(
@@ -373,7 +373,7 @@ def _in_folder(folder: Path, say: Callable[[str], None]) -> list[Path]:
             advice=next((advice for path in others[:10] if (advice := advice_for(path))), None),
         )
     if others:
-        say(f"{folder}: {len(found)} of {len(inside)} files are read" + not_read(names))
+        say(f"{folder}: {len(found)} of {plural(len(inside), 'file')} read" + not_read(names))
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.io.archives import is_archive, unpack
 from catalogproc.io.staging import stage
 from catalogproc.readers.formats import READ_FILES, has_known_suffix
@@ -52,7 +52,7 @@ def spectra_in(archive: Path, say: Callable[[str], None]) -> list[Path]:
             advice=_advice(members),
         )
     others = [path.name for path in members if path not in files]
-    say(f"{archive}: {len(files)} of {len(members)} files are read" + not_read(others))
+    say(f"{archive}: {len(files)} of {plural(len(members), 'file')} read" + not_read(others))
     return files
 
 

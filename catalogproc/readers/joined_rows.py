@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import InputError
+from catalogproc.errors import InputError, plural
 from catalogproc.io.remote_file import File, RemoteFile
 
 Mask = NDArray[np.bool_]
@@ -251,7 +251,7 @@ def _numpy(mask: pa.Array | pa.ChunkedArray) -> Mask:
 
 def _twice(star: int, stars: int, where: object) -> InputError:
     return InputError(
-        f"{stars} star{'s' if stars > 1 else ''} with different rows in the gaia_source table",
+        f"{plural(stars, 'star')} with different rows in the gaia_source table",
         wanted="each source_id once, or rows that agree in every column",
         found=f"source_id {star} more than once",
         where=where,

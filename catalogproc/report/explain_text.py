@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalogproc.contract import load_contract
+from catalogproc.errors import plural
 from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.report.explain import Explanation, LabelPrediction
 from catalogproc.vocabulary import BANDS
@@ -69,8 +70,8 @@ def _input(star: Explanation) -> Iterator[str]:
     number = {band: sum(name.startswith(band) for name in coefficients) for band in BANDS}
     others = [name for name in star.tokens if name not in coefficients]
     yield (
-        f"  {len(star.tokens)} tokens: {number['bp']} BP and {number['rp']} RP coefficients, "
-        f"{', '.join(others) or 'no others'}"
+        f"  {plural(len(star.tokens), 'token')}: {number['bp']} BP and {number['rp']} RP "
+        f"coefficients, {', '.join(others) or 'no others'}"
     )
     outside = [name for name, out in zip(star.tokens, outside_training(star), strict=True) if out]
     if outside:

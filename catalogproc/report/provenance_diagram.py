@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from catalogproc.errors import plural
 from catalogproc.rundir.manifest import InputFile, RunIdentity
 from catalogproc.rundir.receipts import Receipt
 
@@ -75,8 +76,8 @@ def provenance_diagram(identity: RunIdentity, receipts: Sequence[Receipt]) -> Di
     y = _add_row(
         boxes,
         [
-            ("catalog/", (f"{written:,} stars", _parts([r.catalog_part for r in receipts]))),
-            ("rejected/", (f"{rejected:,} rows", _parts([r.rejected_part for r in receipts]))),
+            ("catalog/", (plural(written, "star"), _parts([r.catalog_part for r in receipts]))),
+            ("rejected/", (plural(rejected, "row"), _parts([r.rejected_part for r in receipts]))),
         ],
         y,
     )
@@ -96,7 +97,7 @@ def _run_lines(receipts: Sequence[Receipt]) -> list[str]:
         started = min(receipt.started for receipt in receipts)[:16]
         finished = max(receipt.finished for receipt in receipts)[:16]
         lines.append(f"{started} to {finished}".replace("T", " "))
-    return [*lines, f"{len(receipts):,} chunk{'s' * (len(receipts) != 1)}"]
+    return [*lines, plural(len(receipts), "chunk")]
 
 
 def _files(files: Sequence[InputFile]) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ def _files(files: Sequence[InputFile]) -> tuple[str, ...]:
 
 def _parts(paths: Sequence[str]) -> str:
     count = sum(map(bool, paths))
-    return f"{count:,} part{'s' * (count != 1)}, hashed"
+    return f"{plural(count, 'part')}, hashed"
 
 
 def _add_row(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.errors import plural
 from catalogproc.flags import Flag, load_flags
 from catalogproc.report.histograms import RANGES, Axis, Counts, Histograms
 
@@ -81,11 +82,13 @@ class SampleTrust:
     def words(self) -> str:
         """The banner."""
         share = f"{100 * self.good / self.stars:.1f} %" if self.stars else "none"
-        text = f"{self.good:,} of {self.stars:,} stars ({share}) are good for {self.purpose} "
+        text = (
+            f"{self.good:,} of {plural(self.stars, 'star')} ({share}) are good for {self.purpose} "
+        )
         text += f"({self.sample})."
         if self.removed:
             flag, number, alone = self.removed[0]
-            text += f" {flag.name} removes most: {number:,} stars, {alone:,} of them alone."
+            text += f" {flag.name} removes most: {plural(number, 'star')}, {alone:,} of them alone."
         if self.good < MIN_GOOD_STARS:
             text += " Pictures show the other stars too, in grey."
         return text

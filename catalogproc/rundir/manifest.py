@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+"""The lock of the run that uses a folder; it names the process, also after its end."""
+LOG_FILE = "log.jsonl"
+"""The events of a run, one JSON object a line."""
 CATALOG = "catalog"
 POSTERIOR = "posterior"
 REJECTED = "rejected"

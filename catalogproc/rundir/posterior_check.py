@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import CatalogprocError
+from catalogproc.errors import CatalogprocError, plural
 from catalogproc.rundir.manifest import POSTERIOR
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def check_posterior(folder: Path, receipt: Receipt) -> list[str]:
         return [f"{name} is no Parquet file that can be read: {error}"]
     findings = []
     if rows != receipt.rows_written:
-        findings.append(f"{name} has {rows} rows, its receipt says {receipt.rows_written}")
+        findings.append(
+            f"{name} has {plural(rows, 'row')}, its receipt says {receipt.rows_written}"
+        )
     if len(lengths) > 1:
         findings.append(f"{name} has lists of {sorted(lengths)} values")
     return findings

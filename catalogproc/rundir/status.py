@@ -1,19 +1,27 @@
-"""The progress of a run, from its receipts alone: also while it runs, and from another host."""
+"""The progress of a run, from its receipts alone: also while it runs, and from another host.
+
+Whether it has ended is also known from its log and from the process that its lock names.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from catalogproc.errors import plural
-from catalogproc.rundir.manifest import read_identity
+from catalogproc.io.processes import has_ended
+from catalogproc.rundir.manifest import LOCK_FILE, LOG_FILE, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts, receipt_files
 from catalogproc.rundir.summary import summarise
 
+ENDS = ("finished", "stopped short", "ended")
+"""Events of the log after which a run no longer works."""
+_TAIL = 65_536
 RECENT = 20
 """The present pace is that of this number of chunks, the last ones."""
 
@@ -95,7 +103,7 @@ class Status:
         if self.workers:
             lines.append(
                 f"{plural(len(self.workers), 'worker')} on {', '.join(self.devices)}, "
-                f"{min(self.workers.values()):,} to {max(self.workers.values()):,} chunks each"
+                f"{_span(self.workers.values())} each"
             )
         if self.unreadable:
             lines.append(
@@ -154,6 +162,36 @@ def status(folder: Path, now: datetime | None = None) -> Status:
     )
 
 
+def has_stopped(folder: Path) -> bool:
+    """Return whether no process works on a run any more, as far as its files tell.
+
+    Parameters
+    ----------
+    folder
+        The output folder of a run.
+
+    Returns
+    -------
+    bool
+        True where the last line of the log says that the run ended, or where the process that
+        the lock names ran on this host and is gone. A run that was killed on another host is not
+        known to have ended.
+    """
+    folder = Path(folder)
+    try:
+        with (folder / LOG_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            last = json.loads(file.read().splitlines()[-1])
+        if last["event"] in ENDS:
+            return True
+    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        pass  # no log, or a line that is being written
+    try:
+        return has_ended((folder / LOCK_FILE).read_bytes())
+    except OSError:
+        return False
+
+
 def _pace(receipts: Sequence[Receipt]) -> float:
     """Return stars per second, from the first start to the last end of these chunks."""
     if not receipts:
@@ -164,6 +202,11 @@ def _pace(receipts: Sequence[Receipt]) -> float:
     read = sum(receipt.rows_read for receipt in receipts)
     # After a clock was set back between two chunks, the pace is unknown.
     return read / seconds if seconds > 0 else 0.0
+
+
+def _span(counts: Iterable[int]) -> str:
+    few, many = min(counts), max(counts)
+    return plural(many, "chunk") if few == many else f"{few:,} to {plural(many, 'chunk')}"
 
 
 def _time(seconds: float) -> str:

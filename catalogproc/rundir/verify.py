@@ -73,10 +73,10 @@ class VerifyReport:
         """Return the report for the user."""
         reasons = "".join(f", {n:,} {word}" for word, n in sorted(self.rejected_by_reason.items()))
         return [
-            f"run {self.run_id}: {self.rows_read:,} rows read = {self.rows_written:,} written "
-            f"+ {self.rows_rejected:,} rejected{reasons}",
-            f"{self.parts:,} parts of {self.chunks:,} chunks, {self.bytes:,} bytes: "
-            "hashes, rows, contracts and provenance agree",
+            f"run {self.run_id}: {plural(self.rows_read, 'row')} read = {self.rows_written:,} "
+            f"written + {self.rows_rejected:,} rejected{reasons}",
+            f"{plural(self.parts, 'part')} of {plural(self.chunks, 'chunk')}, {self.bytes:,} "
+            "bytes: hashes, rows, contracts and provenance agree",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
 
@@ -212,7 +212,7 @@ class _Verification:
             self._search.add(part, receipt.each_file())
         findings = []
         if count != rows:
-            findings.append(f"{name} has {count} rows, its receipt says {rows}")
+            findings.append(f"{name} has {plural(count, 'row')}, its receipt says {rows}")
         if not in_catalog and reasons != Counter(receipt.rejected_by_reason):
             findings.append(
                 f"{name} has rows rejected as {dict(reasons)}, its receipt says "
@@ -245,7 +245,7 @@ def _check_files(name: str, files: Mapping[str, int], receipt: Receipt) -> list[
     for one in receipt.each_file():
         wanted[masked(one.file)] += one.rows_read - one.rows_written
     return [
-        f"{name} has {files.get(file, 0)} rows of {file}, its receipt says {wanted[file]}"
+        f"{name} has {plural(files.get(file, 0), 'row')} of {file}, its receipt says {wanted[file]}"
         for file in sorted(wanted.keys() | files.keys())
         if files.get(file, 0) != wanted[file]
     ]
@@ -272,12 +272,12 @@ def _check_receipt(receipt: Receipt, identity: RunIdentity) -> list[str]:
         (foreign, f"is of another input, {', '.join(foreign[:5])}"),
         (
             receipt.rows_read != receipt.rows_written + receipt.rows_rejected,
-            f"says {receipt.rows_read} rows read, but {receipt.rows_written} written "
+            f"says {plural(receipt.rows_read, 'row')} read, but {receipt.rows_written} written "
             f"and {receipt.rows_rejected} rejected",
         ),
         (
             sum(receipt.rejected_by_reason.values()) != receipt.rows_rejected,
-            f"says {receipt.rows_rejected} rows rejected, but the reasons add up to "
+            f"says {plural(receipt.rows_rejected, 'row')} rejected, but the reasons add up to "
             f"{sum(receipt.rejected_by_reason.values())}",
         ),
         (receipt.rows_written and not receipt.catalog_part, "names no part of the catalog"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from catalogproc.contract import Column, Contract
 from catalogproc.datasets.star_reader import RowCount, StarFiles, read_stars
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.io.parquet_writer import TableWriter
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle
@@ -40,9 +40,12 @@ class EmbedResult:
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
-        text = [f"{self.read:,} spectra read, {self.written:,} vectors written to {self.output}"]
+        text = [
+            f"{plural(self.read, 'spectrum', 'spectra')} read, "
+            f"{plural(self.written, 'vector')} written to {self.output}"
+        ]
         if self.rejected:
-            text.append(f"{self.rejected:,} rows left out, which a run would reject too")
+            text.append(f"{plural(self.rejected, 'row')} left out, which a run would reject too")
         return text
 
 

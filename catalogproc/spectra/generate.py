@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalogproc.datasets.table_io import read_table, read_units
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.evaluation.metrics import resolve_device
 from catalogproc.features.table_inputs import TableInputs
 from catalogproc.network.bundle import Bundle
@@ -140,7 +140,12 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     tokens, known = inputs.given_tokens, tuple(inputs.named.values())
     predictor = Predictor(bundle, resolve_device(device))
     spectra, extra, ids = generate_spectra(predictor, tokens), _numbers(table), _ids(table)
-    error, lines = None, [f"{_count(len(ids))} from {', '.join(known)}, {wanted.scale}"]
+    written = f"{plural(len(ids), 'spectrum', 'spectra')} written to"
+    lines = [
+        f"{written} {', '.join(map(str, wanted.files))}",
+        f"made from {', '.join(known)}; {wanted.scale}",
+    ]
+    error = None
     if wanted.kpc is not None:
         magnitude, error = apparent_magnitude(predictor, tokens, wanted.kpc)
         _check_magnitudes(magnitude)
@@ -164,7 +169,7 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     if wanted.plot is not None:
         title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
         draw_spectra(wanted.plot, spectra, _names(table, known), title)
-    return [*lines, *(str(path) for path in wanted.files)]
+    return lines
 
 
 def _inputs(table: pa.Table, path: Path | None, vocabulary: Vocabulary) -> TableInputs:
@@ -184,10 +189,6 @@ def _check_magnitudes(magnitude: Floats) -> None:
         )
 
 
-def _count(stars: int) -> str:
-    return "1 spectrum" if stars == 1 else f"{stars:,} spectra"
-
-
 def _brightness(magnitude: Floats, error: Floats) -> str:
     """The magnitudes of N stars in words."""
     low, high, typical = np.nanmin(magnitude), np.nanmax(magnitude), np.nanmedian(error)
@@ -204,7 +205,7 @@ def _tension_lines(mean: Floats, sigma: Floats, off: Floats, vocabulary: Vocabul
     row, column = np.unravel_index(np.argmax(far), far.shape)
     token = vocabulary.tokens[column]
     value = mean[row, column] + off[row, column] * sigma[row, column]
-    which = "this star is" if len(far) == 1 else f"{affected:,} of {len(far):,} stars are"
+    which = "this star is" if len(far) == 1 else f"{affected:,} of {plural(len(far), 'star')} are"
     whose = "" if len(far) == 1 else f" of star {row + 1}"
     return [
         f"{which} unlike any training star: {token.name} = {value:.4g}{whose}, predicted from the"

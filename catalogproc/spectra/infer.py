@@ -23,7 +23,7 @@ from catalogproc.datasets.table_io import (
     read_units,
     write_table,
 )
-from catalogproc.errors import JobError, did_you_mean
+from catalogproc.errors import JobError, did_you_mean, plural
 from catalogproc.features import astrometry
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import GIGAYEAR, TableInputs, default_job
@@ -88,17 +88,19 @@ class InferResult:
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
         text = [
+            f"{plural(self.rows, 'row')} written to {self.output}",
             f"used as inputs: {shown(self.used)}",
             f"not used: {shown(self.ignored) or 'none'}",
             f"predicted: {shown(self.columns)}",
-            f"{_rows(self.rows)} written to {self.output}",
         ]
         if self.typical_errors:
-            text.insert(
-                2, f"typical errors taken, as none is given: {counts_text(self.typical_errors)}"
+            text.append(
+                f"typical errors taken, as none is given: {counts_text(self.typical_errors)}"
             )
         if self.predicted < self.rows:
-            text.append(f"{_rows(self.rows - self.predicted)} without any input: no prediction")
+            text.append(
+                f"{plural(self.rows - self.predicted, 'row')} without any input: no prediction"
+            )
         return text
 
 
@@ -278,7 +280,3 @@ def _described(word: str, vocabulary: Vocabulary) -> tuple[str, str]:
 
 def _column(name: str, unit: str, meaning: str) -> Column:
     return Column(name, "float32", meaning, unit=unit, nullable=True)
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"

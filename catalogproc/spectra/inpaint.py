@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from catalogproc.contract import Contract
 from catalogproc.datasets.star_reader import ROWS, RowCount, StarFiles, all_inputs_job, read_stars
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.features.one_band import OTHER, hide_band
 from catalogproc.features.spectra import g_magnitude
 from catalogproc.features.tokens import Tokens
@@ -221,27 +221,21 @@ class InpaintResult:
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
-        text = [f"{_count(self.read, 'spectrum', 'spectra')} read, {self.written:,} written to"
+        text = [f"{plural(self.read, 'spectrum', 'spectra')} read, {self.written:,} written to"
                 f" {self.output}"]  # fmt: skip
         if self.synthetic:
             text.append(
-                f"G magnitude of {_count(self.synthetic, 'star', 'stars')} computed from both"
+                f"G magnitude of {plural(self.synthetic, 'star')} computed from both"
                 " bands, so that it holds the predicted one: --gaia-source gives the measured one"
             )
         if self.without:
             text.append(
-                f"{_count(self.without, 'star', 'stars')} left out: no coefficient to go by, or no"
+                f"{plural(self.without, 'star')} left out: no coefficient to go by, or no"
                 " G magnitude"
             )
         if self.rejected:
-            text.append(
-                f"{_count(self.rejected, 'row', 'rows')} left out, which a run would reject too"
-            )
+            text.append(f"{plural(self.rejected, 'row')} left out, which a run would reject too")
         return text
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def complete(

@@ -14,7 +14,7 @@ from catalogproc.datasets.apogee_xp import GIANT_LOGG, GIANT_TEFF
 from catalogproc.datasets.dataset import TRAIN, dataset_columns, load_dataset
 from catalogproc.datasets.holdout import Holdout, real_holdout
 from catalogproc.datasets.star_table import StarSampler, StarTable, in_second_part, mixture
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.training.augmented_stars import AugmentedStars, augmented_stars
 from catalogproc.training.config import JobTable
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -188,7 +188,7 @@ def read_stars(
     if held_out.all() or not held_out.any():
         raise JobError(
             "too few stars to train and to validate",
-            found="1 row" if len(table.ids) == 1 else f"{len(table.ids)} rows", where=folder,
+            found=plural(len(table.ids), "row"), where=folder,
         )  # fmt: skip
     if augmentation and vocabulary.basis != "canonical":
         raise JobError(

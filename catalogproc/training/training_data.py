@@ -17,7 +17,7 @@ from catalogproc.datasets.dataset import (
 )
 from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.datasets.star_table import StarSampler, StarTable, mixture
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, plural
 from catalogproc.network.bundle import Bundle, Domain
 from catalogproc.network.transformer import Shape
 from catalogproc.release import Release, load_release
@@ -232,7 +232,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
     stars = read_stars(folder, vocabulary, options, spec.job.augmentation)
     ids = np.unique(stars.training.ids)
     facts = {
-        "data": f"{about['made from']}, {len(ids):,} stars",
+        "data": f"{about['made from']}, {plural(len(ids), 'star')}",
         "credit": about["credit"],
         "dataset_sha256": about["sha256"],
         "validation_stars": len(np.unique(stars.validation.ids)),

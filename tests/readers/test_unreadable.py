@@ -156,4 +156,4 @@ def test_what_a_folder_holds_besides_is_named(tmp_path: Path) -> None:
     path = put(tmp_path, "stars.csv", b"source_id\n1\n")
     told: list[str] = []
     assert expand([tmp_path], told.append) == [path]
-    assert told == [f"{tmp_path}: 1 of 3 files are read; not read: more/, stars.npz"]
+    assert told == [f"{tmp_path}: 1 of 3 files read; not read: more/, stars.npz"]

@@ -316,7 +316,7 @@ def test_the_spectra_in_a_zip_archive_are_read_and_the_rest_is_named(
         assert spectra(file).equals(spectra(INPUTS / "xp6.parquet"))
         assert named(file) == f"zip:/{path}/XP_CONTINUOUS-Gaia DR3.parquet"
         assert located(named(file)) == file
-    assert "1 of 3 files are read; not read: RVS-Gaia DR3.csv, readme.txt" in told[0]
+    assert "1 of 3 files read; not read: RVS-Gaia DR3.csv, readme.txt" in told[0]
 
 
 @pytest.mark.parametrize("structure", ["DATAMODEL_GAIA", "DATAMODEL_STANDARD"])
@@ -394,4 +394,4 @@ def test_margins_and_metadata_of_a_hats_catalog_are_no_spectra(tmp_path: Path) -
     assert [str(path.relative_to(tmp_path)) for path in found] == [
         "xp/dataset/Norder=0/Dir=0/Npix=0.parquet"
     ]
-    assert "1 of 6 files are read; not read:" in told[0]
+    assert "1 of 6 files read; not read:" in told[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from typer.testing import CliRunner
 import catalogproc
 from catalogproc.cli.main import app
 from catalogproc.errors import ResumeError
+from catalogproc.io.processes import this_process
 from catalogproc.rundir.receipts import receipt_files
-from catalogproc.rundir.status import status
+from catalogproc.rundir.status import has_stopped, status
 
 NOW = STARTED + timedelta(seconds=65)
 
@@ -72,7 +75,72 @@ def test_the_verb(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["status", str(tmp_path), "--json"])
     assert json.loads(done.output)["finished"] is True
     done = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert "1 worker on cpu, 4 to 4 chunks each" in done.output
+    assert "1 worker on cpu, 4 chunks each" in done.output
+
+
+def unfinished(folder: Path, last_event: str) -> list[Path]:
+    """Make a run of four chunks, two of which are not done yet; return their receipts, set aside.
+
+    The lock names this process, as that of a run that works.
+    """
+    finished_run(folder)
+    aside = []
+    for path in receipt_files(folder)[:2]:
+        aside.append(path.rename(folder / f"{path.name}.aside"))
+    (folder / "log.jsonl").write_text(json.dumps({"event": last_event}) + "\n")
+    (folder / ".lock").write_text(json.dumps(this_process()))
+    return aside
+
+
+def test_watch_shows_the_progress_until_the_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = unfinished(tmp_path, "chunk done")
+
+    def a_chunk_is_done(seconds: float) -> None:
+        path = aside.pop()
+        path.rename(tmp_path / "receipts" / path.name.removesuffix(".aside"))
+
+    monkeypatch.setattr("catalogproc.cli.catalog.time.sleep", a_chunk_is_done)
+    done = CliRunner().invoke(app, ["status", str(tmp_path), "--watch"])
+    heads = [line for line in done.output.splitlines() if "stars read" in line]
+    assert [line.split(": ")[1].split(" of")[0] for line in heads] == ["106", "159", "212"]
+    assert done.exit_code == 0
+    assert "every row of the inputs has been read" in done.output
+
+
+@pytest.mark.parametrize("event", ["stopped short", "ended", "finished"])
+def test_watch_ends_with_a_run_that_ended_short(event: str, tmp_path: Path) -> None:
+    unfinished(tmp_path, event)
+    assert has_stopped(tmp_path)
+    done = CliRunner().invoke(app, ["status", str(tmp_path), "--watch", "--every", "0.1"])
+    assert done.exit_code == 1
+    assert "106 of 212 stars read" in done.output
+    assert "the same command as before resumes it" in done.output
+
+
+def test_a_run_whose_process_is_gone_has_stopped(tmp_path: Path) -> None:
+    unfinished(tmp_path, "chunk done")
+    assert not has_stopped(tmp_path)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True).stdout  # fmt: skip
+    (tmp_path / ".lock").write_text(json.dumps(this_process() | {"pid": int(gone)}))
+    assert has_stopped(tmp_path)
+
+
+def test_ctrl_c_ends_watching_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished(tmp_path, "chunk done")
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("catalogproc.cli.catalog.time.sleep", interrupt)
+    done = CliRunner().invoke(app, ["status", str(tmp_path), "--watch"])
+    assert done.exit_code == 0
+    assert "106 of 212 stars read" in done.output
+    assert "resumes" not in done.output
 
 
 @pytest.mark.parametrize("kind", ["no such folder", "a file", "an empty folder", "other files"])
