@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from catalogproc.cluster.progress import ProgressBar
+from catalogproc.io.progress_bar import ProgressBar
 
 
 class Voice:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
 
 from catalogproc.cluster.plan import make_plan
-from catalogproc.cluster.progress import ProgressBar
 from catalogproc.cluster.result import RunResult
 from catalogproc.cluster.run import Announce, Progress
 from catalogproc.cluster.run import run as run_plan
 from catalogproc.cluster.spec import ClusterConfig, Paths, RunSpec
+from catalogproc.io.progress_bar import shown
 from catalogproc.job import Job
 from catalogproc.report.html_report import REPORT_FILE, write_report
 from catalogproc.rundir.sync import synced
+
+_LOG = logging.getLogger("catalogproc.run")
 
 
 def run(
@@ -63,11 +64,11 @@ def run(
     posterior
         Number of values of each star's posterior that are written beside the catalog.
     progress
-        True shows a bar in a terminal, a line that changes in a notebook, and a line a minute
-        elsewhere; False nothing. A function is called with (stars done, stars in all or None, a
-        note).
+        True shows a bar in a terminal and a line that changes in a notebook; elsewhere a line a
+        minute is logged (logger ``catalogproc.progress``). False shows nothing.
+        A function is called with (stars done, stars in all or None, a note).
     announce
-        Called with a line for the user.
+        Called with a line for the user; it is logged too (logger ``catalogproc.run``).
 
     Returns
     -------
@@ -101,23 +102,15 @@ def run(
         bridge=bridge,
         posterior=posterior,
     )
-    with synced(spec.output, announce) as folder, _shown(progress) as report:
-        plan = make_plan(spec.with_output(folder), announce)
-        result = run_plan(plan, progress=report, announce=announce)
+
+    def say(line: str) -> None:
+        _LOG.info("%s", line)
+        if announce is not None:
+            announce(line)
+
+    with synced(spec.output, say) as folder, shown(progress, "stars") as report:
+        plan = make_plan(spec.with_output(folder), say)
+        result = run_plan(plan, progress=report, announce=say)
         if result.chunks_run or not (folder / REPORT_FILE).is_file():
             write_report(folder, model=plan.bundle.path)
     return result
-
-
-@contextmanager
-def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
-    """Yield what is called with the progress; a bar is removed at the end."""
-    if not isinstance(progress, bool):
-        yield progress
-        return
-    bar = ProgressBar("stars") if progress else None
-    try:
-        yield bar
-    finally:
-        if bar is not None:
-            bar.close()

@@ -5,49 +5,23 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from catalogproc.contract import Contract, load_contract
-from catalogproc.errors import JobError, did_you_mean
+from catalogproc.errors import JobError, did_you_mean, plural
+from catalogproc.export.describe_file import describe_file
+from catalogproc.export.sections import ALSO, Section
+from catalogproc.features.derived_labels import DERIVED
 from catalogproc.flags import load_flags, load_input_flags
 from catalogproc.job import Job, TrainingJob, load_job, load_training_job, shipped_jobs
 from catalogproc.release import Release, load_release, shipped_releases
 from catalogproc.resources import shipped
+from catalogproc.vocabulary import BANDS
 
+VOCABULARY = ("vocabulary", "tokens")
 CONTRACTS = ("catalog", "posterior", "prior", "xp_continuous", "gaia_source", "rejected", "receipt")
-_ALSO = "also read as"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title with a text and a table, either of which may be empty."""
-
-    title: str
-    text: str = ""
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return asdict(self)
-
-    def markdown(self) -> str:
-        """Return the section as Markdown, with the names in the table as code."""
-        lines = [f"# {self.title}", "", self.text]
-        if self.rows:
-            lines += ["", f"| {' | '.join(self.header)} |", "|---" * len(self.header) + "|"]
-            for row in self.rows:
-                cells = [cell.replace("|", "\\|") or "-" for cell in row]
-                first = self.header.index("name") if "name" in self.header else 0
-                cells[first] = f"`{cells[first]}`"
-                if _ALSO in self.header:
-                    also = self.header.index(_ALSO)
-                    names = [f"`{name}`" for name in row[also].split(", ") if name]
-                    cells[also] = ", ".join(names) or "-"
-                lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join([*lines, ""])
 
 
 def describe(what: str) -> list[Section]:
@@ -56,19 +30,24 @@ def describe(what: str) -> list[Section]:
     Parameters
     ----------
     what
-        Name of a contract, ``flags``, name or folder of a model, name or file of a job or of a
-        release, or a run folder.
+        Name of a contract, ``flags``, ``vocabulary`` or ``tokens``, name or folder of a model,
+        name or file of a job or of a release, a run folder, or a file of spectra or of other
+        data.
 
     Raises
     ------
     JobError
         Nothing has that name; the message lists the names.
+    InputError
+        A file of data that cannot be read.
     """
     path = Path(what)
     if what in CONTRACTS:
         return [_contract(load_contract(what))]
     if what == "flags":
         return _flags()
+    if what in VOCABULARY:
+        return _vocabulary()
     if (path / "run.json").is_file():
         return _run(path)
     if (path / "bundle.toml").is_file() or what == "default" or what in _models():
@@ -77,12 +56,17 @@ def describe(what: str) -> list[Section]:
         return _release(load_release(what))
     if path.suffix == ".toml" or what in shipped_jobs():
         return [_job(what)]
+    if path.is_file():
+        return describe_file(path)
     names = (
-        *CONTRACTS, "flags", "default", *_models(), *shipped_jobs(), *shipped_releases()
+        *CONTRACTS, "flags", *VOCABULARY, "default", *_models(), *shipped_jobs(),
+        *shipped_releases(),
     )  # fmt: skip
     raise JobError(
         "nothing of that name",
-        wanted=", ".join((*names, "a file of a job or release, a bundle's or a run's folder")),
+        wanted=", ".join(
+            (*names, "a file of a job, a release or of data, a bundle's or a run's folder")
+        ),
         found=what,
         advice=did_you_mean(what, names),
     )
@@ -97,7 +81,7 @@ def _contract(contract: Contract) -> Section:
     header = ["column", "type", "unit", "UCD", "meaning"]
     aliases = any(column.also for column in contract.columns)
     if aliases:
-        header.append(_ALSO)
+        header.append(ALSO)
     rows = tuple(
         (column.name, column.type, column.unit, column.ucd, column.description)
         + ((", ".join(column.also),) if aliases else ())
@@ -131,6 +115,35 @@ def _flags() -> list[Section]:
             facts,
         ),
     ]
+
+
+def _vocabulary() -> list[Section]:
+    """Return the tokens, the coefficients of a band in one row, and the derived labels."""
+    from catalogproc.network.bundle import load_bundle
+
+    bundle = load_bundle("default")
+    vocabulary, requestable = bundle.vocabulary, set(bundle.requestable)
+    rows = []
+    for band in BANDS:
+        tokens = [token for token in vocabulary.tokens if token.band == band]
+        first, last = tokens[0], tokens[-1]
+        rows.append((f"{first.name} ... {last.name}", "coefficient", first.unit,
+                     first.description.partition(", coefficient")[0],
+                     "yes" if {t.name for t in tokens} <= requestable else "some"))  # fmt: skip
+    rows += [
+        (token.name, token.kind, token.unit, token.description,
+         "yes" if token.name in requestable else "no")
+        for token in vocabulary.tokens if not token.band
+    ]  # fmt: skip
+    derived = tuple((item.name, item.token, item.unit, item.meaning) for item in DERIVED.values())
+    also = "Also read and predicted by name, in these units."
+    return [
+        Section("vocabulary", f"{plural(len(vocabulary), 'token')} that a model reads or "
+                "predicts. `infer --labels` and Model.predict take their names in any case.",
+                ("token", "kind", "unit", "meaning", "predicted by the default model"),
+                tuple(rows)),
+        Section("derived labels", also, ("name", "from", "unit", "meaning"), derived),
+    ]  # fmt: skip
 
 
 def _excluded_from(value: int) -> str:

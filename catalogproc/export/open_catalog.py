@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from catalogproc.contract import Contract
 from catalogproc.errors import ResumeError, plural
+from catalogproc.export.catalog_html import catalog_html
 from catalogproc.export.reader import Rows, ScanCache
 from catalogproc.rundir.manifest import RunIdentity
 from catalogproc.rundir.provenance import PROVENANCE_FILE
@@ -42,6 +43,29 @@ class Catalog:
         scan = self._cache.current()
         model, run = scan.identity.model.get("name"), scan.identity.run_id
         return f"<catalog {self.folder}: {plural(scan.total, 'star')}, model {model}, run {run}>"
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks: the first stars, and how many have which flag."""
+        return catalog_html(self)
+
+    def __getitem__(self, name: str | list[str]) -> Any:
+        """Return a column with its unit, or a table of several, as an astropy QTable does.
+
+        Parameters
+        ----------
+        name
+            A column, ``stars["mass"]``: an astropy Quantity where it has a unit, else an array
+            of numpy. A list of columns, ``stars[["mass", "age"]]``: an astropy Table.
+        """
+        if isinstance(name, str):
+            column = self.to_astropy([name])[name]
+            return column.value if column.unit is None else column.quantity
+        if isinstance(name, list):
+            return self.to_astropy(name)
+        raise TypeError(f"stars[...] takes the name of a column or a list of names, not {name!r}")
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.columns)
 
     @property
     def identity(self) -> RunIdentity:
@@ -179,7 +203,7 @@ def open_catalog(folder: str | Path) -> Catalog:
     >>> giants = stars.to_pandas(["source_id", "mass", "age"], where="good_mass_age")
     >>> giants.columns.tolist()
     ['source_id', 'mass', 'age']
-    >>> stars.to_astropy(["mass"])["mass"].unit
+    >>> stars["mass"].unit
     Unit("solMass")
     """
     catalog = Catalog(pull(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from catalogproc.errors import plural
+from catalogproc.features.derived_labels import known_labels
 from catalogproc.features.table_inputs import TableInputs, default_job
+from catalogproc.io.progress_bar import Progress, shown
 
 if TYPE_CHECKING:
     from catalogproc.job import Job
     from catalogproc.network.bundle import Bundle
     from catalogproc.network.predictor import Predictor
+
+_LOG = logging.getLogger("catalogproc.predict")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,12 @@ class Model:
         return TableInputs.of(table, vocabulary, job or default_job(vocabulary))
 
     def predict(
-        self, table: Any, labels: Sequence[str] | None = None, *, job: Job | None = None
+        self,
+        table: Any,
+        labels: Sequence[str] | None = None,
+        *,
+        job: Job | None = None,
+        progress: Progress | bool = True,
     ) -> pa.Table:
         """Predict labels for each row of a table.
 
@@ -79,19 +90,24 @@ class Model:
             converted. Null, NaN and masked values are missing, also those that a column
             ``NAME.mask`` masks.
         labels
-            What to predict; by default the job's labels that the model can predict, without
-            those that the table has a column of.
+            What to predict: tokens, or ``age`` [Gyr], ``ebv`` [mag] and ``dist`` [kpc], which
+            needs G magnitudes, in any case; by default the job's labels that the model can
+            predict, without those that the table has a column of.
         job
             Which tokens are made of spectra and gaia_source, and how errors are propagated, as
             in a run; by default as the job gaia-dr3-giants.
+        progress
+            True shows a bar in a terminal and in a notebook, if it takes its time; False
+            nothing. A function is called with (rows done, rows, a note).
 
         Returns
         -------
         Table
             ``source_id`` where the table has one; for each label its value and, in
             ``e_<label>``, its total 1-sigma uncertainty, as a catalog has them (a probability,
-            ``rc_prob``, has none): float32 (N,), with units in the fields' metadata. NaN for a
-            row without a token. The table's
+            ``rc_prob``, has none); for age, ebv and dist also the percentiles ``<label>_16`` and
+            ``<label>_84``: float32 (N,), with units in the fields' metadata. NaN for a row
+            without a token. The table's
             metadata name the columns that were ``used`` and ``ignored`` and, of a model that
             reads errors, the inputs for which ``typical_errors`` were taken, as none are given.
 
@@ -104,27 +120,32 @@ class Model:
             Spectra of a release that the model does not read.
         BundleError
             The model was not trained to predict a label.
+        JobError
+            A label that the model does not have; a distance without magnitudes.
         """
-        from catalogproc.inference.catalog_columns import PROBABILITIES
+        from catalogproc.inference.predicted_columns import predicted_columns, requested_tokens
         from catalogproc.inference.table_prediction import counts_text, predict_table
 
-        inputs = self.inputs(table, job=job)
-        wanted = self._labels(inputs) if labels is None else tuple(labels)
-        found = predict_table(self._predictor, inputs, wanted)
+        inputs, vocabulary = self.inputs(table, job=job), self.bundle.vocabulary
+        wanted = self._labels(inputs) if labels is None else labels
+        wanted = known_labels(wanted, vocabulary, "labels")
+        tokens = requested_tokens(wanted, inputs, (*inputs.used, *inputs.ignored))
+        _LOG.info(
+            "%s of %s; used: %s; ignored: %s",
+            *(", ".join(wanted), plural(len(inputs), "row")),
+            *(", ".join(inputs.used), ", ".join(inputs.ignored) or "nothing"),
+        )
+        with shown(progress, "stars") as report:
+            found = predict_table(self._predictor, inputs, tokens, report)
         fields, arrays = [], []
         if inputs.source_id is not None:
             fields.append(pa.field("source_id", pa.int64()))
             arrays.append(inputs.source_id)
-        for label in wanted:
-            token = self.bundle.vocabulary.tokens[self.bundle.vocabulary.column(label)]
-            made = [(label, found.mean[label], token.description)]
-            if label not in PROBABILITIES:
-                words = f"total 1-sigma uncertainty of {label}"
-                made.append((f"e_{label}", found.sigma[label], words))
-            for name, numbers, words in made:
-                metadata = {"unit": token.unit, "description": words}
-                fields.append(pa.field(name, pa.float32(), metadata=metadata))
-                arrays.append(pa.array(numbers.astype(np.float32)))
+        made = predicted_columns(wanted, found, vocabulary)
+        for name, (numbers, (unit, words)) in made.items():
+            metadata = {"unit": unit, "description": words}
+            fields.append(pa.field(name, pa.float32(), metadata=metadata))
+            arrays.append(pa.array(numbers.astype(np.float32)))
         columns = {"used": ", ".join(inputs.used), "ignored": ", ".join(inputs.ignored)}
         if found.typical_errors:
             columns["typical_errors"] = counts_text(found.typical_errors)
@@ -171,6 +192,8 @@ def load_model(
     >>> stars = pa.table({"teff": [4800.0, 4200.0], "m_h": [-0.1, 0.2]})
     >>> model.predict(stars, labels=["logg"]).column_names
     ['logg', 'e_logg']
+    >>> model.predict(stars, labels=["Age"]).column_names
+    ['age', 'e_age', 'age_16', 'age_84']
     """
     from catalogproc.network.bundle import load_bundle
     from catalogproc.network.predictor import Predictor

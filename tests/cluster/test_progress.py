@@ -15,10 +15,11 @@ from rich.console import Console
 from support.runs import Kit
 from support.xp_files import real
 
-from catalogproc.cluster import progress as module
 from catalogproc.cluster.plan import make_plan
-from catalogproc.cluster.progress import ROWS_DONE, ProgressBar, Rate, progress_line, rows_in_flight
+from catalogproc.cluster.progress import ROWS_DONE, rows_in_flight
 from catalogproc.cluster.run import run
+from catalogproc.io import progress_bar as module
+from catalogproc.io.progress_bar import ProgressBar, Rate, progress_line
 
 
 class Clock:
