@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,49 @@ def test_a_catalog_tells_where_it_comes_from(stars: Catalog, tmp_path: Path) -> 
         _ = catalogproc.open_catalog(tmp_path / "x").summary
 
 
+def test_a_column_has_its_unit_and_several_are_a_table(stars: Catalog) -> None:
+    frame = stars.to_pandas()
+    mass, age = stars["mass"], stars["age"]
+    assert isinstance(mass, units.Quantity)
+    assert (mass.unit, age.unit) == (units.solMass, units.Gyr)
+    np.testing.assert_array_equal(mass.value, frame["mass"])
+    assert np.nanmax(age.to_value("yr")) == pytest.approx(1e9 * frame["age"].max(), rel=1e-6)
+    assert stars["source_id"].dtype == np.int64
+    assert stars["good_params"].dtype == bool
+    assert not isinstance(stars["source_id"], units.Quantity)
+    table = stars[["source_id", "mass"]]
+    assert table.colnames == ["source_id", "mass"]
+    with pytest.raises(ContractError, match="no such column") as caught:
+        _ = stars["masss"]
+    assert caught.value.advice == "did you mean mass?"
+    with pytest.raises(TypeError, match="the name of a column"):
+        _ = stars[0]  # type: ignore[index]
+
+
+def test_a_notebook_shows_the_first_stars_and_what_the_flags_say(stars: Catalog) -> None:
+    page, frame = stars._repr_html_(), stars.to_pandas()
+    assert "240 stars" in page
+    assert f"{len(stars.columns)} columns" in page
+    assert "<th>mass<br><small>solMass</small></th>" in page
+    assert f"<td>{frame['source_id'][0]}</td>" in page
+    assert page.count("<tr>") == page.count("</tr>")
+    for name in ("good_params", "good_mass_age"):
+        assert f"<td>{name}</td><td>{int(frame[name].sum())}</td>" in page, name
+    assert "<script" not in page
+
+
+def test_the_log_is_silent_until_somebody_asks(
+    model: Model, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("catalogproc")
+    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+    with caplog.at_level(logging.INFO, "catalogproc"):
+        model.predict(pa.table({"teff": [4800.0], "vsini": [3.0]}), labels=["logg"])
+    assert "used: teff; ignored: vsini" in caplog.text
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
+
+
 # ---------------------------------------------------------------- a model and one's own table
 
 
@@ -221,6 +265,28 @@ def in_astropy(table: pa.Table, arrays: bool = True) -> Table:
     return made
 
 
+def test_labels_are_named_in_any_case_and_derived_ones_are_those_of_infer(
+    model: Model, tmp_path: Path
+) -> None:
+    table = pa.table({"teff": [4800.0, 4200.0], "m_h": [-0.1, 0.2]})
+    found = model.predict(table, labels=["Age", "LOGG", "age"])
+    assert found.column_names == ["age", "e_age", "age_16", "age_84", "logg", "e_logg"]
+    assert found.schema.field("age").metadata[b"unit"] == b"Gyr"
+    log_age = model.predict(table, labels=["log_age"])["log_age"].to_numpy()
+    np.testing.assert_allclose(found["age"], 10.0 ** (log_age - 9.0), rtol=1e-5)
+    pq.write_table(table, tmp_path / "in.parquet")
+    infer(tmp_path / "in.parquet", ["AGE", "Logg"], tmp_path / "out.parquet",
+          Predictor(model.bundle))  # fmt: skip
+    again = pq.read_table(tmp_path / "out.parquet")
+    for name in found.column_names:
+        np.testing.assert_array_equal(found[name], again[name], err_msg=name)
+    with pytest.raises(JobError, match="apparent magnitude"):
+        model.predict(table, labels=["dist"])
+    with pytest.raises(JobError) as caught:
+        model.predict(table, labels=["tef"])
+    assert caught.value.advice == "did you mean teff?"
+
+
 def test_larger_input_errors_make_larger_errors(model: Model) -> None:
     """By finite differences where the error of one token dominates."""
     step, wide = 2.0, 5_000.0
@@ -285,7 +351,7 @@ def test_a_table_that_cannot_be_read_is_refused(model: Model) -> None:
         ContractError, match=r"unit of a column cannot be converted\n  wanted: K\n  found: m\n"
     ):
         model.predict(Table({"teff": [1.0] * units.m}), labels=["logg"])
-    with pytest.raises(ContractError, match="no such token"):
+    with pytest.raises(JobError, match="labels that the model does not have"):
         model.predict(pa.table({"teff": [4800.0]}), labels=["colour"])
     with pytest.raises(ContractError, match="a column of another type"):
         model.predict(pa.table({"bp_coefficients": ["x"], "rp_coefficients": ["y"]}))

@@ -146,7 +146,10 @@ def report(
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", metavar="FILE", help="Known labels by source_id, Parquet, to compare with."
+            "--labels",
+            metavar="FILE",
+            help="Known labels by source_id, Parquet, to compare with.",
+            rich_help_panel="Input",
         ),
     ] = None,
 ) -> None:

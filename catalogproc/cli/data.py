@@ -60,11 +60,19 @@ def convert(
 
 
 def describe(
-    what: Annotated[str, typer.Argument(metavar="catalog|xp_continuous|flags|MODEL|JOB|DIR")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A table (catalog, posterior, prior, xp_continuous, gaia_source, rejected, "
+            "receipt), flags, vocabulary, a model, a job, a Gaia release, the folder of a run, or "
+            "a file of spectra or other data.",
+        ),
+    ],
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
 ) -> None:
-    """Explain a table, the flags, a model, a job or a finished catalog."""
+    """Explain a table, the flags, the tokens, a model, a job, a catalog, or any file of data."""
     from catalogproc.export.describe import describe as describe_it
 
     sections = describe_it(what)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
+from catalogproc.contract import Contract
 from catalogproc.errors import plural
 from catalogproc.flags import load_flags
-
-if TYPE_CHECKING:
-    from catalogproc.export.open_catalog import Catalog
+from catalogproc.rundir.manifest import RunIdentity
 
 ROWS = 5
 """Stars that are shown."""
@@ -23,7 +24,27 @@ COUNTED = 5_000_000
 """Flags are counted in catalogs of at most so many stars: that reads one column of all of them."""
 
 
-def catalog_html(catalog: Catalog) -> str:
+class Stars(Protocol):
+    """What is shown: a :class:`~catalogproc.export.open_catalog.Catalog`."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def identity(self) -> RunIdentity: ...
+
+    @property
+    def contract(self) -> Contract: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]: ...
+
+
+def catalog_html(catalog: Stars) -> str:
     """Return a catalog in HTML: stars, columns, model, what the flags say, and the first rows.
 
     Parameters
@@ -40,7 +61,7 @@ def catalog_html(catalog: Catalog) -> str:
     return "\n".join([f"<div><p>{title}</p>", *_first_rows(catalog), *_flags(catalog), "</div>"])
 
 
-def _first_rows(catalog: Catalog) -> Iterator[str]:
+def _first_rows(catalog: Stars) -> Iterator[str]:
     names = [name for name in SHOWN if name in catalog.columns]
     batch = next(iter(catalog.batches(names)), None)
     rows = [] if batch is None else batch.slice(0, ROWS).to_pylist()
@@ -52,11 +73,11 @@ def _first_rows(catalog: Catalog) -> Iterator[str]:
         yield f"<small>the first {len(rows)} of {plural(len(catalog), 'star')}</small>"
 
 
-def _flags(catalog: Catalog) -> Iterator[str]:
+def _flags(catalog: Stars) -> Iterator[str]:
     total, flags = len(catalog), load_flags()
     if not 0 < total <= COUNTED or "quality_flags" not in catalog.columns:
         return
-    values = catalog.to_arrow(["quality_flags"])["quality_flags"].to_numpy()
+    values = np.concatenate([batch.column(0) for batch in catalog.batches(["quality_flags"])])
     counts = [(flag, int(np.count_nonzero(values & flag.value))) for flag in flags.flags]
     good = {
         "good_params": ("use these for atmospheres", flags.good_params),

@@ -71,10 +71,11 @@ def describe_file(path: Path) -> list[Section]:
 def _spectra(table: Table, path: Path) -> _Spectra | None:
     """Return what the spectra of a file are; None where it has none."""
     try:
-        columns = spectra_columns(path, correlations=True)
-        found = file_spectra(path)
+        columns, found = spectra_columns(path), file_spectra(path)
     except InputError:
         return None
+    if any("correlation" in name.lower() for name in table.types) and "flux" not in columns:
+        columns = spectra_columns(path, correlations=True)
     kinds = [words for name, words in OTHER_KINDS.items() if name in columns]
     releases = found.releases() if not kinds else ()
     facts = [("spectra of the first rows", spectra_text(found.usual))] if found.usual else []
@@ -106,7 +107,9 @@ def _spectra_sections(table: Table, path: Path, spectra: _Spectra) -> list[Secti
     contract = load_contract("xp_continuous")
     release = spectra.release or load_release("dr3")
     own = own_columns(table, spectra.release)
-    rows = [(name, "", contract[name].unit, contract[name].description) for name in spectra.columns]
+    rows: list[tuple[str, ...]] = [
+        (name, "", contract[name].unit, contract[name].description) for name in spectra.columns
+    ]
     rows += _used_rows(own)
     words = "For `catalogproc run --input`."
     if spectra.kind != _COEFFICIENTS:

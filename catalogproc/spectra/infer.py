@@ -22,7 +22,7 @@ from catalogproc.datasets.table_io import (
     write_table,
 )
 from catalogproc.errors import plural
-from catalogproc.features.derived_labels import DERIVED, known_labels
+from catalogproc.features.derived_labels import DERIVED, described, known_labels
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.inference.predicted_columns import Numbers, predicted_columns, requested_tokens
@@ -163,12 +163,12 @@ def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
 
 def _described_inputs(inputs: TableInputs, units: Mapping[str, str]) -> dict[str, Column]:
     """The table's columns that are tokens, in the unit that the file states or else the token's."""
-    described = {}
+    columns = {}
     for token, name in inputs.named.items():
         word = name.lower() if name.lower() in DERIVED else token
         unit, meaning = described(word, inputs.vocabulary)
-        described[name] = _column(name, units.get(name) or unit, meaning)
-    return described
+        columns[name] = _column(name, units.get(name) or unit, meaning)
+    return columns
 
 
 def _column(name: str, unit: str, meaning: str) -> Column:
