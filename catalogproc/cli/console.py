@@ -16,13 +16,22 @@ from catalogproc.io.progress_bar import ProgressBar
 
 
 class Voice:
-    """How much is printed: everything, or with ``--quiet`` only results and errors."""
+    """How much is printed: everything, or with ``--quiet`` only results and errors.
+
+    Attributes
+    ----------
+    quiet
+        Whether ``--quiet`` is given.
+    begun
+        Whether the command has begun its work, which is when it first reports progress.
+    """
 
     quiet = False
+    begun = False
 
 
 VOICE = Voice()
-"""Set once, before a command starts."""
+"""Of the command that this process runs."""
 
 
 def note(line: str) -> None:
@@ -167,6 +176,7 @@ class Progress(ProgressBar):
     """Shows the progress of long work, called as ``progress(done, total, note)``; not --quiet."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        VOICE.begun = True
         if not VOICE.quiet:
             super().__call__(done, total, note)
 

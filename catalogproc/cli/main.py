@@ -15,7 +15,7 @@ from catalogproc.cli.console import VOICE, console, show_log
 from catalogproc.cli.examples import epilog
 from catalogproc.cli.help_pages import SETTINGS, HelpCommand, HelpGroup
 from catalogproc.cli.usage import help_page, usage_error
-from catalogproc.errors import CatalogprocError, refuse_windows
+from catalogproc.errors import CatalogprocError, InputError, refuse_windows
 
 app = typer.Typer(
     name="catalogproc",
@@ -87,9 +87,9 @@ def _program() -> Callable[..., object]:
 
 
 def _failed(error: CatalogprocError) -> int:
-    """Print an error and return its exit code."""
+    """Print an error and return its exit code: 2 where the command had not begun its work."""
     console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-    return error.exit_code
+    return 2 if isinstance(error, InputError) and not VOICE.begun else error.exit_code
 
 
 def _spread(words: list[str]) -> list[str]:

@@ -20,6 +20,11 @@ ROWS = 5
 """Stars that are shown."""
 SHOWN = ("source_id", "teff", "e_teff", "logg", "m_h", "mass", "e_mass", "age", "e_age")
 """Columns that are shown, where the catalog has them."""
+GOOD = {
+    "good_params": "use these for atmospheres",
+    "good_mass_age": "use these for masses and ages",
+}
+"""Columns that say which stars are good, and for what."""
 COUNTED = 5_000_000
 """Flags are counted in catalogs of at most so many stars: that reads one column of all of them."""
 
@@ -77,16 +82,13 @@ def _flags(catalog: Stars) -> Iterator[str]:
     total, flags = len(catalog), load_flags()
     if not 0 < total <= COUNTED or "quality_flags" not in catalog.columns:
         return
-    values = np.concatenate([batch.column(0) for batch in catalog.batches(["quality_flags"])])
+    parts = list(catalog.batches(["quality_flags", *GOOD]))
+    values = np.concatenate([part.column(0).to_numpy() for part in parts])
     counts = [(flag, int(np.count_nonzero(values & flag.value))) for flag in flags.flags]
-    good = {
-        "good_params": ("use these for atmospheres", flags.good_params),
-        "good_mass_age": ("use these for masses and ages", flags.good_mass_age),
-    }
-    rows = [
-        [name, *_share(int(np.count_nonzero((values & mask) == 0)), total), words]
-        for name, (words, mask) in good.items()
-    ]
+    rows: list[list[str]] = []
+    for number, (name, words) in enumerate(GOOD.items(), start=1):
+        count = sum(part.column(number).true_count for part in parts)
+        rows.append([name, *_share(count, total), words])
     rows += [
         [flag.name, *_share(count, total), flag.description]
         for flag, count in sorted(counts, key=lambda item: -item[1]) if count

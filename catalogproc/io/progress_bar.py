@@ -24,7 +24,7 @@ NOTEBOOK_SECONDS = 0.5
 RATE_SECONDS = 60.0
 """The rate is that of the last so many seconds."""
 PATIENCE = 0.5
-"""Seconds of work before a bar appears."""
+"""Seconds of work before a bar appears in Python, where a short call shows none."""
 
 _LOG = logging.getLogger("catalogproc.progress")
 
@@ -105,6 +105,7 @@ class ProgressBar:
         from rich.console import Console
 
         self._unit, self._printed = unit, printed
+        self._patience = 0.0 if printed else PATIENCE
         self._console = console or Console(stderr=True, soft_wrap=True)
         self._bar: Any = None
         self._cell: Any = None
@@ -114,7 +115,7 @@ class ProgressBar:
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         now = time.monotonic()
         self._rate.add(now, done)
-        if now - self._begun < PATIENCE and self._bar is None:
+        if now - self._begun < self._patience:
             return
         if _in_notebook():
             if self._cell is None or now - self._last >= NOTEBOOK_SECONDS:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.catalogs import catalog_table, finished_run
+from support.catalogs import finished_run
 from support.paths import ROOT
 
 from catalogproc.cli.examples import EXAMPLES
@@ -77,7 +77,7 @@ def test_the_first_example_of_a_help_page_runs(
     verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     if "output/demo" in EXAMPLES[verb][0]:
-        finished_run(here / "output" / "demo", files=1, chunks=1, tables=[catalog_table(50)])
+        finished_run(here / "output" / "demo", files=1, chunks=1)
     text = says(EXAMPLES[verb][0], monkeypatch, capsys)
     if verb == "generate":
         assert text.startswith("1 spectrum written to star.ecsv, flux.ecsv, star.png\n")

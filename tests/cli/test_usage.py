@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+from catalogproc.cli.console import VOICE
 from catalogproc.cli.main import app, main
 
 
@@ -47,6 +49,43 @@ def test_what_was_meant_is_said(
     assert said.startswith("error: ")
     assert message in said
     assert f"what to do: {advice}" in said or advice in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "infer --input absent.csv --labels mass --output x.csv",
+        "convert absent.csv --output x",
+        "describe {here}/picture.png",
+        "convert {here}/picture.png --output x",
+        "infer --input {here}/picture.png --labels mass --output x.csv",
+        "infer --input {here}/labels.csv --labels masss --output x.csv",
+        "evaluate --figures al --output x",
+        "evaluate --model giant --output x",
+        "generate --known tef=4800 --plot x.png",
+        "plan --input absent.csv --output x --job demmo",
+        "bridge check absent.toml --from absent.csv --to absent.csv",
+        "export {here} --output x.fits",
+        "status {here}",
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    (tmp_path / "labels.csv").write_text("teff\n4800\n")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(VOICE, "begun", False)
+    said = refused(words.format(here=tmp_path).split(), monkeypatch, capsys)
+    assert said.startswith("error: ")
+    assert sorted(tmp_path.iterdir()) == before
+    for wrong, meant in (
+        ("masss", "mass"), ("figures al ", "all"), ("giant ", "giants"), ("tef=", "teff"),
+        ("demmo", "demo"),
+    ):  # fmt: skip
+        if wrong in words:
+            assert f"did you mean {meant}?" in said
 
 
 def test_every_option_and_every_command_with_two_letters_exchanged(
