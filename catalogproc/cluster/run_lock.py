@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from catalogproc.rundir.manifest import LOCK_FILE
 from catalogproc.errors import LockedError, Refusal
 from catalogproc.io.atomic import write_error
 from catalogproc.io.locks import Lock
+from catalogproc.rundir.manifest import LOCK_FILE
 
 
 @contextmanager
