@@ -36,6 +36,7 @@ from catalogproc.features.tokens import (
 )
 from catalogproc.job import Job
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.readers.column_lookup import meant
 from catalogproc.readers.xp_layout import SAMPLED
 from catalogproc.readers.xp_sampled import checked
 from catalogproc.vocabulary import BANDS, Vocabulary
@@ -230,11 +231,11 @@ def default_job(vocabulary: Vocabulary) -> Job:
 
 
 def _no_inputs(columns: TableColumns, vocabulary: Vocabulary, job: Job | None) -> ContractError:
+    known, archive = (*vocabulary.names, *DERIVED), ", bp_coefficients, rp_coefficients"
     return ContractError(
         "the table has no column that the model can read",
-        wanted=f"one or more of {vocabulary.summary()}, {', '.join(DERIVED)}"
-        + (", bp_coefficients, rp_coefficients" if job else ""),
-        found=columns.summary(), where=columns.where,
+        wanted=f"one or more of {vocabulary.summary()}, {', '.join(DERIVED)}{archive * bool(job)}",
+        found=columns.summary(), where=columns.where, advice=meant(columns.names, known),
     )  # fmt: skip
 
 

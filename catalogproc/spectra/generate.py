@@ -19,7 +19,7 @@ from catalogproc.network.predictor import Predictor
 from catalogproc.spectra.correlations import DRAWS, correlations
 from catalogproc.spectra.files import check_name, model_facts, write_flux, write_spectra
 from catalogproc.spectra.generated import TEN_PARSEC, apparent_magnitude, generate_spectra
-from catalogproc.spectra.label_inputs import isochrone, label_tension, one_star
+from catalogproc.spectra.label_inputs import check_known, isochrone, label_tension, one_star
 from catalogproc.spectra.plot import draw_spectra
 from catalogproc.vocabulary import Vocabulary
 
@@ -137,6 +137,7 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     """
     _check_files(wanted)
     inputs = _inputs(table := wanted.table(), wanted.stars, bundle.vocabulary)
+    check_known([word.partition("=")[0].strip() for word in wanted.known], inputs)
     tokens, known = inputs.given_tokens, tuple(inputs.named.values())
     predictor = Predictor(bundle, resolve_device(device))
     spectra, extra, ids = generate_spectra(predictor, tokens), _numbers(table), _ids(table)

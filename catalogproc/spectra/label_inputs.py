@@ -9,7 +9,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
+from catalogproc.features.table_inputs import DERIVED, TableInputs
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.isochrones import LOG_AGE, LOGG, M_H, PHASES, TEFF, load_population
@@ -47,6 +48,29 @@ def one_star(labels: Mapping[str, float], more: Sequence[str] = ()) -> pa.Table:
                 where="--known",
             ) from None  # fmt: skip
     return pa.table({name: pa.array([value]) for name, value in known.items()})
+
+
+def check_known(names: Sequence[str], inputs: TableInputs) -> None:
+    """Refuse names of values of which nothing is made, so that none is ignored silently.
+
+    Parameters
+    ----------
+    names
+        The names.
+    inputs
+        What is made of them.
+
+    Raises
+    ------
+    JobError
+        A name is no token.
+    """
+    if unknown := [name for name in names if name in inputs.ignored]:
+        known = (*inputs.vocabulary.names, *DERIVED)
+        raise JobError(
+            "no such token", wanted=f"{inputs.vocabulary.summary()}, {', '.join(DERIVED)}",
+            found=", ".join(unknown), where="--known", advice=did_you_mean(unknown[0], known),
+        )  # fmt: skip
 
 
 def isochrone(age: float, m_h: float, points: int = POINTS, phase: int = RED_GIANT) -> pa.Table:

@@ -287,7 +287,7 @@ def test_generate_from_the_command_line(tmp_path: Path) -> None:
              "--flux", str(made["f.ecsv"]), "--plot", str(made["p.png"])]  # fmt: skip
     result = run(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "1 spectrum from teff, logg, m_h, age, bprp, stars at 10 pc" in result.output
+    assert "made from teff, logg, m_h, age, bprp; stars at 10 pc" in result.output
     table = pq.read_table(made["a.parquet"])
     assert table["teff"].to_pylist() == [4700]
     assert len(table["bp_coefficients"][0]) == 55
@@ -305,7 +305,8 @@ def test_a_table_and_an_isochrone_of_stars(tmp_path: Path) -> None:
     path.write_text("source_id,teff,logg,note\n9007199254740993,4500,2.1,a\n12,5000,,b\n")
     output = tmp_path / "made.parquet"
     said = make_spectra(SpectraRequest({"m_h": -0.3}, stars=path, output=output), bundle, "cpu")
-    assert said[0].startswith("2 spectra from teff, logg, m_h, over the G flux")
+    assert said[0].startswith("2 spectra written to ")
+    assert said[1] == "made from teff, logg, m_h; over the G flux"
     table = pq.read_table(output)
     assert table["source_id"].to_pylist() == [9007199254740993, 12]
     assert table["m_h"].to_numpy() == pytest.approx([-0.3, -0.3])
@@ -580,3 +581,13 @@ def test_names_of_files_are_checked_before_work() -> None:
     with pytest.raises(JobError, match=r"a\.csv"):
         check_name(Path("a.csv"), "--output")
     assert one_star({"teff": 4700.0}, ["jh = 0.6"]).to_pydict() == {"teff": [4700.0], "jh": [0.6]}
+
+
+def test_a_name_that_is_no_token_is_refused_not_ignored(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    wanted = SpectraRequest(labels={"teff": 4800.0}, known=("mas=1.2",), plot=tmp_path / "x.png")
+    with pytest.raises(JobError, match="no such token") as caught:
+        make_spectra(wanted, predictor.bundle, "cpu")
+    assert caught.value.advice == "did you mean mass?"
+    assert not (tmp_path / "x.png").exists()
