@@ -13,7 +13,7 @@ TITLE = "start"
 ROWS = (
     Row("--help", "s", Target(0.5, at_most=True)),
     Row("1,500 real stars, to the first part of the catalog", "s"),
-    Row("1,500 real stars, to the whole catalog", "s", Target(20, at_most=True)),
+    Row("1,500 real stars, to the whole catalog", "s", Target(8, at_most=True)),
 )
 
 

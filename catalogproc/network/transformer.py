@@ -128,8 +128,7 @@ class Dense(nn.Linear):
     """A linear layer that multiplies in the number type of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.dtype is torch.bfloat16:  # see network/precision.py
-            x = x.bfloat16()
+        x = x.bfloat16() if self.weight.dtype is torch.bfloat16 else x  # see precision.py
         return F.linear(x, self.weight, self.bias)
 
 
@@ -149,7 +148,8 @@ class Attention(nn.Module):
         self.key_value = Dense(width, 2 * width)
         self.bias_key_value = nn.Parameter(torch.empty(2 * width))
         self.out = Dense(width, width)
-        self.reset_parameters()
+        if not self.bias_key_value.is_meta:  # to be loaded: torch would import 800 modules for it
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise as torch.nn.MultiheadAttention: Xavier over q, k and v as one matrix."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 
@@ -284,3 +286,13 @@ def test_a_release_with_fewer_coefficients_is_written_and_read(tmp_path):
     )
     assert bundle.vocabulary.coefficients("bp") == 51
     assert bundle.vocabulary == dr4
+
+
+def test_loading_a_network_imports_no_compiler() -> None:
+    """torch imports 800 modules to initialise one parameter that is only to be loaded."""
+    words = (
+        "import sys; from catalogproc.network.bundle import load_bundle; "
+        "load_bundle('tiny').network(); print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert done.stdout.split() == ["False"], done.stderr
