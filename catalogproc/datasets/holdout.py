@@ -43,6 +43,8 @@ class Holdout:
         (N,) magnitude G, NaN where unknown.
     default_read
         (N,), True for stars that are read as by the default job.
+    ids
+        (N,) identifiers; a star may be there twice, moved to where it is fainter.
     """
 
     values: Floats
@@ -51,6 +53,7 @@ class Holdout:
     truth_errors: Floats
     g_mag: Floats
     default_read: NDArray[np.bool_]
+    ids: NDArray[np.int64]
 
     def latent_only(self) -> Holdout:
         """Return the stars for the latent statistics alone: none counts as read by default."""
@@ -112,7 +115,7 @@ def simulated_holdout(
     truth[:, vocabulary.column("g_fakemag")] = 10.0 ** (0.2 * column["mg"] + 2.0)
     all_default = np.ones(n, dtype=bool)
     stars_read_fully = Holdout(
-        values, errors, truth, np.zeros_like(truth), column["g_mag"], all_default
+        values, errors, truth, np.zeros_like(truth), column["g_mag"], all_default, np.arange(n)
     )
     return _as_runs_read(stars_read_fully, vocabulary, seed, alike=alike)
 
@@ -128,7 +131,8 @@ def real_holdout(
     """Return real stars of a dataset as runs read them.
 
     Labels that a run reads as inputs have no truth here, unless they are made of the parallax,
-    because these are predicted without it.
+    because these are predicted without it. Of a star without a spectrum a run reads nothing that
+    tells its labels: it does not count as read by default.
 
     Parameters
     ----------
@@ -149,11 +153,22 @@ def real_holdout(
     truth[:, labels] = values[:, labels]
     all_default = np.ones(len(values), dtype=bool)
     stars_read_fully = Holdout(
-        values, errors, truth, np.nan_to_num(errors), g_mag.astype(np.float64), all_default
+        values,
+        errors,
+        truth,
+        np.nan_to_num(errors),
+        g_mag.astype(np.float64),
+        all_default,
+        table.ids,
     )
     holdout = _as_runs_read(stars_read_fully, vocabulary, seed, alike=alike)
     known = np.isnan(holdout.values) | holdout.by_parallax(vocabulary)
-    return replace(holdout, truth=np.where(known, holdout.truth, np.nan))
+    spectrum = np.concatenate([vocabulary.coefficient_columns(band) for band in BANDS])
+    return replace(
+        holdout,
+        truth=np.where(known, holdout.truth, np.nan),
+        default_read=holdout.default_read & np.isfinite(holdout.values[:, spectrum]).any(axis=1),
+    )
 
 
 def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int, *, alike: bool) -> Holdout:

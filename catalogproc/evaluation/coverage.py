@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogproc.datasets.holdout import Holdout
+from catalogproc.evaluation.latent_cells import latent_cells
 from catalogproc.features.input_errors import inflate_errors
 from catalogproc.inference.catalog_columns import (
     INDEPENDENT,
@@ -45,6 +46,10 @@ BINS = {
 
 MIN_STARS = 150
 """Bins of fewer stars are left out: their coverage is uncertain by 4 points or more."""
+
+CELL, CELLS, CELL_STARS = "latent cell", 50, 1_000
+"""Beginning of the names of cells of the latent space, their largest number, and the smallest
+number of stars in one."""
 
 SHARE_68, SHARE_95 = 0.682689, 0.95
 
@@ -82,7 +87,8 @@ class CoverageResult:
     Attributes
     ----------
     rows
-        One for each label and bin; the bin "all" has all stars.
+        One for each label and bin; the bin "all" has all stars. Bins are of columns and, of
+        enough stars, cells of the latent space.
     levels
         Percentiles (P,) of the curves, as shares.
     curves
@@ -95,6 +101,21 @@ class CoverageResult:
     levels: Floats
     curves: dict[str, Floats]
     uncalibrated: dict[str, Floats]
+
+    @property
+    def summary(self) -> tuple[Coverage, ...]:
+        """The rows without those of cells, but for the worst cell of each label."""
+        cells = [row for row in self.rows if row.bin.startswith(CELL)]
+        worst = {
+            row.label: max(
+                (one for one in cells if one.label == row.label),
+                key=lambda one: abs(one.within_68 - SHARE_68),
+            )
+            for row in cells
+        }
+        return tuple(
+            row for row in self.rows if not row.bin.startswith(CELL) or row is worst[row.label]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +174,7 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
     columns["ebv"] = np.exp(columns["ln_ebv"])
     rows: list[Coverage] = []
     curves, uncalibrated = {}, {}
+    bins = [*_bins(columns), *_cells(predictor, holdout)]
     for label in labels:
         name = LABEL_COLUMNS[label]
         mean, error = columns[name], columns[f"e_{name}"]
@@ -164,7 +186,7 @@ def measure_coverage(predictor: Predictor, holdout: Holdout, job: Job) -> Covera
         good = found.known
         if not good.any():
             continue
-        for bin_name, in_bin in _bins(columns):
+        for bin_name, in_bin in bins:
             chosen = in_bin & good
             if bin_name == "all" or chosen.sum() >= MIN_STARS:
                 rows.append(found.coverage(bin_name, chosen))
@@ -205,6 +227,13 @@ def _bins(columns: dict[str, Floats]) -> Iterator[tuple[str, NDArray[np.bool_]]]
             yield f"{name} {low:g} to {high:g}", (columns[name] >= low) & (columns[name] < high)
 
 
+def _cells(predictor: Predictor, holdout: Holdout) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    count = min(CELLS, len(holdout.values) // CELL_STARS)
+    cells = latent_cells(predictor, holdout.inputs, count) if count > 1 else np.array([])
+    for number in range(count if count > 1 else 0):
+        yield f"{CELL} {number + 1} of {count}", cells == number
+
+
 def text(found: CoverageResult) -> str:
     """Return a table for a terminal: each label over all stars, and its worst bins.
 
@@ -236,7 +265,7 @@ def text(found: CoverageResult) -> str:
 
 
 def markdown(found: CoverageResult) -> str:
-    """Return all rows as a Markdown table.
+    """Return the rows as a Markdown table, of the cells of the latent space the worst ones.
 
     Parameters
     ----------
@@ -247,7 +276,7 @@ def markdown(found: CoverageResult) -> str:
         "| label | bin | stars | in 68 % | in 95 % | below 16 % | above 84 % | z's sd |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in found.rows:
+    for row in found.summary:
         shares = (row.within_68, row.within_95, row.below_16, row.above_84)
         cells = " | ".join(f"{100 * share:.1f}" for share in shares)
         lines.append(f"| {row.label} | {row.bin} | {row.stars:,} | {cells} | {row.z_sd:.2f} |")
@@ -294,11 +323,11 @@ def _draw(found: CoverageResult, path: Path) -> None:
         (panels[1, 0], SHARE_68, "within_68"),
         (panels[1, 1], SHARE_95, "within_95"),
     ):
-        places = list(dict.fromkeys(row.bin for row in found.rows))
+        places = list(dict.fromkeys(row.bin for row in found.rows if not row.bin.startswith(CELL)))
         panel.axhspan(wanted - 0.05, wanted + 0.05, color="0.93")
         panel.axhline(wanted, color="0.6", lw=1)
         for label in found.curves:
-            rows: Sequence[Coverage] = [row for row in found.rows if row.label == label]
+            rows = [row for row in found.rows if row.label == label and row.bin in places]
             x = [places.index(row.bin) for row in rows]
             panel.plot(x, [getattr(row, field) for row in rows], ".", label=LABEL_COLUMNS[label])
         panel.set(ylabel=f"share {field.replace('_', ' ')} %", ylim=(wanted - 0.2, wanted + 0.15))

@@ -24,10 +24,12 @@ from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.datasets.test_sets import training_stars
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
+from catalogproc.evaluation.latent_cells import latent_cells
 from catalogproc.evaluation.metrics import Predictions, select_inputs
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import label_of
 from catalogproc.evaluation.real_giants_result import (
+    CELL,
     GOOD,
     GOOD_TREES,
     WITH_PARALLAX,
@@ -49,6 +51,7 @@ from catalogproc.evaluation.xgboost_baseline import Trees
 from catalogproc.flags import load_flags
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS
 from catalogproc.network.bundle import Bundle
+from catalogproc.network.predictor import Predictor
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -60,6 +63,10 @@ BINNED_BY = ("phot_g_mean_mag", "logg", "m_h", "ebv")
 """Columns of the catalog, by which users select."""
 BIN_STARS = 600
 """Smallest number of stars in a bin: its coverage is uncertain by 1.9 points."""
+
+CELLS, CELL_STARS = 12, 400
+"""Largest number of cells of the latent space, and smallest number of stars in one: its coverage is
+uncertain by 2.3 points."""
 
 PARALLAX_SN = 10.0
 """Smallest parallax over error of the giants that tell what a parallax as an input gains."""
@@ -104,6 +111,7 @@ def evaluate_giants(
         tree_stars=len(training),
         scores=tuple(part.scores(by_trees)),
         bins=tuple(part.bins()),
+        cells=tuple(part.in_cells(Predictor(bundle, device))),
         faint=tuple(part.faint_bins()),
         good=tuple(part.good()),
         parallax=part.parallax_gain(),
@@ -239,6 +247,23 @@ class _TestPart:
                 if count:
                     edges = np.quantile(x[known], np.linspace(0, 1, count + 1))
                     yield from self._in_bins(self.plain, quantity, column, edges)
+
+    def in_cells(self, predictor: Predictor) -> Iterator[BinCoverage]:
+        """Yield the coverage in cells of the latent space of equally many giants."""
+        rows = np.flatnonzero(self.giant & self.spectrum)
+        count = min(CELLS, len(rows) // CELL_STARS)
+        if not count:
+            return
+        cells = np.full(len(self.stars), -1)
+        cells[rows] = latent_cells(predictor, self.stars.rows(rows).inputs, count)
+        for quantity in self.quantities:
+            label = label_of(quantity)
+            true, error = self.truth(label, self.giant)
+            mean, sigma = self.predicted(self.plain, label)
+            for number in range(count):
+                chosen = np.where(cells == number, true, np.nan)
+                found = score(quantity, mean, chosen, sigma, error)
+                yield BinCoverage(quantity, CELL, number + 1, count, found)
 
     def faint_bins(self) -> Iterator[BinCoverage]:
         """Yield the coverage of giants with added noise, in bins of G."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
 from catalogproc.evaluation.real_giants_result import (
+    CELL,
     WITH_PARALLAX,
     BinCoverage,
     QuantityScores,
@@ -26,7 +27,7 @@ AIMS = {"teff": 38.0, "logg": 0.150, "m_h": 0.090, "alpha_m": 0.036}
 MAX_BIAS = 0.1
 """Largest accepted bias over the scatter."""
 Z_RANGE = (0.95, 1.05)
-WITHIN_1_SIGMA, MAX_OFF, MAX_OFF_IN_BINS = 0.6827, 0.02, 0.05
+WITHIN_1_SIGMA, MAX_OFF, MAX_OFF_IN_BINS, MAX_OFF_IN_CELLS = 0.6827, 0.02, 0.05, 0.08
 """Share of a Gaussian within 1 sigma, and the largest accepted difference."""
 MAX_GOOD = 0.02
 """Largest accepted share of the stars that are no giants with ``good_params``."""
@@ -143,16 +144,19 @@ def _criteria_of(found: RealGiants, row: QuantityScores) -> Iterator[Criterion]:
         f"{100 * (WITHIN_1_SIGMA - MAX_OFF):.1f} to {100 * (WITHIN_1_SIGMA + MAX_OFF):.1f} %",
         off <= MAX_OFF,
     )  # fmt: skip
-    for bins, words in ((found.bins, "worst bin"), (found.faint, "noise added, worst bin")):
+    for bins, words, limit in (
+        (found.bins, "worst bin", MAX_OFF_IN_BINS),
+        (found.cells, "worst cell of the latent space", MAX_OFF_IN_CELLS),
+        (found.faint, "noise added, worst bin", MAX_OFF_IN_BINS),
+    ):
         worst = worst_bin(bins, row.quantity)
         if worst is None:
             continue
         share = worst.score.within_1_sigma
         yield Criterion(
             f"{item.text}: within 1 sigma, {words} ({bin_text(worst)})", share_text(share),
-            f"{100 * (WITHIN_1_SIGMA - MAX_OFF_IN_BINS):.1f} to "
-            f"{100 * (WITHIN_1_SIGMA + MAX_OFF_IN_BINS):.1f} %",
-            abs(share - WITHIN_1_SIGMA) <= MAX_OFF_IN_BINS,
+            f"{100 * (WITHIN_1_SIGMA - limit):.1f} to {100 * (WITHIN_1_SIGMA + limit):.1f} %",
+            abs(share - WITHIN_1_SIGMA) <= limit,
         )  # fmt: skip
 
 
@@ -171,13 +175,15 @@ def worst_bin(bins: Sequence[BinCoverage], quantity: str) -> BinCoverage | None:
 
 
 def bin_text(one: BinCoverage) -> str:
-    """Return the column and the edges of a bin.
+    """Return the column and the edges of a bin, or the number of a cell.
 
     Parameters
     ----------
     one
         The bin.
     """
+    if one.column == CELL:
+        return f"{one.low:.0f} of {one.high:.0f}"
     names = {"phot_g_mean_mag": "G"} | {name: item.text for name, item in QUANTITIES.items()}
     return f"{names[one.column]} {one.low:.2f} to {one.high:.2f}"
 

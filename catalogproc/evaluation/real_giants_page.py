@@ -13,7 +13,7 @@ from catalogproc.evaluation.attenuation_plot import attenuation_figure
 from catalogproc.evaluation.literature import PUBLISHED, SEISMIC_FLOOR
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import BIN_STARS, PARALLAX_SN
+from catalogproc.evaluation.real_giants import BIN_STARS, CELL_STARS, PARALLAX_SN
 from catalogproc.evaluation.real_giants_criteria import bin_text, criteria, share_text, worst_bin
 from catalogproc.evaluation.real_giants_result import GOOD, GOOD_TREES, RealGiants
 from catalogproc.evaluation.scorecard import decimals, figure, markdown
@@ -130,20 +130,29 @@ def _skill_cells(one: Score) -> tuple[str, ...]:
 def _uncertainties(found: RealGiants) -> Iterator[str]:
     yield (
         f"Bins are of equally many stars, at least {BIN_STARS}, by columns of the catalog: G, "
-        "log g, [M/H] and E(B-V). Errors of the teacher's masses and ages, being of the same "
-        "labels, make z too small."
+        "log g, [M/H] and E(B-V). Cells of the latent space are groups of equally many giants that "
+        f"the network sees as alike, at least {CELL_STARS}. Errors of the teacher's masses and "
+        "ages, being of the same labels, make z too small."
     )
     yield ""
     cells = []
     for row in found.scores:
-        one, worst = row.by_method[MODEL], worst_bin(found.bins, row.quantity)
+        one = row.by_method[MODEL]
+        worst = [worst_bin(bins, row.quantity) for bins in (found.bins, found.cells)]
         cells.append((
             QUANTITIES[row.quantity].text, decimals(one.z_std), share_text(one.within_1_sigma),
             share_text(one.within_2_sigma),
-            f"{share_text(worst.score.within_1_sigma)}, {bin_text(worst)}" if worst else "",
+            *(f"{share_text(x.score.within_1_sigma)}, {bin_text(x)}" if x else "" for x in worst),
         ))  # fmt: skip
     yield from markdown(
-        ("quantity", "sd of z", "within 1 sigma", "within 2 sigma", "worst bin: within 1 sigma"),
+        (
+            "quantity",
+            "sd of z",
+            "within 1 sigma",
+            "within 2 sigma",
+            "worst bin: within 1 sigma",
+            "worst cell: within 1 sigma",
+        ),
         cells,
     )
 
@@ -298,7 +307,11 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             for decile in deciles:
                 where = {"part": "decile", "quantity": row.quantity, "method": method}
                 yield where | {"column": "true value"} | asdict(decile)
-    for part, bins in (("bin", found.bins), ("noise added", found.faint)):
+    for part, bins in (
+        ("bin", found.bins),
+        ("cell", found.cells),
+        ("noise added", found.faint),
+    ):
         for some in bins:
             where = {"part": part, "quantity": some.quantity, "method": MODEL}
             edges = {"column": some.column, "low": some.low, "high": some.high}

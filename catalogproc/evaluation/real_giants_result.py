@@ -12,6 +12,9 @@ WITH_PARALLAX, GOOD = "model, with the parallax", "model, good_params"
 GOOD_TREES = "XGBoost, the same stars"
 """Methods besides MODEL and TREES."""
 
+CELL = "latent cell"
+"""What bins by cells of the latent space have for a column; their edges are number and count."""
+
 
 @dataclass(frozen=True)
 class QuantityScores:
@@ -77,6 +80,8 @@ class RealGiants:
         Number of giants that XGBoost is fitted to.
     scores, bins, good
         By quantity, by bin, by kind of star.
+    cells
+        By cell of the latent space.
     faint
         Giants with noise added as if they were at the magnitudes of FAINT, by bin.
     parallax
@@ -94,6 +99,7 @@ class RealGiants:
     tree_stars: int
     scores: tuple[QuantityScores, ...]
     bins: tuple[BinCoverage, ...]
+    cells: tuple[BinCoverage, ...]
     faint: tuple[BinCoverage, ...]
     good: tuple[GoodShare, ...]
     parallax: Mapping[str, Score]

@@ -30,6 +30,7 @@ from catalogproc.inference.label_distribution import (
     calibration_of,
     label_distribution,
 )
+from catalogproc.network.local_calibration import CLOSENESS
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
@@ -182,19 +183,24 @@ def luminosity_context(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def calibration_context(found: PropagatedPrediction, label: str, columns: Columns) -> Columns:
-    """Return the columns that the calibration of a label may depend on.
+    """Return the quantities that the calibration of a label may depend on.
 
     Parameters
     ----------
     found
         Predictions for N stars.
     label
-        The label; those of :data:`INDEPENDENT` get columns that do not depend on the parallax.
+        The label; those of :data:`INDEPENDENT` get columns that do not depend on the parallax, and
+        no closeness to places in the latent space, where a parallax moves a star.
     columns
         With the labels and the G magnitude (N,).
     """
     known = without_parallax(found, columns) if label in INDEPENDENT else columns
-    return {name: known[name] for name in CONTEXT if name in known}
+    context = {name: known[name] for name in CONTEXT if name in known}
+    closeness = found.prediction.closeness
+    if closeness is not None and label not in INDEPENDENT:
+        context[CLOSENESS] = closeness
+    return context
 
 
 def without_parallax(found: PropagatedPrediction, columns: Columns) -> Columns:

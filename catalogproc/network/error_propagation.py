@@ -167,10 +167,10 @@ def differentiate(
         # Dense, by token number; column 0 takes the padding.
         dense = found.jacobian.new_zeros(len(ids), count, width + 1)
         dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
-        distance = predictor.distance(found.summary, ids)
-        return *predictor.outputs(found.components), distance, dense[:, :, 1:]
+        latent = predictor.latent(found.summary, ids)
+        return *predictor.outputs(found.components), latent, dense[:, :, 1:]
 
-    shapes = (*predictor.output_shapes(count), (), (count, width))
+    shapes = (*predictor.prediction_shapes(count), (count, width))
     cost = REVERSE_COST.get(predictor.device.type, REVERSE_COST["cuda"])
     function = BatchFunction(forward, shapes, count, cost)
     *standardised, dense = predictor.map_batches(tokens, function)

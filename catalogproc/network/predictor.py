@@ -21,6 +21,7 @@ from catalogproc.errors import BundleError, ContractError, JobError
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.components import Components
 from catalogproc.network.jacobian import ReversePass
+from catalogproc.network.latent_position import LatentPosition
 from catalogproc.network.memory import keep_freed_memory
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
@@ -48,7 +49,8 @@ class Prediction:
     from the training stars in the latent space (see
     :class:`~catalogproc.network.uncertainty_calibration.Latent`), NaN where the bundle
     has no latent Gaussian. ``mixtures`` holds the distributions that are no single Gaussian, by
-    label.
+    label. ``closeness`` (N, M) is that to the places of the local calibration (see
+    :class:`~catalogproc.network.local_calibration.Places`), None without one.
     """
 
     labels: tuple[str, ...]
@@ -56,6 +58,7 @@ class Prediction:
     sigma: NDArray[np.float32]
     distance: NDArray[np.float32] | None = None
     mixtures: Mapping[str, Mixture] = field(default_factory=dict)
+    closeness: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,7 @@ class Predictor:
         self.network: Transformer = with_precision(bundle.network(device), precision)
         if self.device.type == "cpu":
             keep_freed_memory()
-        latent = bundle.calibration.latent
-        self._latent: list[Tensor] = [
-            torch.tensor(x, dtype=self.dtype, device=self.device)
-            for x in (
-                (latent.mean, latent.shifts, latent.factor, latent.log_sizes) if latent else ()
-            )
-        ]
+        self.latent = LatentPosition(bundle.calibration.latent, self.device, self.dtype)
 
     @cached_property
     def reverse_pass(self) -> ReversePass:
@@ -136,10 +133,10 @@ class Predictor:
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
             memory, present = self.network.encode(packed)
             found = self.network.decode_components(memory, present, requests)
-            return *self.outputs(found), self.distance(summary(memory, present), packed.ids)
+            return *self.outputs(found), self.latent(summary(memory, present), packed.ids)
 
         count = len(requests)
-        function = BatchFunction(forward, (*self.output_shapes(count), ()), count)
+        function = BatchFunction(forward, self.prediction_shapes(count), count)
         return self.prediction(labels, *self.map_batches(tokens, function))
 
     def summaries(self, tokens: StarTokens) -> NDArray[np.float32]:
@@ -187,6 +184,16 @@ class Predictor:
         parts = 3 * ((count, number),) if number > 1 else ()
         return (count,), (count,), *parts
 
+    def prediction_shapes(self, count: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of one star's rows of what :meth:`prediction` converts.
+
+        Parameters
+        ----------
+        count
+            K, the number of labels.
+        """
+        return *self.output_shapes(count), (self.latent.columns,)
+
     def prediction(self, labels: Sequence[str], *outputs: Floats) -> Prediction:
         """Convert standardised predictions to the labels' units.
 
@@ -195,9 +202,9 @@ class Predictor:
         labels
             K names.
         outputs
-            :meth:`outputs` of N stars, and then what :meth:`distance` returns (N,).
+            :meth:`outputs` of N stars, and then what ``latent`` returns.
         """
-        mean, log_variance, *parts, distance = outputs
+        mean, log_variance, *parts, latent = outputs
         columns = self.bundle.vocabulary.columns(labels)
         scale = self.bundle.standardisation.scale[columns]
         center = self.bundle.standardisation.center[columns]
@@ -206,8 +213,9 @@ class Predictor:
             tuple(labels),
             (mean * scale + center).astype(np.float32),
             sigma.astype(np.float32),
-            distance,
+            latent[:, 0],
             self._mixtures(labels, parts),
+            latent[:, 1:] if latent.shape[1] > 1 else None,
         )
 
     def _mixtures(self, labels: Sequence[str], parts: Sequence[Floats]) -> dict[str, Mixture]:
@@ -223,28 +231,6 @@ class Predictor:
                     np.exp(0.5 * log_variances) * scales.scale[column],
                 )
         return found
-
-    def distance(self, summaries: Tensor, ids: Tensor) -> Tensor:
-        """Return the distance from the training stars in the latent space.
-
-        Parameters
-        ----------
-        summaries
-            Mean encoder output (n, D) of each star.
-        ids
-            Token numbers (n, T), 0 where padded.
-
-        Returns
-        -------
-        (n,); NaN if the bundle has no latent Gaussian.
-        """
-        if not self._latent:
-            return torch.full_like(summaries[:, 0], torch.nan)
-        mean, shifts, factor, log_sizes = self._latent
-        present = summaries.new_zeros(len(ids), len(shifts) + 1).scatter_(1, ids, 1.0)[:, 1:]
-        residual = summaries - mean - present @ shifts
-        distance: Tensor = torch.linalg.vector_norm(residual @ factor.T, dim=1)
-        return distance / torch.exp(present @ log_sizes)
 
     def requests(self, labels: Sequence[str]) -> Tensor:
         """Return the token numbers (K,) of labels, on the device.

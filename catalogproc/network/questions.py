@@ -77,7 +77,7 @@ class Questions:
         Returns
         -------
         The labels as :meth:`predict` returns them, and those of the context without the hidden
-        tokens. The distances in the latent space are those with all tokens, if any label is
+        tokens. The positions in the latent space are those with all tokens, if any label is
         predicted from all.
         """
         given, apart = self._divided(labels)
@@ -115,16 +115,14 @@ class Questions:
             early = network.attended(packed)
             shown = torch.where(apart[:, None], early[:, None], present[:, None])  # (n, K, T)
             found = network.decode_components(memory, shown, requests)
-            return *predictor.outputs(found), predictor.distance(
-                summary(memory, present), packed.ids
-            )
+            return *predictor.outputs(found), predictor.latent(summary(memory, present), packed.ids)
 
-        shapes = (*predictor.output_shapes(len(requests)), ())
+        shapes = predictor.prediction_shapes(len(requests))
         function = BatchFunction(forward, shapes, len(requests))
-        *outputs, distance = predictor.map_batches(tokens, function)
+        *outputs, latent = predictor.map_batches(tokens, function)
         every = np.arange(len(tokens))
         return [
-            (every, predictor.prediction(names, *(part[:, which] for part in outputs), distance))
+            (every, predictor.prediction(names, *(part[:, which] for part in outputs), latent))
             for names, which in ((given, slice(count)), (second, slice(count, None)))
             if names
         ]
@@ -206,6 +204,7 @@ def merged(size: int, labels: Sequence[str], parts: Sequence[Part]) -> Predictio
     """
     mean, sigma = np.full((2, size, len(labels)), np.nan, dtype=np.float32)
     distance = np.full(size, np.nan, dtype=np.float32)
+    closeness = None
     mixtures: dict[str, Mixture] = {}
     for rows, part in reversed(parts):
         for place, label in enumerate(labels):
@@ -214,9 +213,13 @@ def merged(size: int, labels: Sequence[str], parts: Sequence[Part]) -> Predictio
                 mean[rows, place], sigma[rows, place] = part.mean[:, of], part.sigma[:, of]
         if part.distance is not None:
             distance[rows] = part.distance
+        if part.closeness is not None:
+            if closeness is None:
+                closeness = np.full((size, part.closeness.shape[1]), np.nan, dtype=np.float32)
+            closeness[rows] = part.closeness
         for label in part.mixtures.keys() & set(labels):
             mixtures[label] = _filled(size, rows, part.mixtures[label], mixtures.get(label))
-    return Prediction(tuple(labels), mean, sigma, distance, mixtures)
+    return Prediction(tuple(labels), mean, sigma, distance, mixtures, closeness)
 
 
 def _filled(size: int, rows: Rows, part: Mixture, others: Mixture | None) -> Mixture:

@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalogproc.errors import BundleError
 from catalogproc.io.hashes import sha256
+from catalogproc.network.local_calibration import LocalTerm, Places
 from catalogproc.network.statistics import freeze_arrays
 
 LATENT = "latent.safetensors"
+PLACES = "places."
+"""Beginning of the names of the arrays of :class:`Places` in this file."""
 
 # Quantiles of the standard normal distribution, the default without a calibration.
 LEVELS = (
@@ -78,7 +81,7 @@ class LabelCalibration:
     ``logarithmic``, of ln(true / mean) / (calibrated sigma / mean).
     """
 
-    terms: tuple[Term, ...] = ()
+    terms: tuple[Term | LocalTerm, ...] = ()
     levels: Floats = field(default_factory=lambda: np.array(LEVELS))
     quantiles: Floats = field(default_factory=lambda: np.array(NORMAL))
     logarithmic: bool = False
@@ -97,8 +100,8 @@ class LabelCalibration:
         network_sigma
             The sigma that the network predicts (N,).
         context
-            Other quantities of the stars (N,) by name; terms of a quantity that is missing
-            are left out.
+            Other quantities of the stars, (N,) or (N, M), by name; terms of a quantity that is
+            missing are left out.
 
         Returns
         -------
@@ -143,7 +146,8 @@ class Latent:
     more on which tokens a star has than on their values. The distance of a star is the
     Mahalanobis distance ``|factor (s - expectation)|`` over its size for stars with the same
     tokens, whose natural log is the sum of ``log_sizes`` (V,) of these tokens: a parallax makes s
-    scatter more. 99 % of the training stars are within ``limit``.
+    scatter more. 99 % of the training stars are within ``limit``. ``places`` are those of the local
+    calibration, None without one.
     """
 
     mean: Floats
@@ -151,6 +155,7 @@ class Latent:
     factor: Floats
     log_sizes: Floats
     limit: float
+    places: Places | None = None
 
     def __post_init__(self) -> None:
         freeze_arrays(self, "mean", "shifts", "factor", "log_sizes")
@@ -176,9 +181,18 @@ class Latent:
         -------
         (N,).
         """
-        residual = summaries - self.mean - present @ self.shifts
+        return np.asarray(np.linalg.norm(self.residual(summaries, present) @ self.factor.T, axis=1))
+
+    def residual(self, summaries: Floats, present: NDArray[np.bool_]) -> Floats:
+        """Return what is not expected of stars with their tokens, over its size (N, D).
+
+        Parameters
+        ----------
+        summaries, present
+            As for :meth:`distance`.
+        """
         size = np.exp(present @ self.log_sizes)
-        return np.asarray(np.linalg.norm(residual @ self.factor.T, axis=1) / size)
+        return np.asarray((summaries - self.mean - present @ self.shifts) / size[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +253,8 @@ class UncertaintyCalibration:
                        "log_sizes": self.latent.log_sizes,
                        "factor": self.latent.factor,
                        "limit": np.array([self.latent.limit])}  # fmt: skip
+            if self.latent.places is not None:
+                arrays |= {PLACES + name: x for name, x in vars(self.latent.places).items()}
         if self.residual_covariance is not None:
             arrays["residual_covariance"] = self.residual_covariance
         if self.trained_on is not None:
@@ -257,10 +273,7 @@ class UncertaintyCalibration:
                     "logarithmic": item.logarithmic,
                     "levels": item.levels.tolist(),
                     "quantiles": item.quantiles.tolist(),
-                    "term": [
-                        {"name": t.name, "knots": t.knots.tolist(), "values": t.values.tolist()}
-                        for t in item.terms
-                    ],
+                    "term": [_term_to_dict(term) for term in item.terms],
                 }
                 for label, item in self.by_label.items()
             }
@@ -284,7 +297,7 @@ class UncertaintyCalibration:
         """
         by_label = {
             label: LabelCalibration(
-                tuple(Term(t["name"], t["knots"], t["values"]) for t in item["term"]),
+                tuple(_term_from_dict(term) for term in item["term"]),
                 item["levels"], item["quantiles"], item["logarithmic"],
             )
             for label, item in content.get("calibration", {}).items()
@@ -294,7 +307,10 @@ class UncertaintyCalibration:
         if "mean" in arrays:
             limit = float(arrays["limit"][0])
             sizes = arrays.get("log_sizes", np.zeros(len(arrays["shifts"])))
-            latent = Latent(arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit)
+            places = _places(arrays)
+            latent = Latent(
+                arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit, places
+            )
         return cls(
             by_label,
             latent,
@@ -303,6 +319,23 @@ class UncertaintyCalibration:
             arrays.get("trained_on"),
             arrays.get("residual_covariance"),
         )
+
+
+def _term_to_dict(term: Term | LocalTerm) -> dict[str, Any]:
+    other = {"stars": term.stars} if isinstance(term, LocalTerm) else {"knots": term.knots}
+    lists = {name: x.tolist() for name, x in (other | {"values": term.values}).items()}
+    return {"name": term.name, **lists}
+
+
+def _term_from_dict(term: Mapping[str, Any]) -> Term | LocalTerm:
+    if term["name"] == LocalTerm.name:
+        return LocalTerm(term["values"], term["stars"])
+    return Term(term["name"], term["knots"], term["values"])
+
+
+def _places(arrays: Mapping[str, NDArray[Any]]) -> Places | None:
+    found = {name.removeprefix(PLACES): x for name, x in arrays.items() if name.startswith(PLACES)}
+    return Places(**found) if found else None
 
 
 def _arrays(path: Path, wanted: str | None) -> dict[str, NDArray[Any]]:

@@ -1,11 +1,11 @@
 """Calibrate a model's uncertainties on stars that it was not trained on.
 
 The sigma that the network predicts is scaled until 68.27 % of stars lie within it (70 % where
-residuals have wide tails), whatever their predicted sigma, magnitude, reddening, gravity and
-metallicity: ln(true sigma / predicted sigma) is a sum of piecewise linear functions of these,
-fitted as the conditional quantile of ln|true - mean| (Koenker & Bassett 1978), monotone in the
-predicted sigma. The distribution of the residuals over this sigma then gives the percentiles
-(Kuleshov, Fenner & Ermon 2018).
+residuals have wide tails), whatever their predicted sigma, magnitude, reddening, gravity,
+metallicity and place in the latent space: ln(true sigma / predicted sigma) is a sum of piecewise
+linear functions of the former, fitted as the conditional quantile of ln|true - mean| and monotone
+in the predicted sigma, and of a function of the place (local_fit.py). The distribution of the
+residuals over this sigma then gives the percentiles (Kuleshov, Fenner & Ermon 2018).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from catalogproc.inference.domain_checks import (
 from catalogproc.inference.label_distribution import POSITIVE
 from catalogproc.job import Job
 from catalogproc.network.input_covariance import InputNoise
+from catalogproc.network.local_calibration import CLOSENESS, LocalTerm
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.predictor import Prediction, Predictor
 from catalogproc.network.questions import Questions
@@ -41,15 +42,18 @@ from catalogproc.network.uncertainty_calibration import (
     LEVELS,
     SIGMA,
     LabelCalibration,
+    Latent,
     Term,
     UncertaintyCalibration,
 )
 from catalogproc.training.latent_fit import fit_latent
+from catalogproc.training.local_fit import fit_local_term, fit_places
+from catalogproc.training.quantile_regression import quantile_regression
 
 Floats = NDArray[np.float64]
 
-WITHIN, AT_MOST = 0.682689, 0.70
-"""Fraction of stars within one sigma, and the largest one: where residuals have wider tails than a
+AT_MOST = 0.70
+"""Largest fraction of stars within one sigma: where residuals have wider tails than a
 Gaussian, sigma is larger, up to their standard deviation, but no more stars are within it."""
 
 TAIL = 6.0
@@ -58,9 +62,8 @@ TAIL = 6.0
 KNOTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.96, 0.99)
 """Knots of the functions, as quantiles of the stars."""
 
-SMOOTHNESS, SOFTNESS = 20.0, 0.05
-"""Weight of the functions' second differences, divided by the number of stars, and width of the
-rounded corner of the loss."""
+SMOOTHNESS = 20.0
+"""Weight of the functions' second differences, divided by the number of stars."""
 
 COMMON_BOX, COMMON_CHI2 = 0.995, 0.998
 """Fractions of giants within the limits of the out-of-domain checks. Most spectra of other objects
@@ -100,6 +103,27 @@ def fit_uncertainties(
     if holdout.default_read.sum() < FEWEST:
         return UncertaintyCalibration(trained_on=trained_on)
     bundle = predictor.bundle
+    latent, closeness = _latent(predictor, holdout)
+    by_label = fit_label_calibrations(predictor, holdout, closeness)
+    beyond = beyond_box(bundle, holdout.values[holdout.default_read], Job("default").coefficients)
+    margin = float(np.quantile(beyond.max(axis=1), COMMON_BOX))
+    covariance, chi2 = _fit_chi2(predictor, holdout) if checkable(bundle) else (None, 0.0)
+    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on, covariance)
+
+
+def fit_label_calibrations(
+    predictor: Predictor, holdout: Holdout, closeness: Floats | None = None
+) -> dict[str, LabelCalibration]:
+    """Return the calibrations of the labels of which enough stars are known.
+
+    Parameters
+    ----------
+    predictor, holdout
+        As for :func:`fit_uncertainties`.
+    closeness
+        (N, M) of the stars to the places of a local calibration; None for none.
+    """
+    bundle = predictor.bundle
     labels = [label for label in LABEL_COLUMNS if label in bundle.requestable]
     questions = Questions(predictor, holdout.by_parallax(bundle.vocabulary), INDEPENDENT)
     if bundle.reads_errors:  # its sigma is the total, and has no lower limit
@@ -120,20 +144,19 @@ def fit_uncertainties(
             input_sigma=input_sigma[:, k],
             truth=np.where(holdout.default_read, holdout.truth[:, at[k]], np.nan),
             truth_error=holdout.truth_errors[:, at[k]],
+            ids=holdout.ids,
         )
         mixture = prediction.mixtures.get(label)
         if mixture is not None:
             predictions = _as_gaussian(predictions, mixture)
         logarithmic = label in POSITIVE and mixture is None
         context = _context(apart if label in INDEPENDENT else prediction, holdout)
+        if closeness is not None and label not in INDEPENDENT:
+            context[CLOSENESS] = closeness
         fitted = fit_label_calibration(predictions, context, logarithmic)
         if fitted is not None:
             by_label[label] = fitted
-    latent = fit_latent(predictor.summaries(holdout.inputs), np.isfinite(holdout.values))
-    beyond = beyond_box(bundle, holdout.values[holdout.default_read], Job("default").coefficients)
-    margin = float(np.quantile(beyond.max(axis=1), COMMON_BOX))
-    covariance, chi2 = _fit_chi2(predictor, holdout) if checkable(bundle) else (None, 0.0)
-    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on, covariance)
+    return by_label
 
 
 def _context(prediction: Prediction, holdout: Holdout) -> dict[str, Floats]:
@@ -142,6 +165,20 @@ def _context(prediction: Prediction, holdout: Holdout) -> dict[str, Floats]:
     columns = dict(zip((LABEL_COLUMNS[name] for name in prediction.labels), means, strict=True))
     columns["phot_g_mean_mag"] = holdout.g_mag
     return {name: columns[name] for name in CONTEXT if name in columns}
+
+
+def _latent(predictor: Predictor, holdout: Holdout) -> tuple[Latent, Floats | None]:
+    """Return the latent Gaussian with its places, and the closeness (N, M) of the stars to them."""
+    vocabulary = predictor.bundle.vocabulary
+    summaries, present = predictor.summaries(holdout.inputs), np.isfinite(holdout.values)
+    latent = fit_latent(summaries, present)
+    residuals = latent.residual(summaries.astype(np.float64), present)
+    coefficients = np.array([token.kind == "coefficient" for token in vocabulary.tokens])
+    rows = holdout.default_read & present[:, coefficients].any(axis=1)
+    places = fit_places(residuals[rows], present[rows], coefficients)
+    if places is None:
+        return latent, None
+    return replace(latent, places=places), places.closeness(residuals, present)
 
 
 def _fit_chi2(predictor: Predictor, holdout: Holdout) -> tuple[Floats | None, float]:
@@ -189,6 +226,8 @@ class LabelPredictions:
         (N,) input uncertainty: sigma from the errors of the inputs.
     truth, truth_error
         (N,) true value, NaN where unknown, and its error, 0 where it is exact.
+    ids
+        (N,) identifiers: a star may be among them twice, read differently.
     """
 
     mean: Floats
@@ -196,6 +235,7 @@ class LabelPredictions:
     input_sigma: Floats
     truth: Floats
     truth_error: Floats
+    ids: NDArray[np.int64]
 
     def rows(self, which: NDArray[np.bool_]) -> LabelPredictions:
         """Return the predictions of some stars.
@@ -236,7 +276,8 @@ def fit_label_calibration(
     predictions
         Predictions and true values.
     context
-        Columns (N,) by name that the calibration may depend on, besides sigma.
+        Columns (N,) by name that the calibration may depend on, besides sigma; and CLOSENESS
+        (N, M), if it may depend on the place in the latent space.
     logarithmic
         Whether percentiles are those of the logarithm of the label.
 
@@ -253,20 +294,28 @@ def fit_label_calibration(
     p = p.rows(known)
     residual = (p.truth - p.mean) * p.sigma / np.hypot(p.sigma, p.truth_error)
     variables = {SIGMA: np.log(p.sigma)} | {
-        name: x[known] for name, x in context.items() if np.isfinite(x[known]).all()
+        name: x[known]
+        for name, x in context.items()
+        if name != CLOSENESS and np.isfinite(x[known]).all()
     }
     covered = np.abs(residual) < p.input_sigma
-    ratio = np.where(covered, 0.0, np.abs(residual)) / p.sigma
-    terms = _terms(np.log(np.maximum(ratio, 1e-6)), variables)
-    total = np.maximum(LabelCalibration(terms).sigma(p.sigma, variables), p.input_sigma)
-    widening = _widening(residual / total)
-    terms = (replace(terms[0], values=terms[0].values + np.log(widening)), *terms[1:])
-    total = np.maximum(LabelCalibration(terms).sigma(p.sigma, variables), p.input_sigma)
+    log_ratio = np.log(np.maximum(np.where(covered, 0.0, np.abs(residual)) / p.sigma, 1e-6))
+    terms = _terms(log_ratio, variables)
+    local: tuple[LocalTerm, ...] = ()
+    if CLOSENESS in context:
+        variables[CLOSENESS] = context[CLOSENESS][known]
+        left = log_ratio - np.log(LabelCalibration(terms).sigma(p.sigma, variables) / p.sigma)
+        local = fit_local_term(left, variables[CLOSENESS], p.ids)
+    before = LabelCalibration((*terms, *local)).sigma(p.sigma, variables)
+    widening = _widening(residual / np.maximum(before, p.input_sigma))
+    first = replace(terms[0], values=terms[0].values + np.log(widening))
+    all_terms: tuple[Term | LocalTerm, ...] = (first, *terms[1:], *local)
+    total = np.maximum(LabelCalibration(all_terms).sigma(p.sigma, variables), p.input_sigma)
     if logarithmic:
         z = np.log1p(np.maximum(residual / p.mean, 1e-6 - 1.0)) / (total / p.mean)
     else:
         z = residual / total
-    return LabelCalibration(terms, np.array(LEVELS), np.quantile(z, LEVELS), logarithmic)
+    return LabelCalibration(all_terms, np.array(LEVELS), np.quantile(z, LEVELS), logarithmic)
 
 
 def _widening(z: Floats) -> float:
@@ -277,8 +326,6 @@ def _widening(z: Floats) -> float:
 
 def _terms(log_ratio: Floats, variables: Mapping[str, Floats]) -> tuple[Term, ...]:
     """Fit the functions whose sum is the conditional quantile of ln(|residual| / sigma)."""
-    from scipy.optimize import minimize
-
     knots = {name: np.unique(np.quantile(x, KNOTS)) for name, x in variables.items()}
     designs = [_hats(x, knots[name]) for name, x in variables.items()]
     # The function of sigma is parametrised by its first value and its steps: a bound on each
@@ -290,23 +337,8 @@ def _terms(log_ratio: Floats, variables: Mapping[str, Floats]) -> tuple[Term, ..
     bounds: list[tuple[float | None, float | None]] = [(None, None)]
     bounds += [(-gap, None) for gap in np.diff(knots[SIGMA])]
     bounds += [(-3.0, 3.0)] * (design.shape[1] - len(bounds))
-    rough = _roughness(sizes, steps)
-    smoothness = SMOOTHNESS / len(log_ratio)
-
-    def loss(values: Floats) -> tuple[float, Floats]:
-        u = (log_ratio - design @ values) / SOFTNESS
-        # Pinball loss with a rounded corner: tau u + s ln(1 + exp(-u / s)).
-        corner = np.logaddexp(0.0, -u)
-        slope = WITHIN - 1.0 / (1.0 + np.exp(np.clip(u, -50, 50)))
-        value = SOFTNESS * float(np.mean(WITHIN * u + corner))
-        curvature = rough @ values
-        gradient = -design.T @ slope / len(u) + 2.0 * smoothness * rough.T @ curvature
-        return value + smoothness * float(curvature @ curvature), gradient
-
-    start = np.zeros(design.shape[1])
-    start[0] = np.quantile(log_ratio, WITHIN)
-    solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds,
-                     options={"maxiter": 1000, "ftol": 1e-12}).x  # fmt: skip
+    penalty = np.sqrt(SMOOTHNESS) * _roughness(sizes, steps)
+    solution = quantile_regression(log_ratio, design, penalty, bounds)
     values = [solution[a:b] for a, b in pairwise(starts)]
     values[0] = steps @ values[0]
     return tuple(Term(name, knots[name], v) for name, v in zip(variables, values, strict=True))

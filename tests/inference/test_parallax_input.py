@@ -237,7 +237,7 @@ def test_the_luminosity_is_calibrated_as_it_is_predicted(late: Bundle) -> None:
     for parallax in (np.nan, truth[:, column]):
         values[:, column], errors[:, column] = parallax, 0.1 * np.abs(parallax)
         holdout = Holdout(values.copy(), errors.copy(), truth, np.zeros_like(truth), g_mag,
-                          np.ones(len(values), dtype=bool))  # fmt: skip
+                          np.ones(len(values), dtype=bool), np.arange(len(values)))  # fmt: skip
         made = fit_uncertainties(Predictor(model), holdout)
         calibrations.append(made.by_label)
         calibrated = replace(model, calibration=replace(made, latent=None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from catalogproc.training.latent_fit import fit_latent
 from catalogproc.training.recalibration import recalibrate
 
 N = 24_000
+IDS = np.arange(N)
 LOW, HIGH = 0.158655, 0.841345
 
 
@@ -31,7 +33,7 @@ def drawn(
     sigma = stated * np.exp(0.5 * (logg - 2.0) + 0.15 * np.maximum(magnitude - 14.0, 0.0))
     unit = random.standard_t(4.0, N) / 1.1415 if student else random.normal(size=N)
     mean = random.normal(4800.0, 300.0, N)
-    answers = LabelPredictions(mean, stated, np.zeros(N), mean + sigma * unit, np.zeros(N))
+    answers = LabelPredictions(mean, stated, np.zeros(N), mean + sigma * unit, np.zeros(N), IDS)
     return answers, {"logg": logg, "phot_g_mean_mag": magnitude}, sigma
 
 
@@ -83,9 +85,10 @@ def test_errors_of_the_true_labels_are_not_counted_as_the_model_s() -> None:
     measured = LabelPredictions(
         answers.mean, answers.sigma, answers.input_sigma,
         answers.truth + np.random.default_rng(6).normal(size=N) * answers.sigma, answers.sigma,
+        IDS,
     )  # fmt: skip
     fitted = fit_label_calibration(measured, context)
-    exact = LabelPredictions(*list(vars(measured).values())[:4], np.zeros(N))
+    exact = replace(measured, truth_error=np.zeros(N))
     naive = fit_label_calibration(exact, context)
     assert fitted is not None
     assert naive is not None
@@ -115,7 +118,7 @@ def test_input_uncertainty_is_part_of_the_total_and_not_added_to_it() -> None:
     # stars: the whole is neither larger for it, nor smaller than it.
     answers, context, sigma = drawn(7)
     share = LabelPredictions(
-        answers.mean, answers.sigma, 0.6 * sigma, answers.truth, answers.truth_error
+        answers.mean, answers.sigma, 0.6 * sigma, answers.truth, answers.truth_error, IDS
     )
     fitted = fit_label_calibration(share, context)
     assert fitted is not None
@@ -130,7 +133,7 @@ def test_mass_percentiles_are_positive_and_have_their_coverage() -> None:
     random = np.random.default_rng(8)
     truth = np.exp(random.normal(0.0, 0.5, N))
     mean = truth * np.exp(random.normal(0.0, 0.35, N))
-    answers = LabelPredictions(mean, 0.3 * mean, np.zeros(N), truth, np.zeros(N))
+    answers = LabelPredictions(mean, 0.3 * mean, np.zeros(N), truth, np.zeros(N), IDS)
     fitted = fit_label_calibration(answers, {}, logarithmic=True)
     assert fitted is not None
     assert fitted.logarithmic
