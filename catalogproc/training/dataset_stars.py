@@ -120,13 +120,19 @@ class DatasetStars:
         return mixture(parts)
 
     def holdout(self) -> Holdout:
-        """Return the validation stars as they are and, if stars are moved, once more elsewhere."""
+        """Return the validation stars as they are and, if stars are moved, once more elsewhere.
+
+        There each is fainter, whatever the fraction in training: the faint ones of the catalog are
+        calibrated with as many stars as the bright ones.
+        """
         random = np.random.default_rng(self.options.seed)
         ids = self.validation.ids
         parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)]
         if self.moving_validation is not None:
-            rows = np.flatnonzero(self.moving_validation.with_spectrum)
-            parts.append((*self.moving_validation.drawn(rows, random), ids[rows]))
+            moving = self.moving_validation
+            moving = replace(moving, options=replace(moving.options, fainter=1.0))
+            rows = np.flatnonzero(moving.with_spectrum)
+            parts.append((*moving.drawn(rows, random), ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
         return real_holdout(
             StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed

@@ -30,7 +30,8 @@ CARD = "CARD.md"
 def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
     """Write a copy of a bundle with uncertainties recalibrated on simulated giants.
 
-    The weights are unchanged and the other files are copied; the card has the new hash.
+    They are corrected by real spectra if those of the training were. The weights are unchanged and
+    the other files are copied; the card has the new hash.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
             where=bundle.name, advice="give the dataset and the job of its training",
         )  # fmt: skip
     _refuse_bundle(folder)
-    simulator, vocabulary = Simulator(), bundle.vocabulary
+    corrected = bool(bundle.training.get("simulation_corrected", False))
+    simulator, vocabulary = Simulator("cpu", corrected), bundle.vocabulary
     holdout = simulated_holdout(simulator, vocabulary, stars, seed)
     prior = simulated_holdout(simulator, vocabulary, min(stars, MOST), seed + 1, alike=True)
     facts = {"calibration_stars": stars, "calibration_seed": seed}

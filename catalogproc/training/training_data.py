@@ -216,6 +216,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
             "data": f"simulated giants, catalogproc {__version__}",
             "credit": CREDIT,
             "simulation_seed": options.seed,
+            "simulation_corrected": options.corrected,
             **real.facts,
         },
         intended_use=MIXED_USE if real.samplers else SIMULATED_USE,
