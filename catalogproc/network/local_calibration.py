@@ -113,10 +113,9 @@ class LocalTerm:
             raise BundleError("a local calibration has one value and one number for each place")
 
     def __call__(self, closeness: ArrayLike) -> Floats:
-        """Return the term (N,) for stars of a closeness (N, M); 0 where it is NaN."""
+        """Return the term (N,) for stars of a closeness (N, M); NaN for a star at no place."""
         near = np.asarray(closeness, dtype=np.float64)
-        term = near @ self.values / near.sum(axis=1) + growth(near @ self.stars)
-        return np.where(np.isnan(term), 0.0, term)
+        return np.asarray(near @ self.values / near.sum(axis=1) + growth(near @ self.stars))
 
 
 def growth(near: ArrayLike) -> Floats:

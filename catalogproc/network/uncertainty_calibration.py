@@ -101,7 +101,7 @@ class LabelCalibration:
             The sigma that the network predicts (N,).
         context
             Other quantities of the stars, (N,) or (N, M), by name; terms of a quantity that is
-            missing are left out.
+            missing are left out. A star that is at no place of a local term keeps its sigma.
 
         Returns
         -------
@@ -110,10 +110,10 @@ class LabelCalibration:
         network_sigma = np.asarray(network_sigma, dtype=np.float64)
         log = np.log(np.where(network_sigma > 0, network_sigma, np.nan))
         known = {SIGMA: log, **context}
-        return np.asarray(network_sigma * np.exp(sum(
-            (term(known[term.name]) for term in self.terms if term.name in known),
-            start=np.zeros_like(network_sigma),
-        )))  # fmt: skip
+        parts = [term(known[term.name]) for term in self.terms if term.name in known]
+        # NaN is a star at no place of a local term: unlike all calibration stars, not calibrated.
+        factor = np.nan_to_num(sum(parts, start=np.zeros_like(network_sigma)), nan=0.0)
+        return np.asarray(network_sigma * np.exp(factor))
 
     def percentile(self, mean: ArrayLike, sigma: ArrayLike, level: float) -> Floats:
         """Return the value below which the truth lies with a given probability.
