@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import pyarrow as pa
 import pytest
-from matplotlib.image import imread
 from support.catalogs import catalog_table, finished_run
 from support.paths import ROOT
 
@@ -194,42 +189,3 @@ def test_the_tests_that_the_page_of_faults_names_exist() -> None:
         assert file in paths, file
         tests = " ".join(re.findall(r"def (test_\w+)", paths[file].read_text()))
         assert words.strip().lower().replace(",", "").replace(" ", "_") in tests, (file, words)
-
-
-# ---------------------------------------------------------------- the notebook
-
-
-def test_the_notebook_goes_from_spectra_to_a_kiel_diagram(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The figures are kept as output/notebook-N.png."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    monkeypatch.chdir(tmp_path / "examples")
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    shown: list[Path] = []
-
-    def show() -> None:
-        path = ROOT / "output" / f"notebook-{len(shown) + 1}.png"
-        path.parent.mkdir(exist_ok=True)
-        plt.gcf().savefig(path)
-        plt.close()
-        shown.append(path)
-
-    monkeypatch.setattr(plt, "show", show)
-    notebook = json.loads((ROOT / "examples" / "kiel.ipynb").read_text())
-    assert notebook["nbformat"] == 4
-    known: dict[str, object] = {"__name__": "notebook"}
-    for number, cell in enumerate(notebook["cells"]):
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] == []  # committed without outputs: it is run here
-            assert cell["execution_count"] is None
-            with matplotlib.rc_context({"text.usetex": False}):
-                exec(compile("".join(cell["source"]), f"kiel.ipynb, cell {number}", "exec"), known)
-    assert len(shown) == 2
-    for path in shown:
-        image = imread(path)
-        assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 200
-    assert isinstance(known["predictions"], pa.Table)
-    assert known["predictions"].num_rows == 500
