@@ -17,7 +17,7 @@ from bench.kit import Kit
 from bench.matrix import best, rates
 from bench.measure import NO_GPU, Absent, Figures, Noted, Row, Target, seconds
 from bench.run import command, job_file
-from catalogproc.network.predictor import Predictor
+from catalogproc.network.predictor import PRECISIONS, Predictor
 from catalogproc.network.star_tokens import StarTokens
 
 TITLE = "one GPU"
@@ -37,7 +37,9 @@ def measure(kit: Kit) -> Figures:
     if not torch.cuda.is_available():
         return {row.name: NO_GPU for row in ROWS}
     sizes, n = kit.sizes, kit.sizes.gpu
-    predictor = Predictor(kit.bundle, "cuda")
+    # The lowest precision that predictions may have.
+    precision = "bfloat16" if "bfloat16" in PRECISIONS else "float32"
+    predictor = Predictor(kit.bundle, "cuda", precision)
     # The labels of the job, then coefficients that are not among the inputs.
     labels = [*kit.job.labels, *reversed(kit.bundle.requestable)]
     labels = list(dict.fromkeys(label for label in labels if label in kit.bundle.requestable))
@@ -62,7 +64,7 @@ def measure(kit: Kit) -> Figures:
     shutil.rmtree(output)
     operations = arithmetic.star(kit.bundle.shape, 64, len(labels))
     return {
-        "stars, 64 tokens, 8 labels": Noted(whole, torch.cuda.get_device_name()),
+        "stars, 64 tokens, 8 labels": Noted(whole, f"{torch.cuda.get_device_name()}, {precision}"),
         "matrix products, bfloat16": products / 1e9,
         "64 tokens, 8 labels, of the bfloat16 matrix rate": 100 * operations * whole / products,
         "stars, 33 tokens, 7 labels": sparse,

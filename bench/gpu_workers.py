@@ -41,9 +41,9 @@ def check_workers(folder: Path) -> dict[str, Any]:
     gpus = discover()
     one = ClusterConfig(device="cuda", workers=len(gpus), dashboard="127.0.0.1:0")
     checks: tuple[Callable[[], tuple[bool, Any]], ...] = (
-        lambda: _receipts(folder / "one", one, gpus),
+        lambda: receipts_of(folder / "one", one, gpus),
         lambda: _refusal(folder / "refused", replace(one, workers=len(gpus) + 1)),
-        lambda: _receipts(
+        lambda: receipts_of(
             folder / "shared", replace(one, workers=len(gpus) + 1, share_gpu=True), gpus
         ),
     )
@@ -62,8 +62,16 @@ def _run(output: Path, cluster: ClusterConfig) -> RunResult:
     return run(make_plan(RunSpec(EXAMPLES, output, job=job, cluster=cluster)))
 
 
-def _receipts(output: Path, cluster: ClusterConfig, gpus: tuple[Device, ...]) -> tuple[bool, Any]:
-    """Run, and compare the devices in the receipts with those that the driver lists."""
+def receipts_of(output: Path, cluster: ClusterConfig, gpus: tuple[Device, ...]) -> tuple[bool, Any]:
+    """Run, and compare the devices in the receipts with those that the driver lists.
+
+    Parameters
+    ----------
+    output, cluster
+        Of the run.
+    gpus
+        What the driver lists.
+    """
     result = _run(output, cluster)
     receipts = read_receipts(output).values()
     used, workers = {one.device for one in receipts}, {one.worker for one in receipts}

@@ -50,7 +50,7 @@ class Sizes:
     gpu: int = 1_000_000
 
 
-BRIEF = Sizes(repeats=3, budget=4.0, gpu=300_000)
+BRIEF = Sizes(repeats=3, budget=4.0, gpu=200_000)
 """For a GPU that is at hand for minutes."""
 
 TINY = Sizes(

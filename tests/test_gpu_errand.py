@@ -15,13 +15,15 @@ import pytest
 from support.paths import ROOT
 from support.real_dataset import write_real_dataset
 
-from bench import gpu, gpu_errand, gpu_pieces
+from bench import gpu, gpu_errand, gpu_pieces, gpu_workers
 from bench.gpu_errand import Step, checks, run_steps
 from bench.gpu_finish import Verdict, finish_model, judge
 from bench.gpu_pack import ERROR_BITS, pack_dataset, shortened
 from bench.gpu_page import TITLE, replace_section, section
 from bench.gpu_pieces import MOST, SIZE, join_pieces, write_pieces
 from bench.gpu_training import STAGES, Course, job_of, train
+from catalogproc.cluster.gpu import CPU
+from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.datasets.dataset import load_dataset
 from catalogproc.errors import InputError
 from catalogproc.network.transformer import Shape, Transformer
@@ -229,6 +231,15 @@ def test_only_a_better_model_is_better() -> None:
     assert Verdict(0.98, 20, 20, ()).is_better
     assert not Verdict(1.001, 25, 20, ()).is_better
     assert not Verdict(0.9, 19, 20, ()).is_better
+
+
+@pytest.mark.slow
+def test_the_check_of_workers_runs_and_refuses_what_is_no_gpu(tmp_path: Path) -> None:
+    cluster = ClusterConfig(device="cpu", workers=1, dashboard="127.0.0.1:0")
+    passed, found = gpu_workers.receipts_of(tmp_path, cluster, (CPU,))
+    assert not passed
+    assert found["devices"] == ["cpu"]
+    assert found["stars"] == 1500
 
 
 @pytest.mark.slow
