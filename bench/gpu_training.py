@@ -12,6 +12,7 @@ validation stars, the weights of the lowest validation loss are kept.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -33,7 +34,7 @@ from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.transformer import Transformer
 from catalogproc.training.checkpoint import CURVE, load_checkpoint, read_curve
 from catalogproc.training.config import TrainSpec
-from catalogproc.training.train_bundle import make_trainer, settings_for, write_trained
+from catalogproc.training.train_bundle import THREADS, make_trainer, settings_for, write_trained
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
 
@@ -165,12 +166,14 @@ class _Run:
         job = job_of(self.stage, 0.0, course.tiny)
         real = course.data if job.data else None
         self.spec = TrainSpec(job, self.folder, real, device=course.device)
-        self.data = _known(load_training_data(self.spec, self.base, course.device), real)
+        # Stars are simulated on the processor too, in threads: no code that only a GPU has seen.
+        self.data = _known(load_training_data(self.spec, self.base, "cpu"), real)
         # Preparations are part of the stage's share.
         seconds = max(1.0, left * self.stage.share / self.rest - (time.monotonic() - began))
         self.spec = replace(self.spec, job=job_of(self.stage, seconds, course.tiny))
         settings = settings_for(self.spec.job.training, self.data.star_count)
-        self.trainer = make_trainer(self.data, self.base, settings, course.device)
+        trainer = make_trainer(self.data, self.base, settings, course.device)
+        self.trainer = replace(trainer, threads=min(THREADS, os.cpu_count() or 1))
         trained = self.trainer.fit(self.folder, progress=self._progress)
         course.history.append(self._facts(trained.history))
         return self._pack(trained)
