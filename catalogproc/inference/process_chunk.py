@@ -112,6 +112,7 @@ def process_chunk(
                     parts.write(batch)
                 if worker.progress is not None:
                     worker.progress(int(batch.rows.read.sum()))
+            work.content.wait()
             _check_fingerprints(chunk.pieces, "was changed while it was read")
             _check_counts(chunk, parts)
             closing = time.perf_counter()

@@ -6,7 +6,9 @@ import hashlib
 import os
 import pickle
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from support.xp_files import ARCHIVE, EXAMPLES, parquet_bytes, real
 
 from catalogproc.errors import InputError, JobError, Refusal
+from catalogproc.readers import content_hash
 from catalogproc.readers import pieces as pieces_module
 from catalogproc.readers.chunks import (
     Chunk,
@@ -318,3 +321,28 @@ def test_a_group_has_a_bounded_number_of_files(tmp_path, monkeypatch):
     monkeypatch.setattr("catalogproc.readers.chunks.GROUP_FILES", 3)
     files = small_files(tmp_path, [1] * 7)
     assert [len(chunk.pieces) for chunk in cut(files, 1000)] == [3, 3, 1]
+
+
+def test_local_files_are_hashed_beside_the_work_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller goes on at once; the bytes are those of the files, one after the other."""
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 100_000)
+    held, original = threading.Event(), content_hash.file_blocks
+
+    def waits(*given: Any) -> Any:
+        assert held.wait(30)
+        return original(*given)
+
+    monkeypatch.setattr(content_hash, "file_blocks", waits)
+    found = ContentHash()
+    for file in files:
+        found.finish(Piece("", file, "", 0, 1))
+    held.set()
+    assert found.hexdigest() == hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    missing = ContentHash()
+    missing.finish(Piece("", tmp_path / "none.csv", "", 0, 1))
+    with pytest.raises(InputError, match="cannot be read"):
+        missing.wait()
