@@ -292,18 +292,24 @@ def test_answers_by_a_bridge_are_those_by_matrices(fitted: Fitted) -> None:
     job = Job("bridge", labels=labels, inputs=("bprp",), inflate_errors=False, correlations=True)
     exact = add_release([design_file(fitted.folder)], fitted.folder / "labels.toml",
                         str(fitted.folder / "own.toml")).release  # fmt: skip
-    table = rotated(denoised(real(1500)), noise=0.7, seed=2, correlations=True).slice(PAIRS)
-    (batch,) = table.combine_chunks().to_batches()
-    wanted, found = (
-        Engine(bundle.for_release(release), job).process(batch)
-        for release in (exact, load_bridged(fitted.bridge))
-    )
-    for label in ("teff", "logg", "m_h", "mass", "age"):
-        shift = found[label].to_numpy() - wanted[label].to_numpy()
-        assert np.nanmedian(np.abs(shift) / wanted[f"e_{label}"].to_numpy()) < 0.3
-    # 3 points, and the sampling of 500 stars.
-    for flag in load_flags().flags:
-        rates = [np.mean(one["quality_flags"].to_numpy() & flag.value > 0)
-                 for one in (wanted, found)]  # fmt: skip
-        most = 0.08 if flag.name == "UNC_AGE" else 0.045  # too rare by 3 to 7 points
-        assert abs(rates[1] - rates[0]) < most, flag.name
+    moved: dict[str, list[float]] = {flag.name: [] for flag in load_flags().flags}
+    for seed in (2, 12, 22):
+        table = rotated(denoised(real(1500)), noise=0.7, seed=seed, correlations=True).slice(PAIRS)
+        (batch,) = table.combine_chunks().to_batches()
+        wanted, found = (
+            Engine(bundle.for_release(release), job).process(batch)
+            for release in (exact, load_bridged(fitted.bridge))
+        )
+        for label in ("teff", "logg", "m_h", "mass", "age"):
+            shift = found[label].to_numpy() - wanted[label].to_numpy()
+            median = np.nanmedian(np.abs(shift) / wanted[f"e_{label}"].to_numpy())
+            print(f"{label}: {median:.3f} sigma")
+            assert median < 0.3
+        for flag in load_flags().flags:
+            raised = [np.mean(one["quality_flags"].to_numpy() & flag.value > 0)
+                      for one in (wanted, found)]  # fmt: skip
+            moved[flag.name].append(raised[1] - raised[0])
+    # Wanted are 3 points; 500 stars know a difference to 2.
+    for name, changes in moved.items():
+        print(f"{name}: {100 * np.mean(changes):+.1f} points")
+        assert abs(np.mean(changes)) < 0.05, name
