@@ -389,7 +389,9 @@ def test_a_picture_of_a_card_is_embedded_if_it_is_a_picture_of_the_bundle(tmp_pa
     assert page.text.count("Figure (not shown)") == 5
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed (apt-get install chromium)")
