@@ -14,8 +14,13 @@ from catalogproc import errors
 from catalogproc.cli.main import main
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, InputError, Refusal, did_you_mean, plural
+from catalogproc.export.export import export_catalog
 from catalogproc.export.where import parse
 from catalogproc.job import load_job
+from catalogproc.network.bundle import load_bundle
+from catalogproc.paper.registry import select_experiments
+from catalogproc.release import load_release
+from catalogproc.vocabulary import load_vocabulary
 
 ALL = [
     kind
@@ -60,6 +65,7 @@ def test_the_docstring_draws_the_whole_tree() -> None:
 
 
 def test_a_number_has_its_word() -> None:
+    assert [plural(n, "spectrum", "spectra") for n in (1, 2)] == ["1 spectrum", "2 spectra"]
     assert [plural(n, "row") for n in (0, 1, 2, 1234)] == [
         "0 rows",
         "1 row",
@@ -89,6 +95,11 @@ def test_suggestions_stand_in_the_errors_for_columns_labels_and_jobs(tmp_path: P
         (lambda: load_job("gaia-dr3-giant"), "gaia-dr3-giants"),
         (lambda: load_job(tmp_path / "job.toml"), "coefficients"),
         (lambda: parse("good_param", load_contract("catalog")), "good_params"),
+        (lambda: load_vocabulary().number("tef"), "teff"),
+        (lambda: select_experiments("nonne"), "none"),
+        (lambda: export_catalog(tmp_path, "ftis", tmp_path / "x"), "fits"),
+        (lambda: load_bundle("giant"), "giants"),
+        (lambda: load_release("drr3"), "dr3"),
     ):
         with pytest.raises(CatalogprocError) as caught:
             question()

@@ -141,7 +141,8 @@ def report(
     folder: RunFolder,
     model: RunModel = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="[default: DIR/report.html]")
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="The page [default: DIR/report.html]."),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -162,9 +163,10 @@ def report(
 
 def explain(
     folder: RunFolder,
-    source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID")],
+    source_id: Annotated[int, typer.Argument(metavar="SOURCE_ID", help="Gaia's identifier.")],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="PNG", help="[default: DIR/stars/ID.png]")
+        Path | None,
+        typer.Option("--output", metavar="PNG", help="The picture [default: DIR/stars/ID.png]."),
     ] = None,
     model: RunModel = None,
     input: Annotated[

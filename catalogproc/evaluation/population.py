@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalogproc.contract import load_contract
-from catalogproc.errors import BundleError, ContractError, JobError, plural
+from catalogproc.errors import BundleError, ContractError, JobError, did_you_mean, plural
 from catalogproc.export.where import parse
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def population(
     from catalogproc.network.bundle import load_bundle
 
     if quantity not in QUANTITIES:
-        raise JobError("no such quantity", wanted=" | ".join(QUANTITIES), found=quantity)
+        raise JobError("no such quantity", wanted=" | ".join(QUANTITIES), found=quantity,
+                       advice=did_you_mean(quantity, QUANTITIES))  # fmt: skip
     bins = np.asarray(edges, dtype=np.float64)
     if bins.ndim != 1 or len(bins) < 3 or not (np.diff(bins) > 0).all():
         raise JobError("these are no bins", wanted="three or more ascending edges", found=edges)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
 from catalogproc.export.binary_rows import RecordTable
 from catalogproc.export.csv_ecsv import write_csv, write_ecsv
 from catalogproc.export.fits import write_fits
@@ -78,7 +78,8 @@ def export_catalog(
     True
     """
     if format not in FORMATS:
-        raise JobError("no such format", wanted=", ".join(FORMATS), found=format, where="--format")
+        raise JobError("no such format", wanted=", ".join(FORMATS), found=format, where="--format",
+                       advice=did_you_mean(format, FORMATS))  # fmt: skip
     if format == "hats" and columns is not None:
         columns = [*columns, *(name for name in POSITION if name not in columns)]
     rows = open_rows(Path(folder), columns, where, progress)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catalogproc.errors import BundleError, ContractError, JobError
+from catalogproc.errors import BundleError, ContractError, JobError, did_you_mean
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.components import Components
 from catalogproc.network.jacobian import ReversePass
@@ -317,6 +317,7 @@ class Predictor:
                 wanted=", ".join(self.bundle.requestable),
                 found=", ".join(untrained),
                 where=self.bundle.path,
+                advice=did_you_mean(untrained[0], self.bundle.requestable),
             )
         return columns
 

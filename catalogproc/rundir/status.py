@@ -99,7 +99,10 @@ class Status:
         if self.stage_seconds:
             total = sum(self.stage_seconds.values()) or 1.0
             stages = sorted(self.stage_seconds.items(), key=lambda item: -item[1])
-            lines.append("time: " + ", ".join(f"{name} {s / total:.0%}" for name, s in stages))
+            lines.append(
+                "time: "
+                + ", ".join(f"{name} {s / total:.0%}" for name, s in stages if s / total >= 0.005)
+            )
         if self.workers:
             lines.append(
                 f"{plural(len(self.workers), 'worker')} on {', '.join(self.devices)}, "

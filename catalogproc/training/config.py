@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from catalogproc.errors import JobError
+from catalogproc.errors import JobError, did_you_mean
 from catalogproc.io.remote_file import File
 from catalogproc.job import TrainingJob
 from catalogproc.release import Release
@@ -84,6 +84,7 @@ class JobTable:
         for name, value in content.items():
             if name not in known:
                 raise JobError("unknown field", wanted=", ".join(known), found=name,
+                               advice=did_you_mean(name, known),
                                where=f"[{cls.TABLE}]")  # fmt: skip
             wanted = (int, float) if isinstance(known[name], float) else type(known[name])
             if isinstance(value, bool) != isinstance(known[name], bool) or not isinstance(
