@@ -280,6 +280,11 @@ def test_labels_are_named_in_any_case_and_derived_ones_are_those_of_infer(
     again = pq.read_table(tmp_path / "out.parquet")
     for name in found.column_names:
         np.testing.assert_array_equal(found[name], again[name], err_msg=name)
+    pq.write_table(
+        table.append_column("spectrum", pa.array([[1.0], [2.0]])), tmp_path / "a.parquet"
+    )
+    with pytest.raises(JobError, match="no place for arrays"):
+        infer(tmp_path / "a.parquet", ["age"], tmp_path / "a.csv", Predictor(model.bundle))
     with pytest.raises(JobError, match="apparent magnitude"):
         model.predict(table, labels=["dist"])
     with pytest.raises(JobError) as caught:

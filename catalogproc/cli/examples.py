@@ -46,8 +46,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "simulate": ("catalogproc simulate --stars 100 --seed 1 --output output/simulated",),
     "dust": ("catalogproc dust",),
     "infer": (
-        "catalogproc infer --input output/simulated/truth.parquet --labels mass,age "
-        "--output ages.csv",
+        "catalogproc infer --input examples/giants/xp_canonical.parquet --labels mass,age "
+        "--output ages.parquet",
     ),
     "generate": (
         "catalogproc generate --teff 4700 --logg 2.5 --m-h 0 --ebv 0.05 --output star.ecsv "

@@ -21,7 +21,7 @@ from catalogproc.datasets.table_io import (
     read_units,
     write_table,
 )
-from catalogproc.errors import plural
+from catalogproc.errors import JobError, plural
 from catalogproc.features.derived_labels import DERIVED, described, known_labels
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import TableInputs, default_job
@@ -125,6 +125,7 @@ def infer(
     bundle, vocabulary = predictor.bundle, predictor.bundle.vocabulary
     wanted = known_labels(labels, vocabulary, "--labels")
     table, units = read_table(path), read_units(path)
+    _check_arrays(table, output)
     inputs = TableInputs.of(table, vocabulary, default_job(vocabulary), units=units, where=path)
     tokens = requested_tokens(wanted, inputs, table.column_names, path)
     prediction = predict_table(predictor, inputs, tokens, progress)
@@ -139,6 +140,16 @@ def infer(
     return InferResult(
         len(inputs), read, inputs.used, inputs.ignored, tuple(added), output, typical
     )
+
+
+def _check_arrays(table: pa.Table, output: Path) -> None:
+    """Raise JobError where the table has arrays, and the output is text, which has none."""
+    arrays = [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    if arrays and output_format(output) == "csv":
+        raise JobError(
+            "CSV has no place for arrays", wanted="an output .parquet, .fits or .vot",
+            found=f"arrays: {shown(arrays)}", where="--output",
+        )  # fmt: skip
 
 
 def _with_predictions(table: pa.Table, made: Numbers) -> tuple[pa.Table, dict[str, Column]]:
