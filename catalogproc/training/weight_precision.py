@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from catalogproc.errors import ReleaseError
 from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.inference.precision_check import check_precision
 from catalogproc.network.bundle import Bundle
@@ -53,8 +55,10 @@ def choose_dtype(bundle: Bundle, tokens: StarTokens, labels: tuple[str, ...]) ->
     return "float32", 0.0
 
 
-def check_products(bundle: Bundle, tokens: StarTokens) -> PrecisionCheck:
+def check_products(bundle: Bundle, tokens: StarTokens) -> PrecisionCheck | None:
     """Measure whether bfloat16 suffices for the products of a bundle's network.
+
+    None where the release does not state yet what a catalog needs: bfloat16 is then not chosen.
 
     Parameters
     ----------
@@ -67,6 +71,10 @@ def check_products(bundle: Bundle, tokens: StarTokens) -> PrecisionCheck:
     for place, name in enumerate(bundle.vocabulary.names):
         columns[name] = tokens.values[:, place]
         columns[f"e_{name}"] = tokens.errors[:, place]
-    job = default_job(bundle.vocabulary)
+    # The errors are those of the tokens: nothing is left to inflate.
+    job = replace(default_job(bundle.vocabulary), inflate_errors=False)
     inputs = TableInputs.of(pa.table(columns), bundle.vocabulary, job)
-    return check_precision(bundle, job, inputs.tokens(0, len(tokens)))
+    try:
+        return check_precision(bundle, job, inputs.tokens(0, len(tokens)))
+    except ReleaseError:
+        return None

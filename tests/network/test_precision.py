@@ -140,6 +140,7 @@ def test_float32_passes_the_check_and_a_coarser_type_does_not(
 def test_a_training_checks_its_network(bundle: Bundle) -> None:
     tokens = stars(bundle, 50)
     found = check_products(bundle, tokens)
+    assert found is not None
     assert found.stars == 50
     assert found.within > 0.9
 
