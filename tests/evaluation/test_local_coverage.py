@@ -62,6 +62,7 @@ def calibrated() -> tuple[Bundle, Bundle]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_of_simulated_giants_it_holds_in_fifty_cells(calibrated: tuple[Bundle, Bundle]) -> None:
     """Between the 16th and the 84th percentile, in cells of at least 1,000 stars."""
     simulator, vocabulary = Simulator("cpu", corrected=True), calibrated[0].vocabulary
