@@ -21,6 +21,9 @@ RULES: Mapping[str, Callable[[Tokens], NDArray[np.bool_]]] = {
     "PLX_ZP_RELEASE": lambda tokens: tokens.zero_point_published,
     "BRIDGED": lambda tokens: (tokens.bp | tokens.rp) & (tokens.release.bridge is not None),
     "PLX_INPUT": lambda tokens: np.asarray(tokens.by_parallax.any(axis=1)),
+    "ERROR_ASSUMED": lambda tokens: np.asarray(
+        (np.isfinite(tokens.values) & np.isnan(tokens.errors)).any(axis=1)
+    ),
 }
 """The rule of each flag, from the inputs."""
 

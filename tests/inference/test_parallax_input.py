@@ -166,6 +166,21 @@ def test_the_input_flag_names_the_stars_whose_parallax_was_read(either: Bundle) 
     assert not flags[1].any()
 
 
+def test_the_input_flag_names_the_stars_whose_errors_were_assumed(either: Bundle) -> None:
+    """2MASS magnitudes of the first seven have no error; without 2MASS nothing is assumed."""
+    table = gaia()
+    place = table.column_names.index("j_msigcom")
+    errors = array(table, "j_msigcom").copy()
+    errors[:7] = np.nan
+    column = pa.array(errors, from_pandas=True).cast(table.schema.field(place).type)
+    without = table.set_column(place, "j_msigcom", column)
+    assumed = load_input_flags()["ERROR_ASSUMED"].value
+    job = replace(JOB, inputs=("jh", "jk"))
+    for given, wanted in ((table, 0), (without, 7), (without.drop_columns(["j_m"]), 0)):
+        made = Engine(either, job).process(spectra(), given)
+        assert ((array(made, "input_flags") & assumed > 0) == (np.arange(STARS) < wanted)).all()
+
+
 def test_only_stars_with_a_parallax_are_encoded_twice(bundle: Bundle, late: Bundle) -> None:
     for model, second in ((bundle, STARS - 7), (late, 0)):
         engine = Engine(model, JOB)
