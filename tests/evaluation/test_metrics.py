@@ -144,5 +144,7 @@ def test_scores_of_a_model_are_those_of_its_predictions(tmp_path: Path) -> None:
         "g_fakemag",
     )
     table = markdown(scores).splitlines()
-    assert len(table) == 2 + 4
-    assert table[2].startswith("| 63 tokens")
+    # A heading, an empty line, the header's two, and a row for each input set, of two quantities.
+    assert len(table) == 2 * (4 + 2) + 1
+    assert [line for line in table if line.startswith("### ")] == [table[0], table[7]]
+    assert table[4].startswith("| 63 tokens")
