@@ -15,8 +15,10 @@ from bench.kit import Kit
 from bench.measure import Figures, Noted, Row, Target, times
 from bench.reference import reference_copy, slots
 from catalogproc.datasets.star_table import StarTable
+from catalogproc.network.bundle import Bundle
 from catalogproc.network.components import Components
 from catalogproc.training.config import Settings
+from catalogproc.training.error_sampling import ErrorDraws, ErrorOptions, ErrorSampler
 from catalogproc.training.token_sampling import TokenSampler, TrainingStars, standardise
 from catalogproc.training.trainer import Trainer
 from catalogproc.training.training_step import likelihood_loss
@@ -43,7 +45,7 @@ def measure(kit: Kit) -> Figures:
         rates.append(metrics["stars_per_second"])
 
     folder = kit.folder / "training"
-    stars_drawn = TrainingStars(table.sample, bundle.standardisation)
+    stars_drawn = TrainingStars(table.sample, bundle.standardisation, errors=_error_draws(bundle))
     trained = Trainer(bundle.shape, stars_drawn, settings, device).fit(folder, progress=report)
     shutil.rmtree(folder)
     stars = median(rates[1:])  # the first step is a warm-up
@@ -66,7 +68,9 @@ def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> 
     )
 
     weights = torch.ones(len(kit.bundle.vocabulary), device=device)
-    tokens = TokenSampler(weights, settings=replace(settings, targets=1))
+    draws, scale = _error_draws(kit.bundle), kit.bundle.standardisation.scale
+    errors_drawn = ErrorSampler(draws, scale, torch.device(device)) if draws else None
+    tokens = TokenSampler(weights, settings=replace(settings, targets=1), errors=errors_drawn)
 
     def step() -> None:
         batch = tokens.sample(values, errors, torch.Generator(device).manual_seed(0))
@@ -78,6 +82,14 @@ def _one_target(kit: Kit, table: StarTable, settings: Settings, device: str) -> 
         optimiser.step()
 
     return settings.batch / median(times(step, kit.sizes.repeats, kit.sizes.budget))
+
+
+def _error_draws(bundle: Bundle) -> ErrorDraws | None:
+    """Return how errors are drawn for a network that reads them; None for another."""
+    if bundle.error_scaling is None:
+        return None
+    spectrum = np.array([token.kind == "coefficient" for token in bundle.vocabulary.tokens])
+    return ErrorDraws(ErrorOptions(), spectrum, bundle.error_scaling)
 
 
 def _table(kit: Kit) -> StarTable:
