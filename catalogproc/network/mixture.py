@@ -93,9 +93,10 @@ class Mixture:
         from scipy.special import ndtr
 
         root = np.sqrt(2 * np.pi)
-        enough = CLOSE * (high - low)
+        with np.errstate(invalid="ignore"):  # a probability of 1 is reached at infinity alone
+            last = high - low
+        enough = CLOSE * last
         x = 0.5 * (low + high)
-        last = high - low
         going = np.flatnonzero(np.isfinite(x))
         for _ in range(STEPS):
             weights, means, sigmas = self.weights[going], self.means[going], self.sigmas[going]
