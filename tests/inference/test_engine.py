@@ -229,10 +229,10 @@ def test_real_stars_with_their_gaia_source_rows(engine):
     g = auxiliary.column("phot_g_mean_mag").to_numpy()
     assert array(table, "phot_g_mean_mag").tolist() == g.tolist()
     assert (array(table, "quality_flags") & load_flags()["XP_PHOTOMETRY"].value == 0).all()
-    # The table has no column that the zero-point is computed from.
+    # The table has no column that the zero-point is computed from, and no errors of magnitudes.
     parallax = auxiliary.column("parallax").to_numpy()
     np.testing.assert_allclose(array(table, "parallax_zpc"), parallax + 0.04, rtol=1e-6)
-    assumed = load_input_flags()["PLX_ZP_ASSUMED"].value
+    assumed = sum(load_input_flags()[name].value for name in ("PLX_ZP_ASSUMED", "ERROR_ASSUMED"))
     assert (array(table, "input_flags") == assumed).all()
     error = pa.array(np.full(len(auxiliary), 0.03))
     with_error = engine.process(spectra, auxiliary.append_column("parallax_error", error))
