@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -219,7 +219,7 @@ def each_array(value: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> An
     Parameters
     ----------
     value
-        An array, or a dataclass or tuple that holds arrays.
+        An array, or a dataclass, tuple or mapping that holds arrays, at any depth.
     change
         The function.
     """
@@ -227,6 +227,8 @@ def each_array(value: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> An
         return change(value)
     if isinstance(value, tuple):
         return tuple(each_array(part, change) for part in value)
+    if isinstance(value, Mapping):
+        return {name: each_array(part, change) for name, part in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in fields(value)]
         return replace(value, **{name: each_array(getattr(value, name), change) for name in names})

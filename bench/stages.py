@@ -74,7 +74,10 @@ def stored_predictions(kit: Kit) -> StoredPredictions:
         many = array[np.arange(PREDICTIONS) % few.num_rows]
         if not np.issubdtype(array.dtype, np.floating):
             return many
-        return (many * random.normal(1.0, 0.02, many.shape)).astype(array.dtype)
+        noisy = many * random.normal(1.0, 0.02, many.shape)
+        if many.ndim == 2 and np.allclose(many.sum(axis=1), 1.0):
+            noisy /= noisy.sum(axis=1, keepdims=True)  # weights of a mixture
+        return noisy.astype(array.dtype)
 
     engine.stored = each_array(found, repeated)
     return engine

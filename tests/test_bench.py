@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from io import StringIO
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -21,6 +22,7 @@ from bench.kit import TINY, Kit
 from bench.machine import ROOT, describe
 from bench.measure import Target, race, seconds, times
 from bench.reference import reference_copy
+from bench.stages import stored_predictions
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.transformer import Shape, Transformer
 
@@ -28,7 +30,8 @@ from catalogproc.network.transformer import Shape, Transformer
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    return Kit(folder, str(tiny_bundle(folder / "model").path), TINY)
+    bundle = tiny_bundle(folder / "model", mixture=("mass", "log_age"))
+    return Kit(folder, str(bundle.path), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,16 @@ def test_the_tables_hold_every_row_and_the_costs(kit, found):
         if "GPU" not in item["unit"]:
             assert all(value > 0 for value in item["values"].values()), item
     assert not any(name in json.dumps(report) for name in (str(ROOT), kit.folder.name))
+
+
+def test_stored_predictions_have_the_distributions_of_their_stars(kit):
+    engine = stored_predictions(kit)
+    tokens = kit.engine.features(kit.spectra_read.slice(0, 5))
+    mixtures = engine.predict(tokens).prediction.mixtures
+    assert set(mixtures) == {"mass", "log_age"}
+    for mixture in mixtures.values():
+        assert mixture.means.shape == (5, 2)
+        assert mixture.weights.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-12)
 
 
 def test_without_a_gpu_its_rows_say_so(kit):

@@ -40,12 +40,13 @@ def tiny_bundle(
     seed: int = 0,
     late: Sequence[str] = (),
     errors: bool = False,
+    mixture: Sequence[str] = (),
 ) -> Bundle:
     """Write a bundle of a few thousand random weights into a folder, and load it.
 
     Tokens are standardised with the statistics of real training stars, so the answers are
     plausible for giants, and differ from star to star; they are not right. With ``errors`` the
-    network reads the errors of tokens too.
+    network reads the errors of tokens too; the labels of ``mixture`` get two Gaussians.
     """
     vocabulary = vocabulary or load_vocabulary()
     standardisation = _standardisation(vocabulary)
@@ -55,6 +56,7 @@ def tiny_bundle(
     shape = Shape(
         len(vocabulary), 16, ((4, 32),), ((2, 32), (4, 32)), (32, 16), dropout=0.0,
         late=tuple(map(vocabulary.number, late)), reads_errors=errors,
+        components=2 if mixture else 1, mixture=tuple(map(vocabulary.number, mixture)),
     )  # fmt: skip
     network = Transformer(shape)
     for name, weight in network.named_parameters() if errors else ():
