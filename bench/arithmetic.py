@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 
 
 def encode(shape: Shape, tokens: float) -> float:

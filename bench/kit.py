@@ -23,7 +23,8 @@ from catalogproc.job import Job, load_job
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.readers.xp import read_spectra
 from catalogproc.vocabulary import BANDS
 

@@ -8,7 +8,7 @@ import torch
 
 from bench.kit import Kit
 from bench.measure import Figures, Row, race, seconds
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 
 TITLE = "matrix products"
 PREDICTIONS = 1024

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from catalogproc.network.components import Components
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 
 SLOTS, BATCH = 64, 1024
 """Slots per star and stars per batch, as in astroNN_stars_foundation."""

@@ -24,7 +24,8 @@ from bench.measure import Target, race, seconds, times
 from bench.reference import reference_copy
 from bench.stages import stored_predictions
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 
 
 @pytest.fixture(scope="module")

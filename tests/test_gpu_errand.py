@@ -26,7 +26,8 @@ from catalogproc.cluster.gpu import CPU
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.datasets.dataset import load_dataset
 from catalogproc.errors import InputError
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.train_bundle import settings_for
 
 BACK, BYTES_BACK = 8, 16 * 2**20

@@ -14,8 +14,8 @@ from catalogproc.inference.engine import Engine
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
     from catalogproc.job import Job
+    from catalogproc.network.bfloat16_check import PrecisionCheck
     from catalogproc.network.bundle import Bundle
-    from catalogproc.network.precision import PrecisionCheck
 
 
 def check_precision(
@@ -32,7 +32,7 @@ def check_precision(
     precision
         What is compared, one of :data:`~catalogproc.network.precision.PRECISIONS`.
     """
-    from catalogproc.network.precision import SIGMA, PrecisionCheck
+    from catalogproc.network.bfloat16_check import SIGMA, PrecisionCheck
 
     engine = Engine(bundle, replace(job, dust="", precision="float32"))
     exact, rounded = (

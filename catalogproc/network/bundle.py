@@ -25,6 +25,8 @@ import numpy as np
 
 from catalogproc.errors import BundleError, CatalogprocError, ReleaseError, did_you_mean
 from catalogproc.io.hashes import file_sha256, sha256
+from catalogproc.network.bfloat16_check import PrecisionCheck
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.training_prior import PRIOR, prior_table
@@ -38,8 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from catalogproc.network.packed_tokens import PackedTokens
-    from catalogproc.network.precision import PrecisionCheck
-    from catalogproc.network.transformer import Shape, Transformer
+    from catalogproc.network.transformer import Transformer
 
 __all__ = [
     "Bundle",
@@ -344,9 +345,6 @@ def _changed(path: Path, wanted: object, found: object) -> BundleError:
 def _bundle(
     folder: Path, declaration: dict[str, Any], digest: str, calibration: UncertaintyCalibration
 ) -> Bundle:
-    from catalogproc.network.precision import PrecisionCheck
-    from catalogproc.network.transformer import Shape
-
     checked = declaration.get("precision_check")
     rows = declaration["token"]
     known = {item.name for item in fields(Token)}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from catalogproc.errors import BundleError
 from catalogproc.io.atomic import write_atomic
 from catalogproc.io.hashes import sha256
+from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.bundle import (
     DECLARATION,
     ERROR_KEYS,
@@ -28,7 +29,6 @@ from catalogproc.network.bundle import (
     load_bundle,
 )
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.precision import PrecisionCheck
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.statistics import Domain, ErrorScaling, SelfCheck, Standardisation
 from catalogproc.network.training_prior import PRIOR, prior_bytes

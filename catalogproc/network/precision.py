@@ -13,45 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.transformer import Transformer
 
 PRECISIONS = ("float32", "bfloat16", "tf32", "float64")
 
 OUTPUTS = ("mean", "log_variance", "component_weight")
 """Layers of the network that multiply in float32 whatever the precision."""
-
-SIGMA, SHARE, FLAGS = 0.05, 0.999, 0.001
-"""bfloat16 is accepted if all labels of SHARE of the stars are within SIGMA of their total
-uncertainty of float64's, and at most FLAGS of the stars get other quality flags."""
-
-
-@dataclass(frozen=True)
-class PrecisionCheck:
-    """How far predictions in bfloat16 are from those in float64.
-
-    Attributes
-    ----------
-    stars
-        Number of stars that were predicted in both.
-    within
-        Share of them of which every label is within SIGMA of its total uncertainty.
-    flags
-        Share of them that get other quality flags.
-    """
-
-    stars: int
-    within: float
-    flags: float
-
-    @property
-    def accepted(self) -> bool:
-        """Whether bfloat16 suffices for the model."""
-        return self.stars > 0 and self.within >= SHARE and self.flags <= FLAGS
 
 
 def choose_precision(wanted: str, check: PrecisionCheck | None, device: str) -> str:

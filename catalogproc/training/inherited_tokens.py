@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 from catalogproc.release import Release
 from catalogproc.training.vocabulary_extension import EMBEDDINGS
 from catalogproc.vocabulary import Token

@@ -14,7 +14,8 @@ from catalogproc.io.atomic import write_atomic
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import BundleContent, rewrite_bundle, write_bundle
 from catalogproc.network.predictor import Predictor
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.checkpoint import CURVE, read_curve
 from catalogproc.training.config import Settings, TrainSpec
 from catalogproc.training.distributed import is_first, local_device

@@ -13,7 +13,7 @@ from catalogproc.datasets.star_table import StarSampler, StarTable, fit_standard
 from catalogproc.errors import JobError
 from catalogproc.job import Job
 from catalogproc.network.bundle import Bundle, Domain, Standardisation
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 from catalogproc.training.config import TrainSpec
 from catalogproc.training.error_sampling import ErrorDraws, ErrorOptions, fit_error_scaling
 from catalogproc.training.token_sampling import TrainingStars

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.io.hashes import sha256
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.checkpoint import LearningCurve, load_checkpoint, save_checkpoint
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.distributed import ProcessGroup

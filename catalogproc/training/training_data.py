@@ -19,7 +19,7 @@ from catalogproc.datasets.holdout import Holdout, simulated_holdout
 from catalogproc.datasets.star_table import StarSampler, StarTable, mixture
 from catalogproc.errors import JobError, plural
 from catalogproc.network.bundle import Bundle, Domain
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 from catalogproc.release import Release, load_release
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.config import JobTable, TrainSpec

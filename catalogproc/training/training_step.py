@@ -13,7 +13,8 @@ from torch import Tensor
 
 from catalogproc.network.components import Components, joined
 from catalogproc.network.memory import keep_freed_memory
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.distributed import ProcessGroup
 from catalogproc.training.token_sampling import BatchSource, TokenBatch, derived_seeds

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from catalogproc.errors import BundleError, JobError
 from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.vocabulary import Vocabulary
 
 EMBEDDINGS = ("weight", "bias", "error_weight", "error_bias")

@@ -12,9 +12,9 @@ import pyarrow as pa
 from catalogproc.errors import ReleaseError
 from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.inference.precision_check import check_precision
+from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
-from catalogproc.network.precision import PrecisionCheck
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 

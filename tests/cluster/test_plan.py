@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +57,18 @@ def test_a_plan_lists_every_chunk_and_writes_nothing(kit: Kit, tmp_path: Path) -
     assert plan.lines(short=True)[-1].endswith("gaia.csv: columns used: ruwe")
     assert len(plan.lines(short=True)) == 3 + reads_parallax(plan.job)
     assert not files_in(tmp_path)
+
+
+def test_the_process_that_plans_loads_no_network(kit: Kit, tmp_path: Path) -> None:
+    """torch takes as long to load as the plan; only the workers need it."""
+    code = (
+        "import sys; from catalogproc.cluster import run; from catalogproc.cluster.plan import *\n"
+        "plan = make_plan(RunSpec([sys.argv[1]], sys.argv[2], model=sys.argv[3], job='demo'))\n"
+        "print(len(plan.todo), [x for x in ('torch', 'astropy', 'bokeh') if x in sys.modules])"
+    )
+    words = [sys.executable, "-c", code, str(kit.inputs), str(tmp_path / "out"), str(kit.bundle)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "3 []\n"
 
 
 def test_a_plan_says_what_is_predicted_without_the_parallax(kit: Kit, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from support.bundles import tiny_bundle
 
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape
 from catalogproc.training.checkpoint import load_checkpoint
 from catalogproc.training.config import Settings
 from catalogproc.training.token_sampling import TrainingStars

@@ -21,8 +21,9 @@ from catalogproc.network.bundle import Domain, ErrorScaling, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, rewrite_bundle, write_bundle
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.predictor import Prediction, Predictor
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.fit_calibration import fit_label_calibrations
 from catalogproc.vocabulary import load_vocabulary
 

@@ -8,7 +8,8 @@ import torch
 
 from catalogproc.network.attention import attention
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from catalogproc.network.bundle import (
     shipped_bundles,
 )
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 RNG = np.random.default_rng(7)

@@ -8,7 +8,8 @@ import torch
 
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 
 V = 120
 SMALL = Shape(V, 16, ((4, 24), (2, 16)), ((4, 32), (2, 16)), (24, 12))

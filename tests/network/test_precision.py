@@ -17,9 +17,10 @@ from catalogproc.inference.engine import Engine
 from catalogproc.inference.precision_check import check_precision
 from catalogproc.job import Job
 from catalogproc.network import precision as module
+from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
-from catalogproc.network.precision import PrecisionCheck, choose_precision, float32_products
+from catalogproc.network.precision import choose_precision, float32_products
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.training.weight_precision import check_products

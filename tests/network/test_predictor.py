@@ -23,8 +23,9 @@ from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.packed_tokens import PackedTokens, pack
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.network.uncertainty_calibration import Latent, UncertaintyCalibration
 from catalogproc.vocabulary import load_vocabulary
 

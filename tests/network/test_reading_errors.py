@@ -16,8 +16,9 @@ from catalogproc.network.error_propagation import differentiate
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.packed_tokens import PackedTokens
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()

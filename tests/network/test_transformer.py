@@ -12,12 +12,8 @@ from support.reference_network import reference_prediction
 
 from catalogproc.errors import JobError
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import (
-    Attention,
-    Shape,
-    Transformer,
-    attention_by_products,
-)
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Attention, Transformer, attention_by_products
 
 PAPER = Shape(tokens=120)
 SMALL = Shape(9, 12, ((4, 20), (2, 10)), ((6, 24), (3, 8)), (16, 8), dropout=0.1)

@@ -12,8 +12,9 @@ from support.paths import DATA
 
 from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.vocabulary import Vocabulary, load_vocabulary
 
 STATISTICS = DATA / "lb24_training_statistics.csv"

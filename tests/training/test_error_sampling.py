@@ -13,8 +13,8 @@ from scipy import stats
 from catalogproc.errors import JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.shape import Shape
 from catalogproc.network.statistics import ErrorScaling
-from catalogproc.network.transformer import Shape
 from catalogproc.training.config import Settings
 from catalogproc.training.error_sampling import (
     ErrorDraws,

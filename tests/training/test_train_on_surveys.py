@@ -29,7 +29,7 @@ from catalogproc.features import dust_map
 from catalogproc.inference.engine import Engine
 from catalogproc.job import TrainingJob, load_training_job
 from catalogproc.network.bundle import load_bundle
-from catalogproc.network.transformer import Shape
+from catalogproc.network.shape import Shape
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import TrainSpec
 from catalogproc.training.time_estimate import TimeEstimate

@@ -14,7 +14,8 @@ from catalogproc.errors import CatalogprocError, JobError, ResumeError
 from catalogproc.network.bundle import Standardisation
 from catalogproc.network.components import Components
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.shape import Shape
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.checkpoint import load_checkpoint, read_curve
 from catalogproc.training.config import MixedPrecision, Settings
 from catalogproc.training.schedule import Schedule

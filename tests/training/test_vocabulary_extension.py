@@ -16,8 +16,9 @@ from catalogproc.errors import BundleError, ResumeError
 from catalogproc.network.bundle import Bundle, Domain, ErrorScaling, Standardisation
 from catalogproc.network.bundle_writer import BundleContent, write_bundle
 from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.shape import Shape
 from catalogproc.network.star_tokens import StarTokens
-from catalogproc.network.transformer import Shape, Transformer
+from catalogproc.network.transformer import Transformer
 from catalogproc.training.checkpoint import read_curve
 from catalogproc.training.config import Settings
 from catalogproc.training.token_sampling import TrainingStars
