@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.errors import JobError
+from catalogproc.network.batch_function import BatchFunction
 from catalogproc.network.input_covariance import InputNoise, draw_errors
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.predictor import BatchFunction, Prediction, Predictor
+from catalogproc.network.predictor import Prediction, Predictor
 from catalogproc.network.star_tokens import StarTokens
 
 # The cost of a forward and a reverse pass relative to a forward pass, for the size of a batch.
@@ -159,11 +160,11 @@ def differentiate(
     predictor, tokens, labels
         As for :func:`first_order`.
     """
-    requests = predictor.requests(labels)
+    requests, reverse_pass = predictor.requests(labels), predictor.reverse_pass
     count, width = len(requests), tokens.values.shape[1]
 
     def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
-        ids, found = packed.ids, predictor.reverse_pass(packed, requests)
+        ids, found = packed.ids, reverse_pass(packed, requests)
         # Dense, by token number; column 0 takes the padding.
         dense = found.jacobian.new_zeros(len(ids), count, width + 1)
         dense.scatter_(2, ids[:, None, :].expand_as(found.jacobian), found.jacobian)
@@ -172,7 +173,7 @@ def differentiate(
 
     shapes = (*predictor.prediction_shapes(count), (count, width))
     cost = REVERSE_COST.get(predictor.device.type, REVERSE_COST["cuda"])
-    function = BatchFunction(forward, shapes, count, cost)
+    function = BatchFunction(("differentiate", tuple(labels)), forward, shapes, count, cost)
     *standardised, dense = predictor.map_batches(tokens, function)
     scale = predictor.bundle.standardisation.scale
     units = scale[predictor.bundle.vocabulary.columns(labels)]

@@ -95,7 +95,7 @@ def attention_mask(present: Tensor) -> Tensor | None:
     (N, 1, 1, T + 1) or (N, 1, K, T + 1). The last key is the learned one, which is always present.
     """
     # Without a mask the CPU kernel is faster; on a GPU, this test would wait for the queue.
-    if not present.is_cuda and bool(present.all()):
+    if present.device.type == "cpu" and bool(present.all()):
         return None
     mask = F.pad(present, (0, 1), value=True).unsqueeze(1)
     return mask if present.dim() == 3 else mask.unsqueeze(2)

@@ -8,7 +8,7 @@ once per batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.errors import BundleError, ContractError, JobError, did_you_mean
+from catalogproc.network.batch_function import BatchFunction
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.components import Components
 from catalogproc.network.jacobian import ReversePass
@@ -27,6 +28,7 @@ from catalogproc.network.mixture import Mixture
 from catalogproc.network.packed_tokens import PADDING, PackedTokens
 from catalogproc.network.precision import PRECISIONS, float32_products, with_precision
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.network.static_batches import StaticBatches
 from catalogproc.network.transformer import Transformer, summary
 
 # Rows standardised, packed and sorted at a time: bounds memory, whatever the table's length.
@@ -61,27 +63,6 @@ class Prediction:
     closeness: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class BatchFunction:
-    """What :meth:`Predictor.map_batches` computes of each batch of stars.
-
-    Attributes
-    ----------
-    forward
-        From the tokens of n stars, float tensors of n rows each.
-    shapes
-        The shape of one star's row of each of these tensors.
-    requests, cost
-        Predictions per star, and the cost of the pass relative to plain inference: both
-        limit the number of stars in a batch.
-    """
-
-    forward: Callable[[PackedTokens], tuple[Tensor, ...]]
-    shapes: Sequence[tuple[int, ...]]
-    requests: int = 1
-    cost: int = 1
-
-
 class Predictor:
     """A bundle on a device, ready to predict; safe to share between threads.
 
@@ -89,9 +70,32 @@ class Predictor:
     batches, except for the rounding of float32: less than 2e-5 of the label's scale in
     the standardisation, and that of the prediction itself. In bfloat16 that rounding is larger:
     network/precision.py says by how much it may be. Derivatives are computed in float32 there.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    device
+        Where the network runs, as torch names it.
+    precision
+        One of :data:`~catalogproc.network.precision.PRECISIONS`.
+    static
+        Whether batches have few fixed shapes, whose passes are captured
+        (network/static_batches.py); by default on GPUs.
+
+    Raises
+    ------
+    JobError
+        There is no such precision.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        precision: str = "float32",
+        static: bool | None = None,
+    ) -> None:
         if precision not in PRECISIONS:
             raise JobError("unknown precision", wanted=" | ".join(PRECISIONS), found=precision)
         self.bundle = bundle
@@ -102,6 +106,13 @@ class Predictor:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.latent = LatentPosition(bundle.calibration.latent, self.device, self.dtype)
+        self.static: StaticBatches | None = None
+        if self.device.type == "cuda" if static is None else static:
+            self.static = StaticBatches(bundle, self.device, self.dtype, self._budget)
+
+    @property
+    def _budget(self) -> tuple[int, int]:
+        return BUDGET.get(self.device.type, BUDGET["cuda"])
 
     @cached_property
     def reverse_pass(self) -> ReversePass:
@@ -136,7 +147,8 @@ class Predictor:
             return *self.outputs(found), self.latent(summary(memory, present), packed.ids)
 
         count = len(requests)
-        function = BatchFunction(forward, self.prediction_shapes(count), count)
+        key = ("predict", tuple(labels))
+        function = BatchFunction(key, forward, self.prediction_shapes(count), count)
         return self.prediction(labels, *self.map_batches(tokens, function))
 
     def summaries(self, tokens: StarTokens) -> NDArray[np.float32]:
@@ -155,7 +167,7 @@ class Predictor:
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
             return (summary(*self.network.encode(packed)),)
 
-        function = BatchFunction(forward, ((self.bundle.shape.width,),))
+        function = BatchFunction("summaries", forward, ((self.bundle.shape.width,),))
         return self.map_batches(tokens, function)[0]
 
     def outputs(self, components: Components) -> tuple[Tensor, ...]:
@@ -264,6 +276,9 @@ class Predictor:
                 wanted=f"(N, {len(self.bundle.vocabulary)})",
                 found=tokens.values.shape,
             )
+        if self.static is not None:
+            with float32_products(self.precision):
+                return self.static.map(tokens, function)
         results = [np.empty((len(tokens), *shape), dtype=np.float32) for shape in function.shapes]
         with float32_products(self.precision):
             for start in range(0, len(tokens), SLICE):
@@ -323,7 +338,7 @@ class Predictor:
 
     def _batches(self, counts: NDArray[np.int64], requests: int) -> Iterator[slice]:
         """Yield slices of stars, which are sorted by decreasing number of tokens."""
-        tokens, predictions = BUDGET.get(self.device.type, BUDGET["cuda"])
+        tokens, predictions = self._budget
         start = 0
         while start < len(counts):
             size = min(tokens // max(1, int(counts[start])), predictions // max(1, requests))

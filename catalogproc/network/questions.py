@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogproc.network.batch_function import BatchFunction
 from catalogproc.network.error_propagation import Jacobian, differentiate
 from catalogproc.network.mixture import Mixture
 from catalogproc.network.packed_tokens import PackedTokens
-from catalogproc.network.predictor import BatchFunction, Prediction, Predictor
+from catalogproc.network.predictor import Prediction, Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.network.transformer import summary
 
@@ -118,7 +119,7 @@ class Questions:
             return *predictor.outputs(found), predictor.latent(summary(memory, present), packed.ids)
 
         shapes = predictor.prediction_shapes(len(requests))
-        function = BatchFunction(forward, shapes, len(requests))
+        function = BatchFunction(("ask", given, second), forward, shapes, len(requests))
         *outputs, latent = predictor.map_batches(tokens, function)
         every = np.arange(len(tokens))
         return [

@@ -247,7 +247,9 @@ class Transformer(nn.Module):
             return Components(means, log_variances)
         logits = self.component_weight(x)  # (N, K, M)
         if shape.mixture:
-            chosen = torch.isin(requests, torch.tensor(shape.mixture, device=requests.device))
+            chosen = torch.zeros_like(requests, dtype=torch.bool)
+            for number in shape.mixture:  # a table of them would be copied to the device
+                chosen = chosen | (requests == number)
             first = torch.arange(shape.components, device=requests.device) == 0
             logits = logits.masked_fill(~(chosen.unsqueeze(-1) | first), -torch.inf)
         return Components(means, log_variances, logits.log_softmax(-1))
