@@ -2,28 +2,33 @@
 
 Memory that does not suffice, on the CPU or a GPU, costs time and no star: the batch is halved and
 tried again, and later batches of the chunk are as small from the start.
+
+With a GPU the steps are a pipeline: one thread reads and screens, one matches and makes the
+features, one predicts, and the caller makes the rows and writes them, each on a batch of its own.
+On a CPU the network needs all cores, and the steps follow each other in one thread.
 """
 
 from __future__ import annotations
 
 import gc
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from catalogproc.inference.chunk_rows import ChunkRows, Reading, screened_rows
 from catalogproc.inference.stopwatch import Stopwatch
+from catalogproc.io.ahead import ahead
 from catalogproc.network.memory import is_out_of_memory, release_device_memory
 from catalogproc.readers.content_hash import ContentHash
 from catalogproc.readers.xp import BATCH_ROWS, CORRELATED_ROWS, split_own
 
 if TYPE_CHECKING:
     from catalogproc.features.tokens import Tokens
-    from catalogproc.inference.engine import Engine
+    from catalogproc.inference.engine import Engine, ModelOutput
     from catalogproc.readers.chunks import Chunk
     from catalogproc.readers.gaia_source import AuxiliaryTable
     from catalogproc.readers.joined_rows import Joined
@@ -32,6 +37,11 @@ CPU_ROWS = 2048
 """Rows of a batch on the CPU: seconds of work, so that progress moves."""
 SMALLEST = 64
 """A batch of at most so many rows is not halved."""
+AHEAD = 1
+"""With a GPU, batches that each step makes before the next one asks: 25 MB each, of 8,192 stars."""
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -54,6 +64,22 @@ class Work:
 
 
 @dataclass(frozen=True)
+class _Inputs:
+    """Rows of a batch, with what the model reads of them."""
+
+    rows: ChunkRows
+    joined: Joined | None
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class _Predicted(_Inputs):
+    """A batch that is predicted."""
+
+    output: ModelOutput
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch that is done: its rows, auxiliary columns, tokens, rows of the catalog and of the
     posterior, if there is one."""
@@ -67,8 +93,8 @@ class Batch:
 
 def chunk_batches(
     engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable, work: Work
-) -> Iterator[Batch]:
-    """Yield the batches of a chunk, done but not written.
+) -> Generator[Batch]:
+    """Yield the batches of a chunk, done but not written, in the order of its rows.
 
     Parameters
     ----------
@@ -86,59 +112,104 @@ def chunk_batches(
     MemoryError
         Memory does not suffice for SMALLEST rows.
     """
-    largest = _batch_rows(engine)
-    reading = Reading(_reads_correlations(engine), max(largest >> work.halvings, SMALLEST))
-    vocabulary = engine.bundle.vocabulary
-    for rows in screened_rows(chunk, vocabulary, reading, work.watch, work.content):
-        waiting = deque([rows])
-        while waiting:
-            rows = waiting.popleft()
-            if rows.good.num_rows > max(largest >> work.halvings, SMALLEST):
-                waiting.extendleft(reversed(rows.halves()))
-                continue
-            batch = _processed(engine, rows, gaia_source, work.watch)
-            if batch is not None:
+    steps = _Steps(engine, gaia_source, work)
+    reading = Reading(_reads_correlations(engine), steps.limit)
+    depth = 0 if engine.device == "cpu" else AHEAD
+    with ExitStack() as threads:  # they end, the last one first, whatever happens
+
+        def started(step: Generator[Made]) -> Generator[Made]:
+            return threads.enter_context(closing(ahead(step, depth)))
+
+        vocabulary = engine.bundle.vocabulary
+        rows = started(screened_rows(chunk, vocabulary, reading, work.watch, work.content))
+        yield from steps.batches(started(steps.predicted(started(steps.inputs(rows)))))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What is done with each batch, step by step; a step that lacks memory gets halves."""
+
+    engine: Engine
+    gaia_source: AuxiliaryTable
+    work: Work
+
+    @property
+    def limit(self) -> int:
+        """Rows of a batch at most."""
+        return max(_batch_rows(self.engine) >> self.work.halvings, SMALLEST)
+
+    def inputs(self, every: Iterable[ChunkRows]) -> Generator[_Inputs]:
+        """Match and make the features."""
+        for rows in every:
+            found = None
+            if rows.good.num_rows <= self.limit:
+                found = self._within_memory(self._inputs, rows, rows)
+            if found is None:
+                yield from self.inputs(rows.halves())
+            else:
+                yield found
+
+    def predicted(self, every: Iterable[_Inputs]) -> Generator[_Predicted]:
+        """Predict."""
+        for one in every:
+            found = None
+            if one.rows.good.num_rows <= self.limit:
+                found = self._within_memory(self._predicted, one, one.rows)
+            if found is None:
+                yield from self.predicted(self.inputs(one.rows.halves()))
+            else:
+                yield found
+
+    def batches(self, every: Iterable[_Predicted]) -> Generator[Batch]:
+        """Make the rows of the catalog."""
+        for one in every:
+            batch = self._within_memory(self._batch, one, one.rows)
+            if batch is None:
+                yield from self.batches(self.predicted(self.inputs(one.rows.halves())))
+            else:
                 yield batch
-                continue
-            work.halvings += 1
-            while largest >> work.halvings >= rows.good.num_rows:
-                work.halvings += 1  # a batch that was small anyhow
-            waiting.appendleft(rows)
-            gc.collect()
-            release_device_memory()
 
+    def _within_memory(
+        self, step: Callable[[Given], Made], given: Given, rows: ChunkRows
+    ) -> Made | None:
+        """Return what a step makes, None where memory does not suffice for the rows."""
+        try:
+            return step(given)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if rows.good.num_rows <= SMALLEST:
+                raise MemoryError(f"for {rows.good.num_rows} stars: {error}") from None
+        # Here the error is gone, and with it what its frames held.
+        while _batch_rows(self.engine) >> self.work.halvings >= rows.good.num_rows:
+            self.work.halvings += 1
+        gc.collect()
+        release_device_memory()
+        return None
 
-def _processed(
-    engine: Engine, rows: ChunkRows, gaia_source: AuxiliaryTable, watch: Stopwatch
-) -> Batch | None:
-    """Return a batch, None where memory does not suffice for it."""
-    try:
-        return _batch(engine, rows, gaia_source, watch)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if rows.good.num_rows <= SMALLEST:
-            raise MemoryError(f"for {rows.good.num_rows} stars: {error}") from None
-    # Here the error is gone, and with it what its frames held.
-    return None
+    def _inputs(self, rows: ChunkRows) -> _Inputs:
+        watch = self.work.watch
+        with watch.time("match"):
+            joined = _auxiliary(self.gaia_source, rows.good)
+        with watch.time("features"):
+            tokens = _features(self.engine, rows.good, joined)
+            readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
+            if not readable.all():
+                rows = rows.without_tokens(readable, np.isfinite(tokens.g_flux))
+                joined = _auxiliary(self.gaia_source, rows.good)  # counts what is written
+                tokens = _features(self.engine, rows.good, joined)
+        return _Inputs(rows, joined, tokens)
 
+    def _predicted(self, one: _Inputs) -> _Predicted:
+        with self.work.watch.time("predict"):
+            return _Predicted(**vars(one), output=self.engine.predict(one.tokens))
 
-def _batch(engine: Engine, rows: ChunkRows, gaia_source: AuxiliaryTable, watch: Stopwatch) -> Batch:
-    with watch.time("match"):
-        joined = _auxiliary(gaia_source, rows.good)
-    with watch.time("features"):
-        tokens = _features(engine, rows.good, joined)
-        readable = np.asarray(np.isfinite(tokens.values).any(axis=1))
-        if not readable.all():
-            rows = rows.without_tokens(readable, np.isfinite(tokens.g_flux))
-            joined = _auxiliary(gaia_source, rows.good)  # counts what is written
-            tokens = _features(engine, rows.good, joined)
-    with watch.time("predict"):
-        output = engine.predict(tokens)
-    with watch.time("rows"):
-        catalog = engine.to_catalog(rows.good.column("source_id"), tokens, output)
-        posterior = engine.to_posterior(rows.good.column("source_id"), tokens, output)
-    return Batch(rows, joined, tokens, catalog, posterior)
+    def _batch(self, one: _Predicted) -> Batch:
+        source_ids = one.rows.good.column("source_id")
+        with self.work.watch.time("rows"):
+            catalog = self.engine.to_catalog(source_ids, one.tokens, one.output)
+            posterior = self.engine.to_posterior(source_ids, one.tokens, one.output)
+        return Batch(one.rows, one.joined, one.tokens, catalog, posterior)
 
 
 def _batch_rows(engine: Engine) -> int:

@@ -6,7 +6,7 @@ one. Each row keeps the number of its piece, so that rows are counted by file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -149,7 +149,7 @@ def screened_rows(
     reading: Reading,
     watch: Stopwatch,
     content: ContentHash,
-) -> Iterator[ChunkRows]:
+) -> Generator[ChunkRows]:
     """Yield the rows of a chunk in batches, in the order of its files.
 
     Parameters

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -107,16 +107,18 @@ def process_chunk(
     _check_fingerprints(chunk.pieces, "is not the one that the run was planned with")
     try:
         with parts.catalog, parts.rejected, parts.posterior or nullcontext():
-            for batch in chunk_batches(engine, chunk, gaia_source or NO_TABLES, work):
-                with watch.time("write"):
-                    parts.write(batch)
-                if worker.progress is not None:
-                    worker.progress(int(batch.rows.read.sum()))
+            # Closed before anything is removed: it may have threads.
+            with closing(chunk_batches(engine, chunk, gaia_source or NO_TABLES, work)) as batches:
+                for batch in batches:
+                    with watch.time("write"):
+                        parts.write(batch)
+                    if worker.progress is not None:
+                        worker.progress(int(batch.rows.read.sum()))
             work.content.wait()
             _check_fingerprints(chunk.pieces, "was changed while it was read")
             _check_counts(chunk, parts)
-            closing = time.perf_counter()
-        watch.seconds["write"] += time.perf_counter() - closing
+            written = time.perf_counter()
+        watch.seconds["write"] += time.perf_counter() - written
         receipt = _receipt(engine, chunk, parts, worker, work)
         write_receipt(output, receipt)
         return receipt

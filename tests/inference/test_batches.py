@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,14 @@ import torch
 from support.bundles import tiny_bundle
 from support.paths import EXAMPLES
 
+from catalogproc.inference import batches
 from catalogproc.inference.batches import SMALLEST
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.process_chunk import ChunkWorker, process_chunk
+from catalogproc.io.parquet_writer import PartWriter
 from catalogproc.job import Job
 from catalogproc.network.memory import is_out_of_memory
+from catalogproc.network.predictor import Predictor
 from catalogproc.readers.chunks import Chunk, cut
 from catalogproc.rundir.receipts import Receipt
 
@@ -132,3 +138,94 @@ def test_a_gpu_that_is_full_takes_smaller_batches(tmp_path: Path) -> None:
         del held
     assert found.rows_written == whole.rows_written
     assert_same_catalog(tmp_path / "whole", tmp_path / "full")
+
+
+# --- the way of a GPU: fixed shapes and threads, here on the CPU -----------------------------
+@pytest.fixture
+def like_gpu(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine with everything that a GPU has but the GPU, and batches of at most 128 rows."""
+    monkeypatch.setattr(batches, "BATCH_ROWS", 128)
+    other = copy.copy(engine)
+    other.device = "cuda"
+    other._predictor = Predictor(engine.bundle, static=True)
+    return other
+
+
+def no_threads() -> bool:
+    return not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_the_steps_of_a_gpu_give_the_catalog_of_a_cpu(
+    engine: Engine, like_gpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {}
+
+    def watched(name: str) -> Callable[..., Any]:
+        step = getattr(like_gpu, name)
+
+        def seen(*given: Any) -> Any:
+            used[name] = threading.get_ident()
+            return step(*given)
+
+        return seen
+
+    for name in ("features", "predict", "to_catalog"):
+        monkeypatch.setattr(like_gpu, name, watched(name))
+    whole, steps = processed(engine, tmp_path / "cpu"), []
+    found = processed(like_gpu, tmp_path / "gpu", progress=steps.append)
+    assert steps == [128, 128, 128, 116]
+    assert (found.rows_read, found.rows_written) == (whole.rows_read, whole.rows_written)
+    assert found.input_sha256 == whole.input_sha256
+    assert_same_catalog(tmp_path / "cpu", tmp_path / "gpu")
+    assert len(set(used.values())) == 3
+    assert used["to_catalog"] == threading.get_ident()
+    assert no_threads()
+
+
+@pytest.mark.parametrize("step", ["features", "predict", "to_catalog"])
+def test_memory_that_lacks_in_any_step_costs_no_star(
+    step: str, engine: Engine, like_gpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do = getattr(like_gpu, step)
+
+    def small(first: Any, *others: Any) -> Any:
+        if len(first) > 64 and len(others[0] if step == "to_catalog" else first) > 64:
+            raise MemoryError
+        return do(first, *others)
+
+    monkeypatch.setattr(like_gpu, step, small)
+    processed(engine, tmp_path / "cpu")
+    found = processed(like_gpu, tmp_path / "gpu")
+    assert (found.rows_read, found.memory_halvings) == (500, 1)
+    assert_same_catalog(tmp_path / "cpu", tmp_path / "gpu")
+
+
+@pytest.mark.parametrize("step", ["features", "predict", "to_catalog"])
+def test_an_error_in_any_thread_ends_all_and_leaves_nothing(
+    step: str, like_gpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, do = [], getattr(like_gpu, step)
+
+    def fails(*given: Any) -> Any:
+        if len(done) == 2:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        done.append(step)
+        return do(*given)
+
+    monkeypatch.setattr(like_gpu, step, fails)
+    with pytest.raises(torch.AcceleratorError):
+        processed(like_gpu, tmp_path / "out")
+    assert no_threads()
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_part_that_cannot_be_written_ends_the_threads(
+    like_gpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(PartWriter, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        processed(like_gpu, tmp_path / "out")
+    assert no_threads()
