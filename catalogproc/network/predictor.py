@@ -21,6 +21,7 @@ from catalogproc.errors import BundleError, ContractError, JobError, did_you_mea
 from catalogproc.network.batch_function import BatchFunction
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.components import Components
+from catalogproc.network.inference_pass import InferencePass
 from catalogproc.network.jacobian import ReversePass
 from catalogproc.network.latent_position import LatentPosition
 from catalogproc.network.memory import keep_freed_memory
@@ -35,7 +36,10 @@ from catalogproc.network.transformer import Transformer, summary
 SLICE = 16_384
 # At most so many tokens, and so many predictions, in one pass through the network: on a CPU
 # what keeps the activations in its caches, on a GPU what fills it.
-BUDGET = {"cpu": (4_096, 1_024), "cuda": (262_144, 65_536)}
+BUDGET = {"cpu": (2_048, 1_024), "cuda": (262_144, 65_536)}
+SIMILAR = 0.8
+"""A batch that is large enough ends before a star that has fewer tokens than this share of the
+first star's."""
 TOLERANCE = {"float32": 0.0, "float64": 0.0, "tf32": 0.03, "bfloat16": 0.2}
 """Least tolerance of the self-check in units of sigma, where the bundle's is smaller."""
 
@@ -109,6 +113,10 @@ class Predictor:
         self.static: StaticBatches | None = None
         if self.device.type == "cuda" if static is None else static:
             self.static = StaticBatches(bundle, self.device, self.dtype, self._budget)
+        fewer = self.device.type == "cpu" and self.static is None and precision != "bfloat16"
+        self.forward: Transformer | InferencePass = (
+            InferencePass(self.network) if fewer else self.network
+        )
 
     @property
     def _budget(self) -> tuple[int, int]:
@@ -142,8 +150,8 @@ class Predictor:
         requests = self.requests(labels)
 
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
-            memory, present = self.network.encode(packed)
-            found = self.network.decode_components(memory, present, requests)
+            memory, present = self.forward.encode(packed)
+            found = self.forward.decode_components(memory, present, requests)
             return *self.outputs(found), self.latent(summary(memory, present), packed.ids)
 
         count = len(requests)
@@ -165,7 +173,7 @@ class Predictor:
         """
 
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
-            return (summary(*self.network.encode(packed)),)
+            return (summary(*self.forward.encode(packed)),)
 
         function = BatchFunction("summaries", forward, ((self.bundle.shape.width,),))
         return self.map_batches(tokens, function)[0]
@@ -341,6 +349,10 @@ class Predictor:
         tokens, predictions = self._budget
         start = 0
         while start < len(counts):
-            size = min(tokens // max(1, int(counts[start])), predictions // max(1, requests))
+            most = int(counts[start])
+            size = min(tokens // max(1, most), predictions // max(1, requests))
+            # Slots without a token cost as much as others; a batch costs as much as some stars.
+            similar = np.count_nonzero(counts[start : start + max(1, size)] >= SIMILAR * most)
+            size = min(size, max(int(similar), tokens // 8 // max(1, most)))
             yield slice(start, start + max(1, size))
             start += max(1, size)

@@ -108,12 +108,12 @@ class Questions:
     def _one_encoding(self, tokens: StarTokens, given: Labels, second: Labels) -> list[Part]:
         """Return what :meth:`_two_encodings` does, where the hidden tokens are the late ones."""
         predictor, count = self.predictor, len(given)
-        network, requests = predictor.network, predictor.requests((*given, *second))
+        network, requests = predictor.forward, predictor.requests((*given, *second))
         apart = torch.arange(len(requests), device=requests.device) >= count
 
         def forward(packed: PackedTokens) -> tuple[Tensor, ...]:
             memory, present = network.encode(packed)
-            early = network.attended(packed)
+            early = predictor.network.attended(packed)
             shown = torch.where(apart[:, None], early[:, None], present[:, None])  # (n, K, T)
             found = network.decode_components(memory, shown, requests)
             return *predictor.outputs(found), predictor.latent(summary(memory, present), packed.ids)

@@ -242,10 +242,28 @@ class Transformer(nn.Module):
             Token numbers, (K,) or (N, K).
         """
         x = x.to(self.mean.weight.dtype)
-        shape, means, log_variances = self.shape, self.mean(x), self.log_variance(x)
+        return self.distribution(requests, *(layer(x) for layer in self.outputs()))
+
+    def outputs(self) -> list[nn.Module]:
+        """Return the layers whose outputs :meth:`distribution` takes, each of M columns."""
+        layers: list[nn.Module] = [self.mean, self.log_variance]
+        return [*layers, self.component_weight] if self.shape.components > 1 else layers
+
+    def distribution(self, requests: Tensor, *outputs: Tensor) -> Components:
+        """Return the predicted distributions (N, K) of what the last layers give.
+
+        Parameters
+        ----------
+        requests
+            Token numbers, (K,) or (N, K).
+        outputs
+            (N, K, M) of each of :meth:`outputs`.
+        """
+        means, log_variances, *others = outputs
+        shape = self.shape
         if shape.components == 1:
             return Components(means, log_variances)
-        logits = self.component_weight(x)  # (N, K, M)
+        logits = others[0]
         if shape.mixture:
             chosen = torch.zeros_like(requests, dtype=torch.bool)
             for number in shape.mixture:  # a table of them would be copied to the device

@@ -90,7 +90,7 @@ def array(table: pa.Table, name: str) -> np.ndarray:
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[int]]:
     """Count the stars that the network encodes."""
-    network, found = engine._predictor.network, [0]
+    network, found = engine._predictor.forward, [0]
     encode = network.encode
 
     def counting(tokens):  # type: ignore[no-untyped-def]

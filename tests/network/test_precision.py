@@ -16,6 +16,7 @@ from catalogproc.errors import JobError
 from catalogproc.inference.engine import Engine
 from catalogproc.inference.precision_check import check_precision
 from catalogproc.job import Job
+from catalogproc.network import bfloat16_check
 from catalogproc.network import precision as module
 from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.bundle import Bundle, load_bundle
@@ -132,7 +133,7 @@ def test_float32_passes_the_check_and_a_coarser_type_does_not(
     single = check_precision(bundle, job, tokens, "float32")
     assert single == PrecisionCheck(len(tokens), 1.0, 0.0)
     assert single.accepted
-    monkeypatch.setattr(module, "SIGMA", 1e-6)
+    monkeypatch.setattr(bfloat16_check, "SIGMA", 1e-6)
     half = check_precision(bundle, job, tokens)
     assert half.within < 0.5
     assert not half.accepted

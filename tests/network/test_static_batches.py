@@ -233,7 +233,7 @@ def test_a_graph_can_capture_each_pass(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A captured pass must not read a number to the host, copy from it, or mix devices."""
-    predictor, tokens = Predictor(bundle), stars(bundle, 20)
+    predictor, tokens = Predictor(bundle, static=True), stars(bundle, 20)
     hidden = np.zeros(tokens.values.shape, bool)
     hidden[:, np.array(bundle.shape.late) - 1] = True
     predictor.device, predictor.network = META, predictor.network.to(META)
