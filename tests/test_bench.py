@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 
 import numpy as np
@@ -88,6 +88,15 @@ def test_stored_predictions_have_the_distributions_of_their_stars(kit):
     for mixture in mixtures.values():
         assert mixture.means.shape == (5, 2)
         assert mixture.weights.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-12)
+
+
+def test_rows_of_a_gpu_are_measured_by_the_same_code_on_the_cpu(kit, monkeypatch):
+    monkeypatch.setattr(gpu, "run_rate", lambda kit: 7.0)  # the rows of a run have its code
+    found = gpu.on_device(replace(kit, sizes=replace(kit.sizes, gpu=24)), "cpu")
+    assert [row.name for row in gpu.ROWS] == list(found)
+    assert found["run, chunks only"] == 7.0
+    for name in ("stars, 64 tokens, 8 labels", "the same in TF32"):
+        assert 0 < getattr(found[name], "value", found[name]) < 1e7
 
 
 def test_without_a_gpu_its_rows_say_so(kit):

@@ -38,7 +38,7 @@ CPU_ROWS = 2048
 SMALLEST = 64
 """A batch of at most so many rows is not halved."""
 AHEAD = 1
-"""With a GPU, batches that each step makes before the next one asks: 25 MB each, of 8,192 stars."""
+"""With a GPU, batches that each step makes before the next one asks: up to 38 MB each."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
