@@ -161,7 +161,10 @@ class CatalogprocError(Exception):
         advice
             Whether the advice is included.
         """
-        lines = [self.message, *(f"  {name}: {value}" for name, value in self.details.items())]
+        lines = [self.message]
+        for name, value in self.details.items():
+            text = str(value)  # a list begins in the next line
+            lines.append(f"  {name}:{text}" if text.startswith("\n") else f"  {name}: {text}")
         if advice and self.advice is not None:
             lines.append(f"  what to do: {self.advice}")
         return masked("\n".join(lines))

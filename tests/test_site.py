@@ -109,7 +109,7 @@ def test_a_page_has_one_title(conf: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for name in ("sphinx", "myst_nb", "furo", "sphinx_copybutton"):
-        pytest.importorskip(name, reason="pip install catalogproc[docs]")
+        pytest.importorskip(name, reason="not installed: pip install catalogproc[docs]")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html",
          str(DOCS), str(tmp_path)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("catalogproc demo --output demo",),
     "run": (
-        "catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/demo",
+        "catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/field",
         "catalogproc run --input 'xp/*.csv.gz' --gaia-source gaia_source.fits --output output/mine",
         "catalogproc run --input s3://bucket/xp/*.parquet --workers 4 --output s3://bucket/catalog",
     ),

@@ -65,7 +65,8 @@ class WorkerSpec:
         devices = ", ".join(dict.fromkeys(device.label for device in self.devices))
         return (
             f"{plural(len(self.devices), 'worker')} with {plural(self.threads, 'thread')} "
-            f"and {self.memory / 2**30:.1f} GiB each, on {devices}"
+            f"and {self.memory / 2**30:.1f} GiB{' each' if len(self.devices) > 1 else ''}, "
+            f"on {devices}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from catalogproc.cluster.parallel import map_parallel
 from catalogproc.cluster.remote_input import looked_at
 from catalogproc.cluster.result import Failure, files_in, row_range
 from catalogproc.cluster.spec import RunSpec
-from catalogproc.errors import InputError, ResumeError, plural
+from catalogproc.errors import InputError, Refusal, ResumeError, plural
 from catalogproc.features.bridge import load_bridged
 from catalogproc.features.dust_map import FACTS, open_dust_map
 from catalogproc.features.photometry import passbands
@@ -215,8 +216,8 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     Refusal
         Also by its subclasses: nothing matches the input, no such job or model, a gaia_source
         table that cannot be read, spectra of a release that the model does not read, two files
-        with the same content, a dust map that is not staged, an output that cannot be written
-        or that holds something else.
+        with the same content, a dust map that is not staged, no file of the input that can be
+        read, an output that cannot be written or that holds something else.
     ResumeError
         The output holds a different run; the error lists the fields that differ.
     """
@@ -233,6 +234,8 @@ def make_plan(spec: RunSpec, announce: Callable[[str], None] | None = None) -> P
     read = set(looked_at(files))
     found = map_parallel(lambda path: _fault(path, bundle.vocabulary, path in read), files)
     faults = {path: fault for path, fault in zip(files, found, strict=True) if fault is not None}
+    if len(faults) == len(files):
+        raise _all_unreadable(tuple(faults.values()))
     chunks = cut(files, job.chunk_rows, faults)
     if not gaia_source and not has_own_columns(files, bundle.release):
         passbands(bundle.vocabulary.basis_release)  # G, BP and RP are made of the spectra
@@ -277,6 +280,19 @@ def _fault(path: File, vocabulary: Vocabulary, rows: bool) -> Failure | None:
     except InputError as error:
         return Failure.of_file(path, error)
     return None
+
+
+def _all_unreadable(faults: Sequence[Failure]) -> Refusal:
+    """Return the error of an input of which no file can be read."""
+    if len(faults) == 1:
+        return Refusal(faults[0].cause, advice=faults[0].advice)
+    causes = (f"{fault.file}: {fault.cause.splitlines()[0]}" for fault in faults)
+    listed = [*islice(causes, SHOWN), *(["…"] if len(faults) > SHOWN else [])]
+    return Refusal(
+        "no file of the input can be read",
+        found="\n    ".join(["", *listed]),
+        advice=faults[0].advice,
+    )
 
 
 def _input_files(chunks: Sequence[Chunk]) -> list[InputFile]:

@@ -25,8 +25,8 @@ from catalogproc.evaluation.reference_identifiers import IdentifierTables
 from catalogproc.evaluation.reference_section import ABOUT, reference_section
 from catalogproc.evaluation.report_section import Section, csv_text, table
 from catalogproc.io.atomic import write_atomic
+from catalogproc.report.model_card import card_html
 from catalogproc.report.page import POLICY, environment
-from catalogproc.report.run_model import card_html
 from catalogproc.rundir.manifest import RUN_FILE, read_identity
 from catalogproc.rundir.summary import versions
 

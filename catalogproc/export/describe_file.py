@@ -12,6 +12,7 @@ import pyarrow as pa
 from catalogproc.contract import load_contract
 from catalogproc.errors import CatalogprocError, ContractError, InputError, plural
 from catalogproc.export.sections import Section
+from catalogproc.features.derived_labels import near_labels
 from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.readers.auxiliary_columns import absent_lines
 from catalogproc.readers.auxiliary_rows import UsedColumn, own_columns, used_columns
@@ -39,7 +40,7 @@ class _Spectra:
     """What the spectra of a file are: in words, their columns, and their release if it is known."""
 
     kind: str
-    columns: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
     release: Release | None
     facts: tuple[tuple[str, str], ...]
 
@@ -108,14 +109,15 @@ def _spectra_sections(table: Table, path: Path, spectra: _Spectra) -> list[Secti
     release = spectra.release or load_release("dr3")
     own = own_columns(table, spectra.release)
     rows: list[tuple[str, ...]] = [
-        (name, "", contract[name].unit, contract[name].description) for name in spectra.columns
+        (name, _held_by(name, holders), contract[name].unit, contract[name].description)
+        for name, holders in spectra.columns.items()
     ]
     rows += _used_rows(own)
     words = "For `catalogproc run --input`."
     if spectra.kind != _COEFFICIENTS:
         words += " Only models of canonical coefficients read it, as the shipped one for giants."
-    given = {*spectra.columns, *(column.name for column in own), *_stored(own)}
-    others = [name for name in table.types if name not in given and not _element(name, given)]
+    given = {*_stored(own), *(name for holders in spectra.columns.values() for name in holders)}
+    others = [name for name in table.types if name not in given]
     sections = [
         _facts(table, path, spectra.kind, spectra.facts),
         Section("columns that are read", words, _HEADER, tuple(rows)),
@@ -164,11 +166,12 @@ def _table_sections(table: Table, path: Path, error: InputError) -> list[Section
             *_not_read(list(table.types)),
         ]
     rows = tuple((name, table.units.get(name, ""), "input") for name in inputs.used)
+    near = near_labels(inputs.ignored, inputs.used, vocabulary)
     return [
         _facts(table, path, "a table of labels or other tokens"),
         Section("columns that are read", "For `catalogproc infer --input` and Model.predict.",
                 ("column", "unit", "used as"), rows),
-        *_not_read(list(inputs.ignored)),
+        *_not_read([f"{n} ({near[n]})" if n in near else n for n in inputs.ignored]),
     ]  # fmt: skip
 
 
@@ -196,9 +199,11 @@ def _used_rows(used: Sequence[UsedColumn]) -> list[tuple[str, ...]]:
     ]
 
 
-def _element(name: str, columns: set[str]) -> bool:
-    """Return whether a column holds one element of an array that is read: bp_coefficients_12."""
-    return any(name.lower().startswith(column[:-1]) for column in columns if column[-1] == "s")
+def _held_by(name: str, holders: Sequence[str]) -> str:
+    """Return which columns of a file hold one of ours, where they are called otherwise."""
+    if len(holders) > 1:
+        return f"{holders[0]} ... {holders[-1]}"
+    return "" if holders in ((), (name,)) else holders[0]
 
 
 def _not_read(names: Sequence[str]) -> list[Section]:

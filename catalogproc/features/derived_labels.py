@@ -62,6 +62,25 @@ def known_labels(labels: Sequence[str], vocabulary: Vocabulary, where: str) -> t
     return tuple(dict.fromkeys(declared[label.lower()] for label in wanted))
 
 
+def near_labels(
+    ignored: Sequence[str], used: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, str]:
+    """Return by column that is not used: advice on the label that it may be meant as.
+
+    Parameters
+    ----------
+    ignored, used
+        Columns of a table that are not read, and those that are.
+    vocabulary
+        The model's tokens.
+    """
+    taken = {name.lower() for name in used}
+    words = [*vocabulary.named("colour"), *vocabulary.named("label"), *DERIVED]
+    free = [word for word in words if word not in taken]
+    near = ((name, did_you_mean(name, free)) for name in ignored)
+    return {name: advice for name, advice in near if advice is not None}
+
+
 def token_of(label: str) -> str:
     """Return the token that a label is computed from.
 

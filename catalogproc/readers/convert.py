@@ -126,7 +126,7 @@ def convert_file(
         return done
     promised = open_spectra(path).rows
     release = release_of(path, release)
-    names = spectra_columns(path, correlations=correlations, release=release)
+    names = tuple(spectra_columns(path, correlations=correlations, release=release))
     schema = _schema(names, described | release.facts)
     with scratch_folder(folder, stem) as scratch:
         read = rejected = 0

@@ -111,8 +111,10 @@ def table_spectra(
 
 def spectra_columns(
     path: str | File, *, correlations: bool = False, release: Release | None = None
-) -> tuple[str, ...]:
+) -> dict[str, tuple[str, ...]]:
     """Return the columns of the contract that a file has: of coefficients, or of sampled flux.
+
+    By each of them the columns of the file that hold it: several where each holds one element.
 
     Parameters
     ----------
@@ -128,11 +130,11 @@ def spectra_columns(
     """
     layout = layout_of(open_spectra(as_file(path)), correlations, False, release)
     contract = load_contract("xp_continuous")
-    return tuple(
-        name
+    return {
+        name: layout.holders.get(name, ())
         for name in layout.schema.names
         if name in contract and not (layout.sampled and name.startswith(("bp_", "rp_")))
-    )
+    }
 
 
 def assumed_units(path: str | File, release: Release | None = None) -> str:

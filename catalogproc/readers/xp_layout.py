@@ -29,6 +29,11 @@ null where they are the archive's (xp_sampled.py)."""
 OCCASIONAL = ("basis_id", *SAMPLED, "bp_basis_function_id", "rp_basis_function_id")
 """Columns of the contract that batches have only where the file has them."""
 
+_NO_SPECTRA = (
+    "a table without spectra is read by --gaia-source, or by catalogproc infer; catalogproc "
+    "describe FILE says what it is"
+)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -145,11 +150,11 @@ def _read(field: pa.Field, found: list[pa.Array], count: int) -> tuple[pa.Array,
 
 def _other_names(
     unused: Set[str], missing: Sequence[str], holders: Mapping[str, tuple[str, ...]]
-) -> str | None:
+) -> str:
     """Return advice on columns that are missing; a later release may call them otherwise."""
     near = meant(unused, missing)
     if near is None and not any(held for name, held in holders.items() if "_coeff" in name):
-        return None
+        return _NO_SPECTRA
     named = (
         f"where a release calls it otherwise: [columns.xp_continuous_mean_spectrum] {missing[0]} = "
         '"ITS NAME" in a file for --release'

@@ -26,9 +26,10 @@ from catalogproc.report.histograms import (
     measure_throughput,
 )
 from catalogproc.report.known_labels import HEADER, KnownLabels, known_labels
+from catalogproc.report.model_card import SCORES_HEADER, model_card, model_scores
 from catalogproc.report.page import POLICY, Figure, counted, environment
 from catalogproc.report.provenance_diagram import provenance_diagram
-from catalogproc.report.run_model import find_bundle, model_card
+from catalogproc.report.run_model import find_bundle
 from catalogproc.report.trust import MIN_GOOD_STARS, domain_flags, ranges, samples, unlike
 from catalogproc.rundir.manifest import RunIdentity, read_identity
 from catalogproc.rundir.receipts import Receipt, iterate_receipts
@@ -96,6 +97,8 @@ def write_report(
         **_known_values(known_labels(folder, labels) if labels is not None else None),
         failures=_failures(folder),
         card=model_card(bundle),
+        scores=model_scores(bundle),
+        scores_header=SCORES_HEADER,
         diagram=provenance_diagram(identity, receipts),
         folder_name=folder.resolve().name,
         generator=f"catalogproc {versions()['catalogproc']}",

@@ -106,7 +106,7 @@ class Status:
         if self.workers:
             lines.append(
                 f"{plural(len(self.workers), 'worker')} on {', '.join(self.devices)}, "
-                f"{_span(self.workers.values())} each"
+                f"{_span(self.workers.values())}{' each' if len(self.workers) > 1 else ''}"
             )
         if self.unreadable:
             lines.append(

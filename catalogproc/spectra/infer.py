@@ -22,7 +22,7 @@ from catalogproc.datasets.table_io import (
     write_table,
 )
 from catalogproc.errors import JobError, plural
-from catalogproc.features.derived_labels import DERIVED, described, known_labels
+from catalogproc.features.derived_labels import DERIVED, described, known_labels, near_labels
 from catalogproc.features.table_columns import shown
 from catalogproc.features.table_inputs import TableInputs, default_job
 from catalogproc.inference.predicted_columns import Numbers, predicted_columns, requested_tokens
@@ -50,6 +50,8 @@ class InferResult:
     typical_errors
         By input without an error: the number of rows for which a model that reads errors took
         the typical one of its training.
+    near
+        By column that is not used: advice on the label that it may be meant as.
     """
 
     rows: int
@@ -59,13 +61,16 @@ class InferResult:
     columns: tuple[str, ...]
     output: Path
     typical_errors: Mapping[str, int] = field(default_factory=dict)
+    near: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
+        near = self.near
+        others = [f"{n} ({near[n]})" if n in near else n for n in self.ignored]
         text = [
             f"{plural(self.rows, 'row')} written to {self.output}",
             f"used as inputs: {shown(self.used)}",
-            f"not used: {shown(self.ignored) or 'none'}",
+            f"not used: {shown(others) or 'none'}",
             f"predicted: {shown(self.columns)}",
         ]
         if self.typical_errors:
@@ -138,8 +143,9 @@ def infer(
     write_table(output, table, contract, facts)
     read = int(prediction.read.sum())
     return InferResult(
-        len(inputs), read, inputs.used, inputs.ignored, tuple(added), output, typical
-    )
+        len(inputs), read, inputs.used, inputs.ignored, tuple(added), output, typical,
+        near_labels(inputs.ignored, inputs.used, vocabulary),
+    )  # fmt: skip
 
 
 def _check_arrays(table: pa.Table, output: Path) -> None:

@@ -12,12 +12,15 @@ import pytest
 
 from catalogproc import open_catalog
 
+pytestmark = pytest.mark.timeout(900)
+"""Programs that are started, also where others use the machine."""
+
 PICTURES = ("kiel", "clump_and_branch", "age_metallicity", "predicted_against_apogee", "sky")
 
 
 def catalogproc(*words: object) -> str:
     command = [sys.executable, "-m", "catalogproc", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -17,12 +17,15 @@ from support.paths import ARCHIVE, CORRELATED, ROOT
 from catalogproc.contract import load_contract
 from catalogproc.flags import load_flags
 
+pytestmark = pytest.mark.timeout(900)
+"""Programs that are started, also where others use the machine."""
+
 ASKED = ("teff", "logg", "m_h", "mass", "age")
 
 
 def catalogproc(*words: str | Path, code: int = 0) -> str:
     command = [sys.executable, "-m", "catalogproc", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

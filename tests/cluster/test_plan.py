@@ -284,3 +284,14 @@ def test_a_folder_with_half_a_run_json_can_be_used_again(kit: Kit, tmp_path: Pat
     (output / "thesis.tex").touch()
     with pytest.raises(ResumeError, match=r"not of a run of catalogproc(.|\n)*found: thesis.tex"):
         kit.plan(output)
+
+
+def test_an_input_of_which_no_file_can_be_read_is_refused(kit: Kit, tmp_path: Path) -> None:
+    table, empty = tmp_path / "labels.csv", tmp_path / "empty.parquet"
+    table.write_text("star,teff\nHD 1,4800\n")
+    empty.touch()
+    with pytest.raises(Refusal, match=r"no XP spectra(.|\n)*what to do: .*catalogproc infer"):
+        kit.plan(tmp_path / "out", input=table)
+    with pytest.raises(Refusal, match=r"found:\n    .*labels\.csv: .*\n    .*empty\.parquet: "):
+        kit.plan(tmp_path / "out", input=[table, empty])
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.paths import ARCHIVE, CORRELATED, EXAMPLES
+from support.paths import ARCHIVE, CORRELATED, DATA, EXAMPLES
 
 from catalogproc.errors import CatalogprocError, JobError
 from catalogproc.export.describe import describe
@@ -50,6 +50,15 @@ def test_every_format_says_the_same_spectra(ending: str) -> None:
     assert "bp_chi_squared" in parts["columns that are not read"].text
 
 
+def test_a_column_per_element_is_read_and_says_where_it_stands() -> None:
+    parts = sections(DATA / "user_inputs" / "twenty_stars.fits")
+    held = {row[0]: row[1] for row in parts["columns that are read"].rows}
+    assert held["bp_coefficients"] == "bp_coeff_0 ... bp_coeff_54"
+    assert held["rp_coefficient_errors"] == "e_rp_coeff_0 ... e_rp_coeff_54"
+    assert held["source_id"] == ""
+    assert "columns that are not read" not in parts
+
+
 def test_a_gaia_source_table() -> None:
     path = CORRELATED / "gaia_source_30.parquet"
     assert "by source_id" in facts(path)["what it is"]
@@ -62,11 +71,11 @@ def test_a_gaia_source_table() -> None:
 
 def test_a_table_of_labels(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("Teff,m_h,vsini\n4800,-0.1,3\n")
+    path.write_text("Teff,m_h,log(g),vsini\n4800,-0.1,2.5,3\n")
     assert "labels" in facts(path)["what it is"]
     parts = sections(path)
     assert [row[0] for row in parts["columns that are read"].rows] == ["Teff", "m_h"]
-    assert parts["columns that are not read"].text == "vsini"
+    assert parts["columns that are not read"].text == ("log(g) (did you mean logg?), vsini")
 
 
 def test_a_table_of_nothing_and_what_is_no_table(tmp_path: Path) -> None:

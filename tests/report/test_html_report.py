@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -19,9 +20,10 @@ from support.paths import ROOT
 
 from catalogproc.errors import ResumeError
 from catalogproc.flags import Flag, load_flags
+from catalogproc.network.bundle import load_bundle
 from catalogproc.report.histograms import COLUMNS
 from catalogproc.report.html_report import write_report
-from catalogproc.report.run_model import card_html
+from catalogproc.report.model_card import SCORES_HEADER, card_html, model_scores
 from catalogproc.rundir.manifest import open_run
 from catalogproc.rundir.summary import write_summary
 
@@ -339,13 +341,54 @@ lines with `code <b>` and **bold**
 
 def test_markdown_of_cards_becomes_headings_lists_and_tables() -> None:
     page = Page(card_html(CARD))
-    wanted = {"h3": 1, "h4": 1, "li": 2, "code": 1, "strong": 1, "table": 2, "th": 2, "td": 4}
+    wanted = {
+        "h3": 1,
+        "h4": 1,
+        "li": 2,
+        "code": 1,
+        "strong": 1,
+        "table": 2,
+        "th": 2,
+        "td": 4,
+    }
     assert {tag: page.tags[tag] for tag in wanted} == wanted | {"th": 2}
     for text in ("two\nlines with code <b> and bold", "b & c", "<i>"):
         assert text in page.text
     assert [value for name, value in page.attributes if name == "class"] == [
         "wide", "wide", "facts",
     ]  # fmt: skip
+
+
+def test_what_is_long_in_a_card_is_folded() -> None:
+    """Its facts and the sections with tables or pictures; what it may be used for is not."""
+    card = (
+        "# m\n\nwords\n\n| | |\n|---|---|\n| k | v |\n\n## Use\n\nfor giants\n\n"
+        "## Scores\n\n### mass\n\n| x |\n|---|\n| 1 |\n\n## Curve\n\n![loss](curve.png)\n"
+    )
+    html = card_html(card, folded=True)
+    folded = re.findall(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", html, re.DOTALL)
+    assert [title for title, _ in folded] == ["Training data, network and hash", "Scores", "Curve"]
+    assert "<td>v</td>" in folded[0][1]
+    assert "<h5>mass</h5>" in folded[1][1]
+    open_part = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert "for giants" in open_part
+    assert "<details>" not in card_html(card)
+    assert "<table" not in open_part
+
+
+def test_the_scores_of_a_model_are_one_small_table(tmp_path: Path) -> None:
+    bundle = load_bundle("giants")
+    rows = {row[0]: row for row in model_scores(bundle)}
+    known = json.loads((bundle.path / "scores.json").read_text())["b"]
+    assert len(rows) == 6 <= len(known)
+    teff = next(score for score in known if score["label"] == "teff")
+    assert rows["Teff [K]"][1:3] == (f"{teff['stars']:,}", f"{teff['scatter']:.0f}")
+    assert len(rows["Teff [K]"]) == len(SCORES_HEADER)
+    # A model without them, or with others, has no table.
+    broken = replace(bundle, path=tmp_path)
+    assert model_scores(broken) == model_scores(None) == []
+    (tmp_path / "scores.json").write_text("[]")
+    assert model_scores(broken) == []
 
 
 def test_markdown_of_cards_cannot_reach_out_of_the_page() -> None:

@@ -75,7 +75,7 @@ def test_the_verb(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["status", str(tmp_path), "--json"])
     assert json.loads(done.output)["finished"] is True
     done = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert "1 worker on cpu, 4 chunks each" in done.output
+    assert "1 worker on cpu, 4 chunks\n" in done.output
 
 
 def unfinished(folder: Path, last_event: str) -> list[Path]:
