@@ -53,6 +53,8 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        # One for all, because cuBLAS keeps tens of megabytes for each stream.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._possible = True
 
     def __call__(self, work: Work) -> tuple[Callable[[], None], Tensor]:
@@ -74,20 +76,20 @@ class CudaGraphs:
         if not self._possible:
             return run_again(work)
         stream = torch.cuda.current_stream()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(stream)
-        with torch.cuda.stream(side):
+        self._stream.wait_stream(stream)
+        with torch.cuda.stream(self._stream):
             work()
-        stream.wait_stream(side)
+        stream.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may allocate memory of the GPU in the meantime.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, self._pool, self._stream, "thread_local"):
                 result = work()
         except RuntimeError as error:
             torch.cuda.set_stream(stream)  # a capture that fails may leave its own stream
-            if is_out_of_memory(error):
-                raise
+            # What the work raises is hidden by the capture's own error.
+            if is_out_of_memory(error) or is_out_of_memory(error.__context__ or error):
+                raise torch.OutOfMemoryError(str(error)) from None
             self._possible = False
             _LOG.warning("the network's pass cannot be captured as a CUDA graph: %s", error)
             return run_again(work)
