@@ -8,7 +8,8 @@ stars of its batch, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -149,6 +150,22 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def rows(self, which: slice) -> Tokens:
+        """Return the tokens of some stars.
+
+        Parameters
+        ----------
+        which
+            Which of the N stars.
+        """
+        found: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                found[name] = value[which]
+            elif isinstance(value, Mapping):
+                found[name] = {key: array[which] for key, array in value.items()}
+        return replace(self, **found)
 
     @property
     def network_inputs(self) -> StarTokens:

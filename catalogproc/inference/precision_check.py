@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS
 from catalogproc.inference.engine import Engine
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
 
 
+FEW = 3
+"""Stars of the other batches: products of so few rows are rounded otherwise than those of many."""
+
+
 def check_precision(
     bundle: Bundle, job: Job, tokens: Tokens, precision: str = "bfloat16"
 ) -> PrecisionCheck:
-    """Compare the catalog of some stars with that in float64.
+    """Compare the catalog of some stars with that in float64, and with that of other batches.
 
     Parameters
     ----------
@@ -32,22 +37,40 @@ def check_precision(
     precision
         What is compared, one of :data:`~catalogproc.network.precision.PRECISIONS`.
     """
-    from catalogproc.network.bfloat16_check import SIGMA, PrecisionCheck
+    from catalogproc.network.bfloat16_check import PrecisionCheck
 
     engine = Engine(bundle, replace(job, dust="", precision="float32"))
-    exact, rounded = (
-        _catalog(engine.in_precision(name), tokens) for name in ("float64", precision)
-    )
-    close = np.ones(len(tokens), dtype=bool)
-    for name in (column for column in LABEL_COLUMNS.values()):
+    rounded = engine.in_precision(precision)
+    exact, together = _catalog(engine.in_precision("float64"), tokens), _catalog(rounded, tokens)
+    few = [tokens.rows(slice(start, start + FEW)) for start in range(0, len(tokens), FEW)]
+    apart = pa.concat_tables([_catalog(rounded, some) for some in few]) if few else together
+    flags = [table["quality_flags"].to_numpy() for table in (exact, together, apart)]
+    other = (flags[0] != flags[1]) | (flags[1] != flags[2])
+    within, batches = (_close(exact, one, together) for one in (exact, apart))
+    return PrecisionCheck(len(tokens), *(float(x.mean()) for x in (within, other, batches)))
+
+
+def _close(exact: pa.Table, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
+    """Return the stars (N,) of which no label differs by more than SIGMA of its uncertainty.
+
+    Parameters
+    ----------
+    exact
+        The catalog that has the uncertainties.
+    one, other
+        The catalogs that are compared.
+    """
+    from catalogproc.network.bfloat16_check import SIGMA
+
+    close = np.ones(len(exact), dtype=bool)
+    for name in LABEL_COLUMNS.values():
         wanted, found, sigma = (
             table[column].to_numpy().astype(np.float64)
-            for table, column in ((exact, name), (rounded, name), (exact, f"e_{name}"))
+            for table, column in ((one, name), (other, name), (exact, f"e_{name}"))
         )
         known = np.isfinite(wanted) & np.isfinite(sigma)
         close &= ~known | (np.abs(found - wanted) <= SIGMA * sigma)
-    flags = exact["quality_flags"].to_numpy() != rounded["quality_flags"].to_numpy()
-    return PrecisionCheck(len(tokens), float(close.mean()), float(flags.mean()))
+    return close
 
 
 def _catalog(engine: Engine, tokens: Tokens) -> pa.Table:

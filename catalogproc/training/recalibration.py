@@ -19,6 +19,7 @@ from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.fit_calibration import FEWEST, fit_uncertainties
 from catalogproc.training.prior_sample import MOST, prior_sample
 from catalogproc.training.training_data import load_training_data
+from catalogproc.training.weight_precision import PRECISION_STARS, check_products
 
 if TYPE_CHECKING:
     from catalogproc.datasets.holdout import Holdout
@@ -109,14 +110,17 @@ def _recalibrated(
     if not calibration.by_label:
         found = int(holdout.default_read.sum())
         raise BundleError("too few stars", wanted=f"about {4 * FEWEST:,} or more", found=found)
+    dtype = str(bundle.training.get("weights", "float32"))
     copy = rewrite_bundle(
         bundle,
         folder,
         calibration=calibration,
-        dtype=str(bundle.training.get("weights", "float32")),
+        dtype=dtype,
         training=training,
         prior=prior_sample(predictor, prior, calibration.by_label),
     )
+    check = check_products(copy, holdout.inputs.rows(slice(PRECISION_STARS)))
+    copy = rewrite_bundle(copy, folder, dtype=dtype, precision_check=check)
     for path in bundle.path.iterdir():
         if path.is_file() and path.name not in (DECLARATION, WEIGHTS, LATENT, PRIOR, CARD):
             shutil.copy(path, folder / path.name)

@@ -27,13 +27,18 @@ from catalogproc.training.time_estimate import estimate_time
 from catalogproc.training.trainer import Trained, Trainer
 from catalogproc.training.training_data import TrainingData, load_training_data
 from catalogproc.training.vocabulary_extension import extended_network
-from catalogproc.training.weight_precision import SHARE_OF_STARS, check_products, choose_dtype
+from catalogproc.training.weight_precision import (
+    PRECISION_STARS,
+    SHARE_OF_STARS,
+    check_products,
+    choose_dtype,
+)
 
 CHECKED = ("teff", "logg", "m_h", "mass", "log_age", "logebv", "g_fakemag")
 """Labels that the self-check of a bundle predicts."""
 
-CHECK_STARS, PRECISION_STARS = 4, 2_000
-"""Stars of the self-check, and of the choice of the weights' number type."""
+CHECK_STARS = 4
+"""Stars of the self-check."""
 
 RECIPE = "training.json"
 """Written beside the checkpoint: what is trained, and on which stars."""

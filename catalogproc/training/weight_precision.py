@@ -20,6 +20,9 @@ from catalogproc.network.star_tokens import StarTokens
 
 HALF_PRECISION = ("float16", "bfloat16")
 
+PRECISION_STARS = 2_000
+"""Stars on which number types are compared."""
+
 LARGEST_CHANGE, SHARE_OF_STARS = 0.01, 0.999
 """16 bits suffice if this share of the predictions changes by less than this many sigma."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from catalogproc.errors import JobError
 from catalogproc.inference.engine import Engine
-from catalogproc.inference.precision_check import check_precision
+from catalogproc.inference.precision_check import FEW, check_precision
 from catalogproc.job import Job
 from catalogproc.network import bfloat16_check
 from catalogproc.network import precision as module
@@ -22,11 +23,11 @@ from catalogproc.network.bfloat16_check import PrecisionCheck
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.precision import choose_precision, float32_products
-from catalogproc.network.predictor import Predictor
+from catalogproc.network.predictor import Prediction, Predictor
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.training.weight_precision import check_products
 
-GOOD = PrecisionCheck(stars=1000, within=1.0, flags=0.0)
+GOOD = PrecisionCheck(stars=1000, within=1.0, flags=0.0, batches=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,8 @@ def test_an_answer_in_bfloat16_hardly_depends_on_its_batch(bundle: Bundle) -> No
         ("auto", None, True, "cpu", "float32"),
         ("auto", replace(GOOD, within=0.998), True, "cpu", "float32"),
         ("auto", replace(GOOD, flags=0.002), True, "cpu", "float32"),
+        ("auto", replace(GOOD, batches=0.998), True, "cpu", "float32"),
+        ("auto", PrecisionCheck(1000, 1.0, 0.0), True, "cpu", "float32"),  # older bundles
         ("auto", replace(GOOD, stars=0), True, "cpu", "float32"),
         ("auto", GOOD, True, "cuda", "bfloat16"),
         ("auto", None, True, "cuda", "tf32"),
@@ -131,12 +134,40 @@ def test_float32_passes_the_check_and_a_coarser_type_does_not(
     job = Job("test")
     tokens = Engine(bundle, job).features(real_stars.bright(), real_stars.bright_auxiliary())
     single = check_precision(bundle, job, tokens, "float32")
-    assert single == PrecisionCheck(len(tokens), 1.0, 0.0)
+    assert single == PrecisionCheck(len(tokens), 1.0, 0.0, 1.0)
     assert single.accepted
     monkeypatch.setattr(bfloat16_check, "SIGMA", 1e-6)
     half = check_precision(bundle, job, tokens)
     assert half.within < 0.5
+    assert half.batches < 1.0
     assert not half.accepted
+
+
+def test_the_check_measures_what_the_batch_changes(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predictor whose numbers depend on how many stars it gets at once is not accepted."""
+    tokens = Engine(bundle, Job("test")).features(real_stars.bright(), None)
+    predict = Predictor.predict
+
+    def uneven(self: Predictor, stars: StarTokens, labels: Sequence[str]) -> Prediction:
+        found = predict(self, stars, labels)
+        return replace(found, mean=found.mean + 0.2 * found.sigma * (len(stars) <= FEW))
+
+    monkeypatch.setattr(Predictor, "predict", uneven)
+    found = check_precision(bundle, Job("test"), tokens, "float32")
+    assert (found.within, found.batches) == (1.0, 0.0)
+    assert not found.accepted
+
+
+def test_a_star_s_tokens_are_the_same_alone(bundle: Bundle) -> None:
+    engine = Engine(bundle, Job("test"))
+    whole = engine.features(real_stars.bright(), real_stars.bright_auxiliary())
+    part, star = whole.rows(slice(2, 3)), real_stars.bright().slice(2, 1)
+    alone = engine.features(star, real_stars.bright_auxiliary().slice(2, 1))
+    for name, value in vars(alone).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(part, name), value, err_msg=name)
 
 
 def test_a_training_checks_its_network(bundle: Bundle) -> None:

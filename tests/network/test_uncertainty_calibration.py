@@ -197,6 +197,8 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     assert plain.hash not in (folder / "CARD.md").read_text()
     assert (folder / "learning_curve.csv").is_file()
     assert made.training["calibration_seed"] == 3
+    assert made.precision_check is not None  # of the new calibration
+    assert 0 < made.precision_check.stars <= 2000
     with pytest.raises(BundleError, match="holds a bundle already"):
         recalibrate(plain, folder, 2000, 3)
 
