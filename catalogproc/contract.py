@@ -127,10 +127,11 @@ class Contract:
             Additional key-value pairs of the schema.
         """
         stated = {"contract": self.name, "contract_version": str(self.version)}
-        return pa.schema(
-            [column.arrow_field() for column in self.columns],
-            metadata=stated | dict(metadata or {}),
-        )
+        return pa.schema(self._fields, metadata=stated | dict(metadata or {}))
+
+    @cached_property
+    def _fields(self) -> list[pa.Field]:
+        return [column.arrow_field() for column in self.columns]
 
     def check(self, table: pa.Table, where: object = None) -> None:
         """Check that a table holds exactly this contract.
@@ -170,18 +171,21 @@ class Contract:
             raise ContractError(
                 f"nulls in {self.name}", wanted="none", found=values.null_count, where=at
             )
-        for limit, beyond, word in (
-            (column.minimum, pc.less, "at least"),
-            (column.maximum, pc.greater, "at most"),
+        if column.minimum is None and column.maximum is None:
+            return
+        ends = pc.min_max(values)  # without NaN
+        for limit, beyond, word, end in (
+            (column.minimum, pc.less, "at least", ends["min"]),
+            (column.maximum, pc.greater, "at most", ends["max"]),
         ):
-            if limit is None or not len(values):
+            if limit is None:
                 continue
-            bad = pc.sum(beyond(values, pa.scalar(limit).cast(values.type))).as_py() or 0
-            if bad:
+            allowed = pa.scalar(limit).cast(values.type)
+            if beyond(end, allowed).as_py():
                 raise ContractError(
                     f"values out of range in {self.name}",
                     wanted=f"{word} {limit:g}",
-                    found=f"{bad} rows beyond it",
+                    found=f"{pc.sum(beyond(values, allowed))} rows beyond it",
                     where=at,
                 )
 

@@ -337,6 +337,7 @@ class Release:
         return release
 
 
+@cache
 def shipped_releases() -> tuple[str, ...]:
     """Return the names of the releases that ship, in alphabetical order."""
     folder = shipped("schemas") / "releases"

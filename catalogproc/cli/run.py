@@ -27,6 +27,7 @@ from catalogproc.cli.options import (
 from catalogproc.cli.training import DustChoice
 
 if TYPE_CHECKING:
+    from catalogproc.cluster.result import RunResult
     from catalogproc.cluster.spec import RunSpec
 
 Scheduler = Annotated[
@@ -128,13 +129,17 @@ def run(
         for line in plan.lines(short=True):
             note(line)
         with show_progress("stars") as progress:
-            done = run_plan(plan, progress=progress, announce=progress.say)
-        if VOICE.quiet and not as_json:
-            for line in done.lines() if done.exit_code else [done.catalog_line()]:
-                say(line)
-        else:
-            result(done, as_json)
-        show_report(folder, plan.bundle.path, only_if_missing=not done.chunks_run)
+
+            def show(done: RunResult) -> None:
+                progress.close()
+                if VOICE.quiet and not as_json:
+                    for line in done.lines() if done.exit_code else [done.catalog_line()]:
+                        say(line)
+                else:
+                    result(done, as_json)
+                show_report(folder, plan.bundle.path, only_if_missing=not done.chunks_run)
+
+            done = run_plan(plan, progress=progress, announce=progress.say, then=show)
     raise typer.Exit(done.exit_code)
 
 

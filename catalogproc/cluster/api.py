@@ -110,7 +110,9 @@ def run(
 
     with synced(spec.output, say) as folder, shown(progress, "stars") as report:
         plan = make_plan(spec.with_output(folder), say)
-        result = run_plan(plan, progress=report, announce=say)
-        if result.chunks_run or not (folder / REPORT_FILE).is_file():
-            write_report(folder, model=plan.bundle.path)
-    return result
+
+        def then(result: RunResult) -> None:
+            if result.chunks_run or not (folder / REPORT_FILE).is_file():
+                write_report(folder, model=plan.bundle.path)
+
+        return run_plan(plan, progress=report, announce=say, then=then)

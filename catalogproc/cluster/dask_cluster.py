@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import dask
 import psutil  # type: ignore[import-untyped]
@@ -20,6 +18,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
+from catalogproc.cluster.dashboard import free_address, serve_when_asked
 from catalogproc.cluster.gpu import Device, choose_devices
 from catalogproc.cluster.spec import LOOPBACK, ClusterConfig
 from catalogproc.errors import Refusal, WorkerError, plural
@@ -132,8 +131,8 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
             "host": LOOPBACK,
             "protocol": "tcp://",
             "port": 0,
-            "dashboard": True,
-            "dashboard_address": _free_address(dashboard),
+            "dashboard": False,  # its pages are loaded when one is asked for
+            "dashboard_address": free_address(dashboard),
         },
     }
     with dask.config.set(_SETTINGS), _restored_environment():
@@ -150,6 +149,7 @@ def local_cluster(workers: WorkerSpec, dashboard: str) -> Iterator[Client]:
                 found=f"{type(error).__name__}: {error}",
                 advice='a script that calls run() needs: if __name__ == "__main__"',
             ) from error
+        serve_when_asked(cluster.scheduler)
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
 
@@ -177,22 +177,6 @@ def refuse_temporary_directory() -> None:
             where=folder,
             advice="set DASK_TEMPORARY_DIRECTORY to a folder on a local disk, or unset it",
         ) from None
-
-
-def dashboard_link(client: Client) -> str:
-    """Return the address of the dashboard.
-
-    Parameters
-    ----------
-    client
-        A client of the scheduler.
-    """
-    try:
-        return str(client.dashboard_link)
-    except (KeyError, IndexError, ValueError):
-        # dask.config's template names a variable that is not set, as JupyterHub's elsewhere.
-        host = urlsplit(client.scheduler.address).hostname
-        return f"http://{host}:{client.scheduler_info()['services']['dashboard']}/status"
 
 
 def _worker_options(device: Device, workers: WorkerSpec) -> dict[str, object]:
@@ -255,22 +239,6 @@ def _refuse_without_certificate(address: str) -> None:
         where=address,
         advice="set them in ~/.config/dask/*.yaml, or by DASK_DISTRIBUTED__COMM__TLS__…",
     )
-
-
-def _free_address(address: str) -> str:
-    """Return the address, with port 0 (any free port) if its own port is taken."""
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            return f"{host}:0"
-        except ValueError:
-            raise Refusal(
-                "not a dashboard address", wanted=f"{LOOPBACK}:8787", found=address
-            ) from None
-    return address
 
 
 @contextmanager

@@ -126,11 +126,17 @@ def demo(
         str(files / SPECTRA), output, (str(files / AUXILIARY),), cluster=cluster or ClusterConfig()
     )
     plan = make_plan(spec)
-    result = run_plan(plan, progress=progress)
-    report = write_report(output, model=plan.bundle.path, labels=files / LABELS)
-    stars = count_stars(open_rows(output, COLUMNS).batches())
-    known = known_labels(output, files / LABELS)
-    return DemoResult(result, stars, known, report, _draw(stars, known, output / PICTURES))
+    made: list[DemoResult] = []
+
+    def then(result: RunResult) -> None:
+        report = write_report(output, model=plan.bundle.path, labels=files / LABELS)
+        stars = count_stars(open_rows(output, COLUMNS).batches())
+        known = known_labels(output, files / LABELS)
+        pictures = _draw(stars, known, output / PICTURES)
+        made.append(DemoResult(result, stars, known, report, pictures))
+
+    run_plan(plan, progress=progress, then=then)
+    return made[0]
 
 
 def _draw(stars: Histograms, known: KnownLabels, folder: Path) -> tuple[Path, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 from distributed import Client
 
 from catalogproc.cluster.chunk_on_worker import process_on_worker
+from catalogproc.cluster.dashboard import dashboard_link
 from catalogproc.cluster.dask_cluster import (
     WorkerSpec,
     connect,
-    dashboard_link,
     fit_workers,
     local_cluster,
     refuse_temporary_directory,
@@ -53,6 +54,7 @@ SAMPLE = 100
 
 Progress = Callable[[int, int | None, str], None]
 Announce = Callable[[str], None]
+Then = Callable[[RunResult], None]
 Statuses = Mapping[str, WorkerStatus]
 
 
@@ -65,10 +67,15 @@ class _Start:
     workers: WorkerSpec | None
     progress: Progress | None
     announce: Announce
+    then: Then
 
 
 def run(
-    plan: Plan, *, progress: Progress | None = None, announce: Announce | None = None
+    plan: Plan,
+    *,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    then: Then | None = None,
 ) -> RunResult:
     """Process the chunks of a plan that are not done. A chunk that fails does not stop the others.
 
@@ -82,6 +89,9 @@ def run(
     announce
         Called with a line for the user: the workers, the dashboard's address, a worker that
         is not used.
+    then
+        Called with the result once it is counted: the catalog is whole, and the workers end
+        meanwhile. What comes next belongs here, such as the report.
 
     Returns
     -------
@@ -105,7 +115,7 @@ def run(
         if plan.todo:
             refuse_temporary_directory()
         workers = fit_workers(plan.spec.cluster, len(plan.chunks), len(plan.todo))
-    say = announce or (lambda line: None)
+    say, then = announce or (lambda line: None), then or (lambda result: None)
     if plan.todo:
         for line in plan.auxiliary_lines():
             say(line)
@@ -114,8 +124,10 @@ def run(
         _keep_matrices(plan)
         plan = plan.with_receipts()
         if not plan.todo:
-            return finish(plan, None, {})
-        start = _Start(plan, workers, progress, say)
+            result = finish(plan, None, {})
+            then(result)
+            return result
+        start = _Start(plan, workers, progress, say, then)
         result = _process(start)
         if result.exit_code == 0:
             shutil.rmtree(plan.output / STAGING, ignore_errors=True)
@@ -137,7 +149,9 @@ def _process(start: _Start) -> RunResult:
     auxiliary = _open_gaia_source(plan)
     with EventLog(plan.output) as log, served_metrics(run_id) as metrics:
         log.write("started", run=run_id, chunks=len(plan.chunks), to_do=len(plan.todo))
-        with _client(start) as client, _loaded_model(client, start, auxiliary) as name:
+        with ExitStack() as cluster:
+            client = cluster.enter_context(_client(start))
+            name = cluster.enter_context(_loaded_model(client, start, auxiliary))
             statuses = _statuses(client, name)
             user = _user_report(start)
 
@@ -150,8 +164,14 @@ def _process(start: _Start) -> RunResult:
             scheduler = ChunkScheduler(client, name, _chunks(plan), process, report)
             scheduler.exclude(statuses)
             scheduler.run()
-        result = finish(plan, scheduler, statuses)
-        log.finish(result)
+            with ThreadPoolExecutor(1) as thread:
+                ended = thread.submit(cluster.pop_all().close)
+                if scheduler.in_flight:
+                    ended.result()  # a chunk that was given up may still be written
+                result = finish(plan, scheduler, statuses)
+                log.finish(result)
+                start.then(result)
+                ended.result()
     return result
 
 

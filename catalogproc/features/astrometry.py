@@ -302,13 +302,14 @@ def healpix(ra: ArrayLike, dec: ArrayLike, order: int = 29) -> NDArray[np.int64]
     order
         Of the pixelisation.
     """
-    from astropy import units
-    from astropy_healpix import lonlat_to_healpix
-
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
     known = np.isfinite(ra) & (np.abs(dec) <= 90.0)
     pixel = np.full(ra.shape, -1, dtype=np.int64)
     if known.any():
+        # Loaded where there are positions only: it takes half a second.
+        from astropy import units
+        from astropy_healpix import lonlat_to_healpix
+
         pixel[known] = lonlat_to_healpix(
             ra[known] * units.deg, dec[known] * units.deg, 2**order, order="nested"
         )

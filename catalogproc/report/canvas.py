@@ -109,8 +109,8 @@ class Canvas:
 
         self._name = name
         size = (WIDTH * panels[1], height * panels[0])
-        self.figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(self.figure)
+        self.figure = Figure(figsize=size, layout="constrained", dpi=144)  # of rasterised layers
+        self._svg = FigureCanvasSVG(self.figure)
         self.panels = self.figure.subplots(*panels, squeeze=False).ravel()
         self.axes: Any = self.panels[0]
         self.alt = ""
@@ -119,7 +119,8 @@ class Canvas:
     def svg(self) -> str:
         """Return the figure as an SVG element; its ids start with the figure's name."""
         file = io.BytesIO()
-        self.figure.savefig(file, format="svg", dpi=144, metadata={"Date": None})
+        # savefig would lay the figure out and draw it twice.
+        self._svg.print_svg(file, metadata={"Date": None})
         text = file.getvalue().decode()
         text = text[text.index("<svg") :]
         text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)

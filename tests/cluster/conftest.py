@@ -17,6 +17,7 @@ from support.runs import SECRET, WORKERS, Kit, Uninterrupted
 
 from catalogproc.cluster import run as run_module
 from catalogproc.cluster.dask_cluster import _SETTINGS, cores
+from catalogproc.cluster.result import RunResult
 from catalogproc.cluster.spec import ClusterConfig
 from catalogproc.errors import Refusal
 from catalogproc.io.staging import STAGE
@@ -36,6 +37,10 @@ def uninterrupted(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Uninter
     reports: list[tuple[int, int | None, str]] = []
     pages: dict[str, str] = {}
     refusals: list[str] = []
+    counted: list[tuple[RunResult, set[str]]] = []
+
+    def then(result: RunResult) -> None:
+        counted.append((result, {path.name for path in output.iterdir()}))
 
     def progress(rows: int, total: int | None, note: str) -> None:
         reports.append((rows, total, note))
@@ -51,8 +56,8 @@ def uninterrupted(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Uninter
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        result = kit.run(output, progress=progress, announce=lines.append)
-    return Uninterrupted(output, result, lines, reports, pages, refusals)
+        result = kit.run(output, progress=progress, announce=lines.append, then=then)
+    return Uninterrupted(output, result, lines, reports, pages, refusals, counted)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from support.bundles import tiny_bundle
 from support.runs import CHUNKS, JOB, ROWS, Kit
 
-from catalogproc.cluster import dask_cluster
+from catalogproc.cluster import dashboard, dask_cluster
 from catalogproc.cluster.dask_cluster import fit_workers
 from catalogproc.cluster.disk_space import refuse_disk
 from catalogproc.cluster.plan import check, make_plan
@@ -234,10 +234,10 @@ def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert dask_cluster._free_address(f"127.0.0.1:{port}") == "127.0.0.1:0"
-    assert dask_cluster._free_address(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+        assert dashboard.free_address(f"127.0.0.1:{port}") == "127.0.0.1:0"
+    assert dashboard.free_address(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
     with pytest.raises(Refusal, match="not a dashboard address"):
-        dask_cluster._free_address("somewhere")
+        dashboard.free_address("somewhere")
 
 
 def test_a_result_lists_each_failure_and_what_to_do() -> None:

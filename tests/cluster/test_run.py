@@ -82,6 +82,12 @@ def test_workers_and_progress_are_reported(uninterrupted: Uninterrupted) -> None
     assert uninterrupted.progress[-1][2].startswith(f"chunk {CHUNKS} of {CHUNKS}")
 
 
+def test_what_comes_next_begins_once_everything_is_counted(uninterrupted: Uninterrupted) -> None:
+    [(result, names)] = uninterrupted.counted
+    assert result == uninterrupted.result
+    assert {"catalog", "receipts", "summary.json", "provenance.json"} <= names
+
+
 def test_dashboard_and_metrics_are_served(uninterrupted: Uninterrupted) -> None:
     # Without bokeh or prometheus_client these pages answer 200 too, with a message.
     status, metrics = uninterrupted.pages["status"], uninterrupted.pages["metrics"]

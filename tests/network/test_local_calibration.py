@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import cdist
 from support.bundles import tiny_bundle
 
@@ -85,6 +86,9 @@ def test_growth_is_that_of_a_sigma_measured_on_few_stars() -> None:
         inside = np.abs(random.normal(size=100_000)) < measured * np.exp(growth(n))
         assert inside.mean() == pytest.approx(SHARE, abs=0.006), n
     assert growth(1e6) == pytest.approx(0.0, abs=1e-5)
+    n = np.geomspace(1.0, 1e7, 1000)
+    exact = np.log(stats.t.ppf(0.5 + 0.5 * SHARE, n))
+    np.testing.assert_allclose(growth(n), exact, rtol=0, atol=1e-11)
     assert growth(0.0) == growth(1.0) == pytest.approx(np.log(1.84), abs=0.01)
 
 

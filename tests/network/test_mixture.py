@@ -149,6 +149,17 @@ def test_one_gaussian_is_the_special_case():
     assert np.isnan(Mixture(weights, means, sigmas).percentile(0.5)).tolist() == [0, 1, 0, 0]
 
 
+def test_percentiles_of_gaussians_of_all_widths():
+    """Sigmas from 1e-4 to 100, and weights down to 0: halving helps where steps do not."""
+    random = np.random.default_rng(4)
+    weights = random.dirichlet([0.3, 0.3, 0.3], 5000)
+    means, sigmas = random.normal(0, 10, (5000, 3)), 10.0 ** random.uniform(-4, 2, (5000, 3))
+    mixed, level = Mixture(weights, means, sigmas), random.uniform(0.001, 0.999, 5000)
+    np.testing.assert_allclose(mixed.cdf(mixed.percentile(level)), level, rtol=0, atol=1e-8)
+    few = Mixture(weights[7:9], means[7:9], sigmas[7:9])
+    np.testing.assert_array_equal(few.percentile(level[7:9]), mixed.percentile(level)[7:9])
+
+
 def test_percentiles_of_two_separate_peaks():
     """A quarter of the probability at 0, the rest at 10: 12.5 % is the median of the first."""
     mixed = Mixture(np.array([[0.25, 0.75]]), np.array([[0.0, 10.0]]), np.full((1, 2), 0.1))

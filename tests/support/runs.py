@@ -114,6 +114,7 @@ class Uninterrupted:
     progress: list[tuple[int, int | None, str]] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
+    counted: list[tuple[RunResult, set[str]]] = field(default_factory=list)
 
 
 def tables(output: Path) -> dict[str, pa.Table]:
