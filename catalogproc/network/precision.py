@@ -78,15 +78,20 @@ def with_precision(network: Transformer, precision: str) -> Transformer:
 
 
 @contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Let a GPU compute float32 products as TF32 while the block runs, if that is the precision.
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Let a GPU compute float32 products as TF32 while the block runs, if the precision allows it.
+
+    In bfloat16 these are the outputs of the head, and the forward pass of derivatives.
 
     Parameters
     ----------
     precision
         One of PRECISIONS.
+    device
+        Where the products are computed.
     """
-    if precision != "tf32":
+    half_on_gpu = precision == "bfloat16" and device.type == "cuda"
+    if precision != "tf32" and not half_on_gpu:
         yield
         return
     before = torch.get_float32_matmul_precision()

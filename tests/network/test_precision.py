@@ -178,12 +178,22 @@ def test_a_training_checks_its_network(bundle: Bundle) -> None:
     assert found.within > 0.9
 
 
-def test_float32_products_are_tf32_only_where_asked() -> None:
+@pytest.mark.parametrize(
+    ("precision", "device", "tf32"),
+    [
+        ("tf32", "cpu", True),
+        ("float32", "cuda", False),
+        ("float64", "cuda", False),
+        ("bfloat16", "cuda", True),
+        ("bfloat16", "cpu", False),
+    ],
+)
+def test_float32_products_are_tf32_only_where_allowed(
+    precision: str, device: str, tf32: bool
+) -> None:
     before = torch.get_float32_matmul_precision()
-    with float32_products("tf32"):
-        assert torch.get_float32_matmul_precision() == "high"
-    with float32_products("float32"):
-        assert torch.get_float32_matmul_precision() == before
+    with float32_products(precision, torch.device(device)):
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else before)
     assert torch.get_float32_matmul_precision() == before
 
 
