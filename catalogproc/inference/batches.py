@@ -3,17 +3,18 @@
 Memory that does not suffice, on the CPU or a GPU, costs time and no star: the batch is halved and
 tried again, and later batches of the chunk are as small from the start.
 
-With a GPU the steps are a pipeline: one thread reads and screens, one matches and makes the
-features, one predicts, and the caller makes the rows and writes them, each on a batch of its own.
-On a CPU the network needs all cores, and the steps follow each other in one thread.
+With a GPU the steps are a pipeline: one thread reads and screens, several match and make the
+features, one predicts, several make the rows, and the caller writes them, each on a batch of its
+own. On a CPU the network needs all cores, and the steps follow each other in one thread.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from catalogproc.inference.chunk_rows import ChunkRows, Reading, screened_rows
 from catalogproc.inference.stopwatch import Stopwatch
-from catalogproc.io.ahead import ahead
+from catalogproc.io.ahead import ahead, mapped
 from catalogproc.network.memory import is_out_of_memory, release_device_memory
 from catalogproc.readers.content_hash import ContentHash
 from catalogproc.readers.xp import BATCH_ROWS, CORRELATED_ROWS, split_own
@@ -37,11 +38,9 @@ CPU_ROWS = 2048
 """Rows of a batch on the CPU: seconds of work, so that progress moves."""
 SMALLEST = 64
 """A batch of at most so many rows is not halved."""
-AHEAD = 1
-"""With a GPU, batches that each step makes before the next one asks: up to 38 MB each."""
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+MOST_THREADS = 4
+"""With a GPU, threads that make features, and that make rows. Some 15 batches are then in memory,
+of up to 38 MB each."""
 
 
 @dataclass
@@ -91,6 +90,10 @@ class Batch:
     posterior: pa.Table | None
 
 
+Given = TypeVar("Given", ChunkRows, _Inputs, _Predicted)
+Made = TypeVar("Made")
+
+
 def chunk_batches(
     engine: Engine, chunk: Chunk, gaia_source: AuxiliaryTable, work: Work
 ) -> Generator[Batch]:
@@ -112,17 +115,19 @@ def chunk_batches(
     MemoryError
         Memory does not suffice for SMALLEST rows.
     """
-    steps = _Steps(engine, gaia_source, work)
+    steps = _Steps(engine, gaia_source, work, _threads(engine))
     reading = Reading(_reads_correlations(engine), steps.limit)
-    depth = 0 if engine.device == "cpu" else AHEAD
-    with ExitStack() as threads:  # they end, the last one first, whatever happens
-
-        def started(step: Generator[Made]) -> Generator[Made]:
-            return threads.enter_context(closing(ahead(step, depth)))
-
-        vocabulary = engine.bundle.vocabulary
-        rows = started(screened_rows(chunk, vocabulary, reading, work.watch, work.content))
-        yield from steps.batches(started(steps.predicted(started(steps.inputs(rows)))))
+    depth = min(1, steps.threads)
+    vocabulary = engine.bundle.vocabulary
+    read = screened_rows(chunk, vocabulary, reading, work.watch, work.content)
+    # All threads have ended when the caller goes on, whatever happens.
+    with (
+        closing(ahead(read, depth)) as rows,
+        closing(steps.inputs(rows)) as inputs,
+        closing(ahead(steps.predicted(inputs), depth)) as predicted,
+        closing(steps.batches(predicted)) as batches,
+    ):
+        yield from batches
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,8 @@ class _Steps:
     engine: Engine
     gaia_source: AuxiliaryTable
     work: Work
+    threads: int
+    turn: Lock = field(default_factory=Lock)
 
     @property
     def limit(self) -> int:
@@ -140,49 +147,58 @@ class _Steps:
 
     def inputs(self, every: Iterable[ChunkRows]) -> Generator[_Inputs]:
         """Match and make the features."""
-        for rows in every:
-            found = None
-            if rows.good.num_rows <= self.limit:
-                found = self._within_memory(self._inputs, rows, rows)
-            if found is None:
-                yield from self.inputs(rows.halves())
-            else:
-                yield found
+        return self._each(self._inputs, every, lambda rows: self.inputs(rows.halves()))
 
     def predicted(self, every: Iterable[_Inputs]) -> Generator[_Predicted]:
-        """Predict."""
-        for one in every:
-            found = None
-            if one.rows.good.num_rows <= self.limit:
-                found = self._within_memory(self._predicted, one, one.rows)
-            if found is None:
-                yield from self.predicted(self.inputs(one.rows.halves()))
-            else:
-                yield found
+        """Predict, one batch at a time."""
+        steps = replace(self, threads=0)
+        return steps._each(
+            self._predicted, every, lambda one: steps.predicted(steps.inputs(one.rows.halves()))
+        )
 
     def batches(self, every: Iterable[_Predicted]) -> Generator[Batch]:
         """Make the rows of the catalog."""
-        for one in every:
-            batch = self._within_memory(self._batch, one, one.rows)
-            if batch is None:
-                yield from self.batches(self.predicted(self.inputs(one.rows.halves())))
-            else:
-                yield batch
 
-    def _within_memory(
-        self, step: Callable[[Given], Made], given: Given, rows: ChunkRows
-    ) -> Made | None:
-        """Return what a step makes, None where memory does not suffice for the rows."""
+        def again(one: _Predicted) -> Generator[Batch]:
+            return self.batches(self.predicted(self.inputs(one.rows.halves())))
+
+        return self._each(self._batch, every, again)
+
+    def _each(
+        self,
+        step: Callable[[Given], Made],
+        every: Iterable[Given],
+        again: Callable[[Given], Iterable[Made]],
+    ) -> Generator[Made]:
+        """Yield what a step makes of each batch; ``again`` makes it of one that is too large."""
+
+        def tried(given: Given) -> tuple[Given, Made | None]:
+            return given, self._within_memory(step, given)
+
+        with closing(mapped(tried, every, self.threads)) as results:
+            for given, found in results:
+                if found is None:
+                    yield from again(given)
+                else:
+                    yield found
+
+    def _within_memory(self, step: Callable[[Given], Made], given: Given) -> Made | None:
+        """Return what a step makes, None where memory does not suffice or did not for others."""
+        rows = given if isinstance(given, ChunkRows) else given.rows
+        size = rows.good.num_rows
+        if size > self.limit:
+            return None
         try:
             return step(given)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if rows.good.num_rows <= SMALLEST:
-                raise MemoryError(f"for {rows.good.num_rows} stars: {error}") from None
+            if size <= SMALLEST:
+                raise MemoryError(f"for {size} stars: {error}") from None
         # Here the error is gone, and with it what its frames held.
-        while _batch_rows(self.engine) >> self.work.halvings >= rows.good.num_rows:
-            self.work.halvings += 1
+        with self.turn:
+            while _batch_rows(self.engine) >> self.work.halvings >= size:
+                self.work.halvings += 1
         gc.collect()
         release_device_memory()
         return None
@@ -210,6 +226,13 @@ class _Steps:
             catalog = self.engine.to_catalog(source_ids, one.tokens, one.output)
             posterior = self.engine.to_posterior(source_ids, one.tokens, one.output)
         return Batch(one.rows, one.joined, one.tokens, catalog, posterior)
+
+
+def _threads(engine: Engine) -> int:
+    """Return the threads of a step: 0 on a CPU, those that torch may use with a GPU."""
+    import torch
+
+    return 0 if engine.device == "cpu" else min(torch.get_num_threads(), MOST_THREADS)
 
 
 def _batch_rows(engine: Engine) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,16 @@ STAGES = ("read", "screen", "match", "features", "predict", "rows", "write")
 
 
 class Stopwatch:
-    """Wall time since its creation, in all and by stage, in seconds."""
+    """Wall time since its creation, in all and by stage, in seconds.
+
+    Stages that several threads work on at the same time add up to more than the time in all.
+    """
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._begin = time.perf_counter()
+        self._turn = threading.Lock()
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -31,7 +36,8 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - started
+            with self._turn:
+                self.seconds[stage] += time.perf_counter() - started
 
     def elapsed(self) -> float:
         """Return the time since the creation."""
