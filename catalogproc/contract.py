@@ -6,9 +6,8 @@ documentation are all made from them, so that no column is described twice.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalogproc.declaration import check_types, declared_tables, read_declaration
 from catalogproc.errors import ContractError, did_you_mean
 from catalogproc.resources import shipped
 
@@ -338,68 +338,3 @@ def declared_contract(path: Path) -> Contract:
             found=f"{version!r} and {description!r}", where=path,
         )  # fmt: skip
     return Contract(path.stem, version, description, tuple(columns))
-
-
-def read_declaration(path: Path) -> dict[str, Any]:
-    """Read a TOML file of schemas/.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Raises
-    ------
-    ContractError
-        The file is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise ContractError("a declaration cannot be read", found=error, where=path) from None
-
-
-def declared_tables(declared: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
-    """Return the [[name]] tables of a declaration.
-
-    Parameters
-    ----------
-    declared
-        Content of the file.
-    name
-        Name of the tables.
-    path
-        The file, for messages.
-
-    Raises
-    ------
-    ContractError
-        There are none.
-    """
-    rows = declared.get(name)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ContractError(f"no [[{name}]] tables", found=repr(rows)[:100], where=path)
-    return rows
-
-
-def check_types(declared: Any, path: Path) -> None:
-    """Raise ContractError unless each field has the type that its dataclass declares.
-
-    Parameters
-    ----------
-    declared
-        An object of a dataclass, made of one row of a declaration.
-    path
-        The file, for messages.
-    """
-    kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,), "int": (int,), "bool": (bool,), "tuple[str, ...]": (tuple,),
-    }  # fmt: skip
-    for item in fields(declared):
-        value = getattr(declared, item.name)
-        wanted = kinds.get(str(item.type), (int, float, type(None)))
-        if type(value) not in wanted:
-            raise ContractError(
-                "a row is declared wrongly",
-                wanted=f"{item.name}: {item.type}", found=repr(value)[:100], where=path,
-            )  # fmt: skip

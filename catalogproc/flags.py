@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from catalogproc.contract import check_types, declared_tables, read_declaration
+from catalogproc.declaration import check_types, declared_tables, read_declaration
 from catalogproc.errors import ContractError
 from catalogproc.resources import shipped
 
