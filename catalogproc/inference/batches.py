@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from catalogproc.readers.joined_rows import Joined
 
 CPU_ROWS = 2048
-"""Rows of a batch on the CPU: seconds of work, so that progress moves."""
+"""Rows of a batch of a large network on the CPU: seconds of work, so that progress moves."""
+LARGE_NETWORK = 2_000_000
+"""Weights from which a network is large; batches of others are as large as on a GPU."""
 SMALLEST = 64
 """A batch of at most so many rows is not halved."""
 MOST_THREADS = 4
@@ -237,7 +239,8 @@ def _threads(engine: Engine) -> int:
 
 def _batch_rows(engine: Engine) -> int:
     """Return the rows of a batch where memory suffices."""
-    rows = CPU_ROWS if engine.device == "cpu" else BATCH_ROWS
+    slow = engine.device == "cpu" and engine.bundle.shape.weights >= LARGE_NETWORK
+    rows = CPU_ROWS if slow else BATCH_ROWS
     return min(rows, CORRELATED_ROWS) if _reads_correlations(engine) else rows
 
 

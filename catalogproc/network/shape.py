@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from catalogproc.errors import JobError
@@ -61,6 +63,15 @@ class Shape:
                 "the numbers of tokens that enter at the decoder",
                 wanted=f"1 to {self.tokens}", found=self.late,
             )  # fmt: skip
+
+    @property
+    def weights(self) -> int:
+        """About how many weights the blocks and the head have: what a prediction multiplies."""
+        layers = pairwise((self.width, *self.head))
+        blocks = (*self.encoder, *self.decoder)
+        return sum(map(prod, layers)) + sum(
+            4 * self.width**2 + 2 * self.width * inner for _, inner in blocks
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists and numbers for TOML and JSON; :meth:`from_dict` reads them."""

@@ -6,6 +6,7 @@ import copy
 import errno
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from catalogproc.io.parquet_writer import PartWriter
 from catalogproc.job import Job
 from catalogproc.network.memory import is_out_of_memory
 from catalogproc.network.predictor import Predictor
+from catalogproc.network.shape import Shape
 from catalogproc.readers.chunks import Chunk, cut
 from catalogproc.rundir.receipts import Receipt
 
@@ -62,6 +64,16 @@ def of_host() -> Exception:
     raise AssertionError
 
 
+def test_a_large_network_gets_smaller_batches_on_the_cpu(engine: Engine) -> None:
+    """A batch is seconds of work in any case."""
+    assert batches._batch_rows(engine) == batches.BATCH_ROWS
+    slow = copy.copy(engine)
+    slow.bundle = replace(engine.bundle, shape=Shape(len(engine.bundle.vocabulary)))
+    assert batches._batch_rows(slow) == batches.CPU_ROWS
+    slow.device = "cuda"
+    assert batches._batch_rows(slow) == batches.BATCH_ROWS
+
+
 @pytest.mark.parametrize(
     "fault", [MemoryError, lambda: torch.OutOfMemoryError("CUDA out of memory"), of_host]
 )
@@ -83,7 +95,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert max(tried[2:]) <= 150  # 500 and 250 are tried once each
     assert tried[:2] == [500, 250]
     assert sum(steps) == found.rows_read == whole.rows_read == 500
-    assert (whole.memory_halvings, found.memory_halvings) == (0, 4)  # 2,048 to 128
+    assert (whole.memory_halvings, found.memory_halvings) == (0, 6)  # 8,192 to 128
     assert (found.rows_written, found.input_sha256) == (whole.rows_written, whole.input_sha256)
     assert_same_catalog(tmp_path / "whole", tmp_path / "halved")
 
@@ -106,9 +118,9 @@ def test_what_never_fits_is_an_error(
 
 def test_a_chunk_may_begin_with_small_batches(engine: Engine, tmp_path: Path) -> None:
     steps: list[int] = []
-    found = processed(engine, tmp_path / "out", progress=steps.append, halvings=4)
+    found = processed(engine, tmp_path / "out", progress=steps.append, halvings=6)
     assert steps == [128, 128, 128, 116]
-    assert found.memory_halvings == 4
+    assert found.memory_halvings == 6
 
 
 def test_a_real_lack_of_memory_is_recognised(tmp_path: Path) -> None:

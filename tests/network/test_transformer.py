@@ -52,6 +52,13 @@ def answer(made: Transformer, ids, values, requests):
     return torch.stack(out)[:, 0].double().numpy()
 
 
+def test_the_weights_of_a_shape_are_nearly_those_of_its_network() -> None:
+    """Without the tokens' embeddings, biases and norms."""
+    for shape in (PAPER, Shape(122, 96, ((4, 256),) * 2, ((4, 384),) * 2, (512, 256))):
+        number = sum(weight.numel() for weight in Transformer(shape).parameters())
+        assert 0.9 * number < shape.weights < number
+
+
 def test_the_papers_shape_has_its_number_of_parameters_in_each_part():
     made = Transformer(PAPER)
     counts = {"embedding": 0, "encoder": 0, "decoder": 0, "head": 0}
