@@ -79,11 +79,11 @@ def checks(out: Path, tiny: bool) -> list[Step]:
     bench = ("-m", "bench", "--rows", "gpu", *size)
     return [
         Step("tests", pytest, 60.0),
-        Step("rows, full size", (*bench, "--json", str(out / "rows-full.json")), 75.0),
+        Step("rows, full size", (*bench, "--json", str(out / "rows-full.json")), 70.0),
         Step(
             "rows, the model that ships",
             (*bench, "--model", "default", "--json", str(out / "rows-default.json")),
-            45.0,
+            50.0,
         ),
         Step("workers", ("-m", "bench.gpu_workers", "--json", str(out / "workers.json")), 50.0),
     ]

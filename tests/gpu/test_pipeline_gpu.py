@@ -86,7 +86,8 @@ def test_derivatives_are_captured_too(bundle: Bundle) -> None:
 def test_memory_of_the_device_stays_the_same(bundle: Bundle) -> None:
     predictor, tokens = Predictor(bundle, "cuda"), stars(bundle, 20_000)
     assert predictor.static is not None
-    predictor.predict(tokens, LABELS)
+    for _ in range(2):
+        predictor.predict(tokens, LABELS)
     captures = len(predictor.static.captured)
     reserved = torch.cuda.memory_reserved()
     for _ in range(5):
