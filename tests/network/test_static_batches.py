@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,15 @@ def test_results_are_taken_before_the_next_replay(
     assert capture.captures == captures
     static.predict(tokens, LABELS[:2])  # another function
     assert capture.captures > captures
+
+
+def test_threads_may_share_a_predictor(bundle: Bundle) -> None:
+    static, tables = Predictor(bundle, static=True), [stars(bundle, 90 + n) for n in range(6)]
+    wanted = [static.predict(table, LABELS).mean for table in tables]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda table: static.predict(table, LABELS).mean, tables))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_bounded_number_of_captures_is_kept(
