@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -29,10 +30,17 @@ class LatentPosition:
             return [torch.tensor(x, dtype=dtype, device=device) for x in arrays]
 
         places = latent.places if latent else None
-        self._latent = (
-            on_device(latent.mean, latent.shifts, latent.factor, latent.log_sizes) if latent else []
-        )
-        self._places = on_device(*vars(places).values()) if places else []
+        self._latent, self._places = [], []
+        if latent:
+            # What a star's tokens add up to, and what its residual is multiplied with.
+            tokens = [latent.shifts, latent.log_sizes[:, None]]
+            directions = [latent.factor.T]
+            if places:
+                tokens += [places.coefficients[:, None], 1.0 - places.known[:, None]]
+                directions.append(places.projection)
+                self._places = on_device(places.centres, -0.5 / places.widths**2)
+            columns = (np.concatenate(parts, axis=1) for parts in (tokens, directions))
+            self._latent = on_device(latent.mean, *columns)
         self.columns = 1 + (len(places.widths) if places else 0)
         """Number of columns of the result."""
 
@@ -52,17 +60,19 @@ class LatentPosition:
         """
         if not self._latent:
             return torch.full_like(summaries[:, :1], torch.nan)
-        mean, shifts, factor, log_sizes = self._latent
-        present = summaries.new_zeros(len(ids), len(shifts) + 1).scatter_(1, ids, 1.0)[:, 1:]
-        residual = summaries - mean - present @ shifts
-        size = torch.exp(present @ log_sizes)[:, None]
-        distance: Tensor = torch.linalg.vector_norm(residual @ factor.T, dim=1, keepdim=True) / size
+        mean, tokens, directions = self._latent
+        d = len(mean)
+        present = summaries.new_zeros(len(ids), len(tokens) + 1).scatter_(1, ids, 1.0)[:, 1:]
+        sums = present @ tokens
+        residual = (summaries - mean - sums[:, :d]) / torch.exp(sums[:, d : d + 1])
+        at = residual @ directions
+        distance: Tensor = torch.linalg.vector_norm(at[:, :d], dim=1, keepdim=True)
         if not self._places:
             return distance
-        projection, centres, widths, known, coefficients = self._places
-        somewhere = (present @ coefficients > 0) & (present @ (1.0 - known) == 0)
-        at = (residual / size) @ projection
-        squares = torch.cdist(at, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
-        scaled = (squares / (2.0 * widths.square())).clamp(max=FARTHEST)
-        closeness = torch.where(somewhere[:, None], torch.exp(-scaled), torch.nan)
-        return torch.cat([distance, closeness], dim=1)
+        centres, steepness = self._places
+        somewhere = (sums[:, d + 1] > 0) & (sums[:, d + 2] == 0)
+        squares = torch.cdist(
+            at[:, d:], centres, compute_mode="donot_use_mm_for_euclid_dist"
+        ).square()
+        closeness = torch.exp((squares * steepness).clamp(min=-FARTHEST))
+        return torch.cat([distance, closeness.masked_fill(~somewhere[:, None], torch.nan)], dim=1)
