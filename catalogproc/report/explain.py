@@ -161,7 +161,10 @@ def explain(
     identity = read_identity(folder)
     rows = list(star_rows(folder, source_id))
     if not rows:
-        raise JobError("no such star in this run", wanted=folder, found=source_id, where="explain")
+        raise JobError(
+            "no such star in this run", wanted=f"a source_id of {folder}", found=source_id,
+            advice="catalogproc export DIR --columns source_id --output stars.csv lists them",
+        )  # fmt: skip
     # The same star may occur twice in the input: a predicted row is preferred to a rejected one.
     found = min(rows, key=lambda one: one.is_rejected)
     receipt, row, duplicates = found.receipt, found.values, len(rows) - 1

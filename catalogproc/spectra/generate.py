@@ -168,7 +168,7 @@ def make_spectra(wanted: SpectraRequest, bundle: Bundle, device: str = "auto") -
     if wanted.flux is not None:
         write_flux(wanted.flux, spectra, ids, facts, error)
     if wanted.plot is not None:
-        title = f"XP spectra by {bundle.name}, {wanted.scale}, 1 σ bands"
+        title = f"XP spectra predicted by the model {bundle.name}, {wanted.scale}, 1 σ bands"
         draw_spectra(wanted.plot, spectra, _names(table, known), title)
     return lines
 
