@@ -109,14 +109,10 @@ gpu:
 gpu-finish: $(STAMP)
 	$(BIN)/python -m bench.gpu_finish --found $(OUT) --data $(DATA) --output output/gpu-model $(if $(filter yes,$(ADOPT)),--adopt)
 
-# A run of many simulated giants with its log, which docs/performance.md tells of.
+# A run of many simulated giants; PAGE=yes puts its log and figures into docs/.
 STARS ?= 1000000
 million: $(STAMP)
-	rm -rf output/million && mkdir -p output
-	$(BIN)/catalogproc simulate --stars $(STARS) --seed 1 --output output/million/stars
-	$(BIN)/catalogproc run --input 'output/million/stars/xp_continuous*.parquet' \
-	  --gaia-source 'output/million/stars/gaia_source*.parquet' --output output/million/catalog \
-	  2>&1 | tee output/million/run.log
+	$(BIN)/python -m bench.million --stars $(STARS) $(if $(filter yes,$(PAGE)),--page)
 
 # Remakes the bundle model/tiny from its recipe.
 train-tiny: $(STAMP)

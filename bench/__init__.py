@@ -12,6 +12,7 @@ simulation.py learning.py run.py start.py gpu.py
 peak_memory.py  program that run.py starts to measure the memory of one chunk without the model
 cost.py         hours and gigabytes for all spectra of DR3 and of DR4 at the measured rates
 bench.py        runs the families, prints the table, writes bench.json
+million.py      a run of a million stars (`make million`): log, counts, memory of workers
 compare.py      comparison of two bench.json
 
 A family is a module with TITLE, ROWS and measure(kit), which returns a figure for each row.

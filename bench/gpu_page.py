@@ -38,16 +38,17 @@ def replace_section(page: Path, text: str) -> None:
     page
         A Markdown file that has the section.
     text
-        Of :func:`section`.
+        The section, which begins with its title.
 
     Raises
     ------
     InputError
         The page has no such section.
     """
-    before, title, after = page.read_text(encoding="utf-8").partition(f"{TITLE}\n")
+    wanted = text.partition("\n")[0]
+    before, title, after = page.read_text(encoding="utf-8").partition(f"{wanted}\n")
     if not title:
-        raise InputError("the page has no section for the figures", wanted=TITLE, where=page)
+        raise InputError("the page has no section for the figures", wanted=wanted, where=page)
     _, heading, rest = after.partition("\n## ")
     end = f"\n## {rest}" if heading else ""
     write_atomic(page, f"{before}{text}{end}".encode())

@@ -114,7 +114,7 @@ def command(kit: Kit, inputs: list[Path], output: Path, job: str | Path) -> Comm
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, cwd=ROOT)
         while process.poll() is None:
-            sizes = _memory(process.pid)
+            sizes = family_memory(process.pid)
             together = max(together, sum(sizes))
             worker = max([worker, *sizes[1:]])
             if not first and any((output / "catalog").glob("[!.]*.parquet")):
@@ -155,8 +155,14 @@ def first_stars(kit: Kit) -> Command:
     return found
 
 
-def _memory(pid: int) -> list[int]:
-    """Return the resident bytes of a process and of each of its descendants."""
+def family_memory(pid: int) -> list[int]:
+    """Return the resident bytes of a process and of each of its descendants.
+
+    Parameters
+    ----------
+    pid
+        Of the process.
+    """
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

@@ -14,10 +14,11 @@ from rich.console import Console
 from support.bundles import tiny_bundle
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import cost, gpu
+from bench import cost, gpu, million
 from bench.arithmetic import encode, head, keys_and_values, star
 from bench.bench import FAMILIES, Figure, markdown, run_family, tables
 from bench.compare import compare
+from bench.gpu_page import replace_section
 from bench.kit import TINY, Kit
 from bench.machine import ROOT, describe
 from bench.measure import Target, race, seconds, times
@@ -97,6 +98,24 @@ def test_rows_of_a_gpu_are_measured_by_the_same_code_on_the_cpu(kit, monkeypatch
     assert found["run, chunks only"] == 7.0
     for name in ("stars, 64 tokens, 8 labels", "the same in TF32"):
         assert 0 < getattr(found[name], "value", found[name]) < 1e7
+
+
+def test_the_section_of_a_million_stars_has_the_counts_of_the_run(tmp_path):
+    counts = {"rows_read": 3000, "rows_written": 2990, "rows_rejected": 10, "seconds": 2.0}
+    (tmp_path / "summary.json").write_text(json.dumps(counts))
+    (tmp_path / "run.json").write_text(json.dumps({"model": {"name": "giants"}}))
+    (tmp_path / "receipts").mkdir()
+    for worker in ("0", "1"):
+        receipt = {"worker": worker, "stage_seconds": {"predict": 3.0, "rows": 1.0}}
+        (tmp_path / "receipts" / f"{worker}.json").write_text(json.dumps(receipt))
+    text = million.section(tmp_path, 1_700_000_000, 0.5)
+    assert "3,000 read, 2,990 written, 10 rejected, in 2 s (1,500 stars/s)" in text
+    assert "model giants, 2 workers on" in text
+    assert "75 % of the workers' time, and a worker at most 1.7 GB" in text
+    page = tmp_path / "page.md"
+    page.write_text(million.PAGE.read_text())
+    replace_section(page, text)
+    assert f"\n{text}\n## All spectra" in page.read_text()
 
 
 def test_without_a_gpu_its_rows_say_so(kit):

@@ -126,9 +126,7 @@ def from_coefficients(
             continue
         operator = operators(release)[name]
         result[at, part] = spectra.project(own[0], operator.projection)
-        result_errors[at, part] = _deviations(
-            spectra.project(np.square(own[1]), operator.error_weights), own[1]
-        )
+        result_errors[at, part] = _deviations(own[1], operator.error_weights)
         known = _with_correlations(correlations, name, rows)
         if correlations is not None and known.any():
             packed = {band: correlations[band][rows][known] for band in bands_of(name)}
@@ -140,15 +138,19 @@ def from_coefficients(
     return CanonicalSpectra(_split(result), _split(result_errors), noise)
 
 
-def _deviations(variance: Float, published: NDArray[np.floating]) -> Float:
-    """Return the errors of canonical coefficients (N, n) from their variances.
+def _deviations(published: NDArray[np.floating], weights: Float) -> Float:
+    """Return the errors of canonical coefficients (N, n) from published ones (N, m).
 
     Of errors unlike any real spectrum's a variance may be negative: there errors stay as published,
     or are of the size of the sum where the release has other coefficients.
     """
-    size = np.sqrt(np.abs(variance))
-    instead = published if published.shape == variance.shape else size
-    return np.asarray(np.where(variance > 0, size, instead))
+    found = np.empty((len(published), len(weights)))
+    for rows in spectra.blocks(len(published)):
+        own = published[rows]
+        variance = spectra.project(np.square(own), weights)
+        size = np.sqrt(np.abs(variance))
+        found[rows] = np.where(variance > 0, size, own if own.shape == size.shape else size)
+    return found
 
 
 def from_flux(flux: NDArray[np.floating], errors: NDArray[np.floating]) -> CanonicalSpectra:

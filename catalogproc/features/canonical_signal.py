@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.features import spectra
 from catalogproc.features.canonical_tables import columns, measured
 from catalogproc.vocabulary import BANDS
 
@@ -56,6 +57,15 @@ def relevant_number(
         Canonical coefficients and errors (N, n). Where errors are unknown all coefficients
         count, and none where the band is missing.
     """
+    found = np.empty(len(values), dtype=np.int16)
+    for rows in spectra.blocks(len(values)):
+        found[rows] = _relevant_number(band, values[rows], errors[rows])
+    return found
+
+
+def _relevant_number(
+    band: str, values: NDArray[np.floating], errors: NDArray[np.floating]
+) -> NDArray[np.int16]:
     count = values.shape[1]
     use = measured()[columns(band)]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

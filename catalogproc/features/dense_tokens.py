@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,6 @@ from catalogproc.vocabulary import Vocabulary
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-_BLOCK = 2048  # rows per pass: their coefficients stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,7 @@ class DenseTokens:
             at = slice(int(columns[0]), int(columns[-1]) + 1)
         first = slice(0, len(columns))
         coefficients, errors = read.values[band], read.errors[band]
-        for rows in _blocks(len(present)):
+        for rows in spectra.blocks(len(present)):
             value, error = spectra.normalise(
                 coefficients[rows, first], errors[rows, first], g_flux[rows]
             )
@@ -87,7 +85,3 @@ class DenseTokens:
             self.values[rows, at], self.errors[rows, at] = value, error
             present[rows] = ~absent.all(axis=1)
         return present
-
-
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))

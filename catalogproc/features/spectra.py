@@ -5,6 +5,8 @@ Functions work on all stars of a batch; a star's numbers do not depend on the ot
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from catalogproc.errors import ReleaseError
 
 Float = NDArray[np.float64]
+
+BLOCK = 1024
+"""Rows of a pass over coefficients."""
+
+PRODUCT_ROWS = 8
+"""Rows of a product with an operator."""
 
 TAIL = 3
 """The last so many coefficients are relevant where the one before them is."""
@@ -67,10 +75,36 @@ def project(values: NDArray[np.floating[Any]], operator: Float) -> Float:
     operator
         (m, n).
     """
-    # One product a row, each of the same shape, so that a row's rounding is always the same: a
-    # product of many rows at once rounds a row by its place among them.
-    rows = np.ascontiguousarray(values, dtype=np.float64)[:, None, :]
-    return np.asarray((rows @ np.ascontiguousarray(operator.T))[:, 0])
+    # Products of equally many rows, so that a row's rounding is always the same: a product of all
+    # rows at once rounds a row by its place among them.
+    turned = np.ascontiguousarray(operator.T)
+    size = PRODUCT_ROWS if _round_alike(turned.shape) else 1
+    rows = np.ascontiguousarray(values, dtype=np.float64)
+    if lacking := -len(rows) % size:
+        rows = np.concatenate([rows, np.zeros((lacking, rows.shape[1]))])
+    found = rows.reshape(-1, size, rows.shape[1]) @ turned
+    return np.asarray(found.reshape(-1, turned.shape[1])[: len(values)])
+
+
+@cache
+def _round_alike(shape: tuple[int, ...]) -> bool:
+    """Return whether the BLAS of this process rounds rows alike at each place of a product."""
+    random = np.random.default_rng(0)
+    rows, matrix = random.normal(size=(PRODUCT_ROWS, shape[0])), random.normal(size=shape)
+    first = rows @ matrix
+    moved = (np.roll(np.roll(rows, n, axis=0) @ matrix, -n, axis=0) for n in range(PRODUCT_ROWS))
+    return all(np.array_equal(first, found) for found in moved)
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Yield consecutive rows whose coefficients stay in the processor's cache.
+
+    Parameters
+    ----------
+    size
+        Number of rows.
+    """
+    return (slice(start, start + BLOCK) for start in range(0, size, BLOCK))
 
 
 def relevant_number(

@@ -26,6 +26,27 @@ def test_a_column_of_lists_becomes_a_matrix_without_a_copy() -> None:
     assert made.__array_interface__["data"][0] == memory.address
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_row_is_projected_alike_wherever_it_stands(
+    alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a BLAS that rounds rows by their place: then one product a row."""
+    if not alike:
+        monkeypatch.setattr(spectra, "_round_alike", lambda shape: False)
+    random = np.random.default_rng(1)
+    operator, rows = random.normal(size=(110, 110)), random.normal(size=(1003, 110))
+    rows[500] = np.nan
+    found = spectra.project(rows, operator)
+    known = np.arange(len(rows)) != 500
+    np.testing.assert_allclose(found[known], rows[known] @ operator.T, rtol=0, atol=1e-12)
+    assert np.isnan(found[500]).all()
+    order = random.permutation(len(rows))
+    np.testing.assert_array_equal(spectra.project(rows[order], operator), found[order])
+    for some in (slice(0, 1), slice(7, 30), slice(1000, 1003)):
+        np.testing.assert_array_equal(spectra.project(rows[some], operator), found[some])
+    assert spectra.project(rows[:0], operator).shape == (0, 110)
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float64(), 3)])
 def test_null_lists_become_rows_of_nan(kind: pa.DataType) -> None:
     column = pa.array([None, [1.0, 2.0, 3.0], None, [4.0, None, 6.0]], kind)
