@@ -123,6 +123,8 @@ class _Block:
 def _packed(layers: Iterable[nn.Module], gelu: bool = False) -> PackedLinear:
     """Return layers with the same input as one."""
     linear = [cast(nn.Linear, layer) for layer in layers]
+    if len(linear) == 1:  # the network's own weights, not a copy
+        return PackedLinear(linear[0].weight, linear[0].bias, gelu)
     weight, bias = torch.cat([x.weight for x in linear]), torch.cat([x.bias for x in linear])
     return PackedLinear(weight, bias, gelu)
 
