@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from catalogproc.network.components import Components
 from catalogproc.network.few_keys_attention import AttentionWeights, Keys, attend, hidden_places
 from catalogproc.network.packed_linear import PackedLinear, rounded_rows
-from catalogproc.network.packed_tokens import PackedTokens
+from catalogproc.network.packed_tokens import PackedTokens, attention_mask
 from catalogproc.network.transformer import Block, Transformer
+
+MANY_TOKENS = 48
+"""Among more tokens than this torch's attention is faster."""
 
 
 class InferencePass:
@@ -55,16 +58,21 @@ class InferencePass:
         """
         network = self.network
         network.require_errors(tokens)
-        hidden = hidden_places(network.attended(tokens))
+        attended = network.attended(tokens)
+        hidden, mask = hidden_places(attended), attention_mask(attended)
         scale, shift = network.scale_and_shift(tokens)
         embedded = F.gelu(shift.addcmul_(scale, tokens.values.unsqueeze(-1)))  # (N, T, D)
         n, t, d = embedded.shape
         x = _in_rounded_rows(embedded.view(n * t, d))
         for block in self._encoder:
+            if t > MANY_TOKENS:
+                memory = x[: n * t].view(n, t, d)
+                x = block.among_many(x, memory, memory, mask)
+                continue
             weights = block.attention
             columns = weights.both(x[: n * t], t)
-            query, memory = columns.tensor_split([d // weights.heads + 1], dim=-1)
-            x = block(x, attend(query, weights.keys(memory, hidden, None)))
+            query, keys = columns.tensor_split([d // weights.heads + 1], dim=-1)
+            x = block(x, attend(query, weights.keys(keys, hidden, None)))
         return x[: n * t].view(n, t, d), tokens.present
 
     def decode_components(self, memory: Tensor, present: Tensor, requests: Tensor) -> Components:
@@ -82,7 +90,12 @@ class InferencePass:
         hidden = hidden_places(present) if present.dim() == 2 else None
         asking = network.weight[requests]  # (K, D), then (N K, D)
         x = _in_rounded_rows(asking.expand(n, -1, -1).reshape(n * k, d))
+        mask = attention_mask(present)
         for block in self._decoder:
+            if t > MANY_TOKENS:
+                x = block.among_many(x, asking.view(-1, k, d), memory, mask)
+                asking = x[: n * k]
+                continue
             weights = block.attention
             query = weights.query(asking, k).expand(n, -1, -1, -1)
             columns = weights.memory(memory.view(n * t, d), t)
@@ -100,7 +113,7 @@ class _Block:
 
     def __init__(self, block: Block) -> None:
         self.attention = AttentionWeights(block.attention)
-        self._out = block.attention.out
+        self._attention, self._out = block.attention, block.attention.out
         self._widen, self._narrow = _packed([block.widen], gelu=True), _packed([block.narrow])
         self._norms = block.norm_attention, block.norm_feed_forward
 
@@ -115,6 +128,26 @@ class _Block:
             What its attention found (N T, D).
         """
         x[: len(y)].add_(self._out.bias).addmm_(y, self._out.weight.t())
+        return self._rest(x)
+
+    def among_many(self, x: Tensor, asking: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the block's output by torch's attention.
+
+        Parameters
+        ----------
+        x
+            The block's input (rows, D), which is overwritten.
+        asking
+            The rows of x that ask (N, K, D), or (1, K, D) if those of all stars are the same.
+        memory, mask
+            As for :class:`~catalogproc.network.transformer.Attention`.
+        """
+        y = self._attention(asking, memory, mask).flatten(0, 1)
+        x[: len(y)].add_(y)
+        return self._rest(x)
+
+    def _rest(self, x: Tensor) -> Tensor:
+        """Return the block's output from the residual sum behind its attention."""
         x = self._norms[0](x)
         out: Tensor = self._norms[1](self._narrow.added(x, self._widen(x)))
         return out

@@ -73,9 +73,13 @@ def both(name: str, dtype: torch.dtype, by_request: bool = False, scale: float =
     return found
 
 
+@pytest.mark.parametrize("many", [48, 3])
 @pytest.mark.parametrize("by_request", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_pass_computes_what_the_network_does(name: str, by_request: bool) -> None:
+def test_the_pass_computes_what_the_network_does(
+    monkeypatch: pytest.MonkeyPatch, name: str, by_request: bool, many: int
+) -> None:
+    monkeypatch.setattr("catalogproc.network.inference_pass.MANY_TOKENS", many)
     for one, other in zip(*both(name, torch.float64, by_request), strict=True):
         assert one.isfinite().all()
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
