@@ -27,16 +27,7 @@ LARGEST_PICTURE = 500_000
 HEADING_SHIFT = 2
 """A first-level heading of a card becomes <h3>: <h1> and <h2> belong to the page."""
 
-
-SCORES_HEADER = (
-    "label",
-    "test stars",
-    "scatter",
-    "bias",
-    "R2",
-    "spread of true",
-    "within 1 \u03c3",
-)
+SCORES_HEADER = ("label", "test stars", "scatter", "bias", "R2", "spread of true", "within 1 σ")
 _SHOWN_INPUTS = "b"
 """The set of inputs of scores.json that is shown: 30 + 30 coefficients and three colours."""
 
@@ -58,7 +49,7 @@ def model_scores(bundle: Bundle | None) -> list[tuple[str, ...]]:
         scores = json.loads(_read_file(bundle.path, "scores.json"))[_SHOWN_INPUTS]
         known = [score for score in scores if score["label"] in LABELS]
         return [_score_cells(score) for score in known]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

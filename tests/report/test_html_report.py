@@ -387,8 +387,9 @@ def test_the_scores_of_a_model_are_one_small_table(tmp_path: Path) -> None:
     # A model without them, or with others, has no table.
     broken = replace(bundle, path=tmp_path)
     assert model_scores(broken) == model_scores(None) == []
-    (tmp_path / "scores.json").write_text("[]")
-    assert model_scores(broken) == []
+    for text in ("[]", '{"b": 1}', '{"b": [1]}', '{"b": [{"label": "teff"}]}', "[" * 100_000):
+        (tmp_path / "scores.json").write_text(text)
+        assert model_scores(broken) == []
 
 
 def test_markdown_of_cards_cannot_reach_out_of_the_page() -> None:
