@@ -36,7 +36,7 @@ from catalogproc.network.transformer import Transformer, summary
 SLICE = 16_384
 # At most so many tokens, and so many predictions, in one pass through the network: on a CPU
 # what keeps the activations in its caches, on a GPU what fills it.
-BUDGET = {"cpu": (2_048, 1_024), "cuda": (262_144, 65_536)}
+BUDGET = {"cpu": (4_096, 2_048), "cuda": (262_144, 65_536)}
 SIMILAR = 0.8
 """A batch that is large enough ends before a star that has fewer tokens than this share of the
 first star's."""
