@@ -109,7 +109,7 @@ def _flags() -> list[Section]:
         ),
         Section(
             "input_flags",
-            "A set bit states a fact about the inputs of a star that is no fault; no bit excludes "
+            "A set bit states a fact about a star that is no fault; no bit excludes "
             "it from good_params or good_mass_age.",
             header[:-1],
             facts,

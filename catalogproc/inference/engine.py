@@ -38,7 +38,7 @@ from catalogproc.inference.catalog_columns import (
     without_parallax,
 )
 from catalogproc.inference.domain_checks import beyond_box, checkable, spectrum_chi2
-from catalogproc.inference.input_flags import input_flags
+from catalogproc.inference.input_flags import in_teacher_domain, input_flags
 from catalogproc.inference.label_distribution import LabelDistribution, PropagatedPrediction
 from catalogproc.inference.posterior import posterior_rows
 from catalogproc.inference.table_prediction import propagate
@@ -234,11 +234,12 @@ class Engine:
             }
             columns = _storable(columns)
             flags = quality_flags.flags(columns, self._evidence(tokens, output, beyond))
+        taught = in_teacher_domain(self.bundle.calibration, output.prediction)
         count = len(tokens)
         content = columns | {
             "source_id": source_ids,
             "quality_flags": flags,
-            "input_flags": input_flags(tokens),
+            "input_flags": input_flags(tokens, taught),
             "good_params": quality_flags.good_params(flags),
             "good_mass_age": quality_flags.good_mass_age(flags),
             "model_id": pa.repeat(pa.scalar(self.model_id), count),

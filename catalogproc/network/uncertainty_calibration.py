@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +18,13 @@ from catalogproc.errors import BundleError
 from catalogproc.io.hashes import sha256
 from catalogproc.network.local_calibration import LocalTerm, Places
 from catalogproc.network.statistics import freeze_arrays
+from catalogproc.network.teacher_domain import TeacherDomain
 
 LATENT = "latent.safetensors"
 PLACES = "places."
+TEACHER = "teacher."
+
+T = TypeVar("T")
 """Beginning of the names of the arrays of :class:`Places` in this file."""
 
 # Quantiles of the standard normal distribution, the default without a calibration.
@@ -216,6 +220,8 @@ class UncertaintyCalibration:
     residual_covariance
         Covariance (n, n) of the residuals of these coefficients over their errors; None where
         it was not measured.
+    teacher_domain
+        Where training stars have a mass; None where all have one, or none.
     """
 
     by_label: Mapping[str, LabelCalibration] = field(default_factory=dict)
@@ -224,6 +230,7 @@ class UncertaintyCalibration:
     chi2: float = 0.0
     trained_on: NDArray[np.int64] | None = None
     residual_covariance: Floats | None = None
+    teacher_domain: TeacherDomain | None = None
 
     def in_training(self, source_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether stars belong to the training set.
@@ -255,6 +262,9 @@ class UncertaintyCalibration:
                        "limit": np.array([self.latent.limit])}  # fmt: skip
             if self.latent.places is not None:
                 arrays |= {PLACES + name: x for name, x in vars(self.latent.places).items()}
+        if self.teacher_domain is not None:
+            domain = vars(self.teacher_domain)
+            arrays |= {TEACHER + name: x for name, x in domain.items()}
         if self.residual_covariance is not None:
             arrays["residual_covariance"] = self.residual_covariance
         if self.trained_on is not None:
@@ -307,7 +317,7 @@ class UncertaintyCalibration:
         if "mean" in arrays:
             limit = float(arrays["limit"][0])
             sizes = arrays.get("log_sizes", np.zeros(len(arrays["shifts"])))
-            places = _places(arrays)
+            places = _stored(Places, PLACES, arrays)
             latent = Latent(
                 arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit, places
             )
@@ -318,6 +328,7 @@ class UncertaintyCalibration:
             float(content.get("chi2", 0.0)),
             arrays.get("trained_on"),
             arrays.get("residual_covariance"),
+            _stored(TeacherDomain, TEACHER, arrays),
         )
 
 
@@ -333,9 +344,10 @@ def _term_from_dict(term: Mapping[str, Any]) -> Term | LocalTerm:
     return Term(term["name"], term["knots"], term["values"])
 
 
-def _places(arrays: Mapping[str, NDArray[Any]]) -> Places | None:
-    found = {name.removeprefix(PLACES): x for name, x in arrays.items() if name.startswith(PLACES)}
-    return Places(**found) if found else None
+def _stored(kind: type[T], prefix: str, arrays: Mapping[str, NDArray[Any]]) -> T | None:
+    """Return an object of arrays whose names have a prefix; None where there are none."""
+    found = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
+    return kind(**found) if found else None
 
 
 def _arrays(path: Path, wanted: str | None) -> dict[str, NDArray[Any]]:

@@ -86,9 +86,7 @@ FEWEST_RESIDUALS = 200
 CARD = "CARD.md"
 
 
-def fit_uncertainties(
-    predictor: Predictor, holdout: Holdout, trained_on: NDArray[np.int64] | None = None
-) -> UncertaintyCalibration:
+def fit_uncertainties(predictor: Predictor, holdout: Holdout) -> UncertaintyCalibration:
     """Return the calibration of a model's uncertainties and the limits of its domain checks.
 
     Parameters
@@ -97,18 +95,16 @@ def fit_uncertainties(
         The model.
     holdout
         Stars that it was not trained on. Fewer than FEWEST give no calibration.
-    trained_on
-        Identifiers of the real stars that it was trained on, to be recorded.
     """
     if holdout.default_read.sum() < FEWEST:
-        return UncertaintyCalibration(trained_on=trained_on)
+        return UncertaintyCalibration()
     bundle = predictor.bundle
     latent, closeness = _latent(predictor, holdout)
     by_label = fit_label_calibrations(predictor, holdout, closeness)
     beyond = beyond_box(bundle, holdout.values[holdout.default_read], Job("default").coefficients)
     margin = float(np.quantile(beyond.max(axis=1), COMMON_BOX))
     covariance, chi2 = _fit_chi2(predictor, holdout) if checkable(bundle) else (None, 0.0)
-    return UncertaintyCalibration(by_label, latent, margin, chi2, trained_on, covariance)
+    return UncertaintyCalibration(by_label, latent, margin, chi2, residual_covariance=covariance)
 
 
 def fit_label_calibrations(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from catalogproc.training.weight_precision import PRECISION_STARS, check_product
 
 if TYPE_CHECKING:
     from catalogproc.datasets.holdout import Holdout
+    from catalogproc.network.uncertainty_calibration import UncertaintyCalibration
     from catalogproc.training.config import TrainSpec
 
 CARD = "CARD.md"
@@ -63,7 +65,7 @@ def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
     holdout = simulated_holdout(simulator, vocabulary, stars, seed)
     prior = simulated_holdout(simulator, vocabulary, min(stars, MOST), seed + 1, alike=True)
     facts = {"calibration_stars": stars, "calibration_seed": seed}
-    return _recalibrated(bundle, folder, (holdout, prior), facts)
+    return _recalibrated(bundle, folder, (holdout, prior), bundle.calibration, facts)
 
 
 def recalibrate_real(bundle: Bundle, folder: Path, spec: TrainSpec) -> Bundle:
@@ -92,7 +94,8 @@ def recalibrate_real(bundle: Bundle, folder: Path, spec: TrainSpec) -> Bundle:
             "the model was not trained on this dataset", wanted=wanted, found=found,
             where=spec.data,
         )  # fmt: skip
-    return _recalibrated(bundle, folder, (data.make_holdout(), data.make_prior_stars()), {})
+    known = replace(bundle.calibration, teacher_domain=data.teacher_domain)
+    return _recalibrated(bundle, folder, (data.make_holdout(), data.make_prior_stars()), known, {})
 
 
 def _refuse_bundle(folder: Path) -> None:
@@ -101,12 +104,23 @@ def _refuse_bundle(folder: Path) -> None:
 
 
 def _recalibrated(
-    bundle: Bundle, folder: Path, stars: tuple[Holdout, Holdout], facts: Mapping[str, Any]
+    bundle: Bundle,
+    folder: Path,
+    stars: tuple[Holdout, Holdout],
+    known: UncertaintyCalibration,
+    facts: Mapping[str, Any],
 ) -> Bundle:
-    """Calibrate on the first of the stars, and take the second for the training prior."""
+    """Calibrate on the first of the stars, and take the second for the training prior.
+
+    What is known of the training stars stays.
+    """
     holdout, prior = stars
     predictor, training = Predictor(bundle), dict(bundle.training) | dict(facts)
-    calibration = fit_uncertainties(predictor, holdout, bundle.calibration.trained_on)
+    calibration = replace(
+        fit_uncertainties(predictor, holdout),
+        trained_on=known.trained_on,
+        teacher_domain=known.teacher_domain,
+    )
     if not calibration.by_label:
         found = int(holdout.default_read.sum())
         raise BundleError("too few stars", wanted=f"about {4 * FEWEST:,} or more", found=found)

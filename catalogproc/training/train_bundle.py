@@ -300,7 +300,11 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
         )
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
     predictor = Predictor(bundle)
-    calibration = fit_uncertainties(predictor, data.make_holdout(), data.trained_on)
+    calibration = replace(
+        fit_uncertainties(predictor, data.make_holdout()),
+        trained_on=data.trained_on,
+        teacher_domain=data.teacher_domain,
+    )
     prior = prior_sample(predictor, data.make_prior_stars(), calibration.by_label)
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
     check = check_products(bundle, inputs)

@@ -20,11 +20,13 @@ from catalogproc.datasets.star_table import StarSampler, StarTable, mixture
 from catalogproc.errors import JobError, plural
 from catalogproc.network.bundle import Bundle, Domain
 from catalogproc.network.shape import Shape
+from catalogproc.network.teacher_domain import TeacherDomain
 from catalogproc.release import Release, load_release
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.config import JobTable, TrainSpec
 from catalogproc.training.dataset_stars import DatasetOptions, read_stars
 from catalogproc.training.real_data import RealOptions, load_real_stars
+from catalogproc.training.teacher_domain_fit import fit_teacher_domain
 from catalogproc.training.token_sampling import TrainingStars
 from catalogproc.training.trained_tokens import TrainedTokens, label_tokens
 from catalogproc.training.vocabulary_extension import extended_vocabulary
@@ -129,6 +131,8 @@ class TrainingData:
         Make further stars that are not trained on, for the calibration and for the training prior.
     trained_on
         Sorted identifiers of the real stars that are trained on; None without any.
+    teacher_domain
+        Where training stars have a mass; None where all stars are simulated, which have one.
     """
 
     vocabulary: Vocabulary
@@ -142,6 +146,7 @@ class TrainingData:
     make_holdout: Callable[[], Holdout]
     make_prior_stars: Callable[[], Holdout]
     trained_on: NDArray[np.int64] | None = None
+    teacher_domain: TeacherDomain | None = None
 
     @property
     def labels(self) -> NDArray[np.bool_]:
@@ -272,6 +277,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         make_holdout=make_holdout,
         make_prior_stars=stars.prior_stars,
         trained_on=ids,
+        teacher_domain=fit_teacher_domain(stars.training, vocabulary),
     )
 
 
