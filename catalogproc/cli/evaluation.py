@@ -58,17 +58,19 @@ def evaluate(
 ) -> None:
     """Evaluate a model on stars with known labels; repeat figures of Zhang, Bu et al. (2026)."""
     from catalogproc.datasets.dataset_parts import is_dataset, marks_giants
-    from catalogproc.datasets.test_sets import benchmark
+    from catalogproc.datasets.test_sets import Simulated, benchmark
     from catalogproc.evaluation.benchmark import BenchmarkConfig
     from catalogproc.evaluation.xgboost_baseline import Trees
     from catalogproc.network.bundle import load_bundle
     from catalogproc.paper import registry
+    from catalogproc.simulation.simulator import corrected_stars
 
     experiments = registry.select_experiments(figures or "all")
     bundle = load_bundle(model)
     with_scores = figures in (None, "none")
     trees = Trees.preset(quick, is_dataset(data), output / "trees" if is_dataset(data) else None)
-    test = benchmark(data, stars, seed, bundle.vocabulary, truth=with_scores)
+    wanted = Simulated(stars, seed, corrected_stars(bundle.training))
+    test = benchmark(data, wanted, bundle.vocabulary, truth=with_scores)
     giants = data if marks_giants(data) else None
     if giants is not None and (with_scores or figures == "all"):
         _write_real_giants(bundle, giants, output, trees, device)
@@ -117,12 +119,15 @@ def _write_scores(
     output: Path,
     config: BenchmarkConfig,
 ) -> None:
-    from catalogproc.datasets.test_sets import training_stars
+    from catalogproc.datasets.test_sets import Simulated, training_stars
     from catalogproc.evaluation.benchmark import evaluate_model
     from catalogproc.evaluation.scorecard import text, write_scorecard
+    from catalogproc.simulation.simulator import corrected_stars
 
     with show_progress("steps") as progress:
-        training = training_stars(data, config.tree_stars, config.seed, model.vocabulary)
+        corrected = corrected_stars(model.training)
+        wanted = Simulated(config.tree_stars, config.seed, corrected)
+        training = training_stars(data, wanted, model.vocabulary)
         result = evaluate_model(model, test, config, progress, training)
     say(text(result))
     for path in write_scorecard(result, output):

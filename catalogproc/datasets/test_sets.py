@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,25 @@ PREFIXES = ("xp_continuous", "gaia_source", "truth")
 """The file names of a test set begin with these, as ``catalogproc simulate`` writes them."""
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """Stars to simulate.
+
+    Attributes
+    ----------
+    stars, seed
+        Their number and seed.
+    corrected
+        Whether they are corrected by real spectra, as those of the model's training were.
+    """
+
+    stars: int
+    seed: int
+    corrected: bool = False
+
+
 def benchmark(
-    folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary, truth: bool = True
+    folder: Path | None, otherwise: Simulated, vocabulary: Vocabulary, truth: bool = True
 ) -> Benchmark:
     """Return the stars of a folder, or simulated ones.
 
@@ -39,21 +56,21 @@ def benchmark(
     folder
         A folder for :func:`read_benchmark`, or a dataset of ``catalogproc dataset``, whose test
         part is taken: its giants with a spectrum, if it marks giants. None simulates stars.
-    stars, seed
-        Number and seed of simulated stars.
+    otherwise
+        The stars to simulate.
     vocabulary
         Defines the tokens.
     truth
         Whether the folder must have true labels.
     """
     if folder is None:
-        return simulated(stars, seed, vocabulary)
+        return simulated(otherwise, vocabulary)
     if is_dataset(folder):
         return giants(dataset_part(folder, TEST, vocabulary))
     return read_benchmark(folder, vocabulary, truth)
 
 
-def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+def training_stars(folder: Path | None, otherwise: Simulated, vocabulary: Vocabulary) -> Benchmark:
     """Return stars to fit a baseline on that is then evaluated on those of ``folder``.
 
     Parameters
@@ -61,35 +78,33 @@ def training_stars(folder: Path | None, stars: int, seed: int, vocabulary: Vocab
     folder
         A dataset, whose training part is taken: its giants with a spectrum, if it marks giants.
         For anything else stars are simulated.
-    stars, seed
-        Number and seed of simulated stars.
+    otherwise
+        The stars to simulate.
     vocabulary
         Defines the tokens.
     """
     if is_dataset(folder):
         return giants(dataset_part(folder, TRAIN, vocabulary))
-    return simulated(stars, seed, vocabulary)
+    return simulated(otherwise, vocabulary)
 
 
-def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
+def simulated(wanted: Simulated, vocabulary: Vocabulary) -> Benchmark:
     """Return simulated giants; spectra and colours are the inputs, labels the truth.
 
     Parameters
     ----------
-    n
-        Number of stars.
-    seed
-        Seed of the simulation.
+    wanted
+        Their number and seed, and whether they are corrected.
     vocabulary
         Defines the tokens.
     """
     from catalogproc.simulation.simulator import Simulator
 
-    stars = Simulator().draw(n, seed)
+    n, seed = wanted.stars, wanted.seed
+    stars = Simulator(corrected=wanted.corrected).draw(n, seed)
     values, errors = (matrix.numpy() for matrix in stars.tokens(vocabulary))
-    true = {
-        name: stars[name].numpy() for name in ("teff", "logg", "m_h", "mass", "log_age", "rc_prob")
-    }
+    names = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age", "rc_prob")
+    true = {name: stars[name].numpy() for name in names if name in stars.columns}
     true |= {"ebv": stars["ebv"].numpy(), "g_fakemag": 10 ** (0.2 * stars["mg"].numpy() + 2)}
     labels = vocabulary.columns(vocabulary.named("label"))
     values[:, labels], errors[:, labels] = np.nan, np.nan
@@ -98,7 +113,8 @@ def simulated(n: int, seed: int, vocabulary: Vocabulary) -> Benchmark:
         "parallax_over_error": (stars["parallax"] / stars["e_parallax"]).numpy(),
         "dist": stars["distance"].numpy(),
     }
-    name = f"{n:,} simulated giants, seed {seed}"
+    corrected = ", corrected by real spectra" if wanted.corrected else ""
+    name = f"{n:,} simulated giants{corrected}, seed {seed}"
     truth = _dense_truth(true, n, vocabulary, values.dtype)
     one_band = {}
     for band in BANDS if vocabulary.basis == "canonical" else ():

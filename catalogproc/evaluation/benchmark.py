@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from catalogproc.datasets import kepler
 from catalogproc.datasets.benchmark_stars import Benchmark
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.evaluation.metrics import (
     INPUT_SETS,
     Predictions,
@@ -46,6 +46,7 @@ from catalogproc.evaluation.xgboost_baseline import (
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.star_tokens import StarTokens
+from catalogproc.simulation.simulator import corrected_stars
 from catalogproc.vocabulary import Vocabulary
 
 Floats = NDArray[np.floating]
@@ -173,9 +174,11 @@ def evaluate_model(
     """
     config = config or BenchmarkConfig()
     vocabulary = bundle.vocabulary
+    corrected = corrected_stars(bundle.training)
     if training is None:
-        training = simulated(config.tree_stars, config.seed, vocabulary)
-    steps = _Steps(progress, config, stars.real)
+        training = simulated(Simulated(config.tree_stars, config.seed, corrected), vocabulary)
+    # The library of the limit has stars as the simulator makes them without the correction.
+    steps = _Steps(progress, config, stars.real or corrected)
     limit = _InformationLimit(vocabulary, config, steps) if steps.with_limit else None
     evaluator = _Evaluator(Predictor(bundle, config.device), stars, training, config, limit, steps)
     panels = [evaluator.panel(key) for key in config.sets]
@@ -315,9 +318,9 @@ class _InformationLimit:
 class _Steps:
     """Progress over all parts, STEPS_PER_PART steps each."""
 
-    def __init__(self, report: Progress | None, config: BenchmarkConfig, real: bool) -> None:
+    def __init__(self, report: Progress | None, config: BenchmarkConfig, unlike: bool) -> None:
         self._report, self._done = report, 0
-        self.with_limit = bool(config.limit_stars and config.library_stars) and not real
+        self.with_limit = bool(config.limit_stars and config.library_stars) and not unlike
         compared = [key for key in config.sets if not INPUT_SETS[key].includes(("teff",))]
         parts = len(config.sets) + len(compared) * (1 + self.with_limit) + self.with_limit + 1
         self._total = STEPS_PER_PART * parts

@@ -26,7 +26,7 @@ from catalogproc.network.predictor import Predictor
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.simulation.out_of_distribution import KINDS, simulate_ood
 from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
-from catalogproc.simulation.simulator import Simulator
+from catalogproc.simulation.simulator import Simulator, corrected_stars
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
@@ -91,7 +91,8 @@ def write_reliability(bundle: Bundle, folder: Path, quick: bool = False) -> tupl
     The text to print, and the files written.
     """
     stars, per_kind = (QUICK_STARS, QUICK_STARS_PER_KIND) if quick else (STARS, STARS_PER_KIND)
-    holdout = simulated_holdout(Simulator(), bundle.vocabulary, stars, SEED)
+    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    holdout = simulated_holdout(simulator, bundle.vocabulary, stars, SEED)
     found = coverage.measure_coverage(Predictor(bundle), holdout, load_job("gaia-dr3-giants"))
     table = markdown(flag_rates(bundle, per_kind, SEED + 1))
     write_atomic(folder / PAGE, table.encode())
@@ -117,7 +118,7 @@ def flag_rates(bundle: Bundle, stars: int, seed: int, job: Job | None = None) ->
         By default gaia-dr3-giants.
     """
     engine = Engine(bundle, replace(job or load_job("gaia-dr3-giants"), check_spectrum=True))
-    found = [_rates(CLEAN, _run(engine, _clean_giants(stars, seed)))]
+    found = [_rates(CLEAN, _run(engine, _clean_giants(bundle, stars, seed)))]
     return found + [_rates(kind, _run(engine, simulate_ood(kind, stars, seed))) for kind in KINDS]
 
 
@@ -143,8 +144,9 @@ def markdown(found: Sequence[FlagRates]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _clean_giants(stars: int, seed: int) -> SimulatedStars:
-    stars_drawn = Simulator().draw(4 * stars, seed)
+def _clean_giants(bundle: Bundle, stars: int, seed: int) -> SimulatedStars:
+    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    stars_drawn = simulator.draw(4 * stars, seed)
     inside = np.ones(len(stars_drawn), dtype=bool)
     for name, (low, high) in (("logg", GIANT_LOGG), ("teff", GIANT_TEFF), ("g_mag", GIANT_G)):
         value = stars_drawn[name].numpy()

@@ -21,7 +21,7 @@ from catalogproc.datasets.dataset import TEST, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants
 from catalogproc.datasets.folds import TEST_FOLD
 from catalogproc.datasets.seismic import ATMOSPHERE
-from catalogproc.datasets.test_sets import training_stars
+from catalogproc.datasets.test_sets import Simulated, training_stars
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
 from catalogproc.evaluation.latent_cells import latent_cells
@@ -96,7 +96,7 @@ def evaluate_giants(
     steps = _Steps(progress)
     part = _TestPart.read(bundle, folder, device, steps)
     steps.next(TREES)
-    training = training_stars(folder, 0, 0, bundle.vocabulary)
+    training = training_stars(folder, Simulated(0, 0), bundle.vocabulary)
     by_trees = part.trees(training, trees, steps.within)
     steps.next("asteroseismology")
     seismic = {label: part.seismic(label, by_trees) for label in SOURCES}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalogproc.datasets.benchmark_stars import Benchmark
-from catalogproc.datasets.test_sets import training_stars
+from catalogproc.datasets.test_sets import Simulated, training_stars
 from catalogproc.errors import (
     BundleError,
     ContractError,
@@ -30,6 +30,7 @@ from catalogproc.paper import (
 from catalogproc.paper.context import ExperimentContext
 from catalogproc.paper.experiment import Experiment
 from catalogproc.paper.results_page import ExperimentResult
+from catalogproc.simulation.simulator import corrected_stars
 
 Progress = Callable[[int, int, str], None]
 
@@ -222,7 +223,9 @@ def make_context(
     """
 
     def load_training() -> Benchmark:
-        training = training_stars(data, scale.tree_stars, TRAINING_SEED, bundle.vocabulary)
+        corrected = corrected_stars(bundle.training)
+        wanted = Simulated(scale.tree_stars, TRAINING_SEED, corrected)
+        training = training_stars(data, wanted, bundle.vocabulary)
         return training.rows(slice(scale.tree_stars))
 
     predictor = Predictor(bundle, resolve_device(device))

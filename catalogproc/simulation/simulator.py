@@ -11,8 +11,9 @@ CPU give different numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,9 @@ PHOTOMETRIC_ERROR = 0.002
 
 E_LN_EBV, E_EBV = 0.15, 0.02
 """Errors of a dust map: relative, and in mag (SFD scale)."""
+
+CORRECTED = "simulation_corrected"
+"""The fact of a training that says whether its simulated stars were corrected by real ones."""
 
 
 class Simulator:
@@ -300,6 +304,17 @@ class Simulator:
         error = torch.hypot(torch.full_like(ebv, E_LN_EBV), E_EBV / torch.exp(true)).clamp(max=1.0)
         z = torch.randn(len(ebv), generator=random, device=self.device)
         return {"ln_ebv_seen": (true + error * z).clamp(min=LN_EBV_FLOOR), "e_ln_ebv": error}
+
+
+def corrected_stars(training: Mapping[str, Any]) -> bool:
+    """Return whether the simulated stars of a training were corrected by real ones.
+
+    Parameters
+    ----------
+    training
+        Facts that the training's bundle records.
+    """
+    return bool(training.get(CORRECTED, False))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.training_prior import PRIOR
 from catalogproc.network.uncertainty_calibration import LATENT
-from catalogproc.simulation.simulator import Simulator
+from catalogproc.simulation.simulator import CORRECTED, Simulator, corrected_stars
 from catalogproc.training.fit_calibration import FEWEST, fit_uncertainties
 from catalogproc.training.prior_sample import MOST, prior_sample
 from catalogproc.training.training_data import load_training_data
@@ -60,8 +60,8 @@ def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
             where=bundle.name, advice="give the dataset and the job of its training",
         )  # fmt: skip
     _refuse_bundle(folder)
-    corrected = bool(bundle.training.get("simulation_corrected", False))
-    simulator, vocabulary = Simulator("cpu", corrected), bundle.vocabulary
+    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    vocabulary = bundle.vocabulary
     holdout = simulated_holdout(simulator, vocabulary, stars, seed)
     prior = simulated_holdout(simulator, vocabulary, min(stars, MOST), seed + 1, alike=True)
     facts = {"calibration_stars": stars, "calibration_seed": seed}
@@ -95,7 +95,10 @@ def recalibrate_real(bundle: Bundle, folder: Path, spec: TrainSpec) -> Bundle:
             where=spec.data,
         )  # fmt: skip
     known = replace(bundle.calibration, teacher_domain=data.teacher_domain)
-    return _recalibrated(bundle, folder, (data.make_holdout(), data.make_prior_stars()), known, {})
+    facts = {CORRECTED: data.facts[CORRECTED]} if CORRECTED in data.facts else {}
+    return _recalibrated(
+        bundle, folder, (data.make_holdout(), data.make_prior_stars()), known, facts
+    )
 
 
 def _refuse_bundle(folder: Path) -> None:

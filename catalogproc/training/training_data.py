@@ -22,7 +22,7 @@ from catalogproc.network.bundle import Bundle, Domain
 from catalogproc.network.shape import Shape
 from catalogproc.network.teacher_domain import TeacherDomain
 from catalogproc.release import Release, load_release
-from catalogproc.simulation.simulator import Simulator
+from catalogproc.simulation.simulator import CORRECTED, Simulator
 from catalogproc.training.config import JobTable, TrainSpec
 from catalogproc.training.dataset_stars import DatasetOptions, read_stars
 from catalogproc.training.real_data import RealOptions, load_real_stars
@@ -221,7 +221,7 @@ def _simulated_data(spec: TrainSpec, base: Bundle | None, device: str) -> Traini
             "data": f"simulated giants, catalogproc {__version__}",
             "credit": CREDIT,
             "simulation_seed": options.seed,
-            "simulation_corrected": options.corrected,
+            CORRECTED: options.corrected,
             **real.facts,
         },
         intended_use=MIXED_USE if real.samplers else SIMULATED_USE,
@@ -254,6 +254,7 @@ def _dataset_data(spec: TrainSpec, folder: Path, base: Bundle | None, device: st
         simulator = Simulator(device, options.corrected)
         simulated = _simulated_table(simulator, vocabulary, options.replay_stars, options.seed)
         sampler = mixture([(sampler, 1 - options.replay), (simulated.sample, options.replay)])
+        facts[CORRECTED] = options.corrected
         facts["replayed"] = f"{options.replay:.0%} of the stars are simulated; {CREDIT}"
 
         def make_holdout() -> Holdout:

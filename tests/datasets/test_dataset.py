@@ -25,7 +25,7 @@ from catalogproc.datasets.labels import Masses
 from catalogproc.datasets.lb24 import CUTS, LB24Files, dataset_from_lb24
 from catalogproc.datasets.star_table import StarTable, fit_standardisation
 from catalogproc.datasets.surveys import SurveyFiles, dataset_from_surveys
-from catalogproc.datasets.test_sets import benchmark, training_stars
+from catalogproc.datasets.test_sets import Simulated, benchmark, training_stars
 from catalogproc.datasets.writer import Selection, Split
 from catalogproc.errors import InputError, JobError
 from catalogproc.evaluation.xgboost_baseline import Trees, TreeSettings
@@ -592,7 +592,7 @@ def test_masses_are_matched_by_the_available_names(distmass: Path, sky: Sky) -> 
 def test_a_benchmark_is_the_test_part_and_baselines_use_the_training_part(
     folder: Path, lb24: Report
 ) -> None:
-    test_stars = benchmark(folder / "lb24", 1, 1, VOCABULARY)
+    test_stars = benchmark(folder / "lb24", Simulated(1, 1), VOCABULARY)
     training = training_stars(folder / "lb24", 1, 1, VOCABULARY)
     assert test_stars.real
     assert (len(test_stars), len(training)) == (lb24.stars["test"], lb24.stars["train"])
@@ -623,7 +623,7 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     from catalogproc.paper import registry, results_page
 
     bundle = load_bundle("default")
-    stars = benchmark(folder / "lb24", 1, 1, bundle.vocabulary)
+    stars = benchmark(folder / "lb24", Simulated(1, 1), bundle.vocabulary)
     scale = registry.Scale(Trees(TreeSettings(trees=5, threads=1)), 10_000, 200)
     context = registry.make_context(bundle, stars, folder / "lb24", scale)
     results = registry.run_experiments(registry.EXPERIMENTS, context)

@@ -14,7 +14,7 @@ import torch
 from support import real_stars
 
 from catalogproc.datasets.benchmark_stars import Benchmark
-from catalogproc.datasets.test_sets import benchmark, read_benchmark, simulated
+from catalogproc.datasets.test_sets import Simulated, benchmark, read_benchmark, simulated
 from catalogproc.errors import InputError, JobError
 from catalogproc.simulation.simulator import Simulator, write_stars
 from catalogproc.vocabulary import load_vocabulary
@@ -27,7 +27,7 @@ SEEN = np.setdiff1d(np.arange(len(VOCABULARY)), LABELS)
 @pytest.fixture(scope="module")
 def simulated_stars() -> Benchmark:
     torch.set_num_threads(1)
-    return simulated(1500, 31, VOCABULARY)
+    return simulated(Simulated(1500, 31), VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_truth_is_that_of_the_simulator(simulated_stars: Benchmark) -> None:
 
 
 def test_a_folder_holds_the_same_stars(simulated_stars: Benchmark, folder: Path) -> None:
-    read = benchmark(folder, 0, 0, VOCABULARY)
+    read = benchmark(folder, Simulated(0, 0), VOCABULARY)
     assert len(read) == len(simulated_stars)
     assert not read.real
     assert folder.name in read.name
@@ -186,8 +186,8 @@ def test_spectra_are_sufficient_without_true_labels(folder: Path, tmp_path: Path
     for source in [*folder.glob("xp_continuous*"), *folder.glob("gaia_source*")]:
         shutil.copy(source, tmp_path)
     with pytest.raises(JobError, match="is no test set"):
-        benchmark(tmp_path, 1, 1, VOCABULARY)
-    stars = benchmark(tmp_path, 1, 1, VOCABULARY, truth=False)
+        benchmark(tmp_path, Simulated(1, 1), VOCABULARY)
+    stars = benchmark(tmp_path, Simulated(1, 1), VOCABULARY, truth=False)
     assert len(stars) == 1500
     assert stars.real
     assert np.isnan(stars.truth).all()

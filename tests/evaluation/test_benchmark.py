@@ -16,7 +16,7 @@ import torch
 from support.bundles import tiny_bundle
 
 from catalogproc.datasets.benchmark_stars import OUTSIDE, Benchmark
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.evaluation.benchmark import BenchmarkConfig, BenchmarkResult, evaluate_model
 from catalogproc.evaluation.literature import PUBLISHED
 from catalogproc.evaluation.metrics import INPUT_SETS, Predictions, evaluate_input_sets
@@ -54,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def stars() -> Benchmark:
     torch.set_num_threads(1)
-    return simulated(300, 41, VOCABULARY)
+    return simulated(Simulated(300, 41), VOCABULARY)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from catalogproc.datasets.benchmark_stars import GIANT
 from catalogproc.datasets.dataset import TEST, TRAIN, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants, marks_giants
 from catalogproc.datasets.teacher import Measured, fit_teacher
-from catalogproc.datasets.test_sets import benchmark, training_stars
+from catalogproc.datasets.test_sets import Simulated, benchmark, training_stars
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
 from catalogproc.evaluation.metrics import select_inputs
 from catalogproc.evaluation.panel_scores import MODEL, TREES
@@ -71,7 +71,10 @@ def found(
 def test_giants_are_evaluated_and_trees_are_fitted_to_giants(folder: Path) -> None:
     assert marks_giants(folder)
     assert not marks_giants(folder.parent)
-    test, training = benchmark(folder, 1, 1, VOCABULARY), training_stars(folder, 1, 1, VOCABULARY)
+    test, training = (
+        benchmark(folder, Simulated(1, 1), VOCABULARY),
+        training_stars(folder, Simulated(1, 1), VOCABULARY),
+    )
     assert (len(test), len(training)) == (160, 240)
     assert (test.extra[GIANT] == 1).all()
     assert test.name == "160 giants among the 200 stars of stars, test part"
@@ -130,7 +133,10 @@ def test_scores_are_those_of_the_giants(
     found: RealGiants, folder: Path, bundle: Bundle, trees: Trees
 ) -> None:
     assert (found.stars, found.giants, found.seen, found.tree_stars) == (200, 160, 0, 240)
-    test, training = benchmark(folder, 1, 1, VOCABULARY), training_stars(folder, 1, 1, VOCABULARY)
+    test, training = (
+        benchmark(folder, Simulated(1, 1), VOCABULARY),
+        training_stars(folder, Simulated(1, 1), VOCABULARY),
+    )
     [teff] = [row for row in found.scores if row.quantity == "teff"]
     inputs = select_inputs("b", test.inputs, test.labels, VOCABULARY)
     mean = Predictor(bundle).predict(inputs, ("teff",)).mean[:, 0]

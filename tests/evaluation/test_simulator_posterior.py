@@ -7,7 +7,7 @@ import pytest
 import torch
 from support import simulated as simulated_giants
 
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.evaluation.importance_sampling import Library, SamplingConfig, posterior
 from catalogproc.evaluation.metrics import INPUT_SETS
 from catalogproc.evaluation.simulator_posterior import (
@@ -127,7 +127,7 @@ def test_the_covariance_is_that_of_simulated_noise(
 def test_posteriors_of_giants_are_calibrated_and_informative(
     giants: NoiselessGiants, library: Library
 ) -> None:
-    stars = simulated(STARS, 77, VOCABULARY)
+    stars = simulated(Simulated(STARS, 77), VOCABULARY)
     limits = {}
     for name in ("b", "c"):
         given = INPUT_SETS[name].select(stars.values, VOCABULARY)
@@ -152,7 +152,7 @@ def test_posteriors_of_giants_are_calibrated_and_informative(
 
 def test_library_and_second_stage_agree(giants: NoiselessGiants, library: Library) -> None:
     """For stars with two colours both stages give the same posterior."""
-    stars = simulated(400, 78, VOCABULARY)
+    stars = simulated(Simulated(400, 78), VOCABULARY)
     colours = np.full_like(stars.values, np.nan)
     at = VOCABULARY.columns(("jh", "jk"))
     colours[:, at] = stars.values[:, at]

@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from support.paths import ROOT
 
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.errors import InputError, JobError
 from catalogproc.evaluation.metrics import ATMOSPHERE_AND_AGE, select_inputs
 from catalogproc.evaluation.xgboost_baseline import TreeData, Trees, TreeSettings, fit_baseline
@@ -53,7 +53,11 @@ def context() -> ExperimentContext:
     """The default model, 900 test stars, and 1,500 training stars for XGBoost."""
     torch.set_num_threads(1)
     bundle = load_bundle("default")
-    stars, training = (simulated(n, seed, bundle.vocabulary) for n, seed in ((900, 51), (1500, 52)))
+    corrected = corrected_stars(bundle.training)
+    stars, training = (
+        simulated(Simulated(n, seed, corrected), bundle.vocabulary)
+        for n, seed in ((900, 51), (1500, 52))
+    )
     return ExperimentContext(Predictor(bundle), stars, lambda: training, Trees(FEW_TREES), 600)
 
 

@@ -13,7 +13,7 @@ from support import real_stars
 from support.bundles import tiny_bundle
 
 from catalogproc.datasets.benchmark_stars import Benchmark
-from catalogproc.datasets.test_sets import read_benchmark, simulated
+from catalogproc.datasets.test_sets import Simulated, read_benchmark, simulated
 from catalogproc.errors import JobError
 from catalogproc.evaluation.xgboost_baseline import Trees, TreeSettings
 from catalogproc.features.one_band import OTHER
@@ -100,7 +100,7 @@ def test_simulated_stars_hide_a_band_before_they_are_projected(hidden: str) -> N
     moved = replace(stars, columns=dict(stars.columns) | {"coefficients": both})
     for found, again in zip((values, errors), moved.tokens(VOCABULARY, hidden=hidden), strict=True):
         np.testing.assert_array_equal(found, again)
-    drawn = simulated(20, 4, VOCABULARY)
+    drawn = simulated(Simulated(20, 4), VOCABULARY)
     at = VOCABULARY.coefficient_columns(OTHER[hidden])
     np.testing.assert_array_equal(drawn.without_band(hidden).values[:, at], values[:, at])
     labels = drawn.without_band(hidden).present[:, VOCABULARY.columns(("teff", "logg"))]
@@ -108,10 +108,10 @@ def test_simulated_stars_hide_a_band_before_they_are_projected(hidden: str) -> N
 
 
 def test_stars_without_coefficients_of_one_band_are_refused() -> None:
-    drawn = replace(simulated(5, 4, VOCABULARY), one_band={})
+    drawn = replace(simulated(Simulated(5, 4), VOCABULARY), one_band={})
     with pytest.raises(JobError, match="one band alone are not known"):
         drawn.without_band("bp")
-    archive = simulated(5, 4, load_vocabulary())
+    archive = simulated(Simulated(5, 4), load_vocabulary())
     shown = archive.without_band("bp")
     at = archive.vocabulary.coefficient_columns("rp")
     np.testing.assert_array_equal(shown.values[:, at], archive.values[:, at])

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from catalogproc.cli.main import app
 from catalogproc.datasets.star_reader import RowCount, StarFiles, all_inputs_job, read_stars
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.errors import BundleError, CountError, JobError, Refusal
 from catalogproc.features.extinction import TRUE_PER_SFD
 from catalogproc.features.flux_calibration import calibration
@@ -175,7 +175,7 @@ def test_labels_that_do_not_go_together_are_told(predictor: Predictor, tmp_path:
     said = make_spectra(SpectraRequest(labels, output=output), predictor.bundle, "cpu")
     assert any("this star is unlike any training star: mass = 3" in x for x in said)
     assert pq.read_table(output)["label_tension"][0].as_py() > 5
-    stars = simulated(2_000, 5, predictor.bundle.vocabulary)
+    stars = simulated(Simulated(2_000, 5), predictor.bundle.vocabulary)
     labels = predictor.bundle.vocabulary.columns(["teff", "logg", "m_h", "mass", "log_age"])
     values = np.full_like(stars.values, np.nan)
     values[:, labels] = stars.truth[:, labels]
@@ -369,7 +369,7 @@ def test_a_model_without_spectra_is_refused(predictor: Predictor) -> None:
 
 
 def test_bp_from_rp_is_far_better_than_the_mean_spectrum(predictor: Predictor) -> None:
-    stars = simulated(2_000, 77, predictor.bundle.vocabulary)
+    stars = simulated(Simulated(2_000, 77), predictor.bundle.vocabulary)
     vocabulary = predictor.bundle.vocabulary
     for source, target in (("rp", "bp"), ("bp", "rp")):
         shown = InpaintRequest.of(source, target).read(stars.inputs, vocabulary)
@@ -432,7 +432,7 @@ def test_a_gap_is_filled_as_well_as_its_errors_say(predictor: Predictor) -> None
     """560 to 600 nm from all the rest, against spectra without noise."""
     stars, seed = 24, 77
     vocabulary, bases = predictor.bundle.vocabulary, calibration(DR3)
-    seen = simulated(stars, seed, vocabulary)
+    seen = simulated(Simulated(stars, seed), vocabulary)
     drawn = simulator().draw(stars, seed)
     names = ("m_h", "teff", "logg", "log_l", "distance", "ebv", "r_v")
     truth, gaia, _ = simulator().spectra(

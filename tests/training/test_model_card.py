@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.paths import EXAMPLES
 
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.job import TrainingJob
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.resources import shipped
@@ -28,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_a_card_has_all_sections_and_pictures(bundle: Bundle) -> None:
-    stars = simulated(400, 3, bundle.vocabulary)
+    stars = simulated(Simulated(400, 3), bundle.vocabulary)
     files = sorted(EXAMPLES.glob("*.parquet"))
     scores = write_card(bundle, JOB, stars.table(), "For tests.", files)
     text = (bundle.path / "CARD.md").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_a_card_has_all_sections_and_pictures(bundle: Bundle) -> None:
 
 
 def test_a_card_has_no_section_on_real_stars_without_them(bundle: Bundle) -> None:
-    stars = simulated(100, 4, bundle.vocabulary)
+    stars = simulated(Simulated(100, 4), bundle.vocabulary)
     write_card(bundle, TrainingJob("a-job", "a-bundle"), stars.table())
     text = (bundle.path / "CARD.md").read_text(encoding="utf-8")
     assert "Kepler" not in text.split("## Evaluation on")[1]
@@ -75,7 +75,7 @@ def test_a_card_has_no_section_on_real_stars_without_them(bundle: Bundle) -> Non
 
 def test_a_card_of_real_stars_is_of_giants(bundle: Bundle) -> None:
     """By the labels: log g < 3.5 and Teff < 5800 K."""
-    table = simulated(100, 4, bundle.vocabulary).table()
+    table = simulated(Simulated(100, 4), bundle.vocabulary).table()
     teff, logg = (bundle.vocabulary.column(name) for name in ("teff", "logg"))
     table.values[:, teff], table.values[:, logg] = 4800.0, 2.5
     table.values[:20, teff], table.values[20:50, logg] = 6100.0, 4.4

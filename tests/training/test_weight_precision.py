@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from catalogproc.datasets.test_sets import simulated
+from catalogproc.datasets.test_sets import Simulated, simulated
 from catalogproc.network.bundle import load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
@@ -21,7 +21,7 @@ LABELS = ("teff", "logg", "m_h", "mass", "log_age")
 
 def test_half_the_bytes_give_the_same_predictions(tmp_path: Path) -> None:
     bundle = load_bundle("tiny")  # its weights are float32
-    stars = simulated(500, 21, bundle.vocabulary).values
+    stars = simulated(Simulated(500, 21), bundle.vocabulary).values
     dtype, change = choose_dtype(bundle, StarTokens.typical(stars), LABELS)
     assert dtype in ("float16", "bfloat16")
     assert 0 < change < 0.01
@@ -33,7 +33,7 @@ def test_half_the_bytes_give_the_same_predictions(tmp_path: Path) -> None:
     assert half.training == {"data": "of a test"}
     Predictor(half).self_check()
     # On other stars than those of the choice.
-    others = simulated(500, 22, bundle.vocabulary).values
+    others = simulated(Simulated(500, 22), bundle.vocabulary).values
     one, other = (Predictor(b).predict(StarTokens.typical(others), LABELS) for b in (plain, half))
     change = np.abs(other.mean - one.mean) / one.sigma
     assert np.quantile(change, 0.99) < 0.01
@@ -43,5 +43,5 @@ def test_half_the_bytes_give_the_same_predictions(tmp_path: Path) -> None:
 def test_float32_is_kept_where_predictions_change(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle("tiny")
     monkeypatch.setattr(weight_precision, "LARGEST_CHANGE", 1e-9)
-    stars = simulated(50, 23, bundle.vocabulary).values
+    stars = simulated(Simulated(50, 23), bundle.vocabulary).values
     assert choose_dtype(bundle, StarTokens.typical(stars), LABELS) == ("float32", 0.0)
