@@ -43,6 +43,7 @@ from catalogproc.paper import (
 from catalogproc.paper.context import LABELS, ExperimentContext, Spectra
 from catalogproc.paper.experiment import Check, Outcome, at_least, at_most, rank_correlation
 from catalogproc.paper.plotting import DPI, STYLE, render_png
+from catalogproc.simulation.simulator import corrected_stars
 
 DOCS = ROOT / "docs"
 FEW_TREES = TreeSettings(trees=15, rate=0.3, depth=4, threads=1)
