@@ -130,10 +130,10 @@ class ExperimentContext:
 
     @cached_property
     def simulator(self) -> Simulator:
-        """The simulator, of stars such as those of the model's training."""
-        from catalogproc.simulation.simulator import Simulator, corrected_stars
+        """The simulator."""
+        from catalogproc.simulation.simulator import Simulator
 
-        return Simulator(corrected=corrected_stars(self.predictor.bundle.training))
+        return Simulator()
 
     @cached_property
     def spectra_sample(self) -> Benchmark:
@@ -289,9 +289,8 @@ class ExperimentContext:
         columns = [np.broadcast_to(star[name], size).astype(np.float32) for name in names]
         m_h, teff, logg, log_l, ebv, r_v = (torch.from_numpy(column.copy()) for column in columns)
         coefficients, gaia, _ = self.simulator.spectra(
-            m_h, teff, logg, log_l, torch.full((size,), 0.01), TRUE_PER_SFD * ebv, r_v,
-            alpha_m=torch.zeros(size),
-        )  # fmt: skip
+            m_h, teff, logg, log_l, torch.full((size,), 0.01), TRUE_PER_SFD * ebv, r_v
+        )
         flux = 10 ** (0.4 * (load_release().magnitude("G").zero_point - gaia[:, :1].double()))
         both = (coefficients.double() / flux).numpy()
         bands = dict(zip(BANDS, np.split(both, [self.simulator.instrument.n_bp], axis=1),
