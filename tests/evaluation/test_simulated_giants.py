@@ -68,7 +68,7 @@ def test_clean_giants_are_not_unlike_the_training_whatever_is_read(inputs: str) 
 
 
 @pytest.mark.parametrize("hidden", BANDS)
-def test_most_giants_with_one_band_alone_are_not_unlike_the_training(hidden: str, tmp_path: Path) -> None:
+def test_most_giants_with_one_band_are_not_unlike_the_training(hidden: str, tmp_path: Path) -> None:
     write_stars(giants(), tmp_path)
     job = replace(load_job("gaia-dr3-giants"), inputs=())
     spectra = pa.Table.from_batches(read_spectra(next(tmp_path.glob("xp_continuous*"))))
