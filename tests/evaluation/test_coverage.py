@@ -94,9 +94,9 @@ def test_ood_objects_are_flagged_and_giants_are_not(bundle: Bundle) -> None:
     assert found[ood_detection.CLEAN].flagged < ood_detection.MAX_CLEAN_FLAGGED + 0.021
     for kind, row in found.items():
         if kind != ood_detection.CLEAN:
-            assert row.flagged > ood_detection.MIN_OOD_FLAGGED - 0.033, kind
+            assert row.flagged > ood_detection.MIN_OOD_FLAGGED - 0.045, kind
+            assert row.not_good > 0.97, kind
             assert row.not_good_mass_age > 0.97, kind
-            assert kind == "dwarf" or row.not_good > 0.97, kind
     assert set(found["noise"].by_flag) == {flag.name for flag in load_flags().flags}
     assert "| quasar | 400 |" in ood_detection.markdown(list(found.values()))
 
@@ -123,8 +123,8 @@ def test_catalogs_with_correlations_and_by_sampling_differ_as_expected(
     tmp_path: Path,
 ) -> None:
     jobs = {
-        "plain": Job("plain"),
-        "correlated": Job("correlated", correlations=True),
+        "plain": Job("plain", propagation="first_order"),
+        "correlated": Job("correlated", propagation="first_order", correlations=True),
         "sampled": Job("sampled", propagation="sampled", draws=256),
     }
     tables = {}
@@ -143,10 +143,14 @@ def test_catalogs_with_correlations_and_by_sampling_differ_as_expected(
         assert json.loads(in_provenance["cp:content"]) == stated
     teff = {name: table["teff"].to_numpy() for name, table in tables.items()}
     error = {name: table["e_teff_input"].to_numpy() for name, table in tables.items()}
-    # The predictions are the same; their input uncertainties differ.
-    for name in ("correlated", "sampled"):
-        np.testing.assert_allclose(teff[name], teff["plain"], rtol=1e-4)
-    assert (np.abs(error["correlated"] / error["plain"] - 1) > 0.01).mean() > 0.7
+    # The predictions are the same, but for the weights of canonical coefficients, which follow the
+    # correlations; their input uncertainties differ.
+    np.testing.assert_allclose(teff["sampled"], teff["plain"], rtol=1e-4)
+    assert (np.abs(teff["correlated"] - teff["plain"]) < 0.3 * error["plain"]).all()
+    # Without the spectrum's own correlations the mean ones are used: they differ by some per cent.
+    changed = np.abs(error["correlated"] / error["plain"] - 1)
+    assert (changed > 0.01).mean() > 0.3
+    assert changed.max() < 0.5
     # The network is not linear over the noise of such faint stars: sampling gives smaller errors.
     ratio = error["sampled"] / error["plain"]
     assert (ratio != 1).all()
