@@ -593,7 +593,7 @@ def test_a_benchmark_is_the_test_part_and_baselines_use_the_training_part(
     folder: Path, lb24: Report
 ) -> None:
     test_stars = benchmark(folder / "lb24", Simulated(1, 1), VOCABULARY)
-    training = training_stars(folder / "lb24", 1, 1, VOCABULARY)
+    training = training_stars(folder / "lb24", Simulated(1, 1), VOCABULARY)
     assert test_stars.real
     assert (len(test_stars), len(training)) == (lb24.stars["test"], lb24.stars["train"])
     assert not set(test_stars.ids) & set(training.ids)
