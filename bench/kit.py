@@ -43,7 +43,7 @@ class Sizes:
     exact: int = 1000
     table: int = 50_000  # one chunk of the default job
     run: int = 12_000  # more where the model is fast
-    convert: int = 2_000
+    convert: int = 12_000
     parser: int = 200
     simulate: int = 8_192
     batch: int = 256
