@@ -28,6 +28,13 @@ from catalogproc.simulation.augmentation import (
 )
 from catalogproc.simulation.noise import parallax_error
 from catalogproc.training.config import JobTable
+from catalogproc.training.mixed_stars import (
+    NEIGHBOURS,
+    NO_NEIGHBOUR,
+    DrawnStars,
+    alike,
+    mixed,
+)
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.float64]
@@ -58,6 +65,8 @@ class AugmentationOptions(JobTable):
     redder, ebv
         Fraction of them that get more dust, and the mean of the added E(B-V) on the SFD scale,
         which is distributed exponentially.
+    mixed
+        Fraction of them that are mixed with a star that is alike, before they are moved.
     """
 
     TABLE = "augmentation"
@@ -66,9 +75,10 @@ class AugmentationOptions(JobTable):
     faintest: float = 17.65
     redder: float = 0.0
     ebv: float = 0.2
+    mixed: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fainter", "redder"):
+        for name in ("fainter", "redder", "mixed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise self.invalid(name, getattr(self, name), "not a fraction", "0 to 1")
         for name in ("faintest", "ebv"):
@@ -154,54 +164,70 @@ class AugmentedStars:
             (n, V), (n, V), and G (n,) where the stars are then.
         """
         n = len(rows)
-        values, errors = self.table.drawn(rows, random)
-        g_mag = self.magnitudes[rows, 0].copy()
+        stars = self._as_they_are(rows, random)
+        self._mix(stars, rows, random)
         redder, further = (
             random.random(n) < x for x in (self.options.redder, self.options.fainter)
         )
-        moved = np.flatnonzero((redder | further) & self.with_spectrum[rows])
-        if len(moved):
-            values[moved], errors[moved], g_mag[moved] = self.moved(
-                rows[moved], values[moved], errors[moved], _Moves.draw(
-                    self.magnitudes[rows[moved], 0], redder[moved], further[moved],
-                    self.options, random,
-                ), random,
-            )  # fmt: skip
+        g_mag = stars.magnitudes[:, 0].copy()
+        values, errors = stars.values, stars.errors
+        at = np.flatnonzero((redder | further) & self.with_spectrum[rows])
+        if len(at):
+            moves = _Moves.draw(g_mag[at], redder[at], further[at], self.options, random)
+            values[at], errors[at], g_mag[at] = self.moved(stars.rows(at), moves, random)
         return values, errors, g_mag
 
+    def _as_they_are(self, rows: NDArray[np.integer], random: np.random.Generator) -> DrawnStars:
+        """Return copies of given rows (n,)."""
+        return DrawnStars(
+            *self.table.drawn(rows, random),
+            self.coefficients[rows], self.errors[rows], self.magnitudes[rows],
+        )  # fmt: skip
+
+    @cached_property
+    def _alike(self) -> NDArray[np.intp]:
+        return alike(self.table.values, self.vocabulary)
+
+    def _mix(
+        self, stars: DrawnStars, rows: NDArray[np.integer], random: np.random.Generator
+    ) -> None:
+        """Mix some of the stars, which are given rows (n,), with one that is alike, in place."""
+        if not self.options.mixed:
+            return
+        n = len(rows)
+        other = self._alike[rows, random.integers(NEIGHBOURS, size=n)]
+        possible = self.with_spectrum[rows] & (other != NO_NEIGHBOUR) & self.with_spectrum[other]
+        at = np.flatnonzero((random.random(n) < self.options.mixed) & possible)
+        found = mixed(stars.rows(at), self._as_they_are(other[at], random), random.random(len(at)))
+        self._set_spectra(found.values, found.errors, found.coefficients, found.coefficient_errors)
+        stars.set_rows(at, found)
+
     def moved(
-        self,
-        rows: NDArray[np.integer],
-        values: NDArray[np.floating],
-        errors: NDArray[np.floating],
-        moves: _Moves,
-        random: np.random.Generator,
+        self, stars: DrawnStars, moves: _Moves, random: np.random.Generator
     ) -> tuple[NDArray[np.floating], NDArray[np.floating], Floats]:
         """Return values and errors (n, V) and G (n,) of stars elsewhere.
 
         Parameters
         ----------
-        rows
-            Row numbers (n,).
-        values, errors
-            Tokens (n, V) of the stars as they are.
+        stars
+            The n stars as they are.
         moves
             Where they are moved.
         random
             Source of the noise.
         """
         noise = torch.Generator().manual_seed(int(random.integers(2**62)))
-        magnitudes = torch.from_numpy(self.magnitudes[rows])
+        magnitudes = torch.from_numpy(stars.magnitudes)
         here = ObservedStars(
-            torch.from_numpy(self.coefficients[rows]),
-            torch.from_numpy(self.errors[rows]),
+            torch.from_numpy(stars.coefficients),
+            torch.from_numpy(stars.coefficient_errors),
             magnitudes,
             photometric_errors(magnitudes),
         )
         dusty = reddened(here, torch.from_numpy(moves.ebv), torch.from_numpy(moves.r_v))
         there = fainter(dusty, torch.from_numpy(moves.g_mag), noise)
-        values, errors = values.copy(), errors.copy()
-        self._set_spectra(values, errors, there)
+        values, errors = stars.values.copy(), stars.errors.copy()
+        self._set_spectra(values, errors, there.values.numpy(), there.errors.numpy())
         self._set_photometry(values, errors, there)
         v = self.vocabulary.column
         ebv = np.exp(values[:, v("logebv")])
@@ -215,13 +241,13 @@ class AugmentedStars:
                         error.numpy(), random)  # fmt: skip
         return values, errors, g_mag.numpy()
 
-    def _set_spectra(self, values: Any, errors: Any, stars: ObservedStars) -> None:
-        """Replace the coefficients, by the mask of their new noise."""
+    def _set_spectra(self, values: Any, errors: Any, found: Floats, their_errors: Floats) -> None:
+        """Replace the coefficients by others (n, 110), by the mask of their new noise."""
         start = 0
         for band in BANDS:
             at = self.vocabulary.coefficient_columns(band)
             own = slice(start, start + len(at))
-            value, error = (x[:, own].numpy() for x in (stars.values, stars.errors))
+            value, error = found[:, own], their_errors[:, own]
             present = canonical_signal.relevance(band, value, error)
             values[:, at] = np.where(present, value, np.nan)
             errors[:, at] = np.where(present, error, np.nan)

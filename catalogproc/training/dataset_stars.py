@@ -130,7 +130,7 @@ class DatasetStars:
         parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)]
         if self.moving_validation is not None:
             moving = self.moving_validation
-            moving = replace(moving, options=replace(moving.options, fainter=1.0))
+            moving = replace(moving, options=replace(moving.options, fainter=1.0, mixed=0.0))
             rows = np.flatnonzero(moving.with_spectrum)
             parts.append((*moving.drawn(rows, random), ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))

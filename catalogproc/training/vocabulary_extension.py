@@ -31,7 +31,7 @@ GAUSSIAN = ("mean.weight", "mean.bias", "log_variance.weight", "log_variance.bia
 APART = 0.02
 """Distance of the first and the last mean from the old one, standardised."""
 
-GROWTH = ("reads_errors", "components", "mixture", "late")
+GROWTH = ("reads_errors", "components", "mixture", "late", "dropout")
 """Fields of a job's table ``network`` that a fine-tuned model may get."""
 
 

@@ -98,11 +98,13 @@ def moving(found: DatasetStars, **options: float) -> AugmentedStars:
 
 def test_the_holdout_has_moved_stars_once_more_with_their_new_magnitude() -> None:
     found = stars()
-    moved = moving(found, fainter=1.0)
+    moved = moving(found, fainter=1.0, mixed=1.0)  # mixtures are for training alone
     holdout = replace(found, moving=moved, moving_validation=moved).holdout()
     with_spectrum = 3 * N // 4
     assert len(holdout.values) == N + with_spectrum
     assert (holdout.g_mag[:N] == 12.0).all()
+    teff = holdout.truth[:, VOCABULARY.column("teff")]
+    assert set(teff[N:]) <= set(teff[:N])
     assert holdout.g_mag[N:].min() >= 12.0
     assert np.median(holdout.g_mag[N:]) == pytest.approx(14.8, abs=0.4)
     # The truth of what a teacher predicted is drawn: it scatters, and is exact.
