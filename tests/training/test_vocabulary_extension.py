@@ -27,6 +27,7 @@ from catalogproc.training.vocabulary_extension import (
     extended_errors,
     extended_network,
     extended_scales,
+    extended_shape,
     extended_vocabulary,
 )
 from catalogproc.vocabulary import Token, Vocabulary, load_vocabulary
@@ -267,3 +268,12 @@ def test_fine_tuning_starts_from_the_given_weights_and_they_are_checked(tmp_path
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     with pytest.raises(ResumeError, match="start"):
         fit(tmp_path / "b", frozen, validated=False, resume=True)
+
+
+def test_a_fine_tuned_model_may_get_dropout_and_predicts_the_same(tmp_path: Path) -> None:
+    base = tiny_bundle(tmp_path / "base")
+    shape = extended_shape({"dropout": 0.2}, base.vocabulary, base)
+    assert shape.dropout == 0.2
+    network = extended_network(base, shape, seed=1).eval()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, base.network().state_dict()[name]), name
