@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from catalogproc.vocabulary import Vocabulary
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 
 NEIGHBOURS = 8
 """Number of stars, the most alike, of which one is mixed with a star."""
@@ -40,8 +40,8 @@ class DrawnStars:
         MAGNITUDES of simulation/augmentation.py (N, 6), mag.
     """
 
-    values: Floats
-    errors: Floats
+    values: NDArray[np.floating]
+    errors: NDArray[np.floating]
     coefficients: Floats
     coefficient_errors: Floats
     magnitudes: Floats
@@ -85,10 +85,10 @@ def mixed(one: DrawnStars, other: DrawnStars, weight: Floats) -> DrawnStars:
     first, second = weight[:, None], 1.0 - weight[:, None]
 
     def mean(name: str) -> Floats:
-        return first * getattr(one, name) + second * getattr(other, name)
+        return np.asarray(first * getattr(one, name) + second * getattr(other, name))
 
     def error(name: str) -> Floats:
-        return np.hypot(first * getattr(one, name), second * getattr(other, name))
+        return np.asarray(np.hypot(first * getattr(one, name), second * getattr(other, name)))
 
     return DrawnStars(
         mean("values"), error("errors"),
@@ -96,7 +96,7 @@ def mixed(one: DrawnStars, other: DrawnStars, weight: Floats) -> DrawnStars:
     )  # fmt: skip
 
 
-def alike(values: Floats, vocabulary: Vocabulary) -> NDArray[np.intp]:
+def alike(values: NDArray[np.floating], vocabulary: Vocabulary) -> NDArray[np.intp]:
     """Return the stars with the most similar labels.
 
     Parameters
