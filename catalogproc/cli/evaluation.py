@@ -63,13 +63,12 @@ def evaluate(
     from catalogproc.evaluation.xgboost_baseline import Trees
     from catalogproc.network.bundle import load_bundle
     from catalogproc.paper import registry
-    from catalogproc.simulation.simulator import corrected_stars
 
     experiments = registry.select_experiments(figures or "all")
     bundle = load_bundle(model)
     with_scores = figures in (None, "none")
     trees = Trees.preset(quick, is_dataset(data), output / "trees" if is_dataset(data) else None)
-    wanted = Simulated(stars, seed, corrected_stars(bundle.training))
+    wanted = Simulated.as_trained(stars, seed, bundle.training)
     test = benchmark(data, wanted, bundle.vocabulary, truth=with_scores)
     giants = data if marks_giants(data) else None
     if giants is not None and (with_scores or figures == "all"):
@@ -122,11 +121,9 @@ def _write_scores(
     from catalogproc.datasets.test_sets import Simulated, training_stars
     from catalogproc.evaluation.benchmark import evaluate_model
     from catalogproc.evaluation.scorecard import text, write_scorecard
-    from catalogproc.simulation.simulator import corrected_stars
 
     with show_progress("steps") as progress:
-        corrected = corrected_stars(model.training)
-        wanted = Simulated(config.tree_stars, config.seed, corrected)
+        wanted = Simulated.as_trained(config.tree_stars, config.seed, model.training)
         training = training_stars(data, wanted, model.vocabulary)
         result = evaluate_model(model, test, config, progress, training)
     say(text(result))

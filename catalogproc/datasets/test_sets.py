@@ -45,6 +45,21 @@ class Simulated:
     seed: int
     corrected: bool = False
 
+    @classmethod
+    def as_trained(cls, stars: int, seed: int, training: Mapping[str, Any]) -> Simulated:
+        """Return stars such as the simulated ones of a training.
+
+        Parameters
+        ----------
+        stars, seed
+            Their number and seed.
+        training
+            Facts that the training's bundle records.
+        """
+        from catalogproc.simulation.simulator import corrected_stars
+
+        return cls(stars, seed, corrected_stars(training))
+
 
 def benchmark(
     folder: Path | None, otherwise: Simulated, vocabulary: Vocabulary, truth: bool = True

@@ -174,11 +174,11 @@ def evaluate_model(
     """
     config = config or BenchmarkConfig()
     vocabulary = bundle.vocabulary
-    corrected = corrected_stars(bundle.training)
     if training is None:
-        training = simulated(Simulated(config.tree_stars, config.seed, corrected), vocabulary)
+        wanted = Simulated.as_trained(config.tree_stars, config.seed, bundle.training)
+        training = simulated(wanted, vocabulary)
     # The library of the limit has stars as the simulator makes them without the correction.
-    steps = _Steps(progress, config, stars.real or corrected)
+    steps = _Steps(progress, config, stars.real or corrected_stars(bundle.training))
     limit = _InformationLimit(vocabulary, config, steps) if steps.with_limit else None
     evaluator = _Evaluator(Predictor(bundle, config.device), stars, training, config, limit, steps)
     panels = [evaluator.panel(key) for key in config.sets]

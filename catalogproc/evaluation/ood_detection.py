@@ -26,7 +26,7 @@ from catalogproc.network.predictor import Predictor
 from catalogproc.readers.gaia_source import open_auxiliary
 from catalogproc.simulation.out_of_distribution import KINDS, simulate_ood
 from catalogproc.simulation.simulated_stars import SimulatedStars, write_stars
-from catalogproc.simulation.simulator import Simulator, corrected_stars
+from catalogproc.simulation.simulator import simulator_as_trained
 
 if TYPE_CHECKING:
     from catalogproc.network.bundle import Bundle
@@ -92,7 +92,7 @@ def write_reliability(bundle: Bundle, folder: Path, quick: bool = False) -> tupl
     The text to print, and the files written.
     """
     stars, per_kind = (QUICK_STARS, QUICK_STARS_PER_KIND) if quick else (STARS, STARS_PER_KIND)
-    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    simulator = simulator_as_trained(bundle.training)
     holdout = simulated_holdout(simulator, bundle.vocabulary, stars, SEED)
     found = coverage.measure_coverage(Predictor(bundle), holdout, load_job("gaia-dr3-giants"))
     table = markdown(flag_rates(bundle, per_kind, SEED + 1))
@@ -146,7 +146,7 @@ def markdown(found: Sequence[FlagRates]) -> str:
 
 
 def _clean_giants(bundle: Bundle, stars: int, seed: int) -> SimulatedStars:
-    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    simulator = simulator_as_trained(bundle.training)
     stars_drawn = simulator.draw(4 * stars, seed)
     inside = np.ones(len(stars_drawn), dtype=bool)
     for name, (low, high) in (("logg", GIANT_LOGG), ("teff", GIANT_TEFF), ("g_mag", GIANT_G)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogproc.network.packed_tokens import PackedTokens
@@ -34,3 +36,13 @@ class BatchFunction:
     shapes: Sequence[tuple[int, ...]]
     requests: int = 1
     cost: int = 1
+
+    def results(self, stars: int) -> list[NDArray[np.float32]]:
+        """Return empty float32 arrays (stars, *shape) for what is computed, one for each shape.
+
+        Parameters
+        ----------
+        stars
+            Their number.
+        """
+        return [np.empty((stars, *shape), dtype=np.float32) for shape in self.shapes]

@@ -284,11 +284,10 @@ class Predictor:
                 wanted=f"(N, {len(self.bundle.vocabulary)})",
                 found=tokens.values.shape,
             )
-        if self.static is not None:
-            with float32_products(self.precision, self.device):
-                return self.static.map(tokens, function)
-        results = [np.empty((len(tokens), *shape), dtype=np.float32) for shape in function.shapes]
         with float32_products(self.precision, self.device):
+            if self.static is not None:
+                return self.static.map(tokens, function)
+            results = function.results(len(tokens))
             for start in range(0, len(tokens), SLICE):
                 outputs = self._map_slice(tokens.rows(slice(start, start + SLICE)), function)
                 for result, output in zip(results, outputs, strict=True):

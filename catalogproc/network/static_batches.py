@@ -192,7 +192,7 @@ class StaticBatches:
         -------
         One float32 array (N, *shape) for each of ``function.shapes``.
         """
-        results = [np.empty((len(tokens), *shape), dtype=np.float32) for shape in function.shapes]
+        results = function.results(len(tokens))
         is_gpu = self.device.type == "cuda"
         with self._turn, torch.cuda.device(self.device) if is_gpu else nullcontext():
             try:

@@ -30,7 +30,6 @@ from catalogproc.paper import (
 from catalogproc.paper.context import ExperimentContext
 from catalogproc.paper.experiment import Experiment
 from catalogproc.paper.results_page import ExperimentResult
-from catalogproc.simulation.simulator import corrected_stars
 
 Progress = Callable[[int, int, str], None]
 
@@ -223,8 +222,7 @@ def make_context(
     """
 
     def load_training() -> Benchmark:
-        corrected = corrected_stars(bundle.training)
-        wanted = Simulated(scale.tree_stars, TRAINING_SEED, corrected)
+        wanted = Simulated.as_trained(scale.tree_stars, TRAINING_SEED, bundle.training)
         training = training_stars(data, wanted, bundle.vocabulary)
         return training.rows(slice(scale.tree_stars))
 

@@ -317,6 +317,17 @@ def corrected_stars(training: Mapping[str, Any]) -> bool:
     return bool(training.get(CORRECTED, False))
 
 
+def simulator_as_trained(training: Mapping[str, Any]) -> Simulator:
+    """Return a simulator on the CPU of stars such as the simulated ones of a training.
+
+    Parameters
+    ----------
+    training
+        As for :func:`corrected_stars`.
+    """
+    return Simulator(corrected=corrected_stars(training))
+
+
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
     """Compute matrix products in full float32, whatever precision a training has set.

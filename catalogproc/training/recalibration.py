@@ -16,7 +16,7 @@ from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.network.training_prior import PRIOR
 from catalogproc.network.uncertainty_calibration import LATENT
-from catalogproc.simulation.simulator import CORRECTED, Simulator, corrected_stars
+from catalogproc.simulation.simulator import CORRECTED, simulator_as_trained
 from catalogproc.training.fit_calibration import FEWEST, fit_uncertainties
 from catalogproc.training.prior_sample import MOST, prior_sample
 from catalogproc.training.training_data import load_training_data
@@ -60,7 +60,7 @@ def recalibrate(bundle: Bundle, folder: Path, stars: int, seed: int) -> Bundle:
             where=bundle.name, advice="give the dataset and the job of its training",
         )  # fmt: skip
     _refuse_bundle(folder)
-    simulator = Simulator(corrected=corrected_stars(bundle.training))
+    simulator = simulator_as_trained(bundle.training)
     vocabulary = bundle.vocabulary
     holdout = simulated_holdout(simulator, vocabulary, stars, seed)
     prior = simulated_holdout(simulator, vocabulary, min(stars, MOST), seed + 1, alike=True)
