@@ -242,7 +242,9 @@ def write_trained(
         for name, count in zip(vocabulary.names, trained.request_counts, strict=True)
         if count or name in known
     ]
-    check = data.test.tokens.rows(slice(CHECK_STARS)).only(~data.labels)
+    # Stars of the evaluation are not even read before it.
+    validation = data.test if data.stars.validation is None else data.stars.validation
+    check = validation.tokens.rows(slice(CHECK_STARS)).only(~data.labels)
     content = BundleContent(
         name=spec.job.bundle,
         description=spec.job.description,
@@ -291,7 +293,8 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
         The stars of the training.
     """
     labels = tuple(name for name in CHECKED if name in bundle.requestable)
-    inputs = data.test.tokens.rows(slice(PRECISION_STARS)).only(~data.labels)
+    holdout = data.make_holdout()
+    inputs = holdout.inputs.rows(slice(PRECISION_STARS))
     dtype, change = choose_dtype(bundle, inputs, labels)
     facts = dict(bundle.training) | {"weights": dtype}
     if change:
@@ -301,7 +304,7 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, training=facts)
     predictor = Predictor(bundle)
     calibration = replace(
-        fit_uncertainties(predictor, data.make_holdout()),
+        fit_uncertainties(predictor, holdout),
         trained_on=data.trained_on,
         teacher_domain=data.teacher_domain,
     )
