@@ -35,6 +35,7 @@ from catalogproc.training.mixed_stars import (
     alike,
     mixed,
 )
+from catalogproc.training.one_band_stars import COLOURS, hide_bands
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.float64]
@@ -43,8 +44,6 @@ COLUMNS = (
     "phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "j_m", "h_m", "ks_m",
 )  # fmt: skip
 """Columns of a dataset with the MAGNITUDES of simulation/augmentation.py."""
-
-COLOURS = ("bprp", "jh", "jk")
 
 R_V = (2.8, 3.4)
 """Range of R_V of the added dust."""
@@ -67,6 +66,8 @@ class AugmentationOptions(JobTable):
         which is distributed exponentially.
     mixed
         Fraction of them that are mixed with a star that is alike, before they are moved.
+    one_band
+        Fraction of them of which a band is hidden.
     """
 
     TABLE = "augmentation"
@@ -76,9 +77,10 @@ class AugmentationOptions(JobTable):
     redder: float = 0.0
     ebv: float = 0.2
     mixed: float = 0.0
+    one_band: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fainter", "redder", "mixed"):
+        for name in ("fainter", "redder", "mixed", "one_band"):
             if not 0 <= getattr(self, name) <= 1:
                 raise self.invalid(name, getattr(self, name), "not a fraction", "0 to 1")
         for name in ("faintest", "ebv"):
@@ -132,7 +134,7 @@ class AugmentedStars:
             magnitudes=self.magnitudes[which],
         )
 
-    def sample(self, seed: int, n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def sample(self, seed: int, n: int) -> tuple[NDArray[Any], ...]:
         """Return n rows, as a :data:`~catalogproc.datasets.star_table.StarSampler` does.
 
         Parameters
@@ -144,12 +146,14 @@ class AugmentedStars:
         """
         random = np.random.default_rng(seed)
         rows = random.integers(len(self.table.ids), size=n)
-        return self.drawn(rows, random)[:2]
+        stars = self.drawn(rows, random)
+        if not self.options.one_band:
+            return stars.values, stars.errors
+        which = (random.random(n) < self.options.one_band) & self.with_spectrum[rows]
+        return stars.values, stars.errors, hide_bands(stars, which, self.vocabulary, random)
 
-    def drawn(
-        self, rows: NDArray[np.integer], random: np.random.Generator
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating], Floats]:
-        """Return given rows, some of them moved.
+    def drawn(self, rows: NDArray[np.integer], random: np.random.Generator) -> DrawnStars:
+        """Return given rows, some of them mixed with others or moved.
 
         Parameters
         ----------
@@ -157,11 +161,6 @@ class AugmentedStars:
             Row numbers (n,).
         random
             Source of the moves and of the noise.
-
-        Returns
-        -------
-        values, errors, g_mag
-            (n, V), (n, V), and G (n,) where the stars are then.
         """
         n = len(rows)
         stars = self._as_they_are(rows, random)
@@ -169,13 +168,12 @@ class AugmentedStars:
         redder, further = (
             random.random(n) < x for x in (self.options.redder, self.options.fainter)
         )
-        g_mag = stars.magnitudes[:, 0].copy()
-        values, errors = stars.values, stars.errors
         at = np.flatnonzero((redder | further) & self.with_spectrum[rows])
         if len(at):
-            moves = _Moves.draw(g_mag[at], redder[at], further[at], self.options, random)
-            values[at], errors[at], g_mag[at] = self.moved(stars.rows(at), moves, random)
-        return values, errors, g_mag
+            g_mag = stars.magnitudes[at, 0]
+            moves = _Moves.draw(g_mag, redder[at], further[at], self.options, random)
+            stars.set_rows(at, self.moved(stars.rows(at), moves, random))
+        return stars
 
     def _as_they_are(self, rows: NDArray[np.integer], random: np.random.Generator) -> DrawnStars:
         """Return copies of given rows (n,)."""
@@ -204,8 +202,8 @@ class AugmentedStars:
 
     def moved(
         self, stars: DrawnStars, moves: _Moves, random: np.random.Generator
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating], Floats]:
-        """Return values and errors (n, V) and G (n,) of stars elsewhere.
+    ) -> DrawnStars:
+        """Return stars as they are elsewhere.
 
         Parameters
         ----------
@@ -239,7 +237,9 @@ class AugmentedStars:
         error = parallax_error(g_mag.float(), noise).double() * 10.0 ** (0.2 * g_mag)
         _dim_luminosity(values[:, v("g_fakemag")], errors[:, v("g_fakemag")], dimming,
                         error.numpy(), random)  # fmt: skip
-        return values, errors, g_mag.numpy()
+        return DrawnStars(
+            values, errors, there.values.numpy(), there.errors.numpy(), there.magnitudes.numpy()
+        )
 
     def _set_spectra(self, values: Any, errors: Any, found: Floats, their_errors: Floats) -> None:
         """Replace the coefficients by others (n, 110), by the mask of their new noise."""

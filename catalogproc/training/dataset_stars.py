@@ -132,7 +132,8 @@ class DatasetStars:
             moving = self.moving_validation
             moving = replace(moving, options=replace(moving.options, fainter=1.0, mixed=0.0))
             rows = np.flatnonzero(moving.with_spectrum)
-            parts.append((*moving.drawn(rows, random), ids[rows]))
+            there = moving.drawn(rows, random)
+            parts.append((there.values, there.errors, there.magnitudes[:, 0], ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
         return real_holdout(
             StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed

@@ -7,8 +7,11 @@ import pytest
 
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import JobError
+from catalogproc.features.one_band import one_band_tokens
+from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.augmented_stars import AugmentationOptions, AugmentedStars
+from catalogproc.training.one_band_stars import MEASURED
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
 VOCABULARY = load_vocabulary(basis="canonical")
@@ -89,8 +92,41 @@ def test_dust_reddens_and_dims() -> None:
     assert np.median((dimming / added)[strong]) == pytest.approx(2.1, abs=0.3)
 
 
+def test_a_hidden_band_leaves_the_other_as_a_star_with_one_band_has_it() -> None:
+    stars = augmented(one_band=1.0)
+    values, errors, hidden = stars.sample(4, 200)
+    whole, _ = augmented().sample(4, 200)
+    shown = ~hidden & np.isfinite(values)
+    columns = {band: VOCABULARY.coefficient_columns(band) for band in BANDS}
+    count = {band: shown[:, columns[band]].sum(axis=1) for band in BANDS}
+    assert ((count["bp"] == 0) != (count["rp"] == 0)).all()
+    assert 60 < (count["bp"] > 0).sum() < 140
+    labels = VOCABULARY.columns([x for x in VOCABULARY.named("label") if x not in MEASURED])
+    assert not shown[:, labels].any()
+    assert 0.3 < shown[:, VOCABULARY.column("bprp")].mean() < 0.9
+    # The tokens are those that a run makes of a star without the other band.
+    table, number = stars.table, np.random.default_rng(4).integers(N, size=200)
+    for band, other in (("bp", "rp"), ("rp", "bp")):
+        rows = np.flatnonzero(count[band])
+        every = np.full((len(rows), len(VOCABULARY)), np.nan)
+        their = every.copy()
+        every[:, SPECTRUM] = stars.coefficients[number[rows]]
+        their[:, SPECTRUM] = stars.errors[number[rows]]
+        tokens = StarTokens(table.values[number[rows]], table.errors[number[rows]])
+        wanted = one_band_tokens(StarTokens(every, their), tokens, other, VOCABULARY)
+        for found, expected in ((values, wanted.values), (errors, wanted.errors)):
+            np.testing.assert_allclose(
+                found[rows][:, columns[band]], expected[:, columns[band]], rtol=1e-9
+            )
+        # What is hidden may be requested, and is that of the whole spectrum.
+        assert hidden[np.ix_(rows, columns[other])].all()
+        assert np.array_equal(
+            values[rows][:, columns[other]], whole[rows][:, columns[other]], equal_nan=True
+        )
+
+
 @pytest.mark.parametrize(
-    "options", [{"fainter": 1.2}, {"redder": -0.1}, {"faintest": 0.0}, {"ebv": 0.0}]
+    "options", [{"fainter": 1.2}, {"redder": -0.1}, {"faintest": 0.0}, {"ebv": 0.0}, {"one_band": 2.0}]
 )
 def test_impossible_options_are_refused_by_name(options: dict[str, float]) -> None:
     with pytest.raises(JobError, match=next(iter(options))):
