@@ -200,9 +200,7 @@ class AugmentedStars:
         self._set_spectra(found.values, found.errors, found.coefficients, found.coefficient_errors)
         stars.set_rows(at, found)
 
-    def moved(
-        self, stars: DrawnStars, moves: _Moves, random: np.random.Generator
-    ) -> DrawnStars:
+    def moved(self, stars: DrawnStars, moves: _Moves, random: np.random.Generator) -> DrawnStars:
         """Return stars as they are elsewhere.
 
         Parameters

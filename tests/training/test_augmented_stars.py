@@ -126,7 +126,8 @@ def test_a_hidden_band_leaves_the_other_as_a_star_with_one_band_has_it() -> None
 
 
 @pytest.mark.parametrize(
-    "options", [{"fainter": 1.2}, {"redder": -0.1}, {"faintest": 0.0}, {"ebv": 0.0}, {"one_band": 2.0}]
+    "options",
+    [{"fainter": 1.2}, {"redder": -0.1}, {"faintest": 0.0}, {"ebv": 0.0}, {"one_band": 2.0}],
 )
 def test_impossible_options_are_refused_by_name(options: dict[str, float]) -> None:
     with pytest.raises(JobError, match=next(iter(options))):
