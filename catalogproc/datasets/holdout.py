@@ -20,7 +20,8 @@ Floats = NDArray[np.float64]
 
 WITHOUT_AUXILIARY, OTHERWISE = 0.35, 0.35
 """Fractions of the stars that are read without auxiliary tables, and otherwise than by the
-default job: with another number of coefficients, one band, or any of AUXILIARY."""
+default job: with another number of coefficients, one band, or any of AUXILIARY. A band is not left
+out of canonical coefficients: in a run the other one's are then made by an operator of its own."""
 
 ONE_BAND = 0.15
 """Fraction of these that have one band."""
@@ -179,7 +180,7 @@ def _as_runs_read(stars: Holdout, vocabulary: Vocabulary, seed: int, *, alike: b
     counts = np.full((size, 2), job.coefficients)
     most = max(vocabulary.coefficients(band) for band in BANDS)
     counts[otherwise] = random.integers(5, most + 1, (int(otherwise.sum()), 1))
-    alone = otherwise & (random.random(size) < ONE_BAND)
+    alone = otherwise & (random.random(size) < ONE_BAND) & (vocabulary.basis != "canonical")
     counts[alone, random.integers(0, 2, int(alone.sum()))] = 0
     read = np.zeros(stars.values.shape, dtype=bool)
     for place, band in enumerate(BANDS):

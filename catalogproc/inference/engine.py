@@ -290,7 +290,9 @@ class Engine:
             failed=np.logical_not(finite),
             nonlinear=output.nonlinear,
             release=tokens.release,
-            latent_limit=calibration.latent.limit if calibration.latent else np.inf,
+            latent_limit=(
+                calibration.latent.limits(tokens.bp != tokens.rp) if calibration.latent else np.inf
+            ),
             beyond_box=beyond.max(axis=1, initial=0.0),
             margin=calibration.margin,
             chi2_limit=calibration.chi2,

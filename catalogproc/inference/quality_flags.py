@@ -73,7 +73,7 @@ class Evidence:
         widths of the range; 0 if none is outside.
     latent_limit, margin, chi2_limit
         Limits of ood_mahal, ``beyond_box`` and xp_chi2_red, that 99 %, 99.5 % and 99.8 % of
-        training stars do not exceed.
+        training stars do not exceed; the first may be one per star (N,).
     release
         The Gaia release of the photometry.
     """
@@ -88,7 +88,7 @@ class Evidence:
     limits: Mapping[str, tuple[float, float]]
     nonlinear: Mask
     beyond_box: NDArray[np.floating]
-    latent_limit: float = np.inf
+    latent_limit: float | NDArray[np.floating] = np.inf
     margin: float = 0.0
     chi2_limit: float = 0.0
     release: Release = field(default_factory=load_release)

@@ -150,7 +150,8 @@ class Latent:
     more on which tokens a star has than on their values. The distance of a star is the
     Mahalanobis distance ``|factor (s - expectation)|`` over its size for stars with the same
     tokens, whose natural log is the sum of ``log_sizes`` (V,) of these tokens: a parallax makes s
-    scatter more. 99 % of the training stars are within ``limit``. ``places`` are those of the local
+    scatter more. 99 % of the training stars are within ``limit``, and of those with one band within
+    ``one_band_limit``, NaN where it was not measured. ``places`` are those of the local
     calibration, None without one.
     """
 
@@ -159,6 +160,7 @@ class Latent:
     factor: Floats
     log_sizes: Floats
     limit: float
+    one_band_limit: float = np.nan
     places: Places | None = None
 
     def __post_init__(self) -> None:
@@ -186,6 +188,17 @@ class Latent:
         (N,).
         """
         return np.asarray(np.linalg.norm(self.residual(summaries, present) @ self.factor.T, axis=1))
+
+    def limits(self, one_band: NDArray[np.bool_]) -> Floats:
+        """Return the limit of the distance of each star (N,).
+
+        Parameters
+        ----------
+        one_band
+            Which stars have coefficients of one band alone (N,).
+        """
+        other = self.limit if np.isnan(self.one_band_limit) else self.one_band_limit
+        return np.where(one_band, other, self.limit)
 
     def residual(self, summaries: Floats, present: NDArray[np.bool_]) -> Floats:
         """Return what is not expected of stars with their tokens, over its size (N, D).
@@ -256,10 +269,10 @@ class UncertaintyCalibration:
 
         arrays: dict[str, NDArray[Any]] = {}
         if self.latent is not None:
+            limits = np.array([self.latent.limit, self.latent.one_band_limit])
             arrays |= {"mean": self.latent.mean, "shifts": self.latent.shifts,
                        "log_sizes": self.latent.log_sizes,
-                       "factor": self.latent.factor,
-                       "limit": np.array([self.latent.limit])}  # fmt: skip
+                       "factor": self.latent.factor, "limit": limits}  # fmt: skip
             if self.latent.places is not None:
                 arrays |= {PLACES + name: x for name, x in vars(self.latent.places).items()}
         if self.teacher_domain is not None:
@@ -315,12 +328,13 @@ class UncertaintyCalibration:
         arrays = _arrays(folder / LATENT, content.get("latent_sha256"))
         latent = None
         if "mean" in arrays:
-            limit = float(arrays["limit"][0])
+            limit, *other = (float(limit) for limit in arrays["limit"])
             sizes = arrays.get("log_sizes", np.zeros(len(arrays["shifts"])))
             places = _stored(Places, PLACES, arrays)
             latent = Latent(
-                arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit, places
-            )
+                arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit,
+                other[0] if other else np.nan, places,
+            )  # fmt: skip
         return cls(
             by_label,
             latent,

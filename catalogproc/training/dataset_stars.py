@@ -17,6 +17,7 @@ from catalogproc.datasets.star_table import StarSampler, StarTable, in_second_pa
 from catalogproc.errors import JobError, plural
 from catalogproc.training.augmented_stars import AugmentedStars, augmented_stars
 from catalogproc.training.config import JobTable
+from catalogproc.training.one_band_stars import hide_bands
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 SEISMIC_HIDDEN = 0.7
@@ -120,10 +121,11 @@ class DatasetStars:
         return mixture(parts)
 
     def holdout(self) -> Holdout:
-        """Return the validation stars as they are and, if stars are moved, once more elsewhere.
+        """Return the validation stars as they are and, if stars are moved, twice more.
 
-        There each is fainter, whatever the fraction in training: the faint ones of the catalog are
-        calibrated with as many stars as the bright ones.
+        Once each is fainter, whatever the fraction in training: the faint ones of the catalog are
+        calibrated with as many stars as the bright ones. Once a band is hidden, for the latent
+        statistics alone.
         """
         random = np.random.default_rng(self.options.seed)
         ids = self.validation.ids
@@ -135,9 +137,25 @@ class DatasetStars:
             there = moving.drawn(rows, random)
             parts.append((there.values, there.errors, there.magnitudes[:, 0], ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
-        return real_holdout(
-            StarTable(ids, values, errors), g_mag, self.vocabulary, self.options.seed
+        table = StarTable(ids, values, errors)
+        holdout = real_holdout(table, g_mag, self.vocabulary, self.options.seed)
+        if self.moving_validation is None:
+            return holdout
+        return holdout.joined(self._one_band_holdout(self.moving_validation, random))
+
+    def _one_band_holdout(self, moving: AugmentedStars, random: np.random.Generator) -> Holdout:
+        """Return the validation stars with a spectrum, half of them fainter, with one band."""
+        moving = replace(moving, options=replace(moving.options, fainter=0.5, mixed=0.0))
+        rows = np.flatnonzero(moving.with_spectrum)
+        stars = moving.drawn(rows, random)
+        hidden = hide_bands(stars, np.ones(len(rows), dtype=bool), self.vocabulary, random)
+        table = StarTable(
+            self.validation.ids[rows],
+            np.where(hidden, np.nan, stars.values),
+            np.where(hidden, np.nan, stars.errors),
         )
+        g_mag, seed = stars.magnitudes[:, 0], self.options.seed
+        return real_holdout(table, g_mag, self.vocabulary, seed).latent_only()
 
     def prior_stars(self) -> Holdout:
         """Return the validation stars once, as they are, for the training prior."""

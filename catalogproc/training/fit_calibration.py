@@ -49,6 +49,7 @@ from catalogproc.network.uncertainty_calibration import (
 from catalogproc.training.latent_fit import fit_latent
 from catalogproc.training.local_fit import fit_local_term, fit_places
 from catalogproc.training.quantile_regression import quantile_regression
+from catalogproc.vocabulary import BANDS
 
 Floats = NDArray[np.float64]
 
@@ -167,7 +168,8 @@ def _latent(predictor: Predictor, holdout: Holdout) -> tuple[Latent, Floats | No
     """Return the latent Gaussian with its places, and the closeness (N, M) of the stars to them."""
     vocabulary = predictor.bundle.vocabulary
     summaries, present = predictor.summaries(holdout.inputs), np.isfinite(holdout.values)
-    latent = fit_latent(summaries, present)
+    bp, rp = (present[:, vocabulary.coefficient_columns(band)].any(axis=1) for band in BANDS)
+    latent = fit_latent(summaries, present, one_band=bp != rp)
     residuals = latent.residual(summaries.astype(np.float64), present)
     coefficients = np.array([token.kind == "coefficient" for token in vocabulary.tokens])
     rows = holdout.default_read & present[:, coefficients].any(axis=1)

@@ -12,11 +12,18 @@ from catalogproc.network.uncertainty_calibration import Latent
 COMMON_LATENT = 0.99
 """Fraction of stars within the limit of the distance."""
 
+FEWEST_ONE_BAND = 300
+"""Smallest number of stars with one band for a limit of their own."""
+
 RIDGE = 1e-3
 """Fraction of the mean variance that is added in each direction: some hardly vary."""
 
 
-def fit_latent(summaries: NDArray[np.float32], present: NDArray[np.bool_]) -> Latent:
+def fit_latent(
+    summaries: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    one_band: NDArray[np.bool_] | None = None,
+) -> Latent:
     """Fit the distribution of the network's summaries of giants.
 
     Parameters
@@ -25,6 +32,8 @@ def fit_latent(summaries: NDArray[np.float32], present: NDArray[np.bool_]) -> La
         (N, D) summaries.
     present
         (N, V) True where a star has a token.
+    one_band
+        (N,) True where a star has one band; None for none.
     """
     s = summaries.astype(np.float64)
     design = np.column_stack([np.ones(len(s)), present])
@@ -38,5 +47,11 @@ def fit_latent(summaries: NDArray[np.float32], present: NDArray[np.bool_]) -> La
     distance = np.linalg.norm(residual @ factor.T, axis=1)
     log_sizes = np.linalg.solve(normal, design.T @ np.log(distance))[1:]
     latent = Latent(expected[0], expected[1:], factor, log_sizes, limit=np.inf)
-    limit = float(np.quantile(latent.distance(s, present), COMMON_LATENT))
-    return replace(latent, limit=limit)
+    found = latent.distance(s, present)
+    alone = np.zeros(len(s), dtype=bool) if one_band is None else one_band
+    limit = float(np.quantile(found[~alone], COMMON_LATENT))
+    if alone.sum() < FEWEST_ONE_BAND:
+        return replace(latent, limit=limit)
+    return replace(
+        latent, limit=limit, one_band_limit=float(np.quantile(found[alone], COMMON_LATENT))
+    )

@@ -167,6 +167,20 @@ def test_one_percent_of_stars_exceed_the_latent_limit_with_any_missing_tokens() 
     assert (odd > latent.limit).mean() > 0.95
 
 
+def test_stars_with_one_band_have_a_limit_of_their_own() -> None:
+    random = np.random.default_rng(11)
+    one_band = random.random(N) < 0.2
+    present = np.column_stack([np.ones(N, dtype=bool), ~one_band, random.random(N) < 0.5])
+    summaries = random.standard_t(3, size=(N, 4)) * np.where(one_band, 0.7, 0.5)[:, None]
+    latent = fit_latent(summaries.astype(np.float32), present, one_band)
+    beyond = latent.distance(summaries, present) > latent.limits(one_band)
+    for kind in (one_band, ~one_band):
+        assert beyond[kind].mean() == pytest.approx(0.01, abs=0.001)
+    few = fit_latent(summaries.astype(np.float32), present, one_band & (np.cumsum(one_band) < 100))
+    assert np.isnan(few.one_band_limit)
+    assert (few.limits(one_band) == few.limit).all()
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     bundle = tiny_bundle(tmp_path_factory.mktemp("plain"))
