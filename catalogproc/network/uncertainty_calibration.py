@@ -160,8 +160,8 @@ class Latent:
     factor: Floats
     log_sizes: Floats
     limit: float
-    one_band_limit: float = np.nan
     places: Places | None = None
+    one_band_limit: float = np.nan
 
     def __post_init__(self) -> None:
         freeze_arrays(self, "mean", "shifts", "factor", "log_sizes")
@@ -332,8 +332,8 @@ class UncertaintyCalibration:
             sizes = arrays.get("log_sizes", np.zeros(len(arrays["shifts"])))
             places = _stored(Places, PLACES, arrays)
             latent = Latent(
-                arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit,
-                other[0] if other else np.nan, places,
+                arrays["mean"], arrays["shifts"], arrays["factor"], sizes, limit, places,
+                other[0] if other else np.nan,
             )  # fmt: skip
         return cls(
             by_label,

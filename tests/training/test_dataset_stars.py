@@ -100,13 +100,22 @@ def test_the_holdout_has_moved_stars_once_more_with_their_new_magnitude() -> Non
     found = stars()
     moved = moving(found, fainter=1.0, mixed=1.0)  # mixtures are for training alone
     holdout = replace(found, moving=moved, moving_validation=moved).holdout()
-    with_spectrum = 3 * N // 4
-    assert len(holdout.values) == N + with_spectrum
+    moved_stars = slice(N, N + 3 * N // 4)
     assert (holdout.g_mag[:N] == 12.0).all()
     teff = holdout.truth[:, VOCABULARY.column("teff")]
-    assert set(teff[N:]) <= set(teff[:N])
-    assert holdout.g_mag[N:].min() >= 12.0
-    assert np.median(holdout.g_mag[N:]) == pytest.approx(14.8, abs=0.4)
+    assert set(teff[moved_stars]) <= set(teff[:N])
+    assert holdout.g_mag[moved_stars].min() >= 12.0
+    assert np.median(holdout.g_mag[moved_stars]) == pytest.approx(14.8, abs=0.4)
+    # Once more with one band, for the latent statistics.
+    one_band = slice(moved_stars.stop, None)
+    assert len(teff[one_band]) == len(teff[moved_stars])
+    assert not holdout.default_read[one_band].any()
+    bp, rp = (
+        np.isfinite(holdout.values[one_band][:, VOCABULARY.coefficient_columns(band)]).any(axis=1)
+        for band in BANDS
+    )
+    assert (bp != rp).all()
+    assert 0.3 < bp.mean() < 0.7
     # The truth of what a teacher predicted is drawn: it scatters, and is exact.
     at = VOCABULARY.column("mass")
     assert holdout.truth[:N, at].std() == pytest.approx(0.1, rel=0.15)
