@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -259,7 +260,8 @@ def test_training_finishing_and_judging_at_a_hundredth_of_the_size(
     assert (bundle.path / "CARD.md").is_file()
     assert bundle.calibration.by_label or bundle.calibration.trained_on is not None
     verdict = judge(bundle, data, tmp_path / "pages")
-    assert not verdict.is_better
+    # Which one is better on these few stars is luck.
+    assert 0 < verdict.ratio < math.inf
     assert "default" in "".join(verdict.lines)
     assert (tmp_path / "pages" / "new" / "real_giants.md").is_file()
     with pytest.raises(InputError):
