@@ -294,7 +294,7 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
     """
     labels = tuple(name for name in CHECKED if name in bundle.requestable)
     holdout = data.make_holdout()
-    inputs = holdout.inputs.rows(slice(PRECISION_STARS))
+    inputs = holdout.inputs.rows(slice(PRECISION_STARS)).only(~data.labels)
     dtype, change = choose_dtype(bundle, inputs, labels)
     facts = dict(bundle.training) | {"weights": dtype}
     if change:
