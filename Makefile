@@ -145,7 +145,7 @@ evaluation: $(STAMP)
 	  | sed -E "s,\]\((figure_|attenuation),](images/$$page/\1," > docs/$$page.md; \
 	done
 
-# Remakes the bundle model/giants in four stages: simulated giants, then real ones three times, from
+# Remakes the bundle model/giants in five stages: simulated giants, then real ones four times, from
 # the dataset of real giants (pip install ".[data]", 104 MB); some three hours on two cores, or
 # DEVICE=cuda. What was interrupted goes on.
 DEVICE ?= auto
@@ -157,7 +157,8 @@ train-giants: $(STAMP)
 	$(call stage,train-giants-simulated,giants-simulated)
 	$(call after,train-giants-real,giants-real,train-giants-simulated/giants-simulated)
 	$(call after,train-giants-noisy,giants-noisy,train-giants-real/giants-real)
-	$(call after,train-giants,giants,train-giants-noisy/giants-noisy)
+	$(call after,train-giants-mixed,giants-mixed,train-giants-noisy/giants-noisy)
+	$(call after,train-giants,giants,train-giants-mixed/giants-mixed)
 
 clean:
 	rm -rf $(VENV) build dist output *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -195,6 +195,9 @@ class AugmentedStars:
         n = len(rows)
         other = self._alike[rows, random.integers(NEIGHBOURS, size=n)]
         possible = self.with_spectrum[rows] & (other != NO_NEIGHBOUR) & self.with_spectrum[other]
+        # Few stars have a parallax: a mixture with one without would lose it.
+        near = np.isfinite(self.table.values[:, self.vocabulary.column("g_fakemag")])
+        possible &= ~near[rows] | near[other]
         at = np.flatnonzero((random.random(n) < self.options.mixed) & possible)
         found = mixed(stars.rows(at), self._as_they_are(other[at], random), random.random(len(at)))
         self._set_spectra(found.values, found.errors, found.coefficients, found.coefficient_errors)

@@ -130,3 +130,17 @@ def test_mixed_stars_lie_between_stars_and_their_labels_with_them() -> None:
     assert np.median(own) < 2.9e-4
     assert (np.isfinite(found[:, SPECTRUM]) == np.isfinite(errors[:, SPECTRUM])).all()
     assert 0 < np.isfinite(found[:, SPECTRUM]).mean() < 1
+
+
+def test_a_star_with_a_parallax_is_mixed_with_such_alone() -> None:
+    mixing = dataset(mixed=1.0)
+    column = VOCABULARY.column("g_fakemag")
+    near = np.arange(N) % 3 == 0
+    mixing.table.values[near, column] = 50.0
+    found, _ = mixing.sample(7, 600)
+    rows = np.random.default_rng(7).integers(N, size=600)
+    assert np.isfinite(found[near[rows], column]).all()
+    teff = mixing.table.values[rows, VOCABULARY.column("teff")]
+    changed = found[:, VOCABULARY.column("teff")] != teff
+    assert changed[near[rows]].any()
+    assert changed[~near[rows]].mean() > 0.6

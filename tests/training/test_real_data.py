@@ -124,5 +124,5 @@ def test_spectra_are_refused_or_required_by_the_job() -> None:
 
 
 def test_the_shipped_jobs_use_kepler_s_giants() -> None:
-    for name in ("train-giants-real", "train-giants-noisy", "train-giants"):
+    for name in ("train-giants-real", "train-giants-noisy", "train-giants-mixed", "train-giants"):
         assert RealOptions.from_dict(load_training_job(name).real).kepler > 0
