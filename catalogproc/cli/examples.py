@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "demo": ("catalogproc demo --output demo",),
+    "demo": ("catalogproc demo --output output/demo",),
     "run": (
         "catalogproc run --input examples/gaia_xp/*.parquet --job demo --output output/field",
         "catalogproc run --input 'xp/*.csv.gz' --gaia-source gaia_source.fits --output output/mine",
@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "catalogproc export output/demo --columns source_id,mass,e_mass --output masses.csv",
     ),
     "report": ("catalogproc report output/demo",),
-    "explain": ("catalogproc explain output/demo 38655544960",),
+    "explain": ("catalogproc explain output/demo 36684247685728640",),
     "diff": ("catalogproc diff output/demo output/again --output output/diff",),
     "crosscheck": (
         "catalogproc crosscheck output/demo --catalog flame.fits --output output/crosscheck",
