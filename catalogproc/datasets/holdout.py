@@ -26,7 +26,10 @@ out of canonical coefficients: in a run the other one's are then made by an oper
 ONE_BAND = 0.15
 """Fraction of these that have one band."""
 
-AUXILIARY = ("bprp", "jh", "jk", "logebv", "g_fakemag")
+COLOURS, MEASURED = ("bprp", "jh", "jk"), ("logebv", "g_fakemag")
+"""The colours, and labels that a run may read."""
+
+AUXILIARY = (*COLOURS, *MEASURED)
 """Inputs besides the spectrum."""
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from catalogproc.datasets.dataset import TRAIN, dataset_columns, load_dataset
+from catalogproc.datasets.holdout import COLOURS
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.features import canonical_signal
 from catalogproc.features.extinction import ln_ebv
@@ -35,7 +36,7 @@ from catalogproc.training.mixed_stars import (
     alike,
     mixed,
 )
-from catalogproc.training.one_band_stars import COLOURS, hide_bands
+from catalogproc.training.one_band_stars import hide_bands
 from catalogproc.vocabulary import BANDS, Vocabulary
 
 Floats = NDArray[np.float64]

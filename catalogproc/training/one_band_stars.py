@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogproc.datasets.holdout import COLOURS, MEASURED
 from catalogproc.features import canonical
 from catalogproc.features.canonical_tables import columns
 from catalogproc.features.one_band import OTHER
@@ -18,9 +19,6 @@ from catalogproc.vocabulary import BANDS, Vocabulary
 
 COLOURS_HIDDEN, MEASURED_HIDDEN = 0.3, 0.5
 """Fractions of these stars that are read without colours, and without what else is measured."""
-
-COLOURS, MEASURED = ("bprp", "jh", "jk"), ("logebv", "g_fakemag")
-"""The colours, and labels that a run may read."""
 
 
 def hide_bands(

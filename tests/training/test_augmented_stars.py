@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from catalogproc.datasets.holdout import MEASURED
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import JobError
 from catalogproc.features.one_band import one_band_tokens
 from catalogproc.network.star_tokens import StarTokens
 from catalogproc.simulation.simulator import Simulator
 from catalogproc.training.augmented_stars import AugmentationOptions, AugmentedStars
-from catalogproc.training.one_band_stars import MEASURED
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
 VOCABULARY = load_vocabulary(basis="canonical")
