@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from catalogproc.features import astrometry, spectra
+from catalogproc.features.one_band import OTHER
 from catalogproc.features.star_batch import StarBatch
 from catalogproc.features.tokens import Tokens, from_stars
 from catalogproc.inference.catalog_columns import LABEL_COLUMNS
@@ -53,6 +54,9 @@ class Question:
     ----------
     parallax
         The parallax, where a star has one.
+    only
+        The band that is read alone, bp or rp: its coefficients are made without the other. None
+        reads both.
     faint
         Range of G, mag, to which the stars are moved, each to a random one: noise is added to
         spectra and colours, so that their errors are those of real stars of that magnitude. None
@@ -60,6 +64,7 @@ class Question:
     """
 
     parallax: bool = False
+    only: str | None = None
     faint: tuple[float, float] | None = None
 
     def job(self, bundle: Bundle) -> Job:
@@ -104,6 +109,8 @@ def _processed(engine: Engine, path: Path, question: Question) -> Iterator[pa.Ta
             table = pa.Table.from_batches([batch])
             table = table.filter(pa.array(table["repeat"].to_numpy() == 0))
             stars = _Stars.read(table, vocabulary)
+            if question.only is not None:
+                stars = stars.without(OTHER[question.only])
             if question.faint is not None:
                 stars = stars.moved(question.faint, noise)
             made = _tokens(engine, stars)
@@ -158,6 +165,16 @@ class _Stars:
             {name: (_column(table, name), _column(table, f"e_{name}")) for name in COLOURS},
             np.array(table["basis"].is_valid().to_numpy(), dtype=bool),
             table["source_id"].to_numpy(),
+        )
+
+    def without(self, band: str) -> _Stars:
+        """Return the stars without a band; the other one is projected by its own operator."""
+        hidden = {band: np.full_like(self.values[band], np.nan)}
+        return replace(
+            self,
+            values=self.values | hidden,
+            errors=self.errors | hidden,
+            canonical=np.zeros_like(self.canonical),
         )
 
     def moved(self, g_range: tuple[float, float], random: torch.Generator) -> _Stars:

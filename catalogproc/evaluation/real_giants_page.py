@@ -10,15 +10,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 from catalogproc.evaluation.attenuation_plot import attenuation_figure
-from catalogproc.evaluation.literature import PUBLISHED, SEISMIC_FLOOR
+from catalogproc.evaluation.literature import PUBLISHED
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
-from catalogproc.evaluation.real_giants import BIN_STARS, CELL_STARS, PARALLAX_SN
 from catalogproc.evaluation.real_giants_criteria import bin_text, criteria, share_text, worst_bin
 from catalogproc.evaluation.real_giants_result import GOOD, GOOD_TREES, RealGiants
+from catalogproc.evaluation.real_giants_tables import (
+    faint_table,
+    good_table,
+    one_band_table,
+    parallax_table,
+    seismic_table,
+    selected_table,
+    skill_cells,
+)
+from catalogproc.evaluation.real_test_part import BIN_STARS, CELL_STARS
 from catalogproc.evaluation.scorecard import decimals, figure, markdown
 from catalogproc.evaluation.scores import NAN, Score
-from catalogproc.evaluation.seismic_scores import SOURCES, SeismicScore
 from catalogproc.io.atomic import write_atomic
 
 PAGE, TABLE, PICTURE = "real_giants.md", "real_giants.csv", "attenuation.png"
@@ -74,7 +82,9 @@ def page(found: RealGiants) -> str:
         "",
         *_uncertainties(found),
         "",
-        *_faint(found),
+        *faint_table(found),
+        "",
+        *one_band_table(found),
         "",
         "## Skill along the true values",
         "",
@@ -87,13 +97,17 @@ def page(found: RealGiants) -> str:
         "",
         "## Stars that are no giants, and parallaxes",
         "",
-        *_good(found),
+        *good_table(found),
         "",
-        *_parallax(found),
+        *parallax_table(found),
         "",
         "## Masses and ages with asteroseismology",
         "",
-        *_seismic(found),
+        *seismic_table(found),
+        "",
+        "## Which stars for masses and ages",
+        "",
+        *selected_table(found),
     ]
     return "\n".join(lines) + "\n"
 
@@ -114,17 +128,9 @@ def _accuracy(found: RealGiants) -> Iterator[str]:
                 item.text if first else "", item.unit if first else "",
                 f"{one.stars:,}" if method in (MODEL, GOOD) else "",
                 figure(one.spread, one.scatter) if first else "", method,
-                *_skill_cells(one), f"{number:g} ({source})" if source else "",
+                *skill_cells(one), f"{number:g} ({source})" if source else "",
             ))  # fmt: skip
     yield from markdown(header, cells)
-
-
-def _skill_cells(one: Score) -> tuple[str, ...]:
-    """Scatter, R2, bias and both slopes."""
-    return (
-        figure(one.scatter), decimals(one.r2, 3), figure(one.bias, one.scatter),
-        decimals(one.slope), decimals(one.slope_of_truth),
-    )  # fmt: skip
 
 
 def _uncertainties(found: RealGiants) -> Iterator[str]:
@@ -157,30 +163,6 @@ def _uncertainties(found: RealGiants) -> Iterator[str]:
     )
 
 
-def _faint(found: RealGiants) -> Iterator[str]:
-    yield (
-        "The labelled stars end at G = 15. These are the same giants as if they were farther away: "
-        "noise is added to spectra and colours, so that their errors are those of real stars of "
-        "that magnitude. They are not real faint stars: dust and crowding are those of the bright "
-        "ones."
-    )
-    yield ""
-    header = ("quantity", "G, noise added", "stars", "scatter", "R2", "bias", "slope",
-              "slope of truth", "sd of z", "within 1 sigma")  # fmt: skip
-    yield from markdown(
-        header,
-        [
-            (
-                QUANTITIES[one.quantity].text, f"{one.low:g} to {one.high:g}",
-                f"{one.score.stars:,}", *_skill_cells(one.score), decimals(one.score.z_std),
-                share_text(one.score.within_1_sigma),
-            )
-            for one in found.faint
-            if one.score.stars
-        ],
-    )  # fmt: skip
-
-
 def _deciles(found: RealGiants) -> Iterator[str]:
     header = ("quantity", "true value", "stars", "bias", "scatter", "within 1 sigma",
               f"bias, {TREES}", f"scatter, {TREES}")  # fmt: skip
@@ -198,81 +180,6 @@ def _deciles(found: RealGiants) -> Iterator[str]:
                 figure(other.scatter, like) if other else "",
             ))  # fmt: skip
     yield from markdown(header, cells)
-
-
-def _good(found: RealGiants) -> Iterator[str]:
-    yield (
-        "How many stars of the test part pass `good_params`. Whether a star is a giant is by "
-        "APOGEE's labels: log g < 3.5 and Teff < 5800 K. Without NOT_GIANT are those that pass "
-        "and do not have this flag either."
-    )
-    yield ""
-    header = ("stars", "number", "good_params", "share", "without NOT_GIANT", "share")
-    cells = [
-        (
-            one.kind,
-            f"{one.stars:,}",
-            f"{one.good:,}",
-            share_text(one.good / one.stars),
-            f"{one.unflagged:,}",
-            share_text(one.unflagged / one.stars),
-        )
-        for one in found.good
-        if one.stars
-    ]
-    yield from markdown(header, cells)
-
-
-def _parallax(found: RealGiants) -> Iterator[str]:
-    yield (
-        f"log g of giants with a parallax of S/N above {PARALLAX_SN:g}, the same stars without and "
-        "with it as an input:"
-    )
-    yield ""
-    cells = [
-        (method, f"{one.stars:,}", *_skill_cells(one), decimals(one.z_std))
-        for method, one in found.parallax.items()
-        if one.stars
-    ]
-    header = ("method", "stars", "scatter", "R2", "bias", "slope", "slope of truth", "sd of z")
-    yield from markdown(header, cells)
-
-
-def _seismic(found: RealGiants) -> Iterator[str]:
-    floors = ", ".join(f"{name} {100 * floor:.3g} %" for name, floor in SEISMIC_FLOOR.items())
-    yield (
-        "Test stars with seismic masses and ages. In brackets is the range of 68 % of bootstrap "
-        "samples of the stars. The teacher is fitted to seismic stars of the training part, and "
-        "predicts from APOGEE's labels; ages are clipped to 0.3 to 14 Gyr. Errors of the best "
-        f"seismic values: {floors}."
-    )
-    yield ""
-    header = ("quantity", "method", "stars", "spread", "scatter", "%", "r", "bias", "R2", "slope",
-              "slope of truth", "sd of z")  # fmt: skip
-    cells = []
-    for label in SOURCES:
-        shown = [one for one in found.seismic.get(label, ()) if one.score.stars]
-        for place, one in enumerate(shown):
-            item, like = QUANTITIES[label], one.score.scatter
-            cells.append((
-                f"{item.text} [{item.unit}]" if not place else "", one.method,
-                f"{one.score.stars:,}", figure(one.score.spread, like),
-                _with_range(one, "scatter", like), f"{one.per_cent:.0f}",
-                *(_with_range(one, name, like if name == "bias" else None)
-                  for name in ("correlation", "bias", "r2", "slope", "slope_of_truth")),
-                decimals(one.score.z_std),
-            ))  # fmt: skip
-    if not cells:
-        yield "No star of the test part has any that the model was not trained on."
-        return
-    yield from markdown(header, cells)
-
-
-def _with_range(one: SeismicScore, name: str, like: float | None) -> str:
-    """A statistic with its bootstrap range; with two decimals without ``like``."""
-    value, (low, high) = getattr(one.score, name), one.interval[name]
-    texts = [decimals(x) if like is None else figure(x, like) for x in (value, low, high)]
-    return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 FIELDS = ("part", "quantity", "method", "column", "low", "median", "high")
@@ -316,6 +223,15 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             where = {"part": part, "quantity": some.quantity, "method": MODEL}
             edges = {"column": some.column, "low": some.low, "high": some.high}
             yield where | edges | asdict(some.score)
+    for band in found.one_band:
+        where = {"part": "one band", "quantity": band.quantity, "method": f"{MODEL}, {band.band}"}
+        yield where | asdict(band.score)
+    for one_bin in found.selected:
+        where = {"part": "selection", "quantity": one_bin.label, "method": one_bin.selection}
+        yield where | {
+            "column": "true value", "low": one_bin.low, "high": one_bin.high,
+            "stars": one_bin.stars, "bias": one_bin.bias, "within_1_sigma": one_bin.within,
+        }  # fmt: skip
     for method, one in found.parallax.items():
         yield {"part": "parallax", "quantity": "logg", "method": method} | asdict(one)
     for label, scores in found.seismic.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catalogproc.evaluation.mass_age_selections import SelectedStars
 from catalogproc.evaluation.scores import DecileScore, Score
 from catalogproc.evaluation.seismic_scores import SeismicScore
 
@@ -45,6 +46,15 @@ class BinCoverage:
 
 
 @dataclass(frozen=True)
+class OneBandScore:
+    """Score of one quantity from the coefficients of one band, bp or rp, and the colours."""
+
+    band: str
+    quantity: str
+    score: Score
+
+
+@dataclass(frozen=True)
 class GoodShare:
     """How many stars of one kind pass ``good_params``.
 
@@ -63,6 +73,25 @@ class GoodShare:
     good: int
     unflagged: int
     giants: bool
+
+
+@dataclass(frozen=True)
+class TaughtShare:
+    """How many giants have the input flag TEACHER_DOMAIN.
+
+    Attributes
+    ----------
+    stars
+        Giants whose Teff, log g, [M/H] and [alpha/M] are known.
+    taught
+        Those with the flag, which is by the predicted labels.
+    same
+        Those for which the true labels give the same.
+    """
+
+    stars: int
+    taught: int
+    same: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +113,12 @@ class RealGiants:
         By cell of the latent space.
     faint
         Giants with noise added as if they were at the magnitudes of FAINT, by bin.
+    one_band
+        By band and quantity.
+    selected
+        Errors of mass and log age along the true values, of all giants and of selected ones.
+    taught
+        Giants in the teacher's domain; None for a model without one.
     parallax
         log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
     seismic
@@ -101,6 +136,9 @@ class RealGiants:
     bins: tuple[BinCoverage, ...]
     cells: tuple[BinCoverage, ...]
     faint: tuple[BinCoverage, ...]
+    one_band: tuple[OneBandScore, ...]
     good: tuple[GoodShare, ...]
+    selected: tuple[SelectedStars, ...]
+    taught: TaughtShare | None
     parallax: Mapping[str, Score]
     seismic: Mapping[str, list[SeismicScore]]

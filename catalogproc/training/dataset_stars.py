@@ -20,6 +20,9 @@ from catalogproc.training.config import JobTable
 from catalogproc.training.one_band_stars import hide_bands
 from catalogproc.vocabulary import BANDS, Vocabulary
 
+READINGS = 4
+"""How often a star calibrates, as it is and moved: each time with other noise, read otherwise."""
+
 SEISMIC_HIDDEN = 0.7
 """Fraction of the rows without a spectrum whose mass and age are never shown, but requested."""
 
@@ -121,21 +124,23 @@ class DatasetStars:
         return mixture(parts)
 
     def holdout(self) -> Holdout:
-        """Return the validation stars as they are and, if stars are moved, twice more.
+        """Return the validation stars as they are and, if stars are moved, fainter and one-band.
 
-        Once each is fainter, whatever the fraction in training: the faint ones of the catalog are
-        calibrated with as many stars as the bright ones. Once a band is hidden, for the latent
-        statistics alone.
+        Each is there READINGS times as it is, and as often fainter, whatever the fraction in
+        training: the faint ones of the catalog are calibrated with as many stars as the bright
+        ones. Once a band is hidden, for the latent statistics alone.
         """
         random = np.random.default_rng(self.options.seed)
         ids = self.validation.ids
-        parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)]
+        parts = [(*self.validation.drawn(np.arange(len(ids)), random), self.g_mag, ids)
+                 for _ in range(READINGS)]  # fmt: skip
         if self.moving_validation is not None:
             moving = self.moving_validation
             moving = replace(moving, options=replace(moving.options, fainter=1.0, mixed=0.0))
             rows = np.flatnonzero(moving.with_spectrum)
-            there = moving.drawn(rows, random)
-            parts.append((there.values, there.errors, there.magnitudes[:, 0], ids[rows]))
+            for _ in range(READINGS):
+                there = moving.drawn(rows, random)
+                parts.append((there.values, there.errors, there.magnitudes[:, 0], ids[rows]))
         values, errors, g_mag, ids = (np.concatenate(items) for items in zip(*parts, strict=True))
         table = StarTable(ids, values, errors)
         holdout = real_holdout(table, g_mag, self.vocabulary, self.options.seed)

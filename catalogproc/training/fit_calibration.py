@@ -173,7 +173,7 @@ def _latent(predictor: Predictor, holdout: Holdout) -> tuple[Latent, Floats | No
     residuals = latent.residual(summaries.astype(np.float64), present)
     coefficients = np.array([token.kind == "coefficient" for token in vocabulary.tokens])
     rows = holdout.default_read & present[:, coefficients].any(axis=1)
-    places = fit_places(residuals[rows], present[rows], coefficients)
+    places = fit_places(residuals[rows], present[rows], coefficients, holdout.ids[rows])
     if places is None:
         return latent, None
     return replace(latent, places=places), places.closeness(residuals, present)

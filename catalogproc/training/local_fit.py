@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 DIRECTIONS = 16
 """Number of directions of the latent space in which stars are near or far."""
 
-PER_PLACE, MOST_PLACES = 75, 200
+PER_PLACE, MOST_PLACES = 50, 200
 """Stars for each place, and the largest number of places."""
 
 WIDTH = 0.7
@@ -31,7 +31,10 @@ FEWEST_OF_PLACE = 5
 
 
 def fit_places(
-    residuals: Floats, present: NDArray[np.bool_], coefficients: NDArray[np.bool_]
+    residuals: Floats,
+    present: NDArray[np.bool_],
+    coefficients: NDArray[np.bool_],
+    ids: NDArray[np.int64],
 ) -> Places | None:
     """Return places in the latent space, by k-means in its directions of largest scatter.
 
@@ -43,6 +46,8 @@ def fit_places(
         Which tokens each of them has (n, V).
     coefficients
         Which tokens (V,) are coefficients.
+    ids
+        Of the stars (n,): one that appears twice is one star.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def fit_places(
     """
     from scipy.cluster.vq import kmeans2
 
-    wanted = min(len(residuals) // PER_PLACE, MOST_PLACES)
+    wanted = min(len(np.unique(ids)) // PER_PLACE, MOST_PLACES)
     if wanted < 2:
         return None
     _, _, axes = np.linalg.svd(residuals - residuals.mean(axis=0), full_matrices=False)
@@ -94,10 +99,10 @@ def fit_local_term(
     if not there.any():
         return ()
     near, left = closeness[there], log_ratio[there]
-    own = np.bincount(near.argmax(axis=1), minlength=near.shape[1]).astype(np.float64)
     weights = near / near.sum(axis=1, keepdims=True)
-    copies = np.unique(ids[there], return_inverse=True)[1]
-    part = np.random.default_rng(1).integers(0, FOLDS, copies.max() + 1)[copies]
+    _, star, copies = np.unique(ids[there], return_inverse=True, return_counts=True)
+    own = np.bincount(near.argmax(axis=1), 1.0 / copies[star], near.shape[1]).astype(np.float64)
+    part = np.random.default_rng(1).integers(0, FOLDS, len(copies))[star]
     losses = {ridge: _loss_of_others(left, weights, part, ridge) for ridge in RIDGES}
     best = min(RIDGES, key=lambda ridge: losses[ridge])
     values = np.zeros(near.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,6 @@ from catalogproc.network.questions import Questions
 if TYPE_CHECKING:
     from catalogproc.datasets.holdout import Holdout
     from catalogproc.network.predictor import Predictor
-    from catalogproc.network.uncertainty_calibration import LabelCalibration
 
 TRUE = ("mass", "log_age", "m_h")
 """Labels whose true values are in the table."""
@@ -32,9 +30,7 @@ MOST = 30_000
 """Largest number of stars: a megabyte."""
 
 
-def prior_sample(
-    predictor: Predictor, holdout: Holdout, calibration: Mapping[str, LabelCalibration]
-) -> pa.Table:
+def prior_sample(predictor: Predictor, holdout: Holdout) -> pa.Table:
     """Return rows of the contract prior.
 
     A network that sees a spectrum knows that the star is of those with a spectrum, and which it was
@@ -44,12 +40,10 @@ def prior_sample(
     Parameters
     ----------
     predictor
-        The model.
+        The model, calibrated: a place in the latent space is that of its own calibration.
     holdout
         Stars of the distribution that it was trained on, which it has not seen, each once and read
         alike.
-    calibration
-        By label.
     """
     vocabulary = predictor.bundle.vocabulary
     at = {label: vocabulary.column(label) for label in TRUE if label in vocabulary}
@@ -61,7 +55,7 @@ def prior_sample(
     found = _predicted(predictor, holdout, rows, labels)
     columns = label_columns(found.prediction) | {"phot_g_mean_mag": holdout.g_mag[rows]}
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        distributions = label_distributions(found, calibration, columns)
+        distributions = label_distributions(found, predictor.bundle.calibration.by_label, columns)
     read = np.isfinite(holdout.values[rows])
     tmass = [vocabulary.column(name) for name in TMASS if name in vocabulary]
     has_tmass = read[:, tmass].all(axis=1) if tmass else np.zeros(len(rows), dtype=bool)

@@ -118,9 +118,9 @@ def _recalibrated(
     What is known of the training stars stays.
     """
     holdout, prior = stars
-    predictor, training = Predictor(bundle), dict(bundle.training) | dict(facts)
+    training = dict(bundle.training) | dict(facts)
     calibration = replace(
-        fit_uncertainties(predictor, holdout),
+        fit_uncertainties(Predictor(bundle), holdout),
         trained_on=known.trained_on,
         teacher_domain=known.teacher_domain,
     )
@@ -134,7 +134,7 @@ def _recalibrated(
         calibration=calibration,
         dtype=dtype,
         training=training,
-        prior=prior_sample(predictor, prior, calibration.by_label),
+        prior=prior_sample(Predictor(replace(bundle, calibration=calibration)), prior),
     )
     check = check_products(copy, holdout.inputs.rows(slice(PRECISION_STARS)))
     copy = rewrite_bundle(copy, folder, dtype=dtype, precision_check=check)

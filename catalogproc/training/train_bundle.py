@@ -308,7 +308,8 @@ def finish_bundle(bundle: Bundle, data: TrainingData) -> Bundle:
         trained_on=data.trained_on,
         teacher_domain=data.teacher_domain,
     )
-    prior = prior_sample(predictor, data.make_prior_stars(), calibration.by_label)
+    calibrated = Predictor(replace(bundle, calibration=calibration))
+    prior = prior_sample(calibrated, data.make_prior_stars())
     bundle = rewrite_bundle(bundle, bundle.path, dtype=dtype, calibration=calibration, prior=prior)
     check = check_products(bundle, inputs)
     return rewrite_bundle(bundle, bundle.path, dtype=dtype, precision_check=check)

@@ -196,7 +196,7 @@ def test_three_hosts_that_share_a_folder_and_a_certificate(
             unshared = first.start("catalogproc", "run", *elsewhere, **tls)
             text = printed(unshared, 120)
             assert unshared.returncode == 2, text
-            assert "workers of the cluster do not see the same folders" in text
+            assert "2 workers of the cluster without the same folders" in text
     finally:
         for process in services:
             process.terminate()

@@ -622,7 +622,7 @@ def test_every_experiment_runs_on_a_dataset(folder: Path, lb24: Report) -> None:
     """Few real stars with repeats and no true distance; XGBoost uses the training part."""
     from catalogproc.paper import registry, results_page
 
-    bundle = load_bundle("default")
+    bundle = load_bundle("tiny")
     stars = benchmark(folder / "lb24", Simulated(1, 1), bundle.vocabulary)
     scale = registry.Scale(Trees(TreeSettings(trees=5, threads=1)), 10_000, 200)
     context = registry.make_context(bundle, stars, folder / "lb24", scale)

@@ -151,7 +151,7 @@ def test_the_worked_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The example of docs/uncertainties.md, with a model whose prior is made as by calibrate."""
     model = load_bundle("giants")
     holdout = simulated_holdout(Simulator(), model.vocabulary, 30_000, 20_261_125, alike=True)
-    prior = prior_sample(Predictor(model), holdout, model.calibration.by_label)
+    prior = prior_sample(Predictor(model), holdout)
     assert len(prior) == 30_000
     rewrite_bundle(model, tmp_path / "with-prior", prior=prior)
     page = (ROOT / "docs" / "uncertainties.md").read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -32,6 +34,7 @@ from catalogproc.evaluation.real_giants_page import csv_text, page, write_real_g
 from catalogproc.evaluation.real_giants_result import WITH_PARALLAX, RealGiants
 from catalogproc.evaluation.seismic_scores import TEACHER_METHOD
 from catalogproc.evaluation.xgboost_baseline import TreeData, Trees, TreeSettings, fit_baseline
+from catalogproc.flags import load_flags
 from catalogproc.network.bundle import Bundle
 from catalogproc.network.predictor import Predictor
 from catalogproc.vocabulary import load_vocabulary
@@ -108,6 +111,24 @@ def test_the_catalog_of_a_dataset_is_what_the_network_says_of_its_tokens(
     changed = change > 1e-3 * made["e_logg"].to_numpy()
     assert not changed[~known].any()
     assert changed[known].mean() > 0.9
+
+
+def test_of_one_band_nothing_of_the_other_is_read(
+    folder: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Stars whose other band is changed have the same catalog, bit for bit."""
+    table = pq.read_table(folder / "test.parquet")
+    place = table.column_names.index("rp_coefficients")
+    other = pa.array([row[::-1] if row else row for row in table["rp_coefficients"].to_pylist()])
+    changed = table.set_column(place, "rp_coefficients", other.cast(table.schema.field(place).type))
+    pq.write_table(changed, tmp_path / "test.parquet")
+    paths = folder / "test.parquet", tmp_path / "test.parquet"
+    made = [dataset_catalog(bundle, path, Question(only="bp"), "cpu") for path in paths]
+    pd.testing.assert_frame_equal(*(table.to_pandas() for table in made), check_exact=True)
+    flagged = made[0]["quality_flags"].to_numpy() & load_flags().mask("XP_ONE_BAND")
+    assert (flagged[made[0]["n_tokens"].to_numpy() > 5] != 0).all()
+    both = [dataset_catalog(bundle, path, Question(), "cpu") for path in paths]
+    assert not both[0]["teff"].equals(both[1]["teff"])
 
 
 def test_fainter_stars_have_noise_of_their_magnitude(folder: Path, bundle: Bundle) -> None:
@@ -267,7 +288,8 @@ def test_the_page_states_the_numbers(found: RealGiants, tmp_path: Path) -> None:
     ]
     [logg] = [one for one in found.scores if one.quantity == "logg"]
     assert float(row["scatter"]) == pytest.approx(logg.by_method[MODEL].scatter, rel=1e-5)
-    parts = {"giants", "noise added", "decile", "parallax", "seismic", "good_params"}
+    parts = {"giants", "noise added", "one band", "decile", "parallax", "seismic", "selection",
+             "good_params"}  # fmt: skip
     assert {x["part"] for x in rows} == parts  # too few stars for bins
     paths = write_real_giants(found, tmp_path)
     assert [path.name for path in paths] == ["real_giants.md", "real_giants.csv", "attenuation.png"]

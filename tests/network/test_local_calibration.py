@@ -38,7 +38,7 @@ def stars(seed: int) -> tuple[np.ndarray, LabelPredictions]:
 
 @pytest.fixture(scope="module")
 def places() -> Places:
-    found = fit_places(stars(1)[0], PRESENT, COEFFICIENTS)
+    found = fit_places(stars(1)[0], PRESENT, COEFFICIENTS, np.arange(N))
     assert found is not None
     return found
 

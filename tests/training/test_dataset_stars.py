@@ -10,7 +10,7 @@ import pytest
 from catalogproc.datasets.star_table import StarTable
 from catalogproc.errors import JobError
 from catalogproc.training.augmented_stars import AugmentationOptions, AugmentedStars
-from catalogproc.training.dataset_stars import DatasetOptions, DatasetStars
+from catalogproc.training.dataset_stars import READINGS, DatasetOptions, DatasetStars
 from catalogproc.vocabulary import BANDS, load_vocabulary
 
 VOCABULARY = load_vocabulary(basis="canonical")
@@ -96,19 +96,23 @@ def moving(found: DatasetStars, **options: float) -> AugmentedStars:
     )  # fmt: skip
 
 
-def test_the_holdout_has_moved_stars_once_more_with_their_new_magnitude() -> None:
+def test_the_holdout_has_stars_as_they_are_moved_and_with_one_band() -> None:
     found = stars()
     moved = moving(found, fainter=1.0, mixed=1.0)  # mixtures are for training alone
     holdout = replace(found, moving=moved, moving_validation=moved).holdout()
-    moved_stars = slice(N, N + 3 * N // 4)
-    assert (holdout.g_mag[:N] == 12.0).all()
+    as_they_are = slice(READINGS * N)
+    moved_stars = slice(as_they_are.stop, as_they_are.stop + READINGS * (3 * N // 4))
+    assert (holdout.g_mag[as_they_are] == 12.0).all()
+    np.testing.assert_array_equal(holdout.ids[as_they_are], np.tile(holdout.ids[:N], READINGS))
+    read = np.isfinite(holdout.values[as_they_are]).reshape(READINGS, N, -1)
+    assert (read[0] != read[1]).any(axis=1).mean() > 0.3  # each time read otherwise
     teff = holdout.truth[:, VOCABULARY.column("teff")]
     assert set(teff[moved_stars]) <= set(teff[:N])
     assert holdout.g_mag[moved_stars].min() >= 12.0
     assert np.median(holdout.g_mag[moved_stars]) == pytest.approx(14.8, abs=0.4)
     # Once more with one band, for the latent statistics.
     one_band = slice(moved_stars.stop, None)
-    assert len(teff[one_band]) == len(teff[moved_stars])
+    assert len(teff[one_band]) == 3 * N // 4
     assert not holdout.default_read[one_band].any()
     bp, rp = (
         np.isfinite(holdout.values[one_band][:, VOCABULARY.coefficient_columns(band)]).any(axis=1)
