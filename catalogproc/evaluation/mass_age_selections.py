@@ -19,7 +19,7 @@ from catalogproc.flags import load_flags
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ALL, GOOD, BY_PREDICTION = "all", "good_mass_age", "good_mass_age and rules on the prediction"
+ALL, GOOD, BY_PREDICTION = "all", "good_mass_age", "and rules on the prediction"
 """The selections."""
 
 RULES = ("UNC_MASS", "UNC_AGE", "EVOL_DOMAIN", "LABEL_EDGE", "AGE_LIMIT")

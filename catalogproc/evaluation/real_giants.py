@@ -64,6 +64,7 @@ def evaluate_giants(
         good=tuple(part.good()),
         selected=tuple(part.selected()),
         taught=part.taught(bundle),
+        populations=part.populations(bundle),
         parallax=part.parallax_gain(),
         seismic=seismic,
     )

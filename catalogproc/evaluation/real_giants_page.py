@@ -7,9 +7,11 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from catalogproc.evaluation.attenuation_plot import attenuation_figure
+from catalogproc.evaluation.known_populations import EDGES as AGE_EDGES
 from catalogproc.evaluation.literature import PUBLISHED
 from catalogproc.evaluation.panel_scores import MODEL, TREES
 from catalogproc.evaluation.quantities import QUANTITIES
@@ -20,6 +22,7 @@ from catalogproc.evaluation.real_giants_tables import (
     good_table,
     one_band_table,
     parallax_table,
+    population_table,
     seismic_table,
     selected_table,
     skill_cells,
@@ -108,6 +111,7 @@ def page(found: RealGiants) -> str:
         "## Which stars for masses and ages",
         "",
         *selected_table(found),
+        *(("", "## Populations", "", *population_table(found)) if found.populations else ()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -232,6 +236,12 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             "column": "true value", "low": one_bin.low, "high": one_bin.high,
             "stars": one_bin.stars, "bias": one_bin.bias, "within_1_sigma": one_bin.within,
         }  # fmt: skip
+    for sample in found.populations:
+        for k, (low, high) in enumerate(pairwise(AGE_EDGES)):
+            for method, fractions in (("true", sample.true), ("found", sample.found.fractions)):
+                yield {"part": "population", "quantity": "age", "method": method,
+                       "column": sample.sample, "low": low, "high": high,
+                       "median": float(fractions[k]), "stars": sample.found.stars}  # fmt: skip
     for method, one in found.parallax.items():
         yield {"part": "parallax", "quantity": "logg", "method": method} | asdict(one)
     for label, scores in found.seismic.items():

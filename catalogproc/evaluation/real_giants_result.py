@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catalogproc.evaluation.known_populations import KnownPopulation
 from catalogproc.evaluation.mass_age_selections import SelectedStars
 from catalogproc.evaluation.scores import DecileScore, Score
 from catalogproc.evaluation.seismic_scores import SeismicScore
@@ -119,6 +120,8 @@ class RealGiants:
         Errors of mass and log age along the true values, of all giants and of selected ones.
     taught
         Giants in the teacher's domain; None for a model without one.
+    populations
+        Age distributions of samples of the giants; none of a model without a prior.
     parallax
         log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
     seismic
@@ -140,5 +143,6 @@ class RealGiants:
     good: tuple[GoodShare, ...]
     selected: tuple[SelectedStars, ...]
     taught: TaughtShare | None
+    populations: tuple[KnownPopulation, ...]
     parallax: Mapping[str, Score]
     seismic: Mapping[str, list[SeismicScore]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
+from catalogproc.evaluation.known_populations import EDGES as AGE_EDGES
 from catalogproc.evaluation.literature import SEISMIC_FLOOR
 from catalogproc.evaluation.mass_age_selections import (
     ALL,
@@ -108,10 +110,9 @@ def good_table(found: RealGiants) -> Iterator[str]:
 def selected_table(found: RealGiants) -> Iterator[str]:
     yield (
         "Median error, and share of the stars whose true value is between the 16th and the 84th "
-        "percentile, along the true masses and ages (most are the teacher's), of all giants and of "
-        f"those that a selection keeps. {BY_PREDICTION} are {GOOD} without the flags "
-        + ", ".join(RULES)
-        + "."
+        "percentile, along the true masses and ages, of all giants and of those that a selection "
+        "keeps; most true values are the teacher's, drawn within its scatter. Rules on the "
+        f"prediction are that {', '.join(RULES)} are not set."
     )
     yield ""
     by_bin: dict[tuple[str, float, float], dict[str, SelectedStars]] = {}
@@ -135,6 +136,25 @@ def selected_table(found: RealGiants) -> Iterator[str]:
             f"`input_flags`; for {share_text(taught.same / taught.stars)} APOGEE's labels give the "
             "same."
         )
+
+
+def population_table(found: RealGiants) -> Iterator[str]:
+    yield (
+        "Fractions of true ages in samples of the giants, by `catalogproc.population` from the "
+        "predictions, and of the predicted ages themselves. Some stars are left out at random by "
+        "their age, so that the samples differ; true ages are drawn as above."
+    )
+    yield ""
+    bins = [f"{low:g} to {high:g} Gyr" for low, high in pairwise(AGE_EDGES)]
+    cells = []
+    for one in found.populations:
+        stars = f"{one.sample}, {one.found.stars:,} stars"
+        texts = [f"{f:.3f} ± {e:.3f}"
+                 for f, e in zip(one.found.fractions, one.found.errors, strict=True)]  # fmt: skip
+        cells.append((stars, "true", *(f"{x:.3f}" for x in one.true)))
+        cells.append(("", "found", *texts))
+        cells.append(("", "predicted ages", *(f"{x:.3f}" for x in one.found.histogram)))
+    yield from markdown(("sample", "", *bins), cells)
 
 
 def _selection_bin(label: str, low: float, high: float) -> str:

@@ -22,6 +22,7 @@ from catalogproc.datasets.folds import TEST_FOLD
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
+from catalogproc.evaluation.known_populations import KnownPopulation, known_populations
 from catalogproc.evaluation.latent_cells import latent_cells
 from catalogproc.evaluation.mass_age_selections import EDGES, SelectedStars, selected_stars
 from catalogproc.evaluation.metrics import Predictions, select_inputs
@@ -43,6 +44,7 @@ from catalogproc.evaluation.seismic_scores import (
     MethodValues,
     SeismicScore,
     measured,
+    of_teacher,
     seismic_scores,
     teacher_values,
 )
@@ -71,6 +73,9 @@ uncertain by 2.3 points."""
 
 PARALLAX_SN = 10.0
 """Smallest parallax over error of the giants that tell what a parallax as an input gains."""
+
+SCATTER_SEED = 20_261_128
+"""Seed of the scatter of true values about the teacher's."""
 
 FAINT = (15.0, 16.0, 17.0, 17.65)
 """Edges in G of the bins of giants that are moved beyond the labelled ones, by added noise."""
@@ -226,7 +231,20 @@ class RealTestPart:
     def selected(self) -> Iterator[SelectedStars]:
         """Yield the errors of mass and log age of selected giants, along the true values."""
         for label in (name for name in EDGES if name in self.quantities):
-            yield from selected_stars(label, self.plain, self.truth(label, self.giant)[0])
+            yield from selected_stars(label, self.plain, self._scattered(label))
+
+    def populations(self, bundle: Bundle) -> tuple[KnownPopulation, ...]:
+        """Return the age distributions of samples of the giants, found and true."""
+        if "log_age" not in self.quantities:
+            return ()
+        return known_populations(self.plain, self._scattered("log_age"), bundle)
+
+    def _scattered(self, label: str) -> Floats:
+        """Return true masses or log ages (N,); the teacher's are drawn within their scatter."""
+        true, error = self.truth(label, self.giant)
+        error = np.where(of_teacher(self.folder, label), error, 0.0)
+        noise = np.random.default_rng(SCATTER_SEED).standard_normal(len(true))
+        return true + error * noise
 
     def taught(self, bundle: Bundle) -> TaughtShare | None:
         """Return how many giants are in the teacher's domain, by predicted and by true labels."""

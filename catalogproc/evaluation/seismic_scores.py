@@ -71,9 +71,23 @@ def measured(folder: Path, label: str) -> Mask:
     label
         Key of SOURCES.
     """
-    source = dataset_columns(folder, TEST, [SOURCES[label]])[SOURCES[label]]
-    other = np.isin(source.astype(str), ("None", TEACHER, HASSELQUIST))
-    return np.asarray(~other)
+    return np.asarray(~np.isin(_sources(folder, label), ("None", TEACHER, HASSELQUIST)))
+
+
+def of_teacher(folder: Path, label: str) -> Mask:
+    """Return which stars (N,) of the test part have a value of the teacher.
+
+    Parameters
+    ----------
+    folder, label
+        As for :func:`measured`.
+    """
+    return np.asarray(_sources(folder, label) == TEACHER)
+
+
+def _sources(folder: Path, label: str) -> NDArray[np.str_]:
+    """Return where the values of a label (N,) are from."""
+    return dataset_columns(folder, TEST, [SOURCES[label]])[SOURCES[label]].astype(str)
 
 
 def seismic_scores(

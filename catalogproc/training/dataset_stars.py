@@ -128,7 +128,7 @@ class DatasetStars:
 
         Each is there READINGS times as it is, and as often fainter, whatever the fraction in
         training: the faint ones of the catalog are calibrated with as many stars as the bright
-        ones. Once a band is hidden, for the latent statistics alone.
+        ones, and as often with one band, for the latent statistics alone.
         """
         random = np.random.default_rng(self.options.seed)
         ids = self.validation.ids
@@ -146,7 +146,9 @@ class DatasetStars:
         holdout = real_holdout(table, g_mag, self.vocabulary, self.options.seed)
         if self.moving_validation is None:
             return holdout
-        return holdout.joined(self._one_band_holdout(self.moving_validation, random))
+        for _ in range(READINGS):
+            holdout = holdout.joined(self._one_band_holdout(self.moving_validation, random))
+        return holdout
 
     def _one_band_holdout(self, moving: AugmentedStars, random: np.random.Generator) -> Holdout:
         """Return the validation stars with a spectrum, half of them fainter, with one band."""

@@ -37,7 +37,7 @@ CREDIT = (
     f"the {load_release().title} instrument and errors (ESA/Gaia/DPAC)"
 )
 
-LATENT_STARS = 3_000
+LATENT_STARS = 12_000
 """Simulated stars in the latent statistics of a model of real stars."""
 
 SIMULATED_USE = """\

@@ -15,7 +15,9 @@ from support.paths import ROOT
 from catalogproc.contract import load_contract
 from catalogproc.datasets.holdout import simulated_holdout
 from catalogproc.errors import BundleError, ContractError, JobError
+from catalogproc.evaluation.known_populations import known_populations
 from catalogproc.evaluation.population import Population, population
+from catalogproc.flags import load_flags
 from catalogproc.network.bundle import Bundle, load_bundle
 from catalogproc.network.bundle_writer import rewrite_bundle
 from catalogproc.network.predictor import Predictor
@@ -49,6 +51,8 @@ def with_prior(bundle: Bundle, folder: Path, prior: np.ndarray, seed: int) -> Bu
     columns = {"true_log_age": prior.astype(np.float32)}
     columns |= {name: table[name].to_numpy().astype(np.float32) for name in table.column_names}
     columns["logg"] = np.where(np.arange(len(prior)) % 2, 2.0, 3.0).astype(np.float32)
+    columns["phot_g_mean_mag"] = np.full(len(prior), 14.0, dtype=np.float32)
+    columns["has_tmass"] = np.ones(len(prior), dtype=bool)
     rows = load_contract("prior").assemble(columns, len(prior))
     return rewrite_bundle(bundle, folder, prior=rows)
 
@@ -109,6 +113,30 @@ def test_a_condition_selects_stars_and_prior_alike(priors) -> None:
     result = found(*priors[1], where="logg < 2.5")
     assert (result.stars, result.prior_stars) == (20_000, 10_000)
     assert (np.abs(result.fractions - WANTED) < 3 * result.errors).all()
+
+
+def test_samples_of_known_ages_are_found_apart(priors, plain: Bundle) -> None:
+    model, prior = priors[1]
+    random = np.random.default_rng(6)
+    true = ages(WANTED, 20_000, random)
+    catalog = predicted(true, prior, random)
+    faint, without_tmass = np.arange(len(true)) % 10 == 0, np.arange(len(true)) % 10 == 1
+    catalog = catalog.append_column("phot_g_mean_mag", [np.where(faint, 16.0, 14.0)])
+    flags = np.where(without_tmass, load_flags().mask("NO_TMASS"), 0)
+    catalog = catalog.append_column("quality_flags", [flags])
+    true[::7] = np.nan  # not known
+    result = {one.sample: one for one in known_populations(catalog, true, model)}
+    assert set(result) == {"all", "younger", "older"}
+    used = np.isfinite(true) & ~faint & ~without_tmass
+    assert result["all"].found.stars == used.sum()
+    young = [result[name].true[0] for name in ("younger", "all", "older")]
+    assert young[0] > 1.5 * young[1] > 3 * young[2]
+    for one in result.values():
+        assert one.true.sum() == pytest.approx(1.0)
+        # Two hundredths, because a part of a bin is kept more often than the rest of it.
+        assert (np.abs(one.found.fractions - one.true) < 0.02 + 3 * one.found.errors).all()
+        assert (one.found.errors < 0.1).all()
+    assert known_populations(catalog, true, plain) == ()  # has no prior
 
 
 def test_stars_unlike_the_prior_s_are_counted(priors) -> None:

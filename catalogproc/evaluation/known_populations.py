@@ -1,0 +1,98 @@
+"""Age distributions of samples of real giants, found by ``population``, beside the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from catalogproc.evaluation.population import FEWEST, Population, population
+from catalogproc.flags import load_flags
+from catalogproc.network.bundle import Bundle
+
+Floats = NDArray[np.float64]
+
+EDGES = (0.0, 2.0, 4.0, 7.0, 14.0)
+"""Edges of the bins of age, Gyr."""
+
+KEPT: Mapping[str, Callable[[Floats], Floats]] = {
+    "all": np.ones_like,
+    "younger": lambda age: np.minimum(1.0, 2.0 / age),
+    "older": lambda age: np.minimum(1.0, age / 9.0),
+}
+"""Samples, by the probability that a star of some age (N,), Gyr, is in it."""
+
+SEED = 20_261_129
+"""Seed of the choice of stars."""
+
+WHERE = "phot_g_mean_mag < 15 and has_tmass"
+"""Condition on the stars of the sample and of the prior."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownPopulation:
+    """A sample whose ages are known.
+
+    Attributes
+    ----------
+    sample
+        Key of KEPT.
+    true
+        Fractions (K,) of true ages in the bins of EDGES.
+    found
+        What the predictions tell.
+    """
+
+    sample: str
+    true: Floats
+    found: Population
+
+
+def known_populations(
+    catalog: pa.Table, true_log_age: Floats, bundle: Bundle
+) -> tuple[KnownPopulation, ...]:
+    """Return the age distributions of a sample and of younger and older parts of it.
+
+    Parameters
+    ----------
+    catalog
+        Rows of the contract catalog, of N stars.
+    true_log_age
+        log10 of the true ages (N,) in years; stars without one are left out.
+    bundle
+        The model that predicted them.
+
+    Returns
+    -------
+    None of them if the model has no prior, or one of too few stars.
+    """
+    prior = bundle.prior()
+    if prior is None or "true_log_age" not in prior.column_names:
+        return ()
+    if min(_numbers(np.asarray(prior["true_log_age"].to_numpy(), np.float64))) < FEWEST:
+        return ()
+    no_tmass = (catalog["quality_flags"].to_numpy() & load_flags().mask("NO_TMASS")) != 0
+    table = catalog.select(["log_age", "e_log_age", "phot_g_mean_mag"])
+    table = table.append_column("has_tmass", pa.array(~no_tmass))
+    age = 10.0 ** (true_log_age - 9.0)
+    measured = np.isfinite(catalog["log_age"].to_numpy()) & (age > EDGES[0]) & (age < EDGES[-1])
+    measured &= ~no_tmass & (catalog["phot_g_mean_mag"].to_numpy() < 15.0)
+    random, made = np.random.default_rng(SEED), []
+    for sample, share in KEPT.items():
+        kept = measured & (random.random(len(age)) < share(age))
+        numbers = _numbers(true_log_age[kept])
+        found = population(table.filter(pa.array(kept)), EDGES, model=bundle.path, where=WHERE)
+        made.append(KnownPopulation(sample, numbers / numbers.sum(), found))
+    return tuple(made)
+
+
+def _numbers(log_age: Floats) -> Floats:
+    """Return the number of stars (K,) by bin."""
+    age = 10.0 ** (log_age - 9.0)
+    return np.array(
+        [((age >= low) & (age < high)).sum() for low, high in pairwise(EDGES)], dtype=np.float64
+    )
