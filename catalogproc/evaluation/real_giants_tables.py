@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from catalogproc.evaluation.known_populations import EDGES as AGE_EDGES
@@ -47,20 +47,8 @@ def faint_table(found: RealGiants) -> Iterator[str]:
         "ones."
     )
     yield ""
-    header = ("quantity", "G, noise added", "stars", "scatter", "R2", "bias", "slope",
-              "slope of truth", "sd of z", "within 1 sigma")  # fmt: skip
-    yield from markdown(
-        header,
-        [
-            (
-                QUANTITIES[one.quantity].text, f"{one.low:g} to {one.high:g}",
-                f"{one.score.stars:,}", *skill_cells(one.score), decimals(one.score.z_std),
-                share_text(one.score.within_1_sigma),
-            )
-            for one in found.faint
-            if one.score.stars
-        ],
-    )  # fmt: skip
+    rows = [(one.quantity, f"{one.low:g} to {one.high:g}", one.score) for one in found.faint]
+    yield from _scores_by("G, noise added", rows)
 
 
 def one_band_table(found: RealGiants) -> Iterator[str]:
@@ -69,17 +57,22 @@ def one_band_table(found: RealGiants) -> Iterator[str]:
         "other band take no part in those of the first."
     )
     yield ""
-    header = ("quantity", "spectrum", "stars", "scatter", "R2", "bias", "slope", "slope of truth",
+    rows = [(one.quantity, f"{one.band.upper()} alone", one.score) for one in found.one_band]
+    order = list(QUANTITIES)
+    yield from _scores_by("spectrum", sorted(rows, key=lambda row: order.index(row[0])))
+
+
+def _scores_by(column: str, rows: Iterable[tuple[str, str, Score]]) -> Iterator[str]:
+    """Lines of a table of scores, by quantity and by what a column says of the stars."""
+    header = ("quantity", column, "stars", "scatter", "R2", "bias", "slope", "slope of truth",
               "sd of z", "within 1 sigma")  # fmt: skip
     cells = [
         (
-            QUANTITIES[one.quantity].text, f"{one.band.upper()} alone",
-            f"{one.score.stars:,}", *skill_cells(one.score), decimals(one.score.z_std),
-            share_text(one.score.within_1_sigma),
+            QUANTITIES[quantity].text, words, f"{score.stars:,}", *skill_cells(score),
+            decimals(score.z_std), share_text(score.within_1_sigma),
         )
-        for quantity in QUANTITIES
-        for one in found.one_band
-        if one.quantity == quantity and one.score.stars
+        for quantity, words, score in rows
+        if score.stars
     ]  # fmt: skip
     yield from markdown(header, cells)
 

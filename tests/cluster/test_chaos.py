@@ -225,6 +225,7 @@ def test_a_chunk_that_kills_its_workers_costs_only_itself(
     injection = inject(faults)
     result = run(plan)
     assert injection.injected() == set(faults)
+    assert result.stopped == ""
     causes = {failure.chunk: failure.cause for failure in result.failures}
     died = causes[hungry.id]
     assert died.startswith("its worker process died twice, the second time with no other chunk")

@@ -43,6 +43,28 @@ def places() -> Places:
     return found
 
 
+def test_a_star_that_is_read_twice_counts_once(places: Places) -> None:
+    at, known = stars(1)
+    twice = LabelPredictions(*(np.concatenate([x, x]) for x in vars(known).values()))
+    near = places.closeness(at, PRESENT)
+    once, again = (
+        fit_label_calibration(predictions, {CLOSENESS: closeness})
+        for predictions, closeness in ((known, near), (twice, np.concatenate([near, near])))
+    )
+    assert once is not None
+    assert again is not None
+    numbers = [
+        next(term for term in found.terms if isinstance(term, LocalTerm)).stars
+        for found in (once, again)
+    ]
+    np.testing.assert_allclose(numbers[0], numbers[1])
+    assert numbers[0].sum() == pytest.approx(N)
+    doubled = np.concatenate([at, at]), np.ones((2 * N, 1), dtype=bool)
+    found = fit_places(*doubled, COEFFICIENTS, np.concatenate([known.ids, known.ids]))
+    assert found is not None
+    assert abs(len(found.centres) - len(places.centres)) < 0.05 * len(places.centres)
+
+
 def test_coverage_holds_in_cells_where_that_of_a_global_calibration_does_not(
     places: Places,
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.bundles import tiny_bundle
 from typer.testing import CliRunner
@@ -215,6 +216,18 @@ def test_a_bundle_is_calibrated_without_training_it_again(plain: Bundle, tmp_pat
     assert 0 < made.precision_check.stars <= 2000
     with pytest.raises(BundleError, match="holds a bundle already"):
         recalibrate(plain, folder, 2000, 3)
+
+
+def test_a_prior_is_that_of_the_new_calibration(plain: Bundle, tmp_path: Path) -> None:
+    """Not with the places of the calibration before: there may be more or fewer of them."""
+    once = recalibrate(plain, tmp_path / "once", 2000, 3)
+    twice, direct = (
+        recalibrate(bundle, tmp_path / name, 1500, 5)
+        for bundle, name in ((once, "twice"), (plain, "direct"))
+    )
+    priors = [bundle.prior() for bundle in (twice, direct)]
+    assert None not in priors
+    pd.testing.assert_frame_equal(*(prior.to_pandas() for prior in priors))
 
 
 def test_what_cannot_be_calibrated_is_refused(plain: Bundle, tmp_path: Path) -> None:
