@@ -26,6 +26,8 @@ from catalogproc.rundir.verify import verify
 
 Inject = Callable[..., FaultInjection]
 DONE = (0, CHUNKS, (), "")
+ALWAYS = 1_000
+"""Tries that a fault spoils: more than any chunk is given."""
 
 
 def outcome(result: object) -> tuple[object, ...]:
@@ -215,11 +217,11 @@ def test_a_chunk_that_kills_its_workers_costs_only_itself(
         plan.chunks[number] for number in (5, 17, 33, 50, 41, 26)
     )
     faults = {
-        hungry.id: ("hungry", 9),
-        large.id: ("too large", 9),
+        hungry.id: ("hungry", ALWAYS),
+        large.id: ("too large", ALWAYS),
         once.id: ("too large", 1),
-        crash.id: ("crash", 9),
-        gpu.id: ("gpu fails", 9),
+        crash.id: ("crash", ALWAYS),
+        gpu.id: ("gpu fails", ALWAYS),
         gpu_once.id: ("gpu fails", 1),
     }
     injection = inject(faults)
