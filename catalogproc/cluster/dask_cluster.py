@@ -38,6 +38,9 @@ _SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # A nanny starts its worker again. Dask closes the nanny for good if the worker is away this
+    # long after it died, also if it was back in the meantime and has just died again.
+    "distributed.deploy.lost-worker-timeout": "3650 days",
 }
 
 

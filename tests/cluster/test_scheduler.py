@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -260,3 +262,23 @@ def test_a_lasting_read_error_and_one_of_memory_fail_alone(client: Client, tmp_p
     made = grouped(client, tmp_path, "good", "large", "good", "good")
     assert [(failure.file, failure.kind) for failure in made.failures] == [("large", "MemoryError")]
     assert made.rows == 30
+
+
+@pytest.mark.slow
+def test_a_worker_that_has_just_died_again_is_started_again() -> None:
+    """Dask looks 15 s after a death whether the worker is back, and gives it up if it is not."""
+
+    def killed(client: Client) -> float:
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        return time.monotonic()
+
+    with local_cluster(WorkerSpec((CPU,), 1, 2**29), "127.0.0.1:0") as client:
+        first = killed(client)
+        time.sleep(2.0)  # until the scheduler knows
+        client.wait_for_workers(1, timeout=10)
+        time.sleep(first + 14.7 - time.monotonic())
+        killed(client)
+        time.sleep(2.0)
+        client.wait_for_workers(1, timeout=20)
+        assert len(client.run(os.getpid)) == 1
