@@ -59,6 +59,7 @@ def evaluate_giants(
         scores=tuple(part.scores(by_trees)),
         bins=tuple(part.bins()),
         cells=tuple(part.in_cells(Predictor(bundle, device))),
+        gains=tuple(part.distribution_gains(Predictor(bundle, device))),
         faint=tuple(part.faint_bins()),
         one_band=tuple(part.one_band()),
         good=tuple(part.good()),

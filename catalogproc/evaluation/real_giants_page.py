@@ -85,6 +85,7 @@ def page(found: RealGiants) -> str:
         "",
         *_uncertainties(found),
         "",
+        *_gains(found),
         *faint_table(found),
         "",
         *one_band_table(found),
@@ -167,6 +168,21 @@ def _uncertainties(found: RealGiants) -> Iterator[str]:
     )
 
 
+def _gains(found: RealGiants) -> Iterator[str]:
+    known = [one for one in found.gains if one.stars > 1]
+    if known:
+        words = "; ".join(
+            f"{QUANTITIES[one.label].text} {one.gain:.3f} ± {one.error:.3f}, {one.stars:,} stars"
+            for one in known
+        )
+        yield (
+            "Masses and log ages are predicted as sums of Gaussians. Their mean log likelihood "
+            f"less that of Gaussians of the same mean and standard deviation, nats: {words} (the "
+            "teacher's values are drawn within its scatter)."
+        )
+        yield ""
+
+
 def _deciles(found: RealGiants) -> Iterator[str]:
     header = ("quantity", "true value", "stars", "bias", "scatter", "within 1 sigma",
               f"bias, {TREES}", f"scatter, {TREES}")  # fmt: skip
@@ -227,6 +243,9 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             where = {"part": part, "quantity": some.quantity, "method": MODEL}
             edges = {"column": some.column, "low": some.low, "high": some.high}
             yield where | edges | asdict(some.score)
+    for gain in found.gains:
+        yield {"part": "distribution", "quantity": gain.label, "method": "mixture less Gaussian",
+               "stars": gain.stars, "median": gain.gain}  # fmt: skip
     for band in found.one_band:
         where = {"part": "one band", "quantity": band.quantity, "method": f"{MODEL}, {band.band}"}
         yield where | asdict(band.score)

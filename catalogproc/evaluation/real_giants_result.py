@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catalogproc.evaluation.distribution_gain import DistributionGain
 from catalogproc.evaluation.known_populations import KnownPopulation
 from catalogproc.evaluation.mass_age_selections import SelectedStars
 from catalogproc.evaluation.scores import DecileScore, Score
@@ -112,6 +113,8 @@ class RealGiants:
         By quantity, by bin, by kind of star.
     cells
         By cell of the latent space.
+    gains
+        What distributions that are no Gaussians tell more, by label.
     faint
         Giants with noise added as if they were at the magnitudes of FAINT, by bin.
     one_band
@@ -138,6 +141,7 @@ class RealGiants:
     scores: tuple[QuantityScores, ...]
     bins: tuple[BinCoverage, ...]
     cells: tuple[BinCoverage, ...]
+    gains: tuple[DistributionGain, ...]
     faint: tuple[BinCoverage, ...]
     one_band: tuple[OneBandScore, ...]
     good: tuple[GoodShare, ...]

@@ -22,6 +22,7 @@ from catalogproc.datasets.folds import TEST_FOLD
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
+from catalogproc.evaluation.distribution_gain import DistributionGain, distribution_gain
 from catalogproc.evaluation.known_populations import KnownPopulation, known_populations
 from catalogproc.evaluation.latent_cells import latent_cells
 from catalogproc.evaluation.mass_age_selections import EDGES, SelectedStars, selected_stars
@@ -41,6 +42,7 @@ from catalogproc.evaluation.real_giants_result import (
 )
 from catalogproc.evaluation.scores import Score, by_decile, score
 from catalogproc.evaluation.seismic_scores import (
+    SOURCES,
     MethodValues,
     SeismicScore,
     measured,
@@ -213,6 +215,16 @@ class RealTestPart:
                 chosen = np.where(cells == number, true, np.nan)
                 found = score(quantity, mean, chosen, sigma, error)
                 yield BinCoverage(quantity, CELL, number + 1, count, found)
+
+    def distribution_gains(self, predictor: Predictor) -> Iterator[DistributionGain]:
+        """Yield what mixtures tell more than Gaussians about the giants' masses and ages."""
+        some = self.stars.rows(np.flatnonzero(self.giant))
+        inputs = select_inputs("b", some.inputs, some.labels, some.vocabulary)
+        labels = [name for name in SOURCES if name in self.quantities]
+        for label, mixture in predictor.predict(inputs, labels).mixtures.items():
+            error = np.where(of_teacher(self.folder, label), 0.0, self.truth(label, self.giant)[1])
+            true = self._scattered(label)
+            yield distribution_gain(label, mixture, true[self.giant], error[self.giant])
 
     def faint_bins(self) -> Iterator[BinCoverage]:
         """Yield the coverage of giants with added noise, in bins of G."""
