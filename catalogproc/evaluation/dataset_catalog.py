@@ -21,7 +21,7 @@ from catalogproc.features import astrometry, spectra
 from catalogproc.features.one_band import OTHER
 from catalogproc.features.star_batch import StarBatch
 from catalogproc.features.tokens import Tokens, from_stars
-from catalogproc.inference.catalog_columns import LABEL_COLUMNS
+from catalogproc.inference.catalog_columns import CATALOG_LABELS
 from catalogproc.inference.engine import Engine
 from catalogproc.job import Job
 from catalogproc.simulation.augmentation import ObservedStars, fainter, photometric_errors
@@ -79,7 +79,7 @@ class Question:
         able = bundle.requestable
         return Job(
             "evaluation",
-            labels=tuple(label for label in LABEL_COLUMNS if label in able),
+            labels=tuple(label for label in CATALOG_LABELS if label in able),
             inputs=tuple(name for name in inputs if name in bundle.vocabulary),
         )
 

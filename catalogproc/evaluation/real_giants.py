@@ -67,6 +67,7 @@ def evaluate_giants(
         taught=part.taught(bundle),
         populations=part.populations(bundle),
         parallax=part.parallax_gain(),
+        red_clump=part.red_clump(),
         seismic=seismic,
     )
 

@@ -23,6 +23,7 @@ from catalogproc.evaluation.real_giants_tables import (
     one_band_table,
     parallax_table,
     population_table,
+    red_clump_table,
     seismic_table,
     selected_table,
     skill_cells,
@@ -109,6 +110,7 @@ def page(found: RealGiants) -> str:
         "",
         *seismic_table(found),
         "",
+        *(("## The red clump", "", *red_clump_table(found), "") if found.red_clump else ()),
         "## Which stars for masses and ages",
         "",
         *selected_table(found),
@@ -243,6 +245,9 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             where = {"part": part, "quantity": some.quantity, "method": MODEL}
             edges = {"column": some.column, "low": some.low, "high": some.high}
             yield where | edges | asdict(some.score)
+    for source, clump in found.red_clump.items():
+        yield {"part": "red clump", "quantity": "rc_prob", "method": source,
+               "stars": clump.stars, "median": clump.auc}  # fmt: skip
     for gain in found.gains:
         yield {"part": "distribution", "quantity": gain.label, "method": "mixture less Gaussian",
                "stars": gain.stars, "median": gain.gain}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catalogproc.datasets.probability_scores import ProbabilityScores
 from catalogproc.evaluation.distribution_gain import DistributionGain
 from catalogproc.evaluation.known_populations import KnownPopulation
 from catalogproc.evaluation.mass_age_selections import SelectedStars
@@ -127,6 +128,8 @@ class RealGiants:
         Age distributions of samples of the giants; none of a model without a prior.
     parallax
         log g without and with the parallax, of giants whose parallax S/N is above PARALLAX_SN.
+    red_clump
+        Scores of ``rc_prob``, by what the true stage is from.
     seismic
         By label of SOURCES.
     """
@@ -149,4 +152,5 @@ class RealGiants:
     taught: TaughtShare | None
     populations: tuple[KnownPopulation, ...]
     parallax: Mapping[str, Score]
+    red_clump: Mapping[str, ProbabilityScores]
     seismic: Mapping[str, list[SeismicScore]]

@@ -100,6 +100,23 @@ def good_table(found: RealGiants) -> Iterator[str]:
     yield from markdown(header, cells)
 
 
+def red_clump_table(found: RealGiants) -> Iterator[str]:
+    yield (
+        "`rc_prob` of giants whose stage is known: whether stars of the clump have larger "
+        "probabilities than others (area under the ROC curve, 0.5 by chance), and the mean squared "
+        "difference of probability and truth (Brier's score), as it is and relative to that of the "
+        "clump's share (skill, 0 by chance)."
+    )
+    yield ""
+    cells = [
+        (source, f"{one.stars:,}", share_text(one.share), decimals(one.auc, 3),
+         decimals(one.brier, 3), decimals(one.skill))
+        for source, one in found.red_clump.items()
+    ]  # fmt: skip
+    header = ("stage from", "stars", "clump", "area under the ROC curve", "Brier's score", "skill")
+    yield from markdown(header, cells)
+
+
 def selected_table(found: RealGiants) -> Iterator[str]:
     yield (
         "Median error, and share of the stars whose true value is between the 16th and the 84th "

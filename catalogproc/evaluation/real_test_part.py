@@ -19,6 +19,8 @@ from catalogproc.datasets.benchmark_stars import GIANT, Benchmark
 from catalogproc.datasets.dataset import TEST, dataset_columns, dataset_facts
 from catalogproc.datasets.dataset_parts import dataset_part, giants
 from catalogproc.datasets.folds import TEST_FOLD
+from catalogproc.datasets.probability_scores import ProbabilityScores
+from catalogproc.datasets.probability_scores import scores as probability_scores
 from catalogproc.datasets.seismic import ATMOSPHERE
 from catalogproc.evaluation.benchmark import tree_predictions
 from catalogproc.evaluation.dataset_catalog import Question, dataset_catalog
@@ -66,6 +68,9 @@ QUANTITIES = ("teff", "logg", "m_h", "alpha_m", "mass", "log_age", "ebv")
 
 BINNED_BY = ("phot_g_mean_mag", "logg", "m_h", "ebv")
 """Columns of the catalog, by which users select."""
+CLUMP = "rc_prob"
+"""The label that is a probability."""
+
 BIN_STARS = 600
 """Smallest number of stars in a bin: its coverage is uncertain by 1.9 points."""
 
@@ -250,6 +255,23 @@ class RealTestPart:
         if "log_age" not in self.quantities:
             return ()
         return known_populations(self.plain, self._scattered("log_age"), bundle)
+
+    def red_clump(self) -> dict[str, ProbabilityScores]:
+        """Return the scores of ``rc_prob``, by what the true stage of the giants is from."""
+        if CLUMP not in self.stars.vocabulary:
+            return {}
+        probability = np.asarray(self.plain[CLUMP].to_numpy(), dtype=np.float64)
+        true, _ = self.truth(CLUMP, self.giant)
+        known = np.isfinite(true) & np.isfinite(probability)
+        by_source = {
+            "asteroseismology": measured(self.folder, CLUMP),
+            "trees on APOGEE's labels": of_teacher(self.folder, CLUMP),
+        }
+        return {
+            source: probability_scores((true[rows] > 0.5).astype(np.float64), probability[rows])
+            for source, rows in ((name, known & which) for name, which in by_source.items())
+            if rows.any()
+        }
 
     def _scattered(self, label: str) -> Floats:
         """Return true masses or log ages (N,); the teacher's are drawn within their scatter."""

@@ -69,7 +69,7 @@ def measured(folder: Path, label: str) -> Mask:
     folder
         The dataset.
     label
-        Key of SOURCES.
+        Key of SOURCE_COLUMNS.
     """
     return np.asarray(~np.isin(_sources(folder, label), ("None", TEACHER, HASSELQUIST)))
 
@@ -87,7 +87,8 @@ def of_teacher(folder: Path, label: str) -> Mask:
 
 def _sources(folder: Path, label: str) -> NDArray[np.str_]:
     """Return where the values of a label (N,) are from."""
-    return dataset_columns(folder, TEST, [SOURCES[label]])[SOURCES[label]].astype(str)
+    column = SOURCE_COLUMNS[label]
+    return dataset_columns(folder, TEST, [column])[column].astype(str)
 
 
 def seismic_scores(

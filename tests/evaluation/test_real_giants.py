@@ -289,11 +289,27 @@ def test_the_page_states_the_numbers(found: RealGiants, tmp_path: Path) -> None:
     [logg] = [one for one in found.scores if one.quantity == "logg"]
     assert float(row["scatter"]) == pytest.approx(logg.by_method[MODEL].scatter, rel=1e-5)
     parts = {"giants", "noise added", "one band", "decile", "parallax", "seismic", "selection",
-             "good_params"}  # fmt: skip
+             "red clump", "good_params"}  # fmt: skip
     assert {x["part"] for x in rows} == parts  # too few stars for bins
     paths = write_real_giants(found, tmp_path)
     assert [path.name for path in paths] == ["real_giants.md", "real_giants.csv", "attenuation.png"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_red_clump_is_scored_by_the_source_of_the_stage(
+    found: RealGiants, folder: Path, bundle: Bundle
+) -> None:
+    made = dataset_catalog(bundle, folder / "test.parquet", Question(), "cpu")
+    stage = dataset_columns(folder, TEST, ["rc_prob", "rc_source"], repeats=False)
+    giant = dataset_part(folder, TEST, VOCABULARY).extra[GIANT] > 0
+    for words, source in (("asteroseismology", "APO-K2"), ("trees on APOGEE's labels", "teacher")):
+        rows = giant & (stage["rc_source"].astype(str) == source)
+        one = found.red_clump[words]
+        clump, other = (made["rc_prob"].to_numpy()[rows & (stage["rc_prob"] == x)] for x in (1, 0))
+        assert one.stars == rows.sum() == len(clump) + len(other)
+        larger = (clump[:, None] > other) + 0.5 * (clump[:, None] == other)
+        assert one.auc == pytest.approx(larger.mean())
+    assert "| asteroseismology " in page(found).split("## The red clump")[1]
 
 
 def test_criteria_pass_and_fail(found: RealGiants) -> None:

@@ -57,6 +57,8 @@ def write_real_dataset(
         "age_source": pa.array(
             np.where(seismic, "APO-K2 ages RGB", "teacher").tolist(), pa.string()
         ),
+        "rc_prob": np.where(number % 4 == 0, 1.0, 0.0), "e_rc_prob": np.zeros(stars),
+        "rc_source": pa.array(np.where(seismic, "APO-K2", "teacher").tolist(), pa.string()),
         "preference": np.zeros(stars),
     }  # fmt: skip
     about = {
