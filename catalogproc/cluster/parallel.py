@@ -1,12 +1,19 @@
-"""A function of many files, in threads: opening files on a shared disk is slow."""
+"""A function of many files: in threads where it mostly waits, as on a slow shared disk."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 8
+FIRST = 8
+"""Items that tell whether the function waits or computes."""
+COMPUTING = 0.5
+"""Share of the time from which it computes: threads would then wait for each other, and three times
+the processor time is used."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -17,11 +24,15 @@ def map_parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
     Parameters
     ----------
     function
-        What is called, in :data:`THREADS` threads.
+        What is called, after the first items in :data:`THREADS` threads if it mostly waits.
     items
         Its arguments.
     """
-    if len(items) < 2:
-        return [function(item) for item in items]
+    began, computed = time.monotonic(), time.thread_time()
+    found = [function(item) for item in items[:FIRST]]
+    rest = items[FIRST:]
+    share = (time.thread_time() - computed) / max(time.monotonic() - began, 1e-9)
+    if not rest or share > COMPUTING:
+        return found + [function(item) for item in rest]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(function, items))
+        return found + list(pool.map(function, rest))

@@ -276,15 +276,16 @@ def test_a_group_gives_the_numbers_of_its_stars_in_one_file(finished: Plan, kit:
 
 @pytest.mark.slow
 def test_three_hundred_files_take_at_most_half_more_time_than_one(tmp_path: Path) -> None:
-    """Processor time of the whole command, so that other programs do not count."""
+    """Processor time of the whole command, the smaller of two: other programs slow it too."""
     table = stars(300)
     write_stars(tmp_path / "many", table)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "all.csv").write_bytes(content(table, "csv"))
 
-    def seconds(folder: str) -> float:
+    def seconds(folder: str, number: int) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        words = ["--input", str(tmp_path / folder), "--output", str(tmp_path / f"{folder}-out")]
+        output = tmp_path / f"{folder}-out-{number}"
+        words = ["--input", str(tmp_path / folder), "--output", str(output)]
         subprocess.run(
             [sys.executable, "-m", "catalogproc", "run", *words, "--device", "cpu"],
             check=True,
@@ -294,5 +295,6 @@ def test_three_hundred_files_take_at_most_half_more_time_than_one(tmp_path: Path
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert seconds("many") <= 1.5 * seconds("one")
-    assert len(receipt_files(tmp_path / "many-out")) == 1
+    many, one = (min(seconds(folder, k) for k in range(2)) for folder in ("many", "one"))
+    assert many <= 1.5 * one
+    assert len(receipt_files(tmp_path / "many-out-0")) == 1
