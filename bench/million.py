@@ -106,7 +106,7 @@ def _logged(words: list[str], log: Path) -> int:
         with log.open("w", encoding="utf-8") as file:
             for line in process.stdout or ():
                 print(line, end="", flush=True)
-                file.write(line)
+                file.write(line.replace(f"{ROOT}/", ""))  # no folder of this machine
     finally:
         ended.set()
         watcher.join()
