@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from catalogproc.evaluation.population import FEWEST, Population, population
+from catalogproc.errors import JobError
+from catalogproc.evaluation.population import Population, population
 from catalogproc.flags import load_flags
 from catalogproc.network.bundle import Bundle
 
@@ -29,7 +29,10 @@ KEPT: Mapping[str, Callable[[Floats], Floats]] = {
 SEED = 20_261_129
 """Seed of the choice of stars."""
 
-WHERE = "phot_g_mean_mag < 15 and has_tmass"
+FAINTEST = 15.0
+"""G of the faintest stars of the sample: labelled ones end there."""
+
+WHERE = f"phot_g_mean_mag < {FAINTEST:g} and has_tmass"
 """Condition on the stars of the sample and of the prior."""
 
 
@@ -68,31 +71,22 @@ def known_populations(
 
     Returns
     -------
-    None of them if the model has no prior, or one of too few stars.
+    None of them if the model has no prior, or if it or the sample has too few stars.
     """
-    prior = bundle.prior()
-    if prior is None or "true_log_age" not in prior.column_names:
+    if bundle.prior() is None:
         return ()
-    if min(_numbers(np.asarray(prior["true_log_age"].to_numpy(), np.float64))) < FEWEST:
-        return ()
-    no_tmass = (catalog["quality_flags"].to_numpy() & load_flags().mask("NO_TMASS")) != 0
+    tmass = (catalog["quality_flags"].to_numpy() & load_flags().mask("NO_TMASS")) == 0
     table = catalog.select(["log_age", "e_log_age", "phot_g_mean_mag"])
-    table = table.append_column("has_tmass", pa.array(~no_tmass))
+    table = table.append_column("has_tmass", pa.array(tmass))
     age = 10.0 ** (true_log_age - 9.0)
-    measured = np.isfinite(catalog["log_age"].to_numpy()) & (age > EDGES[0]) & (age < EDGES[-1])
-    measured &= ~no_tmass & (catalog["phot_g_mean_mag"].to_numpy() < 15.0)
+    known = np.isfinite(catalog["log_age"].to_numpy()) & (age > EDGES[0]) & (age < EDGES[-1])
+    known &= tmass & (catalog["phot_g_mean_mag"].to_numpy() < FAINTEST)
     random, made = np.random.default_rng(SEED), []
     for sample, share in KEPT.items():
-        kept = measured & (random.random(len(age)) < share(age))
-        numbers = _numbers(true_log_age[kept])
-        found = population(table.filter(pa.array(kept)), EDGES, model=bundle.path, where=WHERE)
-        made.append(KnownPopulation(sample, numbers / numbers.sum(), found))
+        kept = known & (random.random(len(age)) < share(age))
+        try:
+            found = population(table.filter(pa.array(kept)), EDGES, model=bundle.path, where=WHERE)
+        except JobError:  # too few stars in the prior, or none in the sample
+            return ()
+        made.append(KnownPopulation(sample, np.histogram(age[kept], EDGES)[0] / kept.sum(), found))
     return tuple(made)
-
-
-def _numbers(log_age: Floats) -> Floats:
-    """Return the number of stars (K,) by bin."""
-    age = 10.0 ** (log_age - 9.0)
-    return np.array(
-        [((age >= low) & (age < high)).sum() for low, high in pairwise(EDGES)], dtype=np.float64
-    )

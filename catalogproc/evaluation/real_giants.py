@@ -48,6 +48,7 @@ def evaluate_giants(
     steps.next("asteroseismology")
     seismic = {label: part.seismic(label, by_trees) for label in SOURCES}
     steps.next("")
+    predictor = Predictor(bundle, device)
     return RealGiants(
         model=bundle.name,
         hash=bundle.hash,
@@ -58,8 +59,8 @@ def evaluate_giants(
         tree_stars=len(training),
         scores=tuple(part.scores(by_trees)),
         bins=tuple(part.bins()),
-        cells=tuple(part.in_cells(Predictor(bundle, device))),
-        gains=tuple(part.distribution_gains(Predictor(bundle, device))),
+        cells=tuple(part.in_cells(predictor)),
+        gains=tuple(part.distribution_gains(predictor)),
         faint=tuple(part.faint_bins()),
         one_band=tuple(part.one_band()),
         good=tuple(part.good()),

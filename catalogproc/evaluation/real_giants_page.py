@@ -204,7 +204,7 @@ def _deciles(found: RealGiants) -> Iterator[str]:
     yield from markdown(header, cells)
 
 
-FIELDS = ("part", "quantity", "method", "column", "low", "median", "high")
+FIELDS = ("part", "quantity", "method", "column", "low", "median", "high", "value")
 
 
 def csv_text(found: RealGiants) -> str:
@@ -247,10 +247,10 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             yield where | edges | asdict(some.score)
     for source, clump in found.red_clump.items():
         yield {"part": "red clump", "quantity": "rc_prob", "method": source,
-               "stars": clump.stars, "median": clump.auc}  # fmt: skip
+               "stars": clump.stars, "value": clump.auc}  # fmt: skip
     for gain in found.gains:
         yield {"part": "distribution", "quantity": gain.label, "method": "mixture less Gaussian",
-               "stars": gain.stars, "median": gain.gain}  # fmt: skip
+               "stars": gain.stars, "value": gain.gain}  # fmt: skip
     for band in found.one_band:
         where = {"part": "one band", "quantity": band.quantity, "method": f"{MODEL}, {band.band}"}
         yield where | asdict(band.score)
@@ -265,7 +265,7 @@ def _csv_rows(found: RealGiants) -> Iterator[dict[str, object]]:
             for method, fractions in (("true", sample.true), ("found", sample.found.fractions)):
                 yield {"part": "population", "quantity": "age", "method": method,
                        "column": sample.sample, "low": low, "high": high,
-                       "median": float(fractions[k]), "stars": sample.found.stars}  # fmt: skip
+                       "value": float(fractions[k]), "stars": sample.found.stars}  # fmt: skip
     for method, one in found.parallax.items():
         yield {"part": "parallax", "quantity": "logg", "method": method} | asdict(one)
     for label, scores in found.seismic.items():

@@ -213,12 +213,8 @@ class RealTestPart:
         cells = np.full(len(self.stars), -1)
         cells[rows] = latent_cells(predictor, self.stars.rows(rows).inputs, count)
         for quantity in self.quantities:
-            label = label_of(quantity)
-            true, error = self.truth(label, self.giant)
-            mean, sigma = self.predicted(self.plain, label)
             for number in range(count):
-                chosen = np.where(cells == number, true, np.nan)
-                found = score(quantity, mean, chosen, sigma, error)
+                found = self._score(self.plain, quantity, cells == number)
                 yield BinCoverage(quantity, CELL, number + 1, count, found)
 
     def distribution_gains(self, predictor: Predictor) -> Iterator[DistributionGain]:
@@ -240,10 +236,7 @@ class RealTestPart:
         """Yield the scores of the giants by one band and the colours."""
         for band, catalog in self.of_band.items():
             for quantity in self.quantities:
-                label = label_of(quantity)
-                true, error = self.truth(label, self.giant)
-                mean, sigma = self.predicted(catalog, label)
-                yield OneBandScore(band, quantity, score(quantity, mean, true, sigma, error))
+                yield OneBandScore(band, quantity, self._score(catalog, quantity))
 
     def selected(self) -> Iterator[SelectedStars]:
         """Yield the errors of mass and log age of selected giants, along the true values."""
@@ -301,16 +294,19 @@ class RealTestPart:
         self, catalog: pa.Table, quantity: str, column: str, edges: Floats
     ) -> Iterator[BinCoverage]:
         """Yield the coverage of the giants in bins; the last one has its upper edge."""
-        label = label_of(quantity)
-        true, error = self.truth(label, self.giant)
-        mean, sigma = self.predicted(catalog, label)
         x = np.asarray(catalog[column].to_numpy(), dtype=np.float64)
         place = np.searchsorted(edges, x, side="right") - 1
         place[x == edges[-1]] = len(edges) - 2
         for number, (low, high) in enumerate(pairwise(edges)):
-            chosen = np.where(place == number, true, np.nan)
-            found = score(quantity, mean, chosen, sigma, error)
+            found = self._score(catalog, quantity, place == number)
             yield BinCoverage(quantity, column, float(low), float(high), found)
+
+    def _score(self, catalog: pa.Table, quantity: str, rows: Mask | bool = True) -> Score:
+        """Return the score of a quantity in a catalog, of some of the giants."""
+        label = label_of(quantity)
+        true, error = self.truth(label, self.giant & rows)
+        mean, sigma = self.predicted(catalog, label)
+        return score(quantity, mean, true, sigma, error)
 
     def good(self) -> Iterator[GoodShare]:
         """Yield how many stars pass good_params."""
@@ -333,9 +329,8 @@ class RealTestPart:
     def parallax_gain(self) -> dict[str, Score]:
         """Return the scores of log g without and with the parallax, of the same giants."""
         near = self.stars.extra["parallax_over_error"] > PARALLAX_SN
-        true, error = self.truth("logg", self.giant & near)
         return {
-            method: score("logg", *_with(self.predicted(catalog, "logg"), true, error))
+            method: self._score(catalog, "logg", near)
             for method, catalog in ((MODEL, self.plain), (WITH_PARALLAX, self.with_parallax))
         }
 
@@ -375,10 +370,3 @@ def _of_other_folds(bundle: Bundle, folder: Path) -> Mask:
     fold = dataset_columns(folder, TEST, ["fold"], repeats=False)["fold"].astype(np.float64)
     same = bundle.training.get("dataset_sha256") == dataset_facts(folder)["sha256"]
     return np.asarray(np.isfinite(fold) & (fold != TEST_FOLD) & (not same))
-
-
-def _with(
-    predicted: tuple[Floats, Floats], true: Floats, error: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    mean, sigma = predicted
-    return mean, true, sigma, error
